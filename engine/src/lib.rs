@@ -1,0 +1,5 @@
+//! Strongroom: a deduplicating, encrypted, content-addressed backup repository engine.
+
+pub mod backend;
+pub mod format;
+pub mod ids;
