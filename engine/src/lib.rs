@@ -1,5 +1,9 @@
 //! Strongroom: a deduplicating, encrypted, content-addressed backup repository engine.
+//!
+//! The engine does no terminal input or output, starts no processes and reads no environment. It reports
+//! through a monitor and takes its storage, entropy and clock from the caller.
 
 pub mod backend;
+pub mod crypto;
 pub mod format;
 pub mod ids;

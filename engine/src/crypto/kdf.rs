@@ -1,0 +1,131 @@
+//! From a password to a key: Argon2id (RFC 9106) with parameters stored per keyslot and held between a floor
+//! and a cap, so that neither a weak nor an exhausting keyslot is ever accepted.
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use zeroize::Zeroizing;
+
+/// A password as typed or read. Wiped when dropped.
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    /// Takes the bytes over; the empty password is refused where one is set, not here.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Cost of a password guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KdfParams {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl Default for KdfParams {
+    /// 64 MiB, 3 passes: RFC 9106's second recommended option with one lane, about 0.13 s.
+    fn default() -> Self {
+        Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 }
+    }
+}
+
+/// Argon2id parameters outside what this version accepts, or the derivation failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KdfError {
+    /// A parameter is out of bounds.
+    #[error("the keyslot's Argon2id {what} is {found}, but only {min} to {max} is accepted")]
+    OutOfBounds {
+        /// Which parameter.
+        what: &'static str,
+        /// Its value.
+        found: u32,
+        /// Smallest accepted value.
+        min: u32,
+        /// Largest accepted value.
+        max: u32,
+    },
+    /// Argon2id itself refused or could not get its memory.
+    #[error("Argon2id failed: {0}")]
+    Failed(argon2::Error),
+}
+
+impl KdfParams {
+    /// The smallest memory accepted, in KiB: OWASP's minimum for Argon2id is 19 MiB with two passes.
+    pub const MEMORY_KIB_MIN: u32 = 19 * 1024;
+    /// The largest memory accepted, in KiB.
+    pub const MEMORY_KIB_MAX: u32 = 1024 * 1024;
+    /// The fewest passes accepted.
+    pub const PASSES_MIN: u32 = 2;
+    /// The most passes accepted.
+    pub const PASSES_MAX: u32 = 64;
+    /// The most lanes accepted.
+    pub const LANES_MAX: u32 = 16;
+
+    /// Whether all parameters are in bounds.
+    ///
+    /// # Errors
+    /// [`KdfError::OutOfBounds`] naming the first that is not.
+    pub fn check(&self) -> Result<(), KdfError> {
+        let bounds = [
+            ("memory in KiB", self.memory_kib, Self::MEMORY_KIB_MIN, Self::MEMORY_KIB_MAX),
+            ("number of passes", self.passes, Self::PASSES_MIN, Self::PASSES_MAX),
+            ("number of lanes", self.lanes, 1, Self::LANES_MAX),
+        ];
+        match bounds.into_iter().find(|(_, found, min, max)| !(min..=max).contains(&found)) {
+            Some((what, found, min, max)) => Err(KdfError::OutOfBounds { what, found, min, max }),
+            None => Ok(()),
+        }
+    }
+
+    /// Argon2id version 0x13 of `password` and `salt`, 32 bytes.
+    ///
+    /// # Errors
+    /// Parameters out of bounds, or no memory.
+    pub fn derive(&self, password: &Password, salt: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, KdfError> {
+        self.check()?;
+        let params =
+            Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(KdfError::Failed)?;
+        let mut key = Zeroizing::new([0; 32]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(&password.0, salt, key.as_mut())
+            .map_err(KdfError::Failed)?;
+        Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_outside_the_bounds_are_refused_before_any_work() {
+        let bad = [
+            KdfParams { memory_kib: 8, ..KdfParams::default() },
+            KdfParams { memory_kib: u32::MAX, ..KdfParams::default() },
+            KdfParams { passes: 1, ..KdfParams::default() },
+            KdfParams { passes: 1000, ..KdfParams::default() },
+            KdfParams { lanes: 0, ..KdfParams::default() },
+        ];
+        for params in bad {
+            let result = params.derive(&Password::new(b"p".to_vec()), &[0; 32]);
+            assert!(matches!(result, Err(KdfError::OutOfBounds { .. })), "{params:?}");
+        }
+    }
+
+    #[test]
+    fn password_and_salt_both_matter() {
+        let params = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: 2, lanes: 1 };
+        let key = |p: &[u8], s| params.derive(&Password::new(p.to_vec()), &[s; 32]).expect("in bounds");
+        assert_eq!(key(b"a", 1), key(b"a", 1));
+        assert_ne!(key(b"a", 1), key(b"b", 1));
+        assert_ne!(key(b"a", 1), key(b"a", 2));
+    }
+}
