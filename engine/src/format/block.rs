@@ -1,0 +1,163 @@
+//! Blocks: runs of whole blobs compressed together. The codec follows from the lengths: a payload as long as
+//! the raw block *is* the raw block; a shorter one is a single zstd frame (RFC 8878) of exactly that block.
+
+use zstd::zstd_safe;
+use zstd_safe::{CCtx, CParameter, DCtx};
+
+/// Longest blob: 16 MiB.
+pub const BLOB_LEN_MAX: usize = 16 << 20;
+
+/// Longest raw block. A block holds several blobs only up to [`BLOCK_LEN_TARGET`], or one blob.
+pub const BLOCK_LEN_MAX: usize = BLOB_LEN_MAX;
+
+/// A block is closed before it would grow beyond this: 1 MiB.
+pub const BLOCK_LEN_TARGET: usize = 1 << 20;
+
+/// A payload that does not decompress to what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// A compressed payload cannot be longer than what it stands for.
+    #[error("the payload has {stored} bytes, more than the {raw} it stands for")]
+    TooLong {
+        /// Payload length.
+        stored: usize,
+        /// Raw length.
+        raw: usize,
+    },
+    /// zstd refused the frame.
+    #[error("the zstd frame is damaged: {0}")]
+    Frame(&'static str),
+    /// The frame holds another number of bytes.
+    #[error("the payload decompresses to {found} bytes, expected {expected}")]
+    Length {
+        /// Bytes the frame gave.
+        found: usize,
+        /// Bytes expected.
+        expected: usize,
+    },
+}
+
+/// Compression contexts, kept for as long as their thread works: a fresh one per block costs up to 30 %.
+pub struct BlockCodec {
+    compressor: CCtx<'static>,
+    decompressor: DCtx<'static>,
+    level: Option<i32>,
+}
+
+impl Default for BlockCodec {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for BlockCodec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BlockCodec(level {:?})", self.level)
+    }
+}
+
+impl BlockCodec {
+    /// Fresh contexts.
+    pub fn new() -> Self {
+        Self { compressor: CCtx::create(), decompressor: DCtx::create(), level: None }
+    }
+
+    /// Fills `out` with the payload of `raw` at zstd `level`: the frame if that is shorter, else `raw` itself.
+    pub fn compress(&mut self, raw: &[u8], level: i32, out: &mut Vec<u8>) {
+        if self.level != Some(level) {
+            self.compressor
+                .set_parameter(CParameter::CompressionLevel(level))
+                .expect("zstd clamps levels it does not have");
+            self.level = Some(level);
+        }
+        out.clear();
+        out.reserve(zstd_safe::compress_bound(raw.len()));
+        match self.compressor.compress2(out, raw) {
+            Ok(len) if len < raw.len() => {}
+            _ => {
+                out.clear();
+                out.extend_from_slice(raw);
+            }
+        }
+    }
+
+    /// Fills `out` with the `raw_len` bytes that `payload` stands for. Allocates `raw_len` bytes at most.
+    ///
+    /// # Errors
+    /// [`CodecError`] where the payload stands for something else.
+    pub fn decompress(&mut self, payload: &[u8], raw_len: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.clear();
+        if payload.len() >= raw_len {
+            if payload.len() > raw_len {
+                return Err(CodecError::TooLong { stored: payload.len(), raw: raw_len });
+            }
+            out.extend_from_slice(payload);
+            return Ok(());
+        }
+        // One frame and nothing after it: zstd would otherwise decode concatenated and skippable frames too.
+        let frame_len = zstd_safe::find_frame_compressed_size(payload)
+            .map_err(|code| CodecError::Frame(zstd_safe::get_error_name(code)))?;
+        if frame_len != payload.len() {
+            return Err(CodecError::Frame("bytes follow the frame"));
+        }
+        out.reserve(raw_len);
+        let found = self
+            .decompressor
+            .decompress(out, payload)
+            .map_err(|code| CodecError::Frame(zstd_safe::get_error_name(code)))?;
+        if found != raw_len {
+            return Err(CodecError::Length { found, expected: raw_len });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(raw: &[u8], level: i32) -> Vec<u8> {
+        let mut codec = BlockCodec::new();
+        let (mut payload, mut back) = (Vec::new(), Vec::new());
+        codec.compress(raw, level, &mut payload);
+        codec.decompress(&payload, raw.len(), &mut back).expect("what was just compressed");
+        assert_eq!(back, raw);
+        payload
+    }
+
+    #[test]
+    fn blocks_come_back_at_every_level() {
+        let text = b"the same words again and again, ".repeat(500);
+        for level in [-5, 1, 3, 19] {
+            assert!(round(&text, level).len() < text.len() / 10);
+        }
+        assert!(round(b"", 3).is_empty());
+        assert_eq!(round(b"short", 3), b"short", "what does not shrink is stored as it is");
+    }
+
+    #[test]
+    fn a_payload_of_another_length_is_refused() {
+        let text = b"the same words again and again, ".repeat(500);
+        let payload = round(&text, 3);
+        let mut codec = BlockCodec::new();
+        let mut out = Vec::new();
+        for wrong in [text.len() - 1, text.len() + 1, text.len() * 4] {
+            assert!(codec.decompress(&payload, wrong, &mut out).is_err(), "{wrong}");
+        }
+        assert!(matches!(codec.decompress(&payload, 3, &mut out), Err(CodecError::TooLong { .. })));
+        let mut doubled = payload.clone();
+        doubled.extend_from_slice(&payload);
+        assert!(codec.decompress(&doubled, text.len(), &mut out).is_err(), "two frames");
+        for len in 0..payload.len() {
+            assert!(codec.decompress(&payload[..len], text.len(), &mut out).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_allocates_no_more_than_it_says() {
+        let payload = round(&vec![0; 8 << 20], 3);
+        let mut out = Vec::new();
+        assert!(BlockCodec::new().decompress(&payload, 4096, &mut out).is_err());
+        assert!(out.capacity() <= 64 << 10, "{}", out.capacity());
+    }
+}
