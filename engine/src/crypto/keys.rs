@@ -92,13 +92,14 @@ impl RootSecret {
 
 /// What a blob holds. The kind is part of the id: equal bytes of two kinds are two blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
 pub enum BlobKind {
     /// Bytes of users' files.
-    Data,
+    Data = 0,
     /// A tree or a chunk list.
-    Tree,
+    Tree = 1,
     /// A snapshot record.
-    Snapshot,
+    Snapshot = 2,
 }
 
 /// The keys of a repository that its operations work with, all of key epoch 0.

@@ -2,9 +2,14 @@
 //! Its twin is `format-spec/`; the vectors there are made and checked by these modules.
 
 pub mod block;
+pub mod chunk_list;
+pub mod commit;
 pub mod config;
 pub mod header;
 pub mod keyslot;
+pub mod pack;
 pub mod padme;
 pub mod record;
+pub mod snapshot;
+pub mod state;
 pub mod tree;

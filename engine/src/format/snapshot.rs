@@ -1,0 +1,67 @@
+//! Snapshots: who backed up what, when, and the tree it became.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::format::tree::Timestamp;
+use crate::ids::{BlobId, SnapshotId};
+
+/// A snapshot record. It is stored twice: as a blob, which gives it its id, and in the commit that adds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// When the backup began, or the time given for it.
+    pub time: Timestamp,
+    /// Host the data is from.
+    pub hostname: String,
+    /// User who ran the backup.
+    pub username: String,
+    /// What was asked to be backed up, as absolute paths or stream names, in the order given.
+    pub paths: Vec<ByteBuf>,
+    /// The tree that begins at the root directory: paths lead through it component by component.
+    pub tree: BlobId,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// The snapshot this one was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<SnapshotId>,
+    /// The backup was not finished: everything in the tree is whole, but things are missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// Exclude rules in force, as given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excludes: Vec<String>,
+    /// Program and version.
+    pub program: String,
+    /// What the backup did.
+    pub summary: SnapshotSummary,
+}
+
+/// Counts of a backup, kept in its snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotSummary {
+    /// Files in the snapshot.
+    pub files: u64,
+    /// Directories in the snapshot.
+    pub directories: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files that were new.
+    pub files_new: u64,
+    /// Files that differ from the parent's.
+    pub files_changed: u64,
+    /// Files taken over from the parent without reading.
+    pub files_unmodified: u64,
+    /// Bytes of data and tree blobs that were new to the repository, before compression.
+    pub bytes_added: u64,
+    /// Bytes the repository grew by in packs.
+    pub bytes_stored: u64,
+    /// Files that changed while they were read.
+    pub unstable: u64,
+    /// Entries that could not be read and are missing.
+    pub errors: u64,
+    /// Nanoseconds from start to the end of reading.
+    pub duration_ns: u64,
+}

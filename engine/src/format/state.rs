@@ -1,0 +1,64 @@
+//! States: the log folded up to some commit, so that opening a repository does not read the whole log.
+//! A state is derived: it may be deleted at any time and is checked against the log.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::format::commit::SegmentInfo;
+use crate::ids::{CommitHash, KeyslotId, PackId, SnapshotId, WriterId};
+
+/// What all commits up to `seq` amount to. Lists are ascending by id, so equal states have equal bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The last commit folded in; 0 before the first.
+    pub seq: u64,
+    /// Hash of that commit's object; of `config` before the first.
+    pub head: CommitHash,
+    /// Hash of `config`.
+    pub config: CommitHash,
+    /// Keyslots that count.
+    pub keyslots: Vec<KeyslotEntry>,
+    /// Snapshots, not forgotten.
+    pub snapshots: Vec<SnapshotEntry>,
+    /// Segments that make up the index.
+    pub segments: Vec<SegmentInfo>,
+    /// Condemned packs, neither rescued nor removed.
+    pub condemned: Vec<CondemnedPack>,
+}
+
+/// A keyslot that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyslotEntry {
+    /// The keyslot object.
+    pub keyslot: KeyslotId,
+    /// Its writer.
+    pub writer: WriterId,
+    /// What it is called.
+    pub label: String,
+    /// The commit that added it.
+    pub added: u64,
+}
+
+/// A live snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotEntry {
+    /// Its id.
+    pub snapshot: SnapshotId,
+    /// The commit that added it.
+    pub added: u64,
+    /// Its record.
+    pub record: ByteBuf,
+}
+
+/// A pack that may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CondemnedPack {
+    /// The pack.
+    pub pack: PackId,
+    /// The commit that condemned it.
+    pub condemned: u64,
+}
