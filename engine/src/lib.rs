@@ -4,6 +4,7 @@
 //! through a monitor and takes its storage, entropy and clock from the caller.
 
 pub mod backend;
+pub mod chunk;
 pub mod crypto;
 pub mod format;
 pub mod ids;

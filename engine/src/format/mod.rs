@@ -10,6 +10,7 @@ pub mod keyslot;
 pub mod pack;
 pub mod padme;
 pub mod record;
+pub mod segment;
 pub mod snapshot;
 pub mod state;
 pub mod tree;

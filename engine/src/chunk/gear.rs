@@ -1,0 +1,41 @@
+//! The gear table: 256 secret numbers that decide where files are cut.
+
+use crate::crypto::KeySet;
+
+/// A repository's gear table: 256 numbers of 32 bits, derived from the chunker key. Wiped when dropped.
+pub struct GearTable {
+    /// As the scanner takes them: widened to 64 bits.
+    pub(super) gear: Box<[u64; 256]>,
+    /// The same, shifted left by one, for the scanner's two-byte step.
+    pub(super) gear_shifted: Box<[u64; 256]>,
+}
+
+impl GearTable {
+    /// Derives the table: `keyed_BLAKE3(chunker key, "gear")` extended to 1024 bytes, read as 256 little-endian
+    /// 32-bit numbers.
+    pub fn derive(keys: &KeySet) -> Self {
+        let mut bytes = zeroize::Zeroizing::new([0; 1024]);
+        blake3::Hasher::new_keyed(keys.chunker().expose()).update(b"gear").finalize_xof().fill(bytes.as_mut());
+        let mut table = Self { gear: Box::new([0; 256]), gear_shifted: Box::new([0; 256]) };
+        for (i, number) in bytes.chunks_exact(4).enumerate() {
+            let number = u64::from(u32::from_le_bytes([number[0], number[1], number[2], number[3]]));
+            table.gear[i] = number;
+            table.gear_shifted[i] = number << 1;
+        }
+        table
+    }
+}
+
+impl Drop for GearTable {
+    fn drop(&mut self) {
+        use zeroize::Zeroize;
+        self.gear.zeroize();
+        self.gear_shifted.zeroize();
+    }
+}
+
+impl std::fmt::Debug for GearTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GearTable(secret)")
+    }
+}
