@@ -8,3 +8,4 @@ pub mod chunk;
 pub mod crypto;
 pub mod format;
 pub mod ids;
+pub mod index;

@@ -23,7 +23,7 @@ pub struct SplitRule {
 pub const TREE_RULE: SplitRule = SplitRule { whole_max: 2048, min: 256, one_in: 512, max: 2048 };
 
 /// Entries of a chunk table of any depth.
-pub const CHUNK_RULE: SplitRule = SplitRule { whole_max: 2048, min: 256, one_in: 1024, max: 4096 };
+pub const CHUNK_RULE: SplitRule = SplitRule { whole_max: 2048, min: 256, one_in: 512, max: 2048 };
 
 /// Decides where pieces end, with a key so that piece lengths tell nothing.
 pub struct Splitter<'a> {

@@ -1,0 +1,157 @@
+//! The index: which pack holds which blob. Immutable segments searched in place, newest first.
+
+mod cache;
+mod merge;
+mod pending;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::backend::{Backend, BackendError, ObjectKey};
+use crate::crypto::KeySet;
+use crate::format::segment::{IndexEntry, PackEntry, SEGMENT_LEN_MAX, SegmentError};
+use crate::ids::{BlobId, RepositoryId, SegmentId};
+
+pub use merge::{MergeError, build, merge};
+pub use pending::Pending;
+pub use segment::Segment;
+
+use cache::PageCache;
+
+/// Opened pages kept in memory: 2048 of 4 KiB.
+const CACHED_PAGES: usize = 2048;
+
+/// Where a blob is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// The pack.
+    pub pack: PackEntry,
+    /// The entry: block, offset and length.
+    pub entry: IndexEntry,
+}
+
+/// The index cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// A segment object cannot be read.
+    #[error("index segment {segment}: {source}")]
+    Backend {
+        /// The segment.
+        segment: SegmentId,
+        /// Why.
+        source: BackendError,
+    },
+    /// A segment is damaged.
+    #[error("index segment {segment} is damaged: {source}")]
+    Segment {
+        /// The segment.
+        segment: SegmentId,
+        /// How.
+        source: SegmentError,
+    },
+}
+
+/// All live segments of a repository. Shared by threads; segments can be added and taken away meanwhile.
+#[derive(Debug)]
+pub struct Index {
+    segments: RwLock<Arc<Vec<Arc<Segment>>>>,
+    cache: PageCache,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { segments: RwLock::default(), cache: PageCache::new(CACHED_PAGES) }
+    }
+}
+
+/// Opens the segment object `id`.
+///
+/// # Errors
+/// [`IndexError`] where it cannot be read or is not a segment of this repository.
+pub fn open_segment(
+    backend: &dyn Backend,
+    id: SegmentId,
+    keys: &KeySet,
+    repository: &RepositoryId,
+) -> Result<Segment, IndexError> {
+    let bytes = backend
+        .map(&ObjectKey::segment(&id), SEGMENT_LEN_MAX)
+        .map_err(|source| IndexError::Backend { segment: id, source })?;
+    Segment::open(id, bytes, keys, repository).map_err(|source| IndexError::Segment { segment: id, source })
+}
+
+impl Index {
+    /// The segments at this moment.
+    pub fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
+        Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds and removes segments in one step.
+    pub fn replace(&self, added: Vec<Arc<Segment>>, removed: &[SegmentId]) {
+        let mut guard = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = added;
+        segments.extend(guard.iter().filter(|old| !removed.contains(&old.id())).cloned());
+        *guard = Arc::new(segments);
+    }
+
+    /// Whether some live segment lists the blob.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open.
+    pub fn contains(&self, id: &BlobId) -> Result<bool, IndexError> {
+        for segment in self.segments().iter() {
+            if find(segment, &self.cache, id, &mut |_| true)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A place of the blob.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open.
+    pub fn get(&self, id: &BlobId) -> Result<Option<Location>, IndexError> {
+        Ok(self.locations(id, true)?.pop())
+    }
+
+    /// All places of the blob: it may lie in several packs.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open.
+    pub fn get_all(&self, id: &BlobId) -> Result<Vec<Location>, IndexError> {
+        self.locations(id, false)
+    }
+
+    fn locations(&self, id: &BlobId, first_only: bool) -> Result<Vec<Location>, IndexError> {
+        let mut locations = Vec::new();
+        for segment in self.segments().iter() {
+            let mut entries = Vec::new();
+            find(segment, &self.cache, id, &mut |entry| {
+                entries.push(*entry);
+                first_only
+            })?;
+            for entry in entries {
+                let pack = segment
+                    .pack(&self.cache, entry.pack)
+                    .map_err(|source| IndexError::Segment { segment: segment.id(), source })?;
+                locations.push(Location { pack, entry });
+                if first_only {
+                    return Ok(locations);
+                }
+            }
+        }
+        Ok(locations)
+    }
+}
+
+fn find(
+    segment: &Segment,
+    cache: &PageCache,
+    id: &BlobId,
+    found: &mut dyn FnMut(&IndexEntry) -> bool,
+) -> Result<bool, IndexError> {
+    segment.find(cache, id, found).map_err(|source| IndexError::Segment { segment: segment.id(), source })
+}
