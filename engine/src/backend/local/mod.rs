@@ -209,7 +209,7 @@ impl LocalBackend {
     }
 
     fn write(&self, key: &ObjectKey, folder: &OwnedFd, bytes: &[u8]) -> Result<Created, BackendError> {
-        let temporary = TemporaryFile::write(self.temporary_folder()?, &self.names, bytes)
+        let temporary = TemporaryFile::write(&self.temporary_folder()?, &self.names, bytes)
             .map_err(|e| self.failed("write", key.as_str(), e))?;
         temporary.publish(folder, key.name(), &self.publication).map_err(|error| match error {
             NotPublished::Unsupported => self.unsuitable(NEITHER_WAY),

@@ -49,12 +49,20 @@ impl fmt::Debug for TemporaryNames {
 #[derive(Debug, Default)]
 pub(super) struct Publication {
     links_only: AtomicBool,
+    #[cfg(test)]
+    no_links: AtomicBool,
 }
 
 impl Publication {
     #[cfg(test)]
     pub(super) fn force_links(&self) {
         self.links_only.store(true, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn forbid_all(&self) {
+        self.force_links();
+        self.no_links.store(true, Ordering::Relaxed);
     }
 }
 
@@ -76,19 +84,19 @@ pub(super) struct TemporaryFile {
 impl TemporaryFile {
     /// Writes `bytes` to a new read-only file in `folder` and flushes it. If flushing fails, what reached
     /// the disk is unknown and flushing again would tell nothing, so the file is given up.
-    pub(super) fn write(folder: OwnedFd, names: &TemporaryNames, bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn write(folder: &OwnedFd, names: &TemporaryNames, bytes: &[u8]) -> io::Result<Self> {
         let mut temporary = Self::make(folder, names)?;
         temporary.file.write_all(bytes)?;
         temporary.file.sync_all()?;
         Ok(temporary)
     }
 
-    fn make(folder: OwnedFd, names: &TemporaryNames) -> io::Result<Self> {
+    fn make(folder: &OwnedFd, names: &TemporaryNames) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Each round fails only if a cleaner takes the file between its creation and the lock.
         for _ in 0..16 {
             let name = names.next();
-            let file = File::from(rustix::fs::openat(&folder, &name, flags, Mode::RUSR)?);
+            let file = File::from(rustix::fs::openat(folder, &name, flags, Mode::RUSR)?);
             let temporary = Self { folder: folder.try_clone()?, name, file };
             let locked = rustix::fs::flock(&temporary.file, FlockOperation::NonBlockingLockExclusive);
             // Storage without locks is fine: no cleaner can take a lock there either.
@@ -114,6 +122,10 @@ impl TemporaryFile {
                 }
                 result => return result.map_err(NotPublished::Failed),
             }
+        }
+        #[cfg(test)]
+        if how.no_links.load(Ordering::Relaxed) {
+            return Err(NotPublished::Unsupported);
         }
         self.link(&folder, name).map_err(|error| match error {
             Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP => NotPublished::Unsupported,
@@ -170,8 +182,8 @@ fn probe_as(
     target: &str,
 ) -> io::Result<Result<(), String>> {
     // Both stay open, and so locked, until the end: no cleaner takes the target meanwhile.
-    let first = TemporaryFile::write(folder.try_clone()?, names, b"first")?;
-    let second = TemporaryFile::write(folder.try_clone()?, names, b"second")?;
+    let first = TemporaryFile::write(folder, names, b"first")?;
+    let second = TemporaryFile::write(folder, names, b"second")?;
     for (file, expected) in [(&first, Created::New), (&second, Created::Exists)] {
         match file.publish(folder, target, how) {
             Ok(created) if created == expected => {}

@@ -7,7 +7,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use super::super::testing::{CrashBackend, FaultBackend, RecordingBackend, conformance};
+use super::super::testing::conformance;
 use super::*;
 
 fn scratch() -> TempDir {
@@ -45,13 +45,14 @@ fn list_all(backend: &LocalBackend, folder: Folder) -> Result<Vec<ObjectKey>, Ba
     Ok(keys)
 }
 
-/// Runs the conformance suite on local repositories passed through `wrap`.
-fn check_conformance(wrap: impl Fn(LocalBackend) -> Box<dyn Backend>) {
+/// Runs the conformance suite on local repositories after `prepare`.
+fn check_conformance(prepare: impl Fn(&LocalBackend)) {
     let kept = Mutex::new(Vec::new());
     conformance::check(|| {
         let (folder, backend) = repository();
+        prepare(&backend);
         kept.lock().expect("no panic").push((folder, backend.path.clone()));
-        wrap(backend)
+        Box::new(backend)
     });
     for (_, path) in kept.into_inner().expect("no panic") {
         let left = fs::read_dir(path.join(TEMPORARY)).expect("tmp").count();
@@ -61,7 +62,7 @@ fn check_conformance(wrap: impl Fn(LocalBackend) -> Box<dyn Backend>) {
 
 #[test]
 fn conforms() {
-    check_conformance(|backend| Box::new(backend));
+    check_conformance(|_| ());
 }
 
 #[test]
@@ -69,15 +70,21 @@ fn conforms_with_links_instead_of_renames() {
     check_conformance(|backend| {
         backend.publication.force_links();
         backend.probe().expect("links are enough");
-        Box::new(backend)
     });
 }
 
 #[test]
-fn conforms_when_wrapped() {
-    check_conformance(|backend| Box::new(FaultBackend::new(RecordingBackend::new(Arc::new(backend)))));
-    // The crash backend keeps its objects itself.
-    conformance::check(|| Box::new(RecordingBackend::new(CrashBackend::new(Default::default()))));
+fn storage_without_any_way_to_publish_is_refused() {
+    let (_folder, backend) = repository();
+    backend.publication.forbid_all();
+    for result in [backend.probe(), backend.create(&ObjectKey::log(1), b"x").map(drop)] {
+        match result {
+            Err(BackendError::Unsuitable { location, .. }) => assert_eq!(location, backend.location()),
+            other => panic!("storage that cannot publish gave {other:?}"),
+        }
+    }
+    assert!(backend.stat(&ObjectKey::log(1)).expect_err("not stored").is_not_found());
+    assert_eq!(temporary_files(&backend), 0);
 }
 
 #[test]
@@ -240,7 +247,7 @@ fn foreign_names_are_not_listed() {
 fn a_temporary_file_is_removed_only_when_its_writer_is_gone() {
     let (_folder, backend) = repository();
     let tmp = backend.temporary_folder().expect("tmp");
-    let in_use = TemporaryFile::write(tmp, &backend.names, b"being written").expect("written");
+    let in_use = TemporaryFile::write(&tmp, &backend.names, b"being written").expect("written");
     fs::write(backend.path.join("tmp/left-by-a-dead-writer"), b"part").expect("written");
     fs::create_dir(backend.path.join("tmp/folder")).expect("made");
 
@@ -263,7 +270,7 @@ fn a_temporary_file_taken_away_is_an_error_and_publishes_nothing() {
         if links {
             backend.publication.force_links();
         }
-        let file = TemporaryFile::write(backend.temporary_folder().expect("tmp"), &backend.names, b"x");
+        let file = TemporaryFile::write(&backend.temporary_folder().expect("tmp"), &backend.names, b"x");
         let file = file.unwrap_or_else(|error| panic!("{error}"));
         for entry in fs::read_dir(backend.path.join(TEMPORARY)).expect("tmp") {
             fs::remove_file(entry.expect("an entry").path()).expect("removed");
@@ -280,7 +287,7 @@ fn a_link_whose_answer_was_lost_is_recognised() {
     let (_folder, backend) = repository();
     backend.publication.force_links();
     let tmp = backend.temporary_folder().expect("tmp");
-    let file = TemporaryFile::write(tmp, &backend.names, b"x").unwrap_or_else(|error| panic!("{error}"));
+    let file = TemporaryFile::write(&tmp, &backend.names, b"x").unwrap_or_else(|error| panic!("{error}"));
     let log = backend.open_folder("log").expect("opened").expect("there");
     for _ in 0..2 {
         let published = file.publish(&log, ObjectKey::log(1).name(), &backend.publication);

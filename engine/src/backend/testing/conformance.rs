@@ -105,7 +105,7 @@ fn stores_what_it_was_given(backend: &dyn Backend) {
 
 /// Guarantee 1.
 fn readers_see_whole_objects_or_none(backend: &dyn Backend) {
-    const ROUNDS: u64 = 16;
+    const ROUNDS: u64 = 10;
     const SIZE: usize = 1 << 20;
     let done = AtomicBool::new(false);
     let look = |n: u64| {
@@ -150,8 +150,8 @@ fn create_replaces_nothing(backend: &dyn Backend) {
 /// Guarantee 2, at once.
 fn racing_creates_have_one_winner(backend: &dyn Backend) {
     const THREADS: u8 = 8;
-    let packs = (0..8).map(|n| pack(n, 0));
-    for key in (0..16).map(ObjectKey::log).chain(packs).chain([ObjectKey::config()]) {
+    let packs = (0..5).map(|n| pack(n, 0));
+    for key in (0..10).map(ObjectKey::log).chain(packs).chain([ObjectKey::config()]) {
         let barrier = Barrier::new(usize::from(THREADS));
         let content = |thread: u8| vec![thread; 1000 + usize::from(thread)];
         let race = |thread: u8| {
@@ -231,7 +231,7 @@ fn lists_from_a_key(backend: &dyn Backend) {
 
 /// Guarantee 4: all that was created before is listed while more is being created.
 fn lists_what_was_there_before(backend: &dyn Backend) {
-    const PER_THREAD: u64 = 30;
+    const PER_THREAD: u64 = 12;
     thread::scope(|scope| {
         for thread in 0..4 {
             scope.spawn(move || {

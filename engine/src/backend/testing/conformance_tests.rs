@@ -1,8 +1,11 @@
 //! The suite itself is tested: backends that break one guarantee each must not pass.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::super::{MemoryBackend, ObjectBytes};
+use super::super::{FaultBackend, RecordingBackend};
 use super::*;
 
 #[derive(Debug, Clone, Copy)]
@@ -70,15 +73,16 @@ impl Backend for Flawed {
             Flaw::Replaces if self.0.stat(key).is_ok() => self.0.plant(key, bytes),
             Flaw::ClaimsNew => return self.0.create(key, bytes).map(|_| Created::New),
             Flaw::PublishesInParts => {
-                if self.0.create(key, &bytes[..bytes.len() / 2])? == Created::New {
-                    thread::sleep(std::time::Duration::from_millis(20));
+                let created = self.0.create(key, &bytes[..bytes.len() / 2])?;
+                thread::sleep(Duration::from_millis(20));
+                if created == Created::New {
                     self.0.plant(key, bytes);
-                    return Ok(Created::New);
                 }
+                return Ok(created);
             }
             Flaw::ChecksThenCreates if key.is_well_formed() => {
                 let exists = self.0.stat(key).is_ok();
-                thread::sleep(std::time::Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(5));
                 if exists {
                     return Ok(Created::Exists);
                 }
@@ -120,4 +124,10 @@ fn flawed_backends_do_not_pass() {
         let suite = AssertUnwindSafe(|| check(|| Box::new(Flawed(MemoryBackend::new(), flaw))));
         assert!(catch_unwind(suite).is_err(), "{flaw:?} passed");
     }
+}
+
+#[test]
+fn pointers_to_backends_conform() {
+    let make = || Box::new(RecordingBackend::new(Arc::new(FaultBackend::new(MemoryBackend::new()))));
+    check(|| Box::new(Box::new(make() as Box<dyn Backend>)));
 }
