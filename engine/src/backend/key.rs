@@ -41,6 +41,24 @@ impl Folder {
     pub const fn is_fanned_out(self) -> bool {
         matches!(self, Self::Packs | Self::Parity)
     }
+
+    /// Whether an object of this folder can be called `name`: 20 digits of a sequence number, or 64
+    /// lower-case hex digits of an id.
+    pub fn is_object_name(self, name: &str) -> bool {
+        match self {
+            Self::Log | Self::State => name.len() == 20 && name.bytes().all(|c| c.is_ascii_digit()),
+            _ => name.len() == 64 && name.bytes().all(is_hex_digit),
+        }
+    }
+}
+
+/// Whether `name` can be the subfolder of a fanned-out folder.
+pub(super) fn is_fan_name(name: &str) -> bool {
+    name.len() == 2 && name.bytes().all(is_hex_digit)
+}
+
+fn is_hex_digit(c: u8) -> bool {
+    matches!(c, b'0'..=b'9' | b'a'..=b'f')
 }
 
 /// Name of one object: its path in the repository, with `/` between folders.
@@ -93,6 +111,28 @@ impl ObjectKey {
         &self.0
     }
 
+    /// The folder it lies in; `None` for the config object.
+    pub fn folder(&self) -> Option<Folder> {
+        let (first, _) = self.0.split_once('/')?;
+        Folder::ALL.into_iter().find(|folder| folder.name() == first)
+    }
+
+    /// Whether this can be the key of an object. Only [`ObjectKey::in_folder`] can make one that cannot:
+    /// it would lead a backend that keeps objects as files to other files.
+    pub fn is_well_formed(&self) -> bool {
+        match self.folder() {
+            None => *self == Self::config(),
+            Some(folder) => {
+                folder.is_object_name(self.name()) && *self == Self::in_folder(folder, self.name())
+            }
+        }
+    }
+
+    /// The part before the last `/`; empty for the config object.
+    pub(super) fn parent(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(parent, _)| parent)
+    }
+
     /// The part after the last `/`.
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
@@ -129,5 +169,43 @@ impl fmt::Display for ObjectKey {
 impl fmt::Debug for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ObjectKey({})", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_lie_where_the_format_says() {
+        let id = PackId::from_bytes([0xab; 32]);
+        assert_eq!(ObjectKey::pack(&id).as_str(), format!("packs/ab/{}", "ab".repeat(32)));
+        assert_eq!(ObjectKey::pack(&id).parent(), "packs/ab");
+        assert_eq!(ObjectKey::pack(&id), ObjectKey::in_folder(Folder::Packs, &id.to_string()));
+        assert_eq!(ObjectKey::pack(&id).pack_id(), Some(id));
+        assert_eq!(ObjectKey::log(7).as_str(), "log/00000000000000000007");
+        assert_eq!(ObjectKey::log(u64::MAX).sequence(), Some(u64::MAX));
+        assert_eq!(ObjectKey::config().folder(), None);
+        assert_eq!(ObjectKey::config().parent(), "");
+        assert!(Folder::ALL.is_sorted_by_key(|folder| folder.name()));
+    }
+
+    #[test]
+    fn only_names_of_objects_are_well_formed() {
+        let id = "0f".repeat(32);
+        for folder in Folder::ALL {
+            let name =
+                if matches!(folder, Folder::Log | Folder::State) { "01234567890123456789" } else { &id };
+            let key = ObjectKey::in_folder(folder, name);
+            assert!(key.is_well_formed(), "{key}");
+            assert_eq!(key.folder(), Some(folder));
+            for bad in
+                ["", ".", "..", "../config", "a/b", "tmp", "0123456789012345678x", &id.to_uppercase(), "é"]
+            {
+                let key = ObjectKey::in_folder(folder, bad);
+                assert!(!key.is_well_formed(), "{key}");
+            }
+        }
+        assert!(ObjectKey::config().is_well_formed());
     }
 }

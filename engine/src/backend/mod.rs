@@ -10,14 +10,24 @@
 //! 4. `list` returns keys in ascending byte order and every object whose `create` had returned before the
 //!    call began, unless it was deleted.
 //! 5. `read_range` fills the whole buffer or fails.
-//! 6. `delete` of an absent object is not an error.
+//! 6. `delete` of an absent object is not an error. A deleted object may come back after a loss of power.
+//! 7. A key that is no object's name ([`ObjectKey::is_well_formed`]) is never stored and never found.
 
 pub mod key;
+pub mod local;
+mod map;
+pub mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 pub use key::{Folder, ObjectKey};
+pub use local::LocalBackend;
+pub use memory::MemoryBackend;
 
 /// One stored object as `list` and `stat` see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +59,9 @@ pub enum BackendError {
         key: ObjectKey,
     },
     /// The object is shorter than what was to be read.
-    #[error("{key} is {size} bytes long, but bytes {start} to {end} of it were needed: the object is truncated")]
+    #[error(
+        "{key} is {size} bytes long, but bytes {start} to {end} of it were needed: the object is truncated"
+    )]
     OutOfRange {
         /// The object.
         key: ObjectKey,
@@ -86,7 +98,7 @@ pub enum BackendError {
         /// On what: a key or a path.
         what: String,
         /// Why it failed.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -95,6 +107,38 @@ impl BackendError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
+
+    fn io(action: &'static str, what: impl fmt::Display, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, what: what.to_string(), source: source.into() }
+    }
+
+    fn not_found(backend: &dyn Backend, key: &ObjectKey) -> Self {
+        Self::NotFound { location: backend.location(), key: key.clone() }
+    }
+
+    /// Refuses to store under a name that is no object's.
+    fn malformed(key: &ObjectKey) -> Self {
+        let why = io::Error::new(io::ErrorKind::InvalidInput, "no object can have this name");
+        Self::io("create", key, why)
+    }
+}
+
+/// Checks that an object of `size` bytes may be read into memory.
+fn check_limit(key: &ObjectKey, size: u64, limit: u64) -> Result<(), BackendError> {
+    if size > limit {
+        return Err(BackendError::TooLarge { key: key.clone(), size, limit });
+    }
+    Ok(())
+}
+
+/// Checks that `length` bytes from `start` lie inside an object of `size` bytes.
+fn check_range(key: &ObjectKey, size: u64, start: u64, length: usize) -> Result<(), BackendError> {
+    let end = u64::try_from(length).ok().and_then(|length| start.checked_add(length));
+    if end.is_none_or(|end| end > size) {
+        let end = end.unwrap_or(u64::MAX);
+        return Err(BackendError::OutOfRange { key: key.clone(), size, start, end });
+    }
+    Ok(())
 }
 
 /// Bytes of a whole object that stay valid and unchanged while this lives: a memory map or a buffer.
@@ -158,3 +202,54 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok(Box::new(self.read(key, limit)?))
     }
 }
+
+macro_rules! forward_backend {
+    ($pointer:ident) => {
+        impl<B: Backend + ?Sized> Backend for $pointer<B> {
+            fn location(&self) -> String {
+                (**self).location()
+            }
+
+            fn list(
+                &self,
+                folder: Folder,
+                from: Option<&ObjectKey>,
+                visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
+            ) -> Result<(), BackendError> {
+                (**self).list(folder, from, visit)
+            }
+
+            fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
+                (**self).stat(key)
+            }
+
+            fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
+                (**self).read(key, limit)
+            }
+
+            fn read_range(
+                &self,
+                key: &ObjectKey,
+                offset: u64,
+                buffer: &mut [u8],
+            ) -> Result<(), BackendError> {
+                (**self).read_range(key, offset, buffer)
+            }
+
+            fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
+                (**self).create(key, bytes)
+            }
+
+            fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
+                (**self).delete(key)
+            }
+
+            fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
+                (**self).map(key, limit)
+            }
+        }
+    };
+}
+
+forward_backend!(Arc);
+forward_backend!(Box);

@@ -1,0 +1,294 @@
+//! A backend whose operations fail when told to: before or after they have taken effect, once or for good.
+
+use std::fmt::Display;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::{Backend, BackendError, Created, Folder, ObjectBytes, ObjectInfo, ObjectKey};
+use super::Operation;
+
+/// When a failing operation fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing has happened.
+    Before,
+    /// It has taken effect, but the caller is told otherwise: an ambiguous outcome, such as a lost answer.
+    After,
+}
+
+/// Which operations a fault counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Matching {
+    Any,
+    Mutations,
+    Only(Operation),
+}
+
+/// One failure to come. Made by [`Fault::nth`], [`Fault::nth_of`] or [`Fault::nth_mutation`], then refined.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    matching: Matching,
+    folder: Option<Folder>,
+    /// Operations to let through before failing.
+    skip: u64,
+    kind: io::ErrorKind,
+    moment: Moment,
+    /// Whether every later call of any kind fails too.
+    stops: bool,
+    /// Whether every later call that matches fails too.
+    lasts: bool,
+}
+
+impl Fault {
+    /// Fails the `n`-th operation from now, counted from 1, with an error of `kind`.
+    pub fn nth(n: u64, kind: io::ErrorKind) -> Self {
+        Self::new(Matching::Any, n, kind)
+    }
+
+    /// Fails the `n`-th `operation` from now, counted from 1.
+    pub fn nth_of(operation: Operation, n: u64, kind: io::ErrorKind) -> Self {
+        Self::new(Matching::Only(operation), n, kind)
+    }
+
+    /// Fails the `n`-th create or delete from now, counted from 1.
+    pub fn nth_mutation(n: u64, kind: io::ErrorKind) -> Self {
+        Self::new(Matching::Mutations, n, kind)
+    }
+
+    fn new(matching: Matching, n: u64, kind: io::ErrorKind) -> Self {
+        let skip = n.checked_sub(1).expect("operations are counted from 1");
+        Self { matching, folder: None, skip, kind, moment: Moment::Before, stops: false, lasts: false }
+    }
+
+    /// Counts and fails only operations on this folder.
+    pub fn in_folder(self, folder: Folder) -> Self {
+        Self { folder: Some(folder), ..self }
+    }
+
+    /// Fails after the operation has taken effect.
+    pub fn after_effect(self) -> Self {
+        Self { moment: Moment::After, ..self }
+    }
+
+    /// Fails every later operation of the same kind too, at the same moment.
+    pub fn lasting(self) -> Self {
+        Self { lasts: true, ..self }
+    }
+
+    /// Fails every later operation of any kind too, without effect: the process was killed at this one.
+    pub fn stopping(self) -> Self {
+        Self { stops: true, ..self }
+    }
+
+    fn matches(&self, operation: Operation, folder: Option<Folder>) -> bool {
+        let operation_matches = match self.matching {
+            Matching::Any => true,
+            Matching::Mutations => operation.is_mutation(),
+            Matching::Only(only) => operation == only,
+        };
+        operation_matches && (self.folder.is_none() || self.folder == folder)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: Vec<Fault>,
+    stopped: Option<io::ErrorKind>,
+    fired: u64,
+}
+
+/// The failures a [`FaultBackend`] has still to produce. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Faults(Arc<Mutex<State>>);
+
+impl Faults {
+    /// Adds a failure.
+    pub fn inject(&self, fault: Fault) {
+        self.lock().faults.push(fault);
+    }
+
+    /// Takes back all failures, also one that stopped everything.
+    pub fn clear(&self) {
+        let mut state = self.lock();
+        state.faults.clear();
+        state.stopped = None;
+    }
+
+    /// How many operations have failed on purpose: a test makes sure that its fault was reached.
+    pub fn fired(&self) -> u64 {
+        self.lock().fired
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an operation and says whether and how it is to fail.
+    fn strike(&self, operation: Operation, folder: Option<Folder>) -> Option<(Moment, io::ErrorKind)> {
+        let mut state = self.lock();
+        let mut hit = state.stopped.map(|kind| (Moment::Before, kind));
+        let mut stopped = state.stopped;
+        state.faults.retain_mut(|fault| {
+            if hit.is_some() || !fault.matches(operation, folder) {
+                return true;
+            }
+            if fault.skip > 0 {
+                fault.skip -= 1;
+                return true;
+            }
+            hit = Some((fault.moment, fault.kind));
+            stopped = fault.stops.then_some(fault.kind);
+            fault.lasts
+        });
+        state.stopped = stopped;
+        state.fired += u64::from(hit.is_some());
+        hit
+    }
+}
+
+/// Passes everything on to another backend, except what its [`Faults`] fail.
+#[derive(Debug)]
+pub struct FaultBackend<B> {
+    inner: B,
+    faults: Faults,
+}
+
+impl<B: Backend> FaultBackend<B> {
+    /// Around `inner`, with no faults yet.
+    pub fn new(inner: B) -> Self {
+        Self { inner, faults: Faults::default() }
+    }
+
+    /// The handle to inject faults with.
+    pub fn faults(&self) -> Faults {
+        self.faults.clone()
+    }
+
+    fn run<T>(
+        &self,
+        operation: Operation,
+        folder: Option<Folder>,
+        what: &dyn Display,
+        call: impl FnOnce(&B) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let Some((moment, kind)) = self.faults.strike(operation, folder) else { return call(&self.inner) };
+        if moment == Moment::After {
+            call(&self.inner)?;
+        }
+        Err(BackendError::io(operation.verb(), what, io::Error::new(kind, "injected fault")))
+    }
+
+    fn run_on<T>(
+        &self,
+        operation: Operation,
+        key: &ObjectKey,
+        call: impl FnOnce(&B) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        self.run(operation, key.folder(), key, call)
+    }
+}
+
+impl<B: Backend> Backend for FaultBackend<B> {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn list(
+        &self,
+        folder: Folder,
+        from: Option<&ObjectKey>,
+        visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
+    ) -> Result<(), BackendError> {
+        self.run(Operation::List, Some(folder), &folder.name(), |inner| inner.list(folder, from, visit))
+    }
+
+    fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
+        self.run_on(Operation::Stat, key, |inner| inner.stat(key))
+    }
+
+    fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
+        self.run_on(Operation::Read, key, |inner| inner.read(key, limit))
+    }
+
+    fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
+        self.run_on(Operation::ReadRange, key, |inner| inner.read_range(key, offset, buffer))
+    }
+
+    fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
+        self.run_on(Operation::Create, key, |inner| inner.create(key, bytes))
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
+        self.run_on(Operation::Delete, key, |inner| inner.delete(key))
+    }
+
+    fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
+        self.run_on(Operation::Map, key, |inner| inner.map(key, limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::super::super::MemoryBackend;
+    use super::super::conformance;
+    use super::*;
+
+    fn make() -> (MemoryBackend, FaultBackend<MemoryBackend>, Faults) {
+        let storage = MemoryBackend::new();
+        let backend = FaultBackend::new(storage.clone());
+        let faults = backend.faults();
+        (storage, backend, faults)
+    }
+
+    fn kind<T: std::fmt::Debug>(result: Result<T, BackendError>) -> ErrorKind {
+        match result.expect_err("a fault") {
+            BackendError::Io { source, .. } => source.kind(),
+            other => panic!("not an injected fault: {other}"),
+        }
+    }
+
+    #[test]
+    fn conforms_without_faults() {
+        conformance::check(|| Box::new(FaultBackend::new(MemoryBackend::new())));
+    }
+
+    #[test]
+    fn the_nth_operation_fails_once() {
+        let (storage, backend, faults) = make();
+        faults.inject(Fault::nth_of(Operation::Create, 2, ErrorKind::StorageFull));
+        let key = ObjectKey::log;
+        backend.create(&key(1), b"1").expect("the first");
+        backend.stat(&key(1)).expect("not counted");
+        assert_eq!(kind(backend.create(&key(2), b"2")), ErrorKind::StorageFull);
+        assert!(storage.stat(&key(2)).expect_err("without effect").is_not_found());
+        backend.create(&key(2), b"2").expect("the third");
+        assert_eq!(faults.fired(), 1);
+    }
+
+    #[test]
+    fn a_create_can_fail_after_it_took_effect() {
+        let (storage, backend, faults) = make();
+        faults.inject(Fault::nth_mutation(1, ErrorKind::TimedOut).after_effect());
+        assert_eq!(kind(backend.create(&ObjectKey::log(1), b"1")), ErrorKind::TimedOut);
+        assert_eq!(storage.read(&ObjectKey::log(1), 9).expect("stored all the same"), b"1");
+    }
+
+    #[test]
+    fn faults_can_last_stop_everything_and_keep_to_a_folder() {
+        let (_, backend, faults) = make();
+        faults.inject(Fault::nth_of(Operation::Read, 1, ErrorKind::Other).in_folder(Folder::State).lasting());
+        for _ in 0..3 {
+            assert!(backend.read(&ObjectKey::log(1), 9).expect_err("absent").is_not_found());
+            assert_eq!(kind(backend.read(&ObjectKey::state(1), 9)), ErrorKind::Other);
+        }
+        faults.inject(Fault::nth_mutation(1, ErrorKind::BrokenPipe).stopping());
+        backend.stat(&ObjectKey::config()).expect_err("absent");
+        assert_eq!(kind(backend.delete(&ObjectKey::log(1))), ErrorKind::BrokenPipe);
+        assert_eq!(kind(backend.stat(&ObjectKey::config())), ErrorKind::BrokenPipe);
+        faults.clear();
+        backend.delete(&ObjectKey::log(1)).expect("no faults left");
+    }
+}

@@ -1,0 +1,48 @@
+//! Backends that misbehave on purpose or tell what was asked of them, and the suite that all must pass.
+
+pub mod conformance;
+pub mod crash;
+pub mod fault;
+pub mod recording;
+
+pub use crash::CrashBackend;
+pub use fault::{Fault, FaultBackend, Faults, Moment};
+pub use recording::{Call, Recording, RecordingBackend};
+
+/// The calls of a backend that can be failed and recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// [`super::Backend::list`].
+    List,
+    /// [`super::Backend::stat`].
+    Stat,
+    /// [`super::Backend::read`].
+    Read,
+    /// [`super::Backend::read_range`].
+    ReadRange,
+    /// [`super::Backend::create`].
+    Create,
+    /// [`super::Backend::delete`].
+    Delete,
+    /// [`super::Backend::map`].
+    Map,
+}
+
+impl Operation {
+    /// Whether it changes what is stored.
+    pub const fn is_mutation(self) -> bool {
+        matches!(self, Self::Create | Self::Delete)
+    }
+
+    /// The operation as a verb, for messages.
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Stat => "look up",
+            Self::Read | Self::ReadRange => "read",
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::Map => "map",
+        }
+    }
+}
