@@ -9,3 +9,6 @@ pub mod crypto;
 pub mod format;
 pub mod ids;
 pub mod index;
+pub mod log;
+pub mod repo;
+pub mod store;

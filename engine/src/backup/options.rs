@@ -1,0 +1,186 @@
+//! What a backup is asked to do and what it tells afterwards.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::format::snapshot::SnapshotSummary;
+use crate::format::tree::Timestamp;
+use crate::ids::SnapshotId;
+use crate::log::{FoldError, LogError};
+use crate::repo::RepositoryError;
+use crate::source::FilterError;
+use crate::store::{ReadError, StoreError};
+
+/// Which snapshot to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ParentChoice {
+    /// The last one of the same host and paths, and the last partial one after it.
+    #[default]
+    Automatic,
+    /// This one.
+    Snapshot(SnapshotId),
+    /// None: every file is read.
+    None,
+}
+
+/// What the snapshot says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotLabels {
+    /// Host; the environment's if empty.
+    pub host: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Time; the present if absent.
+    pub time: Option<Timestamp>,
+}
+
+/// Limits and habits of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupOptions {
+    /// What to compare with.
+    pub parent: ParentChoice,
+    /// Labels of the snapshot.
+    pub labels: SnapshotLabels,
+    /// Read and count everything, write nothing.
+    pub dry_run: bool,
+    /// Make no snapshot if its tree is the parent's.
+    pub skip_if_unchanged: bool,
+    /// Decode and compare each block before it is written.
+    pub verify_blocks: bool,
+    /// zstd level.
+    pub level: i32,
+    /// Time between partial snapshots.
+    pub partial_every: Duration,
+    /// Exclude rules as given, for the record.
+    pub excludes: Vec<String>,
+    /// Threads that hash, compress and seal.
+    pub threads: usize,
+    /// Memory to live in, in bytes.
+    pub memory: u64,
+}
+
+impl BackupOptions {
+    /// The least memory a backup can live in.
+    pub const MEMORY_MIN: u64 = 64 << 20;
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        Self {
+            parent: ParentChoice::Automatic,
+            labels: SnapshotLabels::default(),
+            dry_run: false,
+            skip_if_unchanged: false,
+            verify_blocks: true,
+            level: 3,
+            partial_every: Duration::from_secs(180),
+            excludes: Vec::new(),
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory: 160 << 20,
+        }
+    }
+}
+
+/// What a backup reads.
+pub enum BackupSource {
+    /// Files and directories by path.
+    Paths {
+        /// The roots; relative ones are taken from the current directory.
+        paths: Vec<PathBuf>,
+        /// What to leave out.
+        filter: crate::source::FilterOptions,
+    },
+    /// One file read from a stream.
+    Stream {
+        /// Name of the file in the snapshot.
+        name: Vec<u8>,
+        /// Its content.
+        reader: Box<dyn std::io::Read + Send>,
+        /// Called at the end of the stream: an error means that there must be no snapshot.
+        finish: Box<dyn FnOnce() -> Result<(), String> + Send>,
+    },
+}
+
+impl std::fmt::Debug for BackupSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Paths { paths, .. } => write!(f, "Paths({paths:?})"),
+            Self::Stream { name, .. } => write!(f, "Stream({})", String::from_utf8_lossy(name)),
+        }
+    }
+}
+
+/// What a backup did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupReport {
+    /// The snapshot; absent after a dry run or where nothing had changed.
+    pub snapshot: Option<SnapshotId>,
+    /// The snapshot it was compared with.
+    pub parent: Option<SnapshotId>,
+    /// Counts.
+    pub summary: SnapshotSummary,
+    /// The operation was cancelled: the snapshot, if any, is a partial one.
+    pub cancelled: bool,
+}
+
+impl BackupReport {
+    /// Whether everything that was asked for is in the snapshot, unchanged while it was read.
+    pub fn is_complete(&self) -> bool {
+        !self.cancelled && self.summary.errors == 0 && self.summary.unstable == 0
+    }
+}
+
+/// A backup made no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// A root cannot be opened at all.
+    #[error("cannot back up {}: {source}", path.display())]
+    Source {
+        /// The root.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No root was given.
+    #[error("nothing to back up: no path was given")]
+    NoPaths,
+    /// Options that cannot work.
+    #[error("{what} is {found}, but has to be at least {min}")]
+    Limit {
+        /// Which option.
+        what: &'static str,
+        /// Its value.
+        found: u64,
+        /// The least that works.
+        min: u64,
+    },
+    /// A filter rule cannot be used.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The stream broke, or the command behind it failed.
+    #[error("{name}: {reason}; no snapshot was made")]
+    Stream {
+        /// Name of the stream.
+        name: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The repository cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The parent snapshot cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A snapshot record cannot be read.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// A worker thread ended unexpectedly: a bug.
+    #[error("a worker thread panicked: this is a bug, nothing was committed")]
+    Worker,
+}

@@ -1,0 +1,106 @@
+//! What a check is asked to do and what it tells afterwards.
+
+use crate::ids::SnapshotId;
+
+/// Which packs are read in whole.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum ReadData {
+    /// None: structure only.
+    #[default]
+    No,
+    /// All.
+    All,
+    /// About this share of the packs, chosen at random: 0 to 100.
+    Percent(f64),
+    /// Part `n` of `m`, both counted from 1: `m` runs cover everything.
+    Part {
+        /// Which part.
+        n: u32,
+        /// Of how many.
+        m: u32,
+    },
+    /// Packs chosen at random up to this many bytes.
+    Bytes(u64),
+}
+
+/// How a check goes about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckOptions {
+    /// Which packs to read.
+    pub read_data: ReadData,
+    /// Threads that read and decode.
+    pub threads: usize,
+    /// Memory to live in, in bytes.
+    pub memory: u64,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self {
+            read_data: ReadData::No,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory: 160 << 20,
+        }
+    }
+}
+
+/// Something wrong with the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// A stable name for programs, such as `pack-damaged` or `blob-missing`.
+    pub code: &'static str,
+    /// The object concerned, as its key; empty where it is none.
+    pub object: String,
+    /// What is wrong.
+    pub message: String,
+    /// Whether data is lost or in doubt; otherwise it is noise worth knowing.
+    pub is_damage: bool,
+}
+
+/// A file that damage hits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HitFile {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The path in it.
+    pub path: Vec<u8>,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckReport {
+    /// What is wrong.
+    pub findings: Vec<Damage>,
+    /// Files and directories that cannot be restored in whole, at most [`CheckReport::HIT_FILES_MAX`].
+    pub hit_files: Vec<HitFile>,
+    /// More were hit than are listed.
+    pub more_hit_files: bool,
+    /// Commits in the log.
+    pub commits: u64,
+    /// Live snapshots.
+    pub snapshots: u64,
+    /// Live segments.
+    pub segments: u64,
+    /// Packs that segments list.
+    pub packs: u64,
+    /// Packs read in whole.
+    pub packs_read: u64,
+    /// Bytes read of packs.
+    pub bytes_read: u64,
+    /// Blobs whose ids were verified.
+    pub blobs_verified: u64,
+    /// Packs that no segment lists: left by interrupted or running backups.
+    pub orphan_packs: u64,
+    /// The operation was cancelled: what was not looked at may be anything.
+    pub cancelled: bool,
+}
+
+impl CheckReport {
+    /// Files listed at most.
+    pub const HIT_FILES_MAX: usize = 10_000;
+
+    /// Whether data is lost or in doubt.
+    pub fn is_damaged(&self) -> bool {
+        self.findings.iter().any(|finding| finding.is_damage)
+    }
+}

@@ -1,0 +1,228 @@
+//! Folding: what all commits so far amount to.
+
+use std::collections::BTreeMap;
+
+use serde_bytes::ByteBuf;
+
+use crate::format::commit::{Change, Commit, SegmentInfo};
+use crate::format::record::{self, RecordError};
+use crate::format::snapshot::Snapshot;
+use crate::format::state::{CondemnedPack, KeyslotEntry, SnapshotEntry, State};
+use crate::ids::{CommitHash, KeyslotId, PackId, SegmentId, SnapshotId, WriterId};
+
+/// A verified commit does not fit what came before it.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// Signed by a key that no keyslot in force holds.
+    #[error("commit {seq} is signed by writer {writer}, which no keyslot in force holds")]
+    Writer {
+        /// The commit.
+        seq: u64,
+        /// Its signer.
+        writer: WriterId,
+    },
+    /// A change that names something that is not there, or is there already.
+    #[error("commit {seq} {problem}")]
+    Change {
+        /// The commit.
+        seq: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A snapshot's record cannot be read.
+    #[error("snapshot {snapshot} has an unreadable record: {source}")]
+    Snapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Why.
+        source: RecordError,
+    },
+}
+
+/// The log folded up to a commit, in a form that is quick to look things up in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fold {
+    seq: u64,
+    head: CommitHash,
+    config: CommitHash,
+    keyslots: BTreeMap<KeyslotId, KeyslotEntry>,
+    snapshots: BTreeMap<SnapshotId, SnapshotEntry>,
+    segments: BTreeMap<SegmentId, SegmentInfo>,
+    condemned: BTreeMap<PackId, u64>,
+}
+
+impl Fold {
+    /// The fold of no commits.
+    pub fn empty(config: CommitHash) -> Self {
+        Self {
+            seq: 0,
+            head: config,
+            config,
+            keyslots: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            condemned: BTreeMap::new(),
+        }
+    }
+
+    /// The fold that a state holds.
+    pub fn from_state(state: State) -> Self {
+        Self {
+            seq: state.seq,
+            head: state.head,
+            config: state.config,
+            keyslots: state.keyslots.into_iter().map(|entry| (entry.keyslot, entry)).collect(),
+            snapshots: state.snapshots.into_iter().map(|entry| (entry.snapshot, entry)).collect(),
+            segments: state.segments.into_iter().map(|info| (info.segment, info)).collect(),
+            condemned: state.condemned.into_iter().map(|entry| (entry.pack, entry.condemned)).collect(),
+        }
+    }
+
+    /// The state to store for this fold.
+    pub fn to_state(&self) -> State {
+        State {
+            seq: self.seq,
+            head: self.head,
+            config: self.config,
+            keyslots: self.keyslots.values().cloned().collect(),
+            snapshots: self.snapshots.values().cloned().collect(),
+            segments: self.segments.values().copied().collect(),
+            condemned: self
+                .condemned
+                .iter()
+                .map(|(pack, condemned)| CondemnedPack { pack: *pack, condemned: *condemned })
+                .collect(),
+        }
+    }
+
+    /// The last commit folded in; 0 for none.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// What the next commit has to name as its predecessor.
+    pub fn head(&self) -> CommitHash {
+        self.head
+    }
+
+    /// Hash of the config that the log begins with.
+    pub fn config(&self) -> CommitHash {
+        self.config
+    }
+
+    /// Keyslots in force, by id.
+    pub fn keyslots(&self) -> impl Iterator<Item = &KeyslotEntry> {
+        self.keyslots.values()
+    }
+
+    /// A keyslot in force.
+    pub fn keyslot(&self, id: &KeyslotId) -> Option<&KeyslotEntry> {
+        self.keyslots.get(id)
+    }
+
+    /// Live snapshots, by id.
+    pub fn snapshots(&self) -> impl Iterator<Item = &SnapshotEntry> {
+        self.snapshots.values()
+    }
+
+    /// Live segments, by id.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentInfo> {
+        self.segments.values()
+    }
+
+    /// Condemned packs with the commit that condemned each.
+    pub fn condemned(&self) -> impl Iterator<Item = (&PackId, u64)> {
+        self.condemned.iter().map(|(pack, seq)| (pack, *seq))
+    }
+
+    /// Folds the next commit in, which was read as `object_hash` and signed by `writer`.
+    ///
+    /// # Errors
+    /// [`FoldError`] where the commit does not fit; the fold is then unchanged.
+    pub fn apply(&mut self, commit: &Commit, writer: WriterId, object_hash: CommitHash) -> Result<(), FoldError> {
+        self.check_writer(commit, writer)?;
+        let mut next = self.clone();
+        for change in &commit.changes {
+            next.change(commit.seq, change)?;
+        }
+        next.seq = commit.seq;
+        next.head = object_hash;
+        *self = next;
+        Ok(())
+    }
+
+    /// Passes over an entry that does not verify: it keeps its number and changes nothing.
+    pub fn skip(&mut self, seq: u64, object_hash: CommitHash) {
+        self.seq = seq;
+        self.head = object_hash;
+    }
+
+    /// Only writers of keyslots in force count. The first commit is signed by the writer it adds.
+    fn check_writer(&self, commit: &Commit, writer: WriterId) -> Result<(), FoldError> {
+        let in_force = self.keyslots.values().any(|slot| slot.writer == writer);
+        let first = self.keyslots.is_empty()
+            && matches!(commit.changes.first(), Some(Change::KeyslotAdded { writer: added, .. }) if *added == writer);
+        if in_force || first { Ok(()) } else { Err(FoldError::Writer { seq: commit.seq, writer }) }
+    }
+
+    fn change(&mut self, seq: u64, change: &Change) -> Result<(), FoldError> {
+        let wrong = |problem: String| Err(FoldError::Change { seq, problem });
+        match change {
+            Change::KeyslotAdded { keyslot, writer, label } => {
+                let entry =
+                    KeyslotEntry { keyslot: *keyslot, writer: *writer, label: label.clone(), added: seq };
+                if self.keyslots.insert(*keyslot, entry).is_some() {
+                    return wrong(format!("adds keyslot {keyslot}, which is there already"));
+                }
+            }
+            Change::KeyslotRemoved { keyslot, .. } => {
+                if self.keyslots.remove(keyslot).is_none() {
+                    return wrong(format!("removes keyslot {keyslot}, which is not there"));
+                }
+                if self.keyslots.is_empty() {
+                    return wrong("removes the last keyslot".into());
+                }
+            }
+            Change::SnapshotAdded { snapshot, record } => {
+                let entry = SnapshotEntry { snapshot: *snapshot, added: seq, record: record.clone() };
+                // The same record may be added again: a commit that was retried after it had got through.
+                self.snapshots.insert(*snapshot, entry);
+            }
+            Change::SnapshotForgotten { snapshot, .. } => {
+                if self.snapshots.remove(snapshot).is_none() {
+                    return wrong(format!("forgets snapshot {snapshot}, which is not there"));
+                }
+            }
+            Change::SegmentsReplaced { added, removed } => {
+                for segment in removed {
+                    if self.segments.remove(segment).is_none() {
+                        return wrong(format!("removes segment {segment}, which is not there"));
+                    }
+                }
+                self.segments.extend(added.iter().map(|info| (info.segment, *info)));
+            }
+            Change::PacksCondemned { packs } => {
+                self.condemned.extend(packs.iter().map(|pack| (*pack, seq)));
+            }
+            Change::PacksRescued { packs } => packs.iter().for_each(|pack| {
+                self.condemned.remove(pack);
+            }),
+            Change::PacksRemoved { packs } => {
+                for pack in packs {
+                    if self.condemned.remove(pack).is_none() {
+                        return wrong(format!("removes pack {pack}, which was not condemned"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the record of a snapshot entry.
+///
+/// # Errors
+/// [`FoldError::Snapshot`] where it is none.
+pub fn snapshot_record(snapshot: SnapshotId, record: &ByteBuf) -> Result<Snapshot, FoldError> {
+    record::decode(record).map_err(|source| FoldError::Snapshot { snapshot, source })
+}

@@ -1,0 +1,9 @@
+//! The commit log: reading it, folding it, publishing to it.
+
+mod fold;
+mod publish;
+mod read;
+
+pub use fold::{Fold, FoldError, snapshot_record};
+pub use publish::{PublishError, publish};
+pub use read::{LogEntry, LogError, VoidEntry, check_end, read_all, read_from};

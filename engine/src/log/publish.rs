@@ -1,0 +1,48 @@
+//! Publishing a commit: `log/<next>`, created only if absent.
+
+use crate::backend::{Backend, BackendError, Created, ObjectKey};
+use crate::format::commit::{self, Commit, WriterKey};
+use crate::format::header::Sealer;
+use crate::ids::CommitHash;
+
+/// A commit could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Somebody else's commit has this number: read it, validate anew, try the next one.
+    #[error("commit {0} was published by another writer first")]
+    Lost(u64),
+    /// The storage failed, and the commit is not there.
+    #[error("cannot publish commit {seq}: {source}")]
+    Backend {
+        /// The commit's number.
+        seq: u64,
+        /// Why.
+        source: BackendError,
+    },
+}
+
+/// Publishes a commit under its number and returns the hash of its object.
+///
+/// A failed creation may have taken effect: that is settled by reading the slot back and comparing bytes, which
+/// no other writer can have made, since every object has a random salt.
+///
+/// # Errors
+/// [`PublishError`]; the commit is then not part of the log.
+pub fn publish(
+    backend: &dyn Backend,
+    commit: &Commit,
+    writer: &WriterKey,
+    sealer: &Sealer<'_>,
+) -> Result<CommitHash, PublishError> {
+    let object = commit.seal(writer, sealer);
+    let key = ObjectKey::log(commit.seq);
+    match backend.create(&key, &object) {
+        Ok(Created::New) => Ok(commit::hash(&object)),
+        Ok(Created::Exists) => Err(PublishError::Lost(commit.seq)),
+        Err(source) => match backend.read(&key, object.len() as u64) {
+            Ok(stored) if stored == object => Ok(commit::hash(&object)),
+            Ok(_) | Err(BackendError::TooLarge { .. }) => Err(PublishError::Lost(commit.seq)),
+            Err(_) => Err(PublishError::Backend { seq: commit.seq, source }),
+        },
+    }
+}

@@ -1,0 +1,164 @@
+//! Reading the log: entry by entry, verifying the chain, the signatures and that writers were entitled.
+//!
+//! An entry that does not verify is void: it keeps its number, is reported, and the chain goes over its bytes.
+//! It becomes damage when the next entry names the hash of something else.
+
+use crate::backend::{Backend, BackendError, ObjectKey};
+use crate::crypto::KeySet;
+use crate::format::commit::{self, Commit, CommitError};
+use crate::format::record::RECORD_OBJECT_LEN_MAX;
+use crate::ids::{CommitHash, RepositoryId, WriterId};
+use crate::log::fold::{Fold, FoldError};
+
+/// The log cannot be read, or is not the log that was written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// An entry cannot be read.
+    #[error("cannot read the commit log: {0}")]
+    Backend(#[from] BackendError),
+    /// An entry names another predecessor than the one that is there.
+    #[error("commit {seq} follows {expected}, but the entry before it is {found}: the commit log was altered")]
+    Chain {
+        /// The commit.
+        seq: u64,
+        /// The predecessor it names.
+        expected: CommitHash,
+        /// The hash of what is there.
+        found: CommitHash,
+    },
+    /// Entries are missing in the middle.
+    #[error("commit {missing} is missing from the log, but {last} exists: the commit log was altered")]
+    Gap {
+        /// The first missing entry.
+        missing: u64,
+        /// The last entry there.
+        last: u64,
+    },
+}
+
+/// An entry that does not count.
+#[derive(Debug)]
+pub struct VoidEntry {
+    /// Its number.
+    pub seq: u64,
+    /// Why it does not count.
+    pub reason: String,
+}
+
+/// A valid entry of the log.
+#[derive(Debug)]
+pub struct LogEntry {
+    /// The commit.
+    pub commit: Commit,
+    /// Who signed it.
+    pub writer: WriterId,
+    /// Hash of its object.
+    pub hash: CommitHash,
+    /// Length of its object.
+    pub size: u64,
+}
+
+/// Reads on from `fold` to the end of the log, applying each entry and handing it to `visit`.
+///
+/// # Errors
+/// [`LogError`] where the log cannot be read or the chain is broken; `fold` then stands at the last entry that
+/// was in order.
+pub fn read_from(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    fold: &mut Fold,
+    visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
+) -> Result<(), LogError> {
+    loop {
+        let seq = fold.seq() + 1;
+        let object = match backend.read(&ObjectKey::log(seq), RECORD_OBJECT_LEN_MAX) {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let (hash, size) = (commit::hash(&object), object.len() as u64);
+        match verify(object, seq, keys, repository, fold, hash) {
+            Ok((commit, writer)) => visit(Ok(LogEntry { commit, writer, hash, size })),
+            Err(Refusal::Chain(error)) => return Err(error),
+            Err(Refusal::Void(reason)) => {
+                fold.skip(seq, hash);
+                visit(Err(VoidEntry { seq, reason }));
+            }
+        }
+    }
+}
+
+enum Refusal {
+    Chain(LogError),
+    Void(String),
+}
+
+impl From<CommitError> for Refusal {
+    fn from(error: CommitError) -> Self {
+        Self::Void(error.to_string())
+    }
+}
+
+impl From<FoldError> for Refusal {
+    fn from(error: FoldError) -> Self {
+        Self::Void(error.to_string())
+    }
+}
+
+fn verify(
+    object: Vec<u8>,
+    seq: u64,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    fold: &mut Fold,
+    hash: CommitHash,
+) -> Result<(Commit, WriterId), Refusal> {
+    let (commit, writer) = Commit::open(object, seq, keys, repository)?;
+    if commit.previous != fold.head() {
+        let error = LogError::Chain { seq, expected: commit.previous, found: fold.head() };
+        return Err(Refusal::Chain(error));
+    }
+    fold.apply(&commit, writer, hash)?;
+    Ok((commit, writer))
+}
+
+/// Reads the whole log from its first entry and makes sure that none is missing.
+///
+/// # Errors
+/// As [`read_from`], and [`LogError::Gap`] where a later entry exists beyond the end of the chain.
+pub fn read_all(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    config: CommitHash,
+    visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
+) -> Result<Fold, LogError> {
+    let mut fold = Fold::empty(config);
+    read_from(backend, keys, repository, &mut fold, visit)?;
+    check_end(backend, &fold)?;
+    Ok(fold)
+}
+
+/// Makes sure that no entry exists beyond the one after the fold's end.
+///
+/// # Errors
+/// [`LogError::Gap`].
+pub fn check_end(backend: &dyn Backend, fold: &Fold) -> Result<(), LogError> {
+    let mut last = None;
+    let from = ObjectKey::log(fold.seq() + 1);
+    backend.list(crate::backend::Folder::Log, Some(&from), &mut |info| {
+        last = info.key.sequence().or(last);
+        std::ops::ControlFlow::Continue(())
+    })?;
+    match last {
+        // Just written by somebody else.
+        None => Ok(()),
+        Some(last) if last == fold.seq() + 1 => Ok(()),
+        Some(last) => match backend.stat(&ObjectKey::log(fold.seq() + 1)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Err(LogError::Gap { missing: fold.seq() + 1, last }),
+            Err(error) => Err(error.into()),
+        },
+    }
+}

@@ -1,0 +1,111 @@
+//! Passwords: keyslots are added and removed by commits.
+
+use crate::backend::ObjectKey;
+use crate::crypto::keys::SecretKey;
+use crate::crypto::{KdfParams, Password, RootSecret, random};
+use crate::format::commit::{Change, WriterKey};
+use crate::format::keyslot::Keyslot;
+use crate::format::state::KeyslotEntry;
+use crate::ids::KeyslotId;
+use crate::repo::{Repository, RepositoryError};
+
+/// A keyslot in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// What the log says of it.
+    pub entry: KeyslotEntry,
+    /// Whether it is the one this repository was opened with.
+    pub current: bool,
+}
+
+impl Repository {
+    /// Keyslots in force, oldest first.
+    pub fn keyslots(&self) -> Vec<KeyInfo> {
+        let fold = self.fold();
+        let mut keyslots: Vec<_> = fold
+            .keyslots()
+            .map(|entry| KeyInfo { entry: entry.clone(), current: entry.keyslot == self.keyslot })
+            .collect();
+        keyslots.sort_by_key(|info| (info.entry.added, info.entry.keyslot));
+        keyslots
+    }
+
+    /// Adds a keyslot for another password, with a signing key of its own.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where the password is empty or the storage fails.
+    pub fn add_keyslot(
+        &self,
+        password: &Password,
+        label: &str,
+        kdf: KdfParams,
+    ) -> Result<KeyslotId, RepositoryError> {
+        let (id, change) = self.store_keyslot(password, label, kdf)?;
+        self.commit(&mut |_| Ok(vec![change.clone()]))?;
+        Ok(id)
+    }
+
+    /// Replaces the keyslot the repository was opened with by one for a new password, in one commit.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where the password is empty or the storage fails.
+    pub fn change_password(&self, password: &Password, kdf: KdfParams) -> Result<KeyslotId, RepositoryError> {
+        let old = self.fold().keyslot(&self.keyslot).cloned();
+        let old = old.ok_or(RepositoryError::RemovedKeyslot(self.keyslot))?;
+        let (id, added) = self.store_keyslot(password, &old.label, kdf)?;
+        let removed = Change::KeyslotRemoved { keyslot: old.keyslot, writer: old.writer };
+        self.commit(&mut |fold| match fold.keyslot(&old.keyslot) {
+            Some(_) => Ok(vec![added.clone(), removed.clone()]),
+            None => Err(RepositoryError::RemovedKeyslot(old.keyslot)),
+        })?;
+        self.backend.delete(&ObjectKey::keyslot(&old.keyslot))?;
+        Ok(id)
+    }
+
+    fn store_keyslot(
+        &self,
+        password: &Password,
+        label: &str,
+        kdf: KdfParams,
+    ) -> Result<(KeyslotId, Change), RepositoryError> {
+        if password.is_empty() {
+            return Err(RepositoryError::EmptyPassword);
+        }
+        let entropy = &*self.environment.entropy;
+        let slot = Keyslot {
+            root: RootSecret::from_bytes(*self.root.expose()),
+            writer_seed: SecretKey::from_bytes(random(entropy)),
+            label: label.to_owned(),
+        };
+        let object = slot.wrap(password, kdf, &self.id, entropy)?;
+        let keyslot = Keyslot::id(&object);
+        self.backend.create(&ObjectKey::keyslot(&keyslot), &object)?;
+        let writer = WriterKey::new(&slot.writer_seed).id();
+        Ok((keyslot, Change::KeyslotAdded { keyslot, writer, label: label.to_owned() }))
+    }
+
+    /// Removes the keyslot whose id begins with `prefix`.
+    ///
+    /// # Errors
+    /// [`RepositoryError::UnknownKeyslot`] where none or several match, [`RepositoryError::LastKeyslot`], or a
+    /// failure of the storage.
+    pub fn remove_keyslot(&self, prefix: &str) -> Result<KeyslotId, RepositoryError> {
+        let fold = self.fold();
+        let mut matches = fold.keyslots().filter(|entry| entry.keyslot.to_string().starts_with(prefix));
+        let entry = match (matches.next(), matches.next()) {
+            (Some(entry), None) if !prefix.is_empty() => entry.clone(),
+            _ => return Err(RepositoryError::UnknownKeyslot(prefix.to_owned())),
+        };
+        self.commit(&mut |fold| {
+            if fold.keyslot(&entry.keyslot).is_none() {
+                return Err(RepositoryError::UnknownKeyslot(prefix.to_owned()));
+            }
+            if fold.keyslots().count() == 1 {
+                return Err(RepositoryError::LastKeyslot(entry.keyslot));
+            }
+            Ok(vec![Change::KeyslotRemoved { keyslot: entry.keyslot, writer: entry.writer }])
+        })?;
+        self.backend.delete(&ObjectKey::keyslot(&entry.keyslot))?;
+        Ok(entry.keyslot)
+    }
+}

@@ -1,0 +1,259 @@
+//! A repository: backend, keys, log and index wired together. Operations are built on this and nothing below.
+
+mod keyslots;
+mod open;
+mod write;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::backend::{Backend, BackendError};
+use crate::crypto::{Entropy, KdfError, KeySet};
+use crate::format::commit::WriterKey;
+use crate::format::config::ConfigError;
+use crate::format::header::Sealer;
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::Timestamp;
+use crate::ids::{KeyslotId, RepositoryId, SnapshotId};
+use crate::index::{Index, IndexError, MergeError};
+use crate::log::{Fold, FoldError, LogError, PublishError, VoidEntry};
+use crate::store::BlobReader;
+
+pub use keyslots::KeyInfo;
+pub use open::InitOptions;
+pub use write::NewSegment;
+
+/// Where the engine gets the time and the names it puts into commits.
+#[derive(Clone)]
+pub struct Environment {
+    /// Salts and secrets.
+    pub entropy: Arc<dyn Entropy>,
+    /// The time of day: for people and retention, never for safety.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// This host.
+    pub host: String,
+    /// This user.
+    pub user: String,
+    /// Program and version.
+    pub program: String,
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Environment({}@{}, {})", self.user, self.host, self.program)
+    }
+}
+
+/// A repository could not be opened, made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// There is no repository.
+    #[error("there is no repository at {location}: it holds no config")]
+    Absent {
+        /// Where.
+        location: String,
+    },
+    /// There is one already.
+    #[error("there is a repository at {location} already; nothing was changed")]
+    Exists {
+        /// Where.
+        location: String,
+    },
+    /// The storage failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The config cannot be used.
+    #[error("{location}: {source}")]
+    Config {
+        /// Where.
+        location: String,
+        /// Why.
+        source: ConfigError,
+    },
+    /// No keyslot opens with the password.
+    #[error("the password opens none of the {keyslots} keyslots of {location}")]
+    WrongPassword {
+        /// Where.
+        location: String,
+        /// How many were tried.
+        keyslots: usize,
+    },
+    /// No keyslot can be tried: all are missing or damaged.
+    #[error("{location} has no usable keyslot: {problems}")]
+    NoKeyslot {
+        /// Where.
+        location: String,
+        /// What is wrong with each.
+        problems: String,
+    },
+    /// The keyslot opened, but the log says it was removed.
+    #[error("keyslot {0} was removed from the repository: use another password")]
+    RemovedKeyslot(KeyslotId),
+    /// A password was refused.
+    #[error("the password is empty: an empty password protects nothing")]
+    EmptyPassword,
+    /// Key derivation failed.
+    #[error(transparent)]
+    Kdf(#[from] KdfError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log says something impossible.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// The config is not the one the log began with.
+    #[error("the config is not the one this repository was made with: it was exchanged or altered")]
+    ForeignConfig,
+    /// The index cannot be read.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Segments cannot be merged.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The commit could not be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Another writer removed what this commit rests on.
+    #[error("another writer condemned or removed packs meanwhile; nothing was committed. Run the command again")]
+    Conflict,
+    /// The last keyslot cannot go.
+    #[error("keyslot {0} is the only one: without it nobody could open the repository")]
+    LastKeyslot(KeyslotId),
+    /// No keyslot has this id.
+    #[error("no keyslot has the id {0:?}: see `key list`")]
+    UnknownKeyslot(String),
+    /// A name for a snapshot matches none.
+    #[error("no snapshot matches {0:?}")]
+    NoSnapshot(String),
+    /// A name for a snapshot matches several.
+    #[error("{prefix:?} matches {count} snapshots: give more digits")]
+    AmbiguousSnapshot {
+        /// The prefix.
+        prefix: String,
+        /// How many it matches.
+        count: usize,
+    },
+}
+
+/// An opened repository.
+pub struct Repository {
+    backend: Arc<dyn Backend>,
+    environment: Environment,
+    id: RepositoryId,
+    config_bytes: Vec<u8>,
+    keys: Arc<KeySet>,
+    root: crate::crypto::RootSecret,
+    keyslot: KeyslotId,
+    writer: WriterKey,
+    index: Arc<Index>,
+    reader: Arc<BlobReader>,
+    fold: Mutex<Fold>,
+    voids: Mutex<Vec<VoidEntry>>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repository({:?} at {})", self.id, self.backend.location())
+    }
+}
+
+impl Repository {
+    /// Its id.
+    pub fn id(&self) -> RepositoryId {
+        self.id
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> String {
+        self.backend.location()
+    }
+
+    /// Its backend.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// The stored config.
+    pub fn config_bytes(&self) -> &[u8] {
+        &self.config_bytes
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> &Arc<KeySet> {
+        &self.keys
+    }
+
+    /// Its index.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// Reads its blobs.
+    pub fn reader(&self) -> &Arc<BlobReader> {
+        &self.reader
+    }
+
+    /// The names and sources it was opened with.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The log as folded so far.
+    pub fn fold(&self) -> Fold {
+        self.lock_fold().clone()
+    }
+
+    /// Entries of the log that do not verify and were passed over while opening.
+    pub fn void_entries(&self) -> Vec<String> {
+        let voids = self.voids.lock().unwrap_or_else(PoisonError::into_inner);
+        voids.iter().map(|entry| format!("log entry {} does not count: {}", entry.seq, entry.reason)).collect()
+    }
+
+    fn lock_fold(&self) -> std::sync::MutexGuard<'_, Fold> {
+        // A fold changes in one assignment: a panic elsewhere leaves it whole.
+        self.fold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What sealing an object of this repository takes.
+    pub fn sealer(&self) -> Sealer<'_> {
+        Sealer { keys: &self.keys, repository: &self.id, entropy: &*self.environment.entropy }
+    }
+
+    /// Live snapshots in the order they were committed: a host's wrong clock must not decide which is the latest.
+    ///
+    /// # Errors
+    /// [`FoldError::Snapshot`] where a record cannot be read.
+    pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>, RepositoryError> {
+        let fold = self.fold();
+        let mut snapshots = Vec::new();
+        for entry in fold.snapshots() {
+            snapshots.push((entry.added, entry.snapshot, crate::log::snapshot_record(entry.snapshot, &entry.record)?));
+        }
+        snapshots.sort_by_key(|(added, id, _)| (*added, *id));
+        Ok(snapshots.into_iter().map(|(_, id, snapshot)| (id, snapshot)).collect())
+    }
+
+    /// The snapshot called `name`: `latest` (the last one committed that is not partial, else the last partial one), or a prefix of
+    /// its id of at least one digit.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoSnapshot`] or [`RepositoryError::AmbiguousSnapshot`].
+    pub fn find_snapshot(&self, name: &str) -> Result<(SnapshotId, Snapshot), RepositoryError> {
+        let none = || RepositoryError::NoSnapshot(name.to_owned());
+        let mut snapshots = self.snapshots()?;
+        if name == "latest" {
+            let complete = snapshots.iter().rposition(|(_, snapshot)| !snapshot.partial);
+            let at = complete.or(snapshots.len().checked_sub(1)).ok_or_else(none)?;
+            return Ok(snapshots.swap_remove(at));
+        }
+        if name.is_empty() || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Err(none());
+        }
+        let name = name.to_ascii_lowercase();
+        snapshots.retain(|(id, _)| id.to_string().starts_with(&name));
+        match snapshots.len() {
+            0 => Err(none()),
+            1 => Ok(snapshots.swap_remove(0)),
+            count => Err(RepositoryError::AmbiguousSnapshot { prefix: name, count }),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Blobs in and out of packs: the stores between operations and the backend.
+
+pub mod reader;
+pub mod writer;
+
+pub use reader::{BlobReader, ReadError};
+pub use writer::{BlobWriter, PackStore, StoreError, StoreOptions};
