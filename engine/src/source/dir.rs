@@ -154,7 +154,7 @@ fn open(
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -207,7 +207,7 @@ mod tests {
         for number in 0..10_000u32 {
             // A multiplicative shuffle, so that creation order is not name order.
             let name = format!("{:05}-a-rather-long-name-to-fill-the-buffer", number * 7_919 % 10_000);
-            fs::File::create(folder.path().join(name)).unwrap();
+            File::create(folder.path().join(name)).unwrap();
         }
         let names = dir.names(&mut ListBuffer::default()).unwrap();
         assert_eq!(names.len(), 10_000);
@@ -248,20 +248,40 @@ mod tests {
         fs::write(&path, "content").unwrap();
         // Older than the modification: even `relatime` would update it at the next read.
         let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
-        File::options().write(true).open(&path).unwrap().set_times(fs::FileTimes::new().set_accessed(old)).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_times(fs::FileTimes::new().set_accessed(old))
+            .unwrap();
         let mut text = String::new();
         io::Read::read_to_string(&mut dir.open_file(b"file").unwrap(), &mut text).unwrap();
         assert_eq!(text, "content");
         assert_eq!(fs::metadata(&path).unwrap().accessed().unwrap(), old);
     }
 
+    /// Whether a handle on a directory of root's may still try `O_NOATIME`, after a file in it was opened.
+    fn noatime_is_tried(path: &Path) -> bool {
+        let dir = SourceDir::open_root(path).unwrap();
+        dir.open_file(b"file").unwrap();
+        dir.noatime.load(Ordering::Relaxed)
+    }
+
     #[test]
     fn a_refused_noatime_is_remembered() {
-        let (folder, dir) = root();
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
-        assert!(dir.noatime.load(Ordering::Relaxed));
-        dir.noatime.store(false, Ordering::Relaxed);
-        dir.open_file(b"file").unwrap();
-        assert!(!dir.noatime.load(Ordering::Relaxed));
+        assert!(noatime_is_tried(folder.path()), "as the owner");
+        let path = folder.path().to_owned();
+        let other = std::thread::spawn(move || {
+            // Of this thread alone.
+            let nobody = rustix::thread::Uid::from_raw(65_534);
+            match rustix::thread::set_thread_res_uid(nobody, nobody, nobody) {
+                Ok(()) => assert!(!noatime_is_tried(&path), "as another user"),
+                Err(error) => eprintln!("SKIPPED: cannot become another user: {error}"),
+            }
+        });
+        other.join().unwrap();
     }
 }

@@ -68,7 +68,9 @@ mod tests {
 
     fn parsed(bytes: &[u8], separator: Separator) -> Result<Vec<Vec<u8>>, String> {
         match parse(bytes, separator, "list") {
-            Ok(paths) => Ok(paths.into_iter().map(|path| path.into_os_string().as_bytes().to_vec()).collect()),
+            Ok(paths) => {
+                Ok(paths.into_iter().map(|path| path.into_os_string().as_bytes().to_vec()).collect())
+            }
             Err(error) => Err(error.to_string()),
         }
     }

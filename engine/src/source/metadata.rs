@@ -75,7 +75,7 @@ impl MetadataReader {
         problem: &mut dyn FnMut(MetadataError),
     ) -> Metadata {
         let file = file.as_fd();
-        let mut metadata = self.from_stat(stat);
+        let mut metadata = self.basics(stat);
         metadata.xattrs = self.xattrs(&Node::Open(file), problem);
         if matches!(stat.kind, SourceKind::File | SourceKind::Directory) {
             metadata.flags = flags(file, problem);
@@ -95,12 +95,12 @@ impl MetadataReader {
     ) -> Metadata {
         let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
-        let mut metadata = self.from_stat(stat);
+        let mut metadata = self.basics(stat);
         metadata.xattrs = self.xattrs(&Node::Path(path), problem);
         metadata
     }
 
-    fn from_stat(&mut self, stat: &SourceStat) -> Metadata {
+    fn basics(&mut self, stat: &SourceStat) -> Metadata {
         let is_hard_linked = stat.links > 1 && stat.kind != SourceKind::Directory;
         Metadata {
             mode: stat.mode,
@@ -350,8 +350,8 @@ mod tests {
         let stat = dir.stat(b"link").unwrap();
         fs::remove_file(folder.path().join("link")).unwrap();
         let mut problems = Vec::new();
-        let metadata =
-            MetadataReader::default().of_name(&dir, b"link", &stat, &mut |error| problems.push(error.to_string()));
+        let metadata = MetadataReader::default()
+            .of_name(&dir, b"link", &stat, &mut |error| problems.push(error.to_string()));
         assert_eq!(metadata.inode, stat.inode);
         assert_eq!(problems.len(), 1);
         assert!(problems[0].starts_with("cannot list extended attributes: No such file"), "{problems:?}");

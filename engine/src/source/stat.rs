@@ -99,7 +99,10 @@ impl SourceStat {
     fn from_statx(stat: &Statx) -> io::Result<Self> {
         let mode = u32::from(stat.stx_mode);
         let kind = SourceKind::from_file_type(FileType::from_raw_mode(mode)).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("the file system reports an unknown mode {mode:#o}"))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the file system reports an unknown mode {mode:#o}"),
+            )
         })?;
         let has_btime = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         Ok(Self {

@@ -59,7 +59,8 @@ pub(super) fn read(
     let text = match markers::read_start(dir, name, IGNORE_FILE_BYTES_MAX + 1) {
         Ok(text) if text.len() <= IGNORE_FILE_BYTES_MAX => text,
         outcome => {
-            let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB of ignore patterns");
+            let too_large =
+                || io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB of ignore patterns");
             let source = outcome.err().unwrap_or_else(too_large);
             warn(FilterError::File { path: file, source });
             return below;
@@ -78,7 +79,11 @@ fn parse(text: &[u8], root: &Path, file: &Path, warn: &mut dyn FnMut(FilterError
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let mut invalid = |reason: String| {
             let origin = Origin::File { path: file.to_owned(), line: index + 1 };
-            warn(FilterError::Pattern { pattern: String::from_utf8_lossy(line).into_owned(), origin, reason });
+            warn(FilterError::Pattern {
+                pattern: String::from_utf8_lossy(line).into_owned(),
+                origin,
+                reason,
+            });
         };
         match str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)) {
             Ok(line) => {

@@ -62,7 +62,12 @@ pub(super) fn is_file_name(name: &str) -> bool {
 }
 
 /// Whether the directory holds a valid `CACHEDIR.TAG`.
-pub(super) fn is_cache(path: &Path, dir: &SourceDir, names: &Names, warn: &mut dyn FnMut(FilterError)) -> bool {
+pub(super) fn is_cache(
+    path: &Path,
+    dir: &SourceDir,
+    names: &Names,
+    warn: &mut dyn FnMut(FilterError),
+) -> bool {
     is_tagged(path, dir, names, (CACHE_TAG, CACHE_SIGNATURE), warn)
 }
 

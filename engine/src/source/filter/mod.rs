@@ -75,7 +75,9 @@ pub enum FilterError {
     },
     /// An entry of [`FilterOptions::exclude_if_present`] or
     /// [`ignore_file_names`](FilterOptions::ignore_file_names) names no file of a directory.
-    #[error("{name:?} cannot be the name of a marker or ignore file: it is empty, or holds a slash or a NUL byte")]
+    #[error(
+        "{name:?} cannot be the name of a marker or ignore file: it is empty, or holds a slash or a NUL byte"
+    )]
     FileName {
         /// The name.
         name: String,
