@@ -222,6 +222,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "the shape of a callback")]
     fn no_problem(error: MetadataError) {
         panic!("{error}");
     }

@@ -24,6 +24,7 @@ fn error_of(options: FilterOptions) -> String {
     Filter::new(options).unwrap_err().to_string()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape of a callback")]
 fn no_warning(error: FilterError) {
     panic!("{error}");
 }
