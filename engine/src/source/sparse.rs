@@ -28,7 +28,8 @@ pub fn holes(file: &File, size: u64, allocated: u64) -> io::Result<Vec<Hole>> {
     }
     let mut position = 0;
     while let Some(hole) = next_hole(file, position, size)? {
-        position = hole.offset + hole.length.max(1);
+        // Always on by a block, lest a hole that is being filled, or a confused file system, hold us here.
+        position = hole.offset + hole.length.max(HOLE_BYTES_MIN);
         if hole.length >= HOLE_BYTES_MIN {
             holes.push(hole);
         }
