@@ -4,11 +4,17 @@
 //! through a monitor and takes its storage, entropy and clock from the caller.
 
 pub mod backend;
+pub mod backup;
+pub mod check;
 pub mod chunk;
 pub mod crypto;
 pub mod format;
 pub mod ids;
 pub mod index;
 pub mod log;
+pub mod monitor;
 pub mod repo;
+pub mod restore;
+pub mod source;
 pub mod store;
+pub mod target;

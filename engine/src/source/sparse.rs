@@ -1,0 +1,128 @@
+//! Holes of sparse files, as the file system reports them.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+use crate::format::tree::Hole;
+
+/// Shorter holes are read as the zeros they are: no file system leaves out less than a block.
+pub const HOLE_BYTES_MIN: u64 = 4096;
+
+/// The holes in the first `size` bytes of `file`, ascending and not touching. `allocated` is the space that it
+/// takes, as [`SourceStat`](super::SourceStat) has it: where that is no less than `size`, the file system is
+/// not asked.
+///
+/// Files that the file system compresses, keeps inline or cannot tell about have none. The file's position is
+/// its start afterwards. A file that changes meanwhile may get holes that are no longer there: the caller
+/// compares stats before and after reading. Takes 16 bytes of memory a hole.
+///
+/// # Errors
+/// Those of `lseek`, except that it does not know of holes.
+pub fn holes(file: &File, size: u64, allocated: u64) -> io::Result<Vec<Hole>> {
+    let mut holes = Vec::new();
+    if allocated >= size {
+        return Ok(holes);
+    }
+    let mut position = 0;
+    while let Some(hole) = next_hole(file, position, size)? {
+        // Always on by a block, lest a hole that is being filled, or a confused file system, hold us here.
+        position = hole.offset + hole.length.max(HOLE_BYTES_MIN);
+        if hole.length >= HOLE_BYTES_MIN {
+            holes.push(hole);
+        }
+    }
+    seek(file, SeekFrom::Start(0))?;
+    Ok(holes)
+}
+
+/// The first hole at or after `position`. Its length is 0 where data was put in it meanwhile.
+fn next_hole(file: &File, position: u64, size: u64) -> io::Result<Option<Hole>> {
+    if position >= size {
+        return Ok(None);
+    }
+    let offset = match seek(file, SeekFrom::Hole(position)) {
+        Ok(offset) => offset,
+        // Unsupported, or the file has become shorter than `position`.
+        Err(Errno::INVAL | Errno::NOTSUP | Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if offset >= size {
+        return Ok(None);
+    }
+    let end = match seek(file, SeekFrom::Data(offset)) {
+        Ok(end) => end.clamp(offset, size),
+        Err(Errno::NXIO) => size,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(Hole { offset, length: end - offset }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use super::*;
+
+    const KIB: u64 = 1024;
+
+    /// A file of `size` bytes with data only in `data`.
+    fn sparse(size: u64, data: &[(u64, u64)]) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(size).unwrap();
+        for &(offset, length) in data {
+            file.write_all_at(&vec![1; usize::try_from(length).unwrap()], offset).unwrap();
+        }
+        file
+    }
+
+    fn holes_of(file: &File) -> Vec<(u64, u64)> {
+        let stat = file.metadata().unwrap();
+        let holes = holes(file, stat.len(), stat.blocks() * 512).unwrap();
+        holes.iter().map(|hole| (hole.offset, hole.length)).collect()
+    }
+
+    #[test]
+    fn dense_and_empty_files_have_none() {
+        assert_eq!(holes_of(&sparse(0, &[])), []);
+        assert_eq!(holes_of(&sparse(100 * KIB, &[(0, 100 * KIB)])), []);
+    }
+
+    #[test]
+    fn a_tebibyte_of_nothing_is_one_hole() {
+        assert_eq!(holes_of(&sparse(1 << 40, &[])), [(0, 1 << 40)]);
+    }
+
+    #[test]
+    fn holes_lie_before_between_and_after_data() {
+        // Aligned to 64 KiB, the largest block size in use.
+        let file = sparse(1024 * KIB, &[(128 * KIB, 64 * KIB), (512 * KIB, 128 * KIB)]);
+        let expected = [(0, 128 * KIB), (192 * KIB, 320 * KIB), (640 * KIB, 384 * KIB)];
+        assert_eq!(holes_of(&file), expected);
+    }
+
+    #[test]
+    fn a_hole_may_end_in_the_middle_of_a_block() {
+        assert_eq!(holes_of(&sparse(256 * KIB + 1, &[(0, 64 * KIB)])), [(64 * KIB, 192 * KIB + 1)]);
+        assert_eq!(holes_of(&sparse(4095, &[])), [], "too small to be worth a record");
+    }
+
+    #[test]
+    fn is_not_asked_about_dense_files_and_leaves_the_position_at_the_start() {
+        let file = sparse(1024 * KIB, &[(0, 64 * KIB)]);
+        assert_eq!(holes(&file, 1024 * KIB, 1024 * KIB).unwrap(), []);
+        assert_eq!(holes_of(&file).len(), 1);
+        assert_eq!((&file).stream_position().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_file_that_shrank_ends_the_search() {
+        let file = sparse(256 * KIB, &[(0, 64 * KIB), (128 * KIB, 128 * KIB)]);
+        file.set_len(10).unwrap();
+        let found = holes(&file, 256 * KIB, 0).unwrap();
+        assert!(found.iter().all(|hole| hole.offset + hole.length <= 256 * KIB), "{found:?}");
+    }
+}
