@@ -3,3 +3,4 @@
 pub mod backend;
 pub mod format;
 pub mod ids;
+pub mod target;
