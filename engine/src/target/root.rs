@@ -238,7 +238,8 @@ impl TargetRoot {
         {
             Ok(()) => self.cache.forget(path.as_bytes()),
             Err(error) if error.is(Errno::NOENT) => {}
-            Err(error) => return Err(self.blame_directory(REMOVE, path, error)),
+            Err(error @ TargetError::Io { .. }) => return Err(self.blame_directory(REMOVE, path, error)),
+            Err(error) => return Err(error),
         }
         Ok(())
     }
