@@ -91,7 +91,7 @@ impl Resolution {
 // Before Linux 5.8 only the device can be compared, which does not tell bind mounts of one file system apart.
 fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mount_of = |fd| match statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
-        Ok(stat) if StatxFlags::from_bits_retain(stat.stx_mask.bits()).contains(StatxFlags::MNT_ID) => {
+        Ok(stat) if StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID) => {
             Some(stat.stx_mnt_id)
         }
         _ => None,

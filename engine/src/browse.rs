@@ -1,0 +1,203 @@
+//! Looking into snapshots: finding a path, listing what is below it.
+
+use std::ops::ControlFlow;
+
+use serde_bytes::ByteBuf;
+
+use crate::crypto::keys::BlobKind;
+use crate::format::record::{self, RecordError};
+use crate::format::tree::{Node, NodeKind, Tree};
+use crate::ids::BlobId;
+use crate::store::{BlobReader, ReadError};
+
+/// A snapshot cannot be looked into.
+#[derive(Debug, thiserror::Error)]
+pub enum BrowseError {
+    /// A tree cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A tree is not one.
+    #[error("tree {tree} is damaged: {source}")]
+    Tree {
+        /// The tree blob.
+        tree: BlobId,
+        /// How.
+        source: RecordError,
+    },
+    /// A tree breaks the rules of its kind.
+    #[error("tree {tree} is damaged: {problem}")]
+    Rules {
+        /// The tree blob.
+        tree: BlobId,
+        /// Which rule.
+        problem: &'static str,
+    },
+    /// The path does not exist in the snapshot.
+    #[error("{} is not in the snapshot", String::from_utf8_lossy(path))]
+    NoPath {
+        /// The part of the path that is missing, from the root.
+        path: Vec<u8>,
+    },
+    /// The path leads through something that is no directory.
+    #[error("{} is not a directory in the snapshot", String::from_utf8_lossy(path))]
+    NotDirectory {
+        /// The path of the entry.
+        path: Vec<u8>,
+    },
+}
+
+/// Trees split deeper than this are refused: no writer makes them.
+const PART_DEPTH_MAX: usize = 8;
+
+/// Calls `visit` with every node of a directory in name order, joining the parts of a split tree. Checks that
+/// names are possible and ascend.
+///
+/// # Errors
+/// [`BrowseError`] where a tree cannot be read or breaks the rules.
+pub fn nodes(
+    reader: &BlobReader,
+    tree: &BlobId,
+    visit: &mut dyn FnMut(Node) -> ControlFlow<()>,
+) -> Result<(), BrowseError> {
+    let mut last = None;
+    walk_parts(reader, tree, PART_DEPTH_MAX, &mut last, visit).map(|_| ())
+}
+
+fn walk_parts(
+    reader: &BlobReader,
+    tree: &BlobId,
+    depth: usize,
+    last: &mut Option<ByteBuf>,
+    visit: &mut dyn FnMut(Node) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, BrowseError> {
+    let rules = |problem| BrowseError::Rules { tree: *tree, problem };
+    match load(reader, tree)? {
+        Tree::Nodes(nodes) => {
+            for node in nodes {
+                if crate::target::check_name(&node.name).is_err() {
+                    return Err(rules("an entry's name is impossible"));
+                }
+                if last.as_ref().is_some_and(|last| *last >= node.name) {
+                    return Err(rules("names do not ascend"));
+                }
+                *last = Some(node.name.clone());
+                if visit(node).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Tree::Parts(parts) => {
+            if depth == 0 {
+                return Err(rules("it is split too deep"));
+            }
+            for part in parts {
+                if walk_parts(reader, &part.tree, depth - 1, last, visit)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Reads one tree blob.
+///
+/// # Errors
+/// [`BrowseError`] where it cannot be read or is no tree.
+pub fn load(reader: &BlobReader, tree: &BlobId) -> Result<Tree, BrowseError> {
+    let bytes = reader.read(BlobKind::Tree, tree)?;
+    record::decode(&bytes).map_err(|source| BrowseError::Tree { tree: *tree, source })
+}
+
+/// The node of one name in a directory.
+///
+/// # Errors
+/// [`BrowseError`] where a tree cannot be read.
+pub fn lookup(reader: &BlobReader, tree: &BlobId, name: &[u8]) -> Result<Option<Node>, BrowseError> {
+    let mut tree = *tree;
+    for _ in 0..=PART_DEPTH_MAX {
+        match load(reader, &tree)? {
+            Tree::Nodes(mut nodes) => {
+                let found = nodes.binary_search_by(|node| node.name.as_slice().cmp(name));
+                return Ok(found.ok().map(|at| nodes.swap_remove(at)));
+            }
+            Tree::Parts(parts) => match parts.iter().rev().find(|part| part.first.as_slice() <= name) {
+                Some(part) => tree = part.tree,
+                None => return Ok(None),
+            },
+        }
+    }
+    Err(BrowseError::Rules { tree, problem: "it is split too deep" })
+}
+
+/// What a path in a snapshot names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The root of the snapshot, which has no node of its own.
+    Root(BlobId),
+    /// An entry.
+    Node(Node),
+}
+
+impl Found {
+    /// The tree, if it is a directory.
+    pub fn tree(&self) -> Option<BlobId> {
+        match self {
+            Self::Root(tree) => Some(*tree),
+            Self::Node(Node { kind: NodeKind::Directory { tree }, .. }) => Some(*tree),
+            Self::Node(_) => None,
+        }
+    }
+}
+
+/// Finds a path in the snapshot whose root tree is `root`. Leading, trailing and doubled slashes do not matter.
+///
+/// # Errors
+/// [`BrowseError::NoPath`] naming the first part that is missing, or what cannot be read.
+pub fn find(reader: &BlobReader, root: &BlobId, path: &[u8]) -> Result<Found, BrowseError> {
+    let mut found = Found::Root(*root);
+    let mut walked = Vec::new();
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        let tree = found.tree().ok_or_else(|| BrowseError::NotDirectory { path: walked.clone() })?;
+        walked.push(b'/');
+        walked.extend_from_slice(name);
+        let node = lookup(reader, &tree, name)?;
+        found = Found::Node(node.ok_or_else(|| BrowseError::NoPath { path: walked.clone() })?);
+    }
+    Ok(found)
+}
+
+/// Calls `visit` with every entry below a tree, each with its path, which begins with `prefix`: all entries of
+/// a directory in name order, then, if `recursive`, those of its subdirectories, one after the other.
+///
+/// # Errors
+/// [`BrowseError`] where a tree cannot be read.
+pub fn list(
+    reader: &BlobReader,
+    tree: &BlobId,
+    prefix: &[u8],
+    recursive: bool,
+    visit: &mut dyn FnMut(&[u8], &Node) -> ControlFlow<()>,
+) -> Result<(), BrowseError> {
+    // Pending directories instead of recursion: a path may be deeper than a stack.
+    let mut pending = vec![(*tree, prefix.to_vec())];
+    while let Some((tree, base)) = pending.pop() {
+        let (mut below, mut stopped) = (Vec::new(), false);
+        nodes(reader, &tree, &mut |node| {
+            let mut path = base.clone();
+            path.push(b'/');
+            path.extend_from_slice(&node.name);
+            let flow = visit(&path, &node);
+            stopped = flow.is_break();
+            if recursive && let NodeKind::Directory { tree } = node.kind {
+                below.push((tree, path));
+            }
+            flow
+        })?;
+        if stopped {
+            return Ok(());
+        }
+        pending.extend(below.into_iter().rev());
+    }
+    Ok(())
+}
