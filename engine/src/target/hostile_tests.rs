@@ -4,9 +4,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{CWD, Mode, RenameFlags};
+use rustix::fs::{CWD, Mode};
 
 use super::name::{NameError, RelativePath, check_name};
 use super::root::{MadeDir, Obstacle, SpecialNode, TargetRoot};
@@ -18,10 +17,10 @@ use crate::format::tree::{Metadata, Timestamp};
 use Obstacle::{Refuse, Replace};
 
 /// Does one thing to one path.
-type Operation = fn(&TargetRoot, &RelativePath) -> Result<(), TargetError>;
+pub(super) type Operation = fn(&TargetRoot, &RelativePath) -> Result<(), TargetError>;
 
 /// Every operation, in every variant. A file that is opened is also written to.
-const OPERATIONS: [(&str, Operation); 20] = [
+pub(super) const OPERATIONS: [(&str, Operation); 20] = [
     ("make_dir", |root, path| root.make_dir(path, 0o700, Refuse).map(drop)),
     ("make_dir, replacing", |root, path| root.make_dir(path, 0o700, Replace).map(drop)),
     ("create_file", |root, path| root.create_file(path, 0o600, Refuse).map(scribble)),
@@ -44,12 +43,16 @@ const OPERATIONS: [(&str, Operation); 20] = [
     ("metadata of a link", |root, path| hostile_metadata(root, path, EntryKind::Symlink)),
 ];
 
-fn scribble(mut file: fs::File) {
+pub(super) fn scribble(mut file: fs::File) {
     file.write_all(b"overwritten").unwrap();
 }
 
 /// Applies metadata that would be seen if it reached anything; gives the error of opening the entry.
-fn hostile_metadata(root: &TargetRoot, path: &RelativePath, kind: EntryKind) -> Result<(), TargetError> {
+pub(super) fn hostile_metadata(
+    root: &TargetRoot,
+    path: &RelativePath,
+    kind: EntryKind,
+) -> Result<(), TargetError> {
     let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mtime = Timestamp { seconds: 12_345, nanos: 678 };
     let wanted = Metadata { mode: 0o777, uid: me.0, gid: me.1, mtime, ..Metadata::default() };
@@ -112,8 +115,11 @@ fn the_target_itself_is_no_entry() {
     }
 }
 
+/// Puts something at a path of the sandbox's target.
+type Plant = fn(&Sandbox, &Path);
+
 /// What may stand where a directory should, on the way to an entry.
-const IMPOSTORS: [(&str, fn(&Sandbox, &Path)); 9] = [
+const IMPOSTORS: [(&str, Plant); 9] = [
     ("absolute link outside", |sandbox, at| symlink(sandbox.outside(), at).unwrap()),
     ("relative link outside", |sandbox, at| {
         let up = "../".repeat(at.strip_prefix(sandbox.target()).unwrap().components().count());
@@ -463,7 +469,7 @@ fn read_only_files_and_directories_of_ours_are_opened_without_privilege() {
         let sandbox = Sandbox::new();
         let root = sandbox.open(resolution);
         let chmod = |name: &str, mode| {
-            fs::set_permissions(sandbox.at(name), fs::Permissions::from_mode(mode)).unwrap()
+            fs::set_permissions(sandbox.at(name), fs::Permissions::from_mode(mode)).unwrap();
         };
         for mode in [0o444, 0o000, 0o200] {
             fs::write(sandbox.at("file"), "").unwrap();
@@ -506,95 +512,5 @@ fn devices_are_made_with_their_number() {
         let stat = root.stat(&path("x")).unwrap().unwrap();
         assert_eq!((stat.kind, stat.special), (EntryKind::CharDevice, (4095, 0xf_ffff)));
         assert_eq!(outcome(&root.open_existing(&path("x"))), "in the way: character device");
-    }
-}
-
-const SWAPS: usize = 10_000;
-
-/// Runs `work` again and again while another thread swaps `one` and `other` 10,000 times; what is outside must
-/// stay as it is.
-fn race(sandbox: &Sandbox, one: &str, other: &str, mut work: impl FnMut()) {
-    let before = sandbox.outside_fingerprint();
-    let (one, other) = (sandbox.at(one), sandbox.at(other));
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..SWAPS {
-                // Fails while `work` has one of them removed.
-                let _ = rustix::fs::renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE);
-            }
-            done.store(true, Ordering::Release);
-        });
-        while !done.load(Ordering::Acquire) {
-            work();
-        }
-    });
-    assert_eq!(before, sandbox.outside_fingerprint());
-}
-
-#[test]
-fn a_directory_swapped_for_a_link_never_leads_outside() {
-    for resolution in RESOLUTIONS {
-        for cached in [false, true] {
-            let sandbox = Sandbox::new();
-            fs::create_dir_all(sandbox.at("d/sub")).unwrap();
-            fs::write(sandbox.at("own"), "own").unwrap();
-            symlink(sandbox.outside(), sandbox.at("swap")).unwrap();
-            let root = TargetRoot::open_as(&sandbox.target(), resolution, cached).unwrap();
-            let entries = ["d/victim", "d/sub/deep", "d/new", "d/link", "d/sub", "d"].map(path);
-            let mut round = 0;
-            race(&sandbox, "d", "swap", || {
-                for (_, operation) in OPERATIONS.iter().filter(|(name, _)| !name.starts_with("metadata")) {
-                    let _ = operation(&root, &entries[round % entries.len()]);
-                }
-                for kind in [EntryKind::File, EntryKind::Directory] {
-                    let _ = hostile_metadata(&root, &entries[round % entries.len()], kind);
-                }
-                let _ = root.make_dir(&path("d"), 0o700, Refuse);
-                let _ = root.make_dir(&path("d/sub"), 0o700, Refuse);
-                let _ = symlink(sandbox.outside(), sandbox.at("swap"));
-                round += 1;
-            });
-        }
-    }
-}
-
-#[test]
-fn a_file_swapped_for_a_link_is_never_written_through_it() {
-    let plants: [fn(&Sandbox); 2] = [
-        |sandbox| symlink(sandbox.outside().join("victim"), sandbox.at("swap")).unwrap(),
-        |sandbox| fs::hard_link(sandbox.outside().join("victim"), sandbox.at("swap")).unwrap(),
-    ];
-    for resolution in RESOLUTIONS {
-        for plant in plants {
-            let sandbox = Sandbox::new();
-            fs::write(sandbox.at("x"), "").unwrap();
-            plant(&sandbox);
-            let root = sandbox.open(resolution);
-            race(&sandbox, "x", "swap", || {
-                let _ = root.open_existing(&path("x")).map(|file| file.map_or((), scribble));
-                let _ = hostile_metadata(&root, &path("x"), EntryKind::File);
-            });
-        }
-    }
-}
-
-#[test]
-fn a_tree_that_changes_while_it_is_removed_takes_nothing_outside_along() {
-    for resolution in RESOLUTIONS {
-        let sandbox = Sandbox::new();
-        symlink(sandbox.outside(), sandbox.at("swap")).unwrap();
-        let root = sandbox.open(resolution);
-        race(&sandbox, "x/a/b", "swap", || {
-            for directory in ["x", "x/a", "x/a/b", "x/a/b/sub"] {
-                let _ = root.make_dir(&path(directory), 0o700, Refuse);
-            }
-            let _ = root.create_file(&path("x/a/b/sub/deep"), 0o600, Refuse).map(scribble);
-            let _ = root.remove_tree(&path("x/a"));
-            if root.stat(&path("swap")).unwrap().is_some_and(|stat| stat.kind == EntryKind::Directory) {
-                let _ = root.remove_tree(&path("swap"));
-            }
-            let _ = symlink(sandbox.outside(), sandbox.at("swap"));
-        });
     }
 }

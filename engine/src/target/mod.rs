@@ -50,6 +50,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod metadata_tests;
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod test_support;
 
 pub use accounts::{Accounts, LocalAccounts};

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, fstat, openat, openat2, statx};
 use rustix::io::Errno;
 
 /// Longest path handed to one system call, in bytes; the kernel takes 4095.
@@ -61,8 +61,7 @@ impl Resolution {
             }
             Self::Components => {
                 let opened = openat(parent, name, DIRECTORY, Mode::empty())?;
-                let same = rustix::fs::fstat(&opened)?.st_dev == rustix::fs::fstat(parent)?.st_dev;
-                if same { Ok(opened) } else { Err(Errno::XDEV) }
+                if is_same_mount(parent, opened.as_fd())? { Ok(opened) } else { Err(Errno::XDEV) }
             }
         }
     }
@@ -89,6 +88,21 @@ impl Resolution {
     }
 }
 
+// Before Linux 5.8 only the device can be compared, which does not tell bind mounts of one file system apart.
+fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mount_of = |fd| match statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(stat) if StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID) => {
+            Some(stat.stx_mnt_id)
+        }
+        _ => None,
+    };
+    let same_device = fstat(one)?.st_dev == fstat(other)?.st_dev;
+    Ok(match (mount_of(one), mount_of(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => same_device,
+    })
+}
+
 fn retry<T>(mut open: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     for _ in 1..ATTEMPTS {
         match open() {
@@ -102,6 +116,19 @@ fn retry<T>(mut open: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mount_points_are_told_from_directories() {
+        let top = std::fs::File::open("/").unwrap();
+        for resolution in [Resolution::Kernel, Resolution::Components] {
+            let mounted = resolution.open_same_mount(top.as_fd(), b"proc");
+            assert_eq!(mounted.unwrap_err(), Errno::XDEV, "{resolution:?}");
+            let sandbox = tempfile::tempdir().unwrap();
+            std::fs::create_dir(sandbox.path().join("d")).unwrap();
+            let parent = std::fs::File::open(sandbox.path()).unwrap();
+            resolution.open_same_mount(parent.as_fd(), b"d").unwrap();
+        }
+    }
 
     #[test]
     fn long_paths_are_cut_at_slashes_and_nothing_is_lost() {
