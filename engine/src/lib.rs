@@ -17,5 +17,6 @@ pub mod monitor;
 pub mod repo;
 pub mod restore;
 pub mod source;
+pub mod stats;
 pub mod store;
 pub mod target;
