@@ -19,3 +19,5 @@ pub mod restore;
 pub mod source;
 pub mod store;
 pub mod target;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
