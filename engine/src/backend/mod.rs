@@ -49,7 +49,9 @@ pub enum BackendError {
         key: ObjectKey,
     },
     /// The object is shorter than what was to be read.
-    #[error("{key} is {size} bytes long, but bytes {start} to {end} of it were needed: the object is truncated")]
+    #[error(
+        "{key} is {size} bytes long, but bytes {start} to {end} of it were needed: the object is truncated"
+    )]
     OutOfRange {
         /// The object.
         key: ObjectKey,
