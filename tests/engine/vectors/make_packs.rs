@@ -92,7 +92,7 @@ fn filled(context: &Context) -> PackMaker<'_> {
     let mut maker = PackMaker::new(context, ObjectKind::DataPack);
     let alpha = b"alpha ".repeat(60);
     maker.block(&[(BlobKind::Data, &alpha), (BlobKind::Data, b"beta")]);
-    maker.block(&[(BlobKind::Data, b"gamma")]);
+    maker.block(&[(BlobKind::Data, b"gamma, and a little more")]);
     maker
 }
 
