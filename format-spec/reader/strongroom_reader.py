@@ -10,6 +10,7 @@ Exit codes: 0 all right, 1 refused, 2 usage, 3 restored with problems.
 import argparse
 import datetime
 import pathlib
+import resource
 import sys
 
 import repository
@@ -58,6 +59,10 @@ def restore(options):
     blobs = repository.Blobs(opened, index)
     if blobs.get(2, id) != opened.log.snapshots[id][1]:
         raise Refused("blob-id", "the snapshot's blob is not the record in the log")
+    # Deep directories: a few frames and one descriptor each.
+    sys.setrecursionlimit(20_000)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     run = restoring.Restore(blobs, report)
     run.run(record["tree"], options.dest)
     print(f"snapshot {id.hex()}: {run.files} entries, {run.problems} problems")

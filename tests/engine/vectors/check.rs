@@ -361,8 +361,8 @@ fn scalar_cut(data: &[u8], sizes: strongroom::chunk::grain::ChunkSizes) -> usize
     let end = data.len().min(sizes.max);
     let center = sizes.average.min(end);
     let mut hash = 0u32;
-    for i in sizes.min..end & !1 {
-        hash = hash.wrapping_mul(2).wrapping_add(gear(data[i]));
+    for (i, byte) in data.iter().enumerate().take(end & !1).skip(sizes.min) {
+        hash = hash.wrapping_mul(2).wrapping_add(gear(*byte));
         let mask = if i < center & !1 { strict } else { relaxed };
         if hash & mask == 0 {
             return i;

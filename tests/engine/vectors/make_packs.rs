@@ -11,7 +11,7 @@ use strongroom::ids::{BlobId, PackId};
 
 use super::support::{Context, Vector, bad, flipped, good, hex, object_inputs};
 
-/// Builds a pack block by block; its directory may be changed into a lie before it is sealed.
+/// Makes a pack block by block; its directory may be changed into a lie before it is sealed.
 pub struct PackMaker<'a> {
     pub context: &'a Context,
     pub header: Header,
