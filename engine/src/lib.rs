@@ -20,3 +20,5 @@ pub mod source;
 pub mod stats;
 pub mod store;
 pub mod target;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
