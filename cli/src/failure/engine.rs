@@ -216,6 +216,13 @@ impl From<BackupError> for Failure {
             BackupError::Repository(error) => error.into(),
             BackupError::Log(error) => error.into(),
             BackupError::Fold(error) => error.into(),
+            BackupError::Index(error) => match &*error {
+                IndexError::Segment { .. } => Self::damage("index-damaged", message),
+                IndexError::Backend { source, .. } if source.is_not_found() => {
+                    Self::damage("object-missing", message)
+                }
+                IndexError::Backend { .. } => Self::new("storage", message),
+            },
             BackupError::Worker => Self::new("internal", message),
         }
     }
