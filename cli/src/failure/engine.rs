@@ -36,6 +36,8 @@ impl From<RepositoryError> for Failure {
             }
             RepositoryError::NoKeyslot { .. } => Self::damage("no-keyslot", message)
                 .hint("copy the folder `keys` back from a copy of the repository"),
+            RepositoryError::NoLog { .. } => Self::damage("no-log", message)
+                .hint("copy the folder `log` back from a copy of the repository"),
             RepositoryError::EmptyPassword => Self::new("empty-password", message),
             RepositoryError::ForeignConfig => Self::damage("config-foreign", message),
             RepositoryError::Merge(_) => Self::damage("index-damaged", message),
@@ -210,6 +212,7 @@ impl From<BackupError> for Failure {
             BackupError::Filter(error) => error.into(),
             BackupError::Stream { .. } => Self::new("stream", message),
             BackupError::Store(error) => error.into(),
+            BackupError::Index(_) => Self::damage("index-damaged", message),
             BackupError::Read(error) => Self::from(error).hint(
                 "`strongroom check` names what is damaged; --force backs up without the parent snapshot",
             ),

@@ -108,6 +108,11 @@ impl BackendError {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// Whether the object has a length that it cannot have: the storage works, the object is damaged.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::OutOfRange { .. } | Self::TooLarge { .. })
+    }
+
     fn io(action: &'static str, what: impl fmt::Display, source: impl Into<io::Error>) -> Self {
         Self::Io { action, what: what.to_string(), source: source.into() }
     }

@@ -10,9 +10,9 @@ pub enum ReadData {
     No,
     /// All.
     All,
-    /// About this share of the packs, chosen at random: 0 to 100.
+    /// This share of the packs, chosen at random: 0 to 100, rounded up to whole packs.
     Percent(f64),
-    /// Part `n` of `m`, both counted from 1: `m` runs cover everything.
+    /// Part `n` of `m`, both counted from 1: `m` runs cover everything. The part follows from the pack's id.
     Part {
         /// Which part.
         n: u32,
@@ -47,7 +47,10 @@ impl Default for CheckOptions {
 /// Something wrong with the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// A stable name for programs, such as `pack-damaged` or `blob-missing`.
+    /// A stable name for programs: `config-damaged`, `log-damaged`, `log-gap`, `log-rolled-back`, `log-void`,
+    /// `state-damaged`, `keyslot-damaged`, `keyslot-missing`, `keyslot-unlisted`, `segment-damaged`,
+    /// `segment-missing`, `segment-unlisted`, `index-wrong`, `pack-damaged`, `pack-missing`, `snapshot-damaged`,
+    /// `tree-damaged`, `blob-missing`, `foreign-object`.
     pub code: &'static str,
     /// The object concerned, as its key; empty where it is none.
     pub object: String,
@@ -69,8 +72,10 @@ pub struct HitFile {
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CheckReport {
-    /// What is wrong.
+    /// What is wrong, at most [`CheckReport::FINDINGS_MAX`]: damage first, else in the order of the checks.
     pub findings: Vec<Damage>,
+    /// Findings beyond those listed.
+    pub more_findings: u64,
     /// Files and directories that cannot be restored in whole, at most [`CheckReport::HIT_FILES_MAX`].
     pub hit_files: Vec<HitFile>,
     /// More were hit than are listed.
@@ -96,6 +101,9 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    /// Findings listed at most.
+    pub const FINDINGS_MAX: usize = 10_000;
+
     /// Files listed at most.
     pub const HIT_FILES_MAX: usize = 10_000;
 

@@ -62,7 +62,7 @@ pub struct Index {
 
 impl Default for Index {
     fn default() -> Self {
-        Self { segments: RwLock::default(), cache: PageCache::new(CACHED_PAGES) }
+        Self::with_cached_pages(CACHED_PAGES)
     }
 }
 
@@ -83,6 +83,11 @@ pub fn open_segment(
 }
 
 impl Index {
+    /// An index without segments that keeps `pages` opened pages of 4 KiB in memory.
+    pub fn with_cached_pages(pages: usize) -> Self {
+        Self { segments: RwLock::default(), cache: PageCache::new(pages) }
+    }
+
     /// The segments at this moment.
     pub fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
         Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))

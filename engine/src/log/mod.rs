@@ -6,4 +6,4 @@ mod read;
 
 pub use fold::{Fold, FoldError, snapshot_record};
 pub use publish::{PublishError, publish};
-pub use read::{LogEntry, LogError, VoidEntry, check_end, read_all, read_from};
+pub use read::{LogEntry, LogError, VoidEntry, check_end, read_all, read_from, read_until};

@@ -72,7 +72,23 @@ pub fn read_from(
     fold: &mut Fold,
     visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
 ) -> Result<(), LogError> {
-    loop {
+    read_until(backend, keys, repository, fold, u64::MAX, visit)
+}
+
+/// Reads on from `fold` as [`read_from`] does, but not beyond entry `last`: what a state of that entry has to
+/// be compared with.
+///
+/// # Errors
+/// As [`read_from`].
+pub fn read_until(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    fold: &mut Fold,
+    last: u64,
+    visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
+) -> Result<(), LogError> {
+    while fold.seq() < last {
         let seq = fold.seq() + 1;
         let object = match backend.read(&ObjectKey::log(seq), RECORD_OBJECT_LEN_MAX) {
             Ok(object) => object,
@@ -89,6 +105,7 @@ pub fn read_from(
             }
         }
     }
+    Ok(())
 }
 
 enum Refusal {

@@ -100,6 +100,14 @@ pub enum RepositoryError {
     /// The log says something impossible.
     #[error(transparent)]
     Fold(#[from] FoldError),
+    /// The log is gone while what it speaks of is there.
+    #[error("no entry of the commit log of {location} counts, but there is {found}: the log was lost or altered")]
+    NoLog {
+        /// Where.
+        location: String,
+        /// An object that only a commit can have brought about, or an entry that does not count.
+        found: crate::backend::ObjectKey,
+    },
     /// The config is not the one the log began with.
     #[error("the config is not the one this repository was made with: it was exchanged or altered")]
     ForeignConfig,
@@ -134,6 +142,27 @@ pub enum RepositoryError {
         /// How many it matches.
         count: usize,
     },
+}
+
+impl RepositoryError {
+    /// Whether the repository itself is damaged: altered, truncated or missing objects. Everything else is the
+    /// caller's mistake, a failure of the storage, or another writer's doing.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Backend(error) | Self::Log(LogError::Backend(error)) => error.is_damage(),
+            Self::Config { source: ConfigError::Record(_), .. }
+            | Self::NoKeyslot { .. }
+            | Self::NoLog { .. }
+            | Self::Log(LogError::Chain { .. } | LogError::Gap { .. })
+            | Self::Fold(FoldError::Snapshot { .. })
+            | Self::ForeignConfig
+            | Self::Merge(_)
+            | Self::Index(IndexError::Segment { .. }) => true,
+            // The log says that the segment is there.
+            Self::Index(IndexError::Backend { source, .. }) => source.is_not_found() || source.is_damage(),
+            _ => false,
+        }
+    }
 }
 
 /// An opened repository.

@@ -106,6 +106,10 @@ impl Repository {
         repository.start_from_state()?;
         repository.refresh()?;
         let fold = repository.lock_fold();
+        if fold.seq() > 0 && fold.keyslots().next().is_none() {
+            let found = ObjectKey::log(fold.seq());
+            return Err(RepositoryError::NoLog { location: repository.location(), found });
+        }
         // A keyslot whose first commit never got through has no repository to open: init did not finish.
         if fold.seq() > 0 && fold.keyslot(&keyslot).is_none() {
             return Err(RepositoryError::RemovedKeyslot(keyslot));
@@ -118,8 +122,19 @@ impl Repository {
     }
 
     /// An `init` that was interrupted between the config and the first commit is completed by the next open:
-    /// nothing can have been stored yet.
+    /// nothing can have been stored yet. Where something is, the log was lost: a new first commit would hide that.
     fn finish_init(&self) -> Result<(), RepositoryError> {
+        log::check_end(&*self.backend, &self.fold())?;
+        for folder in [Folder::Index, Folder::State, Folder::Packs] {
+            let mut first = None;
+            self.backend.list(folder, None, &mut |info| {
+                first = Some(info.key);
+                ControlFlow::Break(())
+            })?;
+            if let Some(found) = first {
+                return Err(RepositoryError::NoLog { location: self.location(), found });
+            }
+        }
         let (keyslot, writer) = (self.keyslot, self.writer.id());
         self.commit(&mut |fold| {
             if fold.seq() > 0 {

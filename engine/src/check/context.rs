@@ -1,0 +1,247 @@
+//! What all parts of a check share: the repository, the findings so far, what cannot be read, and progress.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::check::{CheckOptions, CheckReport, Damage};
+use crate::ids::{BlobId, PackId};
+use crate::monitor::{Monitor, Progress};
+use crate::repo::Repository;
+
+/// Blobs that an object's finding names at most.
+const NAMED_BLOBS_MAX: usize = 8;
+
+/// Places in packs that do not give the blob they should.
+#[derive(Debug, Default)]
+pub(super) struct Bad {
+    /// Packs that are not there.
+    pub packs: HashSet<PackId>,
+    /// Blobs that their pack does not give.
+    pub blobs: HashSet<(PackId, BlobId)>,
+    /// Something that a snapshot needs is missing or broken in itself.
+    pub unreachable: bool,
+}
+
+impl Bad {
+    /// Whether any file can be hit at all.
+    pub fn is_empty(&self) -> bool {
+        self.packs.is_empty() && self.blobs.is_empty() && !self.unreachable
+    }
+
+    /// Whether the blob cannot be had from the pack.
+    pub fn is_bad(&self, pack: &PackId, blob: &BlobId) -> bool {
+        self.packs.contains(pack) || self.blobs.contains(&(*pack, *blob))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Findings {
+    listed: Vec<Damage>,
+    more: u64,
+}
+
+/// The shared part of a running check.
+pub(super) struct Context<'a> {
+    pub repository: &'a Repository,
+    pub options: &'a CheckOptions,
+    pub packs_read: AtomicU64,
+    pub bytes_read: AtomicU64,
+    pub blobs_verified: AtomicU64,
+    monitor: &'a dyn Monitor,
+    findings: Mutex<Findings>,
+    bad: Mutex<Bad>,
+    problems: AtomicU64,
+    items: AtomicU64,
+    items_total: AtomicU64,
+    bytes_total: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks changes in single calls: a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Context<'a> {
+    pub fn new(repository: &'a Repository, options: &'a CheckOptions, monitor: &'a dyn Monitor) -> Self {
+        Self {
+            repository,
+            options,
+            packs_read: AtomicU64::default(),
+            bytes_read: AtomicU64::default(),
+            blobs_verified: AtomicU64::default(),
+            monitor,
+            findings: Mutex::default(),
+            bad: Mutex::default(),
+            problems: AtomicU64::default(),
+            items: AtomicU64::default(),
+            items_total: AtomicU64::default(),
+            bytes_total: AtomicU64::default(),
+            cancelled: AtomicBool::default(),
+        }
+    }
+
+    pub fn backend(&self) -> &'a dyn Backend {
+        &**self.repository.backend()
+    }
+
+    /// Notes damage of an object; a blob that is in none has the key "".
+    pub fn damage(&self, code: &'static str, object: &dyn std::fmt::Display, message: impl Into<String>) {
+        self.find(Damage { code, object: object.to_string(), message: message.into(), is_damage: true });
+    }
+
+    /// Notes something worth knowing.
+    pub fn note(&self, code: &'static str, object: &dyn std::fmt::Display, message: impl Into<String>) {
+        self.find(Damage { code, object: object.to_string(), message: message.into(), is_damage: false });
+    }
+
+    fn find(&self, finding: Damage) {
+        self.problems.fetch_add(1, Ordering::Relaxed);
+        let mut findings = lock(&self.findings);
+        // Noise must not push damage out of the list.
+        let room =
+            CheckReport::FINDINGS_MAX - if finding.is_damage { 0 } else { CheckReport::FINDINGS_MAX / 2 };
+        if findings.listed.len() < room {
+            findings.listed.push(finding);
+        } else {
+            findings.more += 1;
+        }
+    }
+
+    /// Notes that something a snapshot needs is missing or broken, so that the files hit get named.
+    pub fn unreachable(
+        &self,
+        code: &'static str,
+        object: &dyn std::fmt::Display,
+        message: impl Into<String>,
+    ) {
+        self.damage(code, object, message);
+        self.bad().unreachable = true;
+    }
+
+    pub fn bad(&self) -> MutexGuard<'_, Bad> {
+        lock(&self.bad)
+    }
+
+    /// Puts the findings into the report.
+    pub fn finish(self, mut report: CheckReport) -> CheckReport {
+        let findings = self.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.findings = findings.listed;
+        report.findings.sort_by_key(|finding| !finding.is_damage);
+        report.more_findings = findings.more;
+        report
+    }
+
+    /// Whether the check has to end now.
+    pub fn is_cancelled(&self) -> bool {
+        if self.monitor.is_cancelled() {
+            self.cancelled.store(true, Ordering::Relaxed);
+        }
+        self.was_cancelled()
+    }
+
+    /// Whether some part was left out because of a cancellation.
+    pub fn was_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Announces more packs and bytes to deal with.
+    pub fn expect(&self, items: usize, bytes: u64) {
+        self.items_total.fetch_add(items as u64, Ordering::Relaxed);
+        self.bytes_total.fetch_add(bytes, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// A pack was dealt with.
+    pub fn item_done(&self) {
+        self.items.fetch_add(1, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// Bytes of packs were read in order to verify them.
+    pub fn bytes_done(&self, bytes: u64) {
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.monitor.progress(&Progress {
+            items: self.items.load(Ordering::Relaxed),
+            items_total: Some(self.items_total.load(Ordering::Relaxed)),
+            bytes: self.bytes_read.load(Ordering::Relaxed),
+            bytes_total: Some(self.bytes_total.load(Ordering::Relaxed)),
+            problems: self.problems.load(Ordering::Relaxed),
+        });
+    }
+
+    /// Keys and sizes of a folder in order. Names that are no object's are noted and left out.
+    pub fn list(&self, folder: Folder, visit: &mut dyn FnMut(&ObjectKey, u64)) -> Result<(), BackendError> {
+        self.backend().list(folder, None, &mut |info| {
+            if info.key.is_well_formed() {
+                visit(&info.key, info.size);
+            } else {
+                self.note(
+                    "foreign-object",
+                    &info.key,
+                    "no object of a repository has such a name; it may be deleted",
+                );
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Does `work` on every item, on as many threads as the options allow, and returns what it put out, in no
+    /// order. Each thread has a `state` of its own. Ends early when the check is cancelled.
+    pub fn spread<T: Sync, S, R: Send>(
+        &self,
+        items: &[T],
+        state: impl Fn() -> S + Sync,
+        work: impl Fn(&mut S, &T, &mut Vec<R>) + Sync,
+    ) -> Vec<R> {
+        let next = AtomicUsize::new(0);
+        let run = || {
+            let (mut state, mut out) = (state(), Vec::new());
+            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if self.is_cancelled() {
+                    break;
+                }
+                work(&mut state, item, &mut out);
+            }
+            out
+        };
+        let threads = self.options.threads.max(1).min(items.len());
+        if threads <= 1 {
+            return run();
+        }
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
+            let mut out = run();
+            for other in others {
+                match other.join() {
+                    Ok(more) => out.extend(more),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            out
+        })
+    }
+}
+
+/// Names the first of some blobs, and says how many there are.
+pub(super) fn name_blobs<'a>(blobs: impl ExactSizeIterator<Item = &'a BlobId>) -> String {
+    let count = blobs.len();
+    let mut text = if count == 1 { "blob ".to_owned() } else { format!("{count} blobs: ") };
+    for (number, blob) in blobs.take(NAMED_BLOBS_MAX).enumerate() {
+        if number > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&blob.to_string());
+    }
+    if count > NAMED_BLOBS_MAX {
+        text.push_str(", …");
+    }
+    text
+}

@@ -1,0 +1,212 @@
+//! The part of the check that looks at config, commit log, states and keyslots.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::backend::{BackendError, Folder, ObjectKey};
+use crate::check::context::Context;
+use crate::format::commit::Commit;
+use crate::format::config::{CONFIG_LEN_MAX, Config};
+use crate::format::header::ObjectKind;
+use crate::format::keyslot::{KEYSLOT_LEN, Keyslot};
+use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
+use crate::format::state::State;
+use crate::log::{self, Fold, LogError, VoidEntry};
+
+/// Reads the whole log and returns what it amounts to; where it cannot be read, what the repository knew when it
+/// was opened.
+pub(super) fn check(context: &Context<'_>) -> Result<Fold, BackendError> {
+    config(context);
+    let mut states = BTreeSet::new();
+    context.list(Folder::State, &mut |key, _| states.extend(key.sequence()))?;
+    let fold = match read(context, &states) {
+        Some(fold) => {
+            check_beyond_end(context, &fold, &states);
+            fold
+        }
+        None => context.repository.fold(),
+    };
+    keyslots(context, &fold)?;
+    context.list(Folder::Log, &mut |key, _| {
+        if key.sequence() == Some(0) {
+            context.note("foreign-object", &key, "commits are counted from 1; it may be deleted");
+        }
+    })?;
+    context.list(Folder::Parity, &mut |key, _| {
+        context.note("foreign-object", &key, "this version knows no parity and did not check it");
+    })?;
+    Ok(fold)
+}
+
+fn config(context: &Context<'_>) {
+    let key = ObjectKey::config();
+    match context.backend().read(&key, CONFIG_LEN_MAX) {
+        Ok(bytes) if bytes == context.repository.config_bytes() => {}
+        Ok(_) => {
+            context.damage(
+                "config-damaged",
+                &key,
+                "it is not the config that the repository was opened with",
+            );
+        }
+        Err(error) => context.damage("config-damaged", &key, error.to_string()),
+    }
+}
+
+/// Reads the log from its first entry, stopping at each state to compare it.
+fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
+    let repository = context.repository;
+    let opened = repository.fold();
+    let mut fold = Fold::empty(Config::hash(repository.config_bytes()));
+    let mut voids: BTreeMap<u64, String> = BTreeMap::new();
+    let mut last_valid = 0;
+    let stops = states.iter().copied().chain([opened.seq()]).collect::<BTreeSet<_>>();
+    for stop in stops.into_iter().chain([u64::MAX]) {
+        let result = log::read_until(
+            context.backend(),
+            repository.keys(),
+            &repository.id(),
+            &mut fold,
+            stop,
+            &mut |entry| match entry {
+                Ok(entry) => last_valid = entry.commit.seq,
+                Err(VoidEntry { seq, reason }) => {
+                    voids.insert(seq, reason);
+                }
+            },
+        );
+        if let Err(error) = result {
+            report_voids(context, &voids, last_valid);
+            report(context, &error);
+            return None;
+        }
+        if fold.seq() == stop && states.contains(&stop) {
+            state(context, &fold);
+        }
+        if stop == opened.seq() {
+            compare_opened(context, &fold, &opened);
+        }
+    }
+    report_voids(context, &voids, last_valid);
+    if let Err(error) = log::check_end(context.backend(), &fold) {
+        report(context, &error);
+    }
+    Some(fold)
+}
+
+fn report(context: &Context<'_>, error: &LogError) {
+    match error {
+        // The commit that names its predecessor is signed: it is the predecessor that was altered.
+        LogError::Chain { seq: 1, .. } => {
+            context.damage("config-damaged", &ObjectKey::config(), error.to_string());
+        }
+        LogError::Chain { seq, .. } => {
+            context.damage("log-damaged", &ObjectKey::log(seq - 1), error.to_string());
+        }
+        LogError::Gap { missing, .. } => {
+            context.damage("log-gap", &ObjectKey::log(*missing), error.to_string());
+        }
+        LogError::Backend(_) => context.damage("log-damaged", &"log", error.to_string()),
+    }
+}
+
+/// A valid commit behind a void entry has seen it and passed over it: noise. Behind the last valid commit nobody
+/// can tell whether the entry was ever worth anything, unless it is whole and merely not entitled.
+fn report_voids(context: &Context<'_>, voids: &BTreeMap<u64, String>, last_valid: u64) {
+    let repository = context.repository;
+    for (seq, reason) in voids {
+        let key = ObjectKey::log(*seq);
+        let object = context.backend().read(&key, RECORD_OBJECT_LEN_MAX);
+        let is_whole = object
+            .is_ok_and(|object| Commit::open(object, *seq, repository.keys(), &repository.id()).is_ok());
+        if is_whole || *seq < last_valid {
+            context.note("log-void", &key, format!("it does not count: {reason}"));
+        } else {
+            let doubt = "if it was a commit once, what it said is lost";
+            context.damage("log-damaged", &key, format!("it does not count: {reason}; {doubt}"));
+        }
+    }
+}
+
+/// The log has to go on from where it stood when the repository was opened.
+fn compare_opened(context: &Context<'_>, fold: &Fold, opened: &Fold) {
+    let key = ObjectKey::log(opened.seq());
+    if fold.seq() < opened.seq() {
+        let message =
+            format!("it was there when the repository was opened; the log now ends at {}", fold.seq());
+        context.damage("log-rolled-back", &key, message);
+    } else if fold.head() != opened.head() {
+        context.damage("log-damaged", &key, "it is another entry than when the repository was opened");
+    } else if fold != opened {
+        let message = "the repository was opened from a state that is not what the log amounts to";
+        context.damage("state-damaged", &"state", message);
+    }
+}
+
+/// Compares the state of the fold's last entry with the fold.
+fn state(context: &Context<'_>, fold: &Fold) {
+    const DERIVED: &str = "states are derived: it may be deleted";
+    let key = ObjectKey::state(fold.seq());
+    match open_state(context, &key) {
+        Ok(state) if state == fold.to_state() => {}
+        Ok(_) => {
+            let message = format!("it is not what the log up to {} amounts to; {DERIVED}", fold.seq());
+            context.damage("state-damaged", &key, message);
+        }
+        Err(problem) => context.damage("state-damaged", &key, format!("{problem}; {DERIVED}")),
+    }
+}
+
+fn open_state(context: &Context<'_>, key: &ObjectKey) -> Result<State, String> {
+    let repository = context.repository;
+    let object = context.backend().read(key, RECORD_OBJECT_LEN_MAX).map_err(|error| error.to_string())?;
+    record::open_object(ObjectKind::State, object, repository.keys(), &repository.id())
+        .map_err(|error| error.to_string())
+}
+
+/// A state of a commit that the log does not have: commits are gone, or it never was a state.
+fn check_beyond_end(context: &Context<'_>, fold: &Fold, states: &BTreeSet<u64>) {
+    for seq in states.range(fold.seq() + 1..).copied().chain(states.contains(&0).then_some(0)) {
+        let key = ObjectKey::state(seq);
+        match open_state(context, &key) {
+            Ok(state) if state.seq == seq && seq > 0 => {
+                let message = format!("the log ends at {}, but a state of commit {seq} exists", fold.seq());
+                context.damage("log-rolled-back", &ObjectKey::log(seq), message);
+            }
+            Ok(_) => {
+                context.damage(
+                    "state-damaged",
+                    &key,
+                    "it stands in another state's place; it may be deleted",
+                );
+            }
+            Err(problem) => {
+                context.damage(
+                    "state-damaged",
+                    &key,
+                    format!("{problem}; states are derived: it may be deleted"),
+                );
+            }
+        }
+    }
+}
+
+fn keyslots(context: &Context<'_>, fold: &Fold) -> Result<(), BackendError> {
+    for entry in fold.keyslots() {
+        let key = ObjectKey::keyslot(&entry.keyslot);
+        match context.backend().read(&key, KEYSLOT_LEN as u64) {
+            Ok(object) if Keyslot::id(&object) == entry.keyslot => {}
+            Ok(_) => context.damage("keyslot-damaged", &key, "its bytes are not those of its id"),
+            Err(error) if error.is_not_found() => {
+                let message = format!("the log lists keyslot {:?}, but it is not there", entry.label);
+                context.damage("keyslot-missing", &key, message);
+            }
+            Err(error) => context.damage("keyslot-damaged", &key, error.to_string()),
+        }
+    }
+    context.list(Folder::Keys, &mut |key, _| {
+        if key.keyslot_id().is_none_or(|id| fold.keyslot(&id).is_none()) {
+            let message = "no commit in force lists it: left by an interrupted change of keys, or foreign";
+            context.note("keyslot-unlisted", &key, message);
+        }
+    })
+}

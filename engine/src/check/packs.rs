@@ -1,0 +1,182 @@
+//! The part of the check that compares packs with segments, by their headers and directories alone.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::check::context::{Context, name_blobs};
+use crate::check::segments::{Contents, KnownPack, Listing, Segments};
+use crate::crypto::TAG_LEN;
+use crate::format::header::{HEADER_LEN, Header};
+use crate::format::pack::{self, BlockSpan, Directory, PackError, TRAILER_LEN};
+use crate::format::segment::PackEntry;
+use crate::ids::{BlobId, PackId};
+use crate::log::Fold;
+use crate::repo::Repository;
+use crate::store::ReadError;
+
+/// The end of a pack that is read first: it holds the directory of packs up to some megabytes, whose padding
+/// is short.
+const TAIL_LEN: u64 = 64 << 10;
+
+/// Compares all packs with what segments say of them. Returns the number of packs that no segment lists.
+pub(super) fn check(
+    context: &Context<'_>,
+    fold: &Fold,
+    segments: &mut Segments,
+) -> Result<u64, BackendError> {
+    let orphans = find(context, fold, &mut segments.packs)?;
+    let present: Vec<usize> =
+        (0..segments.packs.len()).filter(|at| segments.packs[*at].stored.is_some()).collect();
+    context.expect(present.len(), 0);
+    let suspects = context.spread(&present, Vec::new, |buffer, at, out| {
+        let is_good = check_one(context, segments, &segments.packs[*at], buffer);
+        out.extend((!is_good).then_some(*at));
+        context.item_done();
+    });
+    for at in suspects {
+        segments.packs[at].is_suspect = true;
+    }
+    Ok(orphans)
+}
+
+/// Joins the list of stored packs with the packs known, both ascending. Returns the number of unknown ones.
+fn find(context: &Context<'_>, fold: &Fold, packs: &mut [KnownPack]) -> Result<u64, BackendError> {
+    let condemned: BTreeSet<PackId> = fold.condemned().map(|(pack, _)| *pack).collect();
+    let mut orphans = 0;
+    context.list(Folder::Packs, &mut |key, size| {
+        let Some(id) = key.pack_id() else { return };
+        match packs.binary_search_by_key(&id, |pack| pack.entry.id) {
+            Ok(at) => packs[at].stored = Some(size),
+            Err(_) => orphans += u64::from(!condemned.contains(&id)),
+        }
+    })?;
+    for pack in packs.iter().filter(|pack| pack.stored.is_none()) {
+        let message = format!("it is not there; the index says that it holds {} blobs", pack.entry.blobs);
+        context.damage("pack-missing", &ObjectKey::pack(&pack.entry.id), message);
+        context.bad().packs.insert(pack.entry.id);
+    }
+    Ok(orphans)
+}
+
+/// Whether the pack's length, header and directory are those that segments describe.
+fn check_one(context: &Context<'_>, segments: &Segments, pack: &KnownPack, buffer: &mut Vec<u8>) -> bool {
+    let key = ObjectKey::pack(&pack.entry.id);
+    let stored = pack.stored.unwrap_or(0);
+    if stored != pack.entry.size {
+        let message = format!("it has {stored} bytes, the index says {}", pack.entry.size);
+        context.damage("pack-damaged", &key, message);
+        return false;
+    }
+    let directory = match open_directory(context.repository, &pack.entry, buffer) {
+        Ok(directory) => directory,
+        Err(error) => {
+            context.damage("pack-damaged", &key, error.to_string());
+            return false;
+        }
+    };
+    let mut contents = Contents::default();
+    for block in &directory.blocks {
+        for blob in &block.blobs {
+            contents.add(&blob.id, &block.span, blob.offset, blob.len);
+        }
+    }
+    let mut is_good = !pack.is_suspect;
+    if directory.blob_count() != pack.entry.blobs as usize {
+        let message =
+            format!("it holds {} blobs, the index says {}", directory.blob_count(), pack.entry.blobs);
+        context.damage("index-wrong", &key, message);
+        is_good = false;
+    }
+    for listing in &pack.listings {
+        // Where entries cannot be read, the segment was reported.
+        if listing.contents.is_some_and(|listed| listed != contents) {
+            compare(context, segments, pack, listing, &directory);
+            is_good = false;
+        }
+    }
+    is_good
+}
+
+/// Checks a pack's header and opens its directory, reading nothing else.
+pub(super) fn open_directory(
+    repository: &Repository,
+    entry: &PackEntry,
+    buffer: &mut Vec<u8>,
+) -> Result<Directory, ReadError> {
+    let (backend, key) = (&**repository.backend(), ObjectKey::pack(&entry.id));
+    let unreadable = |source| ReadError::Backend { pack: entry.id, source };
+    let damaged = |source: PackError| ReadError::Pack { pack: entry.id, source };
+    let tail_at = entry.size.saturating_sub(TAIL_LEN);
+    let tail = read(backend, &key, tail_at, entry.size - tail_at, buffer).map_err(unreadable)?;
+    let mut header = [0; HEADER_LEN];
+    match tail.first_chunk() {
+        Some(first) if tail_at == 0 => header = *first,
+        _ => backend.read_range(&key, 0, &mut header).map_err(unreadable)?,
+    }
+    let header = Header::decode(&header, entry.header.kind).map_err(|error| damaged(error.into()))?;
+    if header != entry.header {
+        return Err(damaged(PackError::Directory("its header is not the one that the index has")));
+    }
+    let cipher = header.cipher(repository.keys(), &repository.id()).map_err(|error| damaged(error.into()))?;
+    let mut trailer: [u8; TRAILER_LEN] =
+        *tail.last_chunk().ok_or_else(|| damaged(PackError::Length(entry.size)))?;
+    let (at, len) = pack::open_trailer(&cipher, entry.size, &mut trailer).map_err(damaged)?;
+    let sealed_len = len + TAG_LEN;
+    let sealed = match at.checked_sub(tail_at).and_then(|start| usize::try_from(start).ok()) {
+        Some(start) => &mut tail[start..start + sealed_len],
+        None => read(backend, &key, at, sealed_len as u64, buffer).map_err(unreadable)?,
+    };
+    pack::open_directory(&cipher, entry.header.kind, at, sealed).map_err(damaged)
+}
+
+/// Reads a range into the front of `buffer`, which grows as needed.
+fn read<'b>(
+    backend: &dyn Backend,
+    key: &ObjectKey,
+    start: u64,
+    len: u64,
+    buffer: &'b mut Vec<u8>,
+) -> Result<&'b mut [u8], BackendError> {
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    backend.read_range(key, start, &mut buffer[..len])?;
+    Ok(&mut buffer[..len])
+}
+
+/// Names the blobs in which a segment and a pack's directory differ.
+fn compare(
+    context: &Context<'_>,
+    segments: &Segments,
+    pack: &KnownPack,
+    listing: &Listing,
+    directory: &Directory,
+) {
+    let mut held: HashMap<(BlobId, BlockSpan, u32, u32), u32> = HashMap::new();
+    for block in &directory.blocks {
+        for blob in &block.blobs {
+            *held.entry((blob.id, block.span, blob.offset, blob.len)).or_default() += 1;
+        }
+    }
+    let mut wrong = Vec::new();
+    for entry in segments.entries_of(listing.segment, |number| number == listing.number) {
+        match held.get_mut(&(entry.id, entry.block, entry.offset, entry.len)) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => wrong.push(entry.id),
+        }
+    }
+    let left: Vec<BlobId> =
+        held.into_iter().filter(|(_, count)| *count > 0).map(|((id, ..), _)| id).collect();
+    let key = ObjectKey::segment(&segments.open[listing.segment].id());
+    let pack = pack.entry.id;
+    if !wrong.is_empty() {
+        let blobs = name_blobs(wrong.iter());
+        context.damage("index-wrong", &key, format!("pack {pack} does not hold what it lists: {blobs}"));
+        context.bad().blobs.extend(wrong.into_iter().map(|id| (pack, id)));
+    }
+    if !left.is_empty() {
+        let blobs = name_blobs(left.iter());
+        context.damage("index-wrong", &key, format!("it does not list all that pack {pack} holds: {blobs}"));
+    }
+}

@@ -1,0 +1,278 @@
+//! The part of the check that follows every live snapshot to its trees and chunks.
+//!
+//! Trees are taken from a list of what is still to be read, some thousands at a time, sorted by their place: a
+//! block with hundreds of trees is then decoded once for all of them. Each tree is read once, however many
+//! snapshots share it.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
+
+use crate::check::context::Context;
+use crate::check::trees::{self, Part, RuleError, Table};
+use crate::crypto::keys::BlobKind;
+use crate::format::chunk_list::{Chunk, ChunkList};
+use crate::format::header::ObjectKind;
+use crate::format::record;
+use crate::format::tree::{Node, NodeKind, Tree};
+use crate::ids::BlobId;
+use crate::index::{IndexError, Location};
+use crate::log::{Fold, snapshot_record};
+use crate::store::reader::DecodeScratch;
+use crate::store::{BlobReader, ReadError};
+
+/// Trees read in one go at most.
+const BATCH: usize = 8192;
+
+/// A metadata blob that something refers to, and what it says of it.
+enum Wanted {
+    Tree { id: BlobId, part: Option<Box<Part>> },
+    List { id: BlobId, depth: u8, bytes: u64 },
+}
+
+impl Wanted {
+    fn id(&self) -> &BlobId {
+        match self {
+            Self::Tree { id, .. } | Self::List { id, .. } => id,
+        }
+    }
+
+    /// Equal for equal blobs of which equal things are said, which need not be read twice.
+    fn key(&self) -> u128 {
+        let id = self.id().as_bytes().first_chunk().map_or(0, |first| u128::from_le_bytes(*first));
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        let said = match self {
+            Self::Tree { part: None, .. } => 0,
+            Self::Tree { part: Some(part), .. } => hasher.hash_one(part),
+            Self::List { depth, bytes, .. } => hasher.hash_one((depth, bytes)),
+        };
+        id ^ (u128::from(said) << 64 | u128::from(said))
+    }
+}
+
+/// Keys are hashes already.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u128(&mut self, key: u128) {
+        // Half of the key is as good as all of it.
+        self.0 = key as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+struct Located {
+    wanted: Wanted,
+    location: Location,
+}
+
+struct Reach<'a> {
+    context: &'a Context<'a>,
+    reader: &'a BlobReader,
+}
+
+/// Checks that everything live snapshots need is in the index, and all trees.
+pub(super) fn check(context: &Context<'_>, fold: &Fold, reader: &BlobReader) {
+    let reach = Reach { context, reader };
+    let mut seen: HashSet<u128, BuildHasherDefault<KeyHasher>> = HashSet::default();
+    let mut pending: Vec<Wanted> = Vec::new();
+    for entry in fold.snapshots() {
+        pending.extend(reach.snapshot(entry));
+    }
+    pending.retain(|wanted| seen.insert(wanted.key()));
+    while !pending.is_empty() && !context.is_cancelled() {
+        let batch = pending.split_off(pending.len().saturating_sub(BATCH));
+        let below = reach.read_batch(batch);
+        pending.extend(below.into_iter().filter(|wanted| seen.insert(wanted.key())));
+    }
+}
+
+impl Reach<'_> {
+    /// Checks a snapshot's record; its root tree is what it leads to.
+    fn snapshot(&self, entry: &crate::format::state::SnapshotEntry) -> Option<Wanted> {
+        let (id, context) = (entry.snapshot, self.context);
+        let wrong = |message: String| {
+            context.unreachable("snapshot-damaged", &"", format!("snapshot {id}: {message}"));
+        };
+        if self.reader.keys().blob_id(BlobKind::Snapshot, &entry.record) != *id.blob() {
+            wrong("the record in its commit is not that of its id".into());
+        }
+        // The same id would be the same bytes: reading it verifies that.
+        match self.reader.read(BlobKind::Snapshot, id.blob()) {
+            Ok(record) if record == **entry.record => {}
+            Ok(_) => wrong("the record in its pack is not the one in its commit".into()),
+            Err(error) => wrong(format!("its record cannot be read from its pack: {error}")),
+        }
+        match snapshot_record(id, &entry.record) {
+            Ok(snapshot) => Some(Wanted::Tree { id: snapshot.tree, part: None }),
+            Err(error) => {
+                wrong(error.to_string());
+                None
+            }
+        }
+    }
+
+    fn read_batch(&self, batch: Vec<Wanted>) -> Vec<Wanted> {
+        let slots: Vec<_> = batch.into_iter().map(|wanted| std::sync::Mutex::new(Some(wanted))).collect();
+        let mut located: Vec<Located> = self.context.spread(
+            &slots,
+            || (),
+            |(), slot, out| {
+                let wanted = slot.lock().ok().and_then(|mut slot| slot.take());
+                out.extend(wanted.and_then(|wanted| self.locate(wanted)));
+            },
+        );
+        located.sort_unstable_by_key(|at| (at.location.pack.id, at.location.entry.block.position));
+        let is_same_block = |a: &Located, b: &Located| {
+            a.location.pack.id == b.location.pack.id && a.location.entry.block == b.location.entry.block
+        };
+        let groups: Vec<&[Located]> = located.chunk_by(is_same_block).collect();
+        self.context.spread(&groups, Scratch::default, |scratch, group, out| {
+            self.read_group(scratch, group, out);
+        })
+    }
+
+    fn locate(&self, wanted: Wanted) -> Option<Located> {
+        let id = *wanted.id();
+        let problem = match self.find(&id, |location| location.pack.header.kind == ObjectKind::MetadataPack) {
+            Ok(Some(location)) => return Some(Located { wanted, location }),
+            Ok(None) => "it is not in the index of metadata packs".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.context.unreachable("blob-missing", &"", format!("tree {id}: {problem}"));
+        None
+    }
+
+    /// A place of the blob that fits.
+    fn find(&self, id: &BlobId, fits: impl Fn(&Location) -> bool) -> Result<Option<Location>, IndexError> {
+        match self.reader.index().get(id)? {
+            Some(location) if fits(&location) => Ok(Some(location)),
+            Some(_) => Ok(self.reader.index().get_all(id)?.into_iter().find(fits)),
+            None => Ok(None),
+        }
+    }
+
+    fn read_group(&self, scratch: &mut Scratch, group: &[Located], out: &mut Vec<Wanted>) {
+        let Some(Located { location: first, .. }) = group.first() else { return };
+        let block =
+            self.reader.read_block(&first.pack, &first.entry.block, &mut scratch.decode, &mut scratch.raw);
+        for Located { wanted, location } in group {
+            let (id, entry) = (wanted.id(), &location.entry);
+            let bytes = match &block {
+                Ok(()) => self.reader.verified(
+                    first.pack.id,
+                    BlobKind::Tree,
+                    id,
+                    &scratch.raw,
+                    entry.offset,
+                    entry.len,
+                ),
+                Err(_) => Err(ReadError::Missing { id: *id, kind: BlobKind::Tree }),
+            };
+            match bytes {
+                Ok(bytes) => self.blob(wanted, bytes, out),
+                // There may be another copy.
+                Err(_) => match self.reader.read(BlobKind::Tree, id) {
+                    Ok(bytes) => self.blob(wanted, &bytes, out),
+                    Err(error) => {
+                        let pack = crate::backend::ObjectKey::pack(&first.pack.id);
+                        self.context.unreachable("tree-damaged", &pack, format!("tree {id}: {error}"));
+                    }
+                },
+            }
+        }
+    }
+
+    fn blob(&self, wanted: &Wanted, bytes: &[u8], out: &mut Vec<Wanted>) {
+        let problem = match wanted {
+            Wanted::Tree { id, part } => match record::decode(bytes) {
+                Ok(tree) => self.tree(id, &tree, part.as_deref(), out).err().map(|error| error.to_string()),
+                Err(error) => Some(error.to_string()),
+            },
+            Wanted::List { id, depth, bytes: expected } => match record::decode::<ChunkList>(bytes) {
+                Ok(list) if list.depth != *depth => Some(format!("its depth is {}, not {depth}", list.depth)),
+                Ok(list) if list.chunks.is_empty() => Some("it is a chunk list of nothing".into()),
+                Ok(list) => trees::table(list.depth, &list.chunks, *expected)
+                    .map(|table| self.table(id, b"", list.depth, table, out))
+                    .err()
+                    .map(|error| error.to_string()),
+                Err(error) => Some(error.to_string()),
+            },
+        };
+        if let Some(problem) = problem {
+            self.context.unreachable("tree-damaged", &"", format!("tree {}: {problem}", wanted.id()));
+        }
+    }
+
+    fn tree(
+        &self,
+        id: &BlobId,
+        tree: &Tree,
+        part: Option<&Part>,
+        out: &mut Vec<Wanted>,
+    ) -> Result<(), RuleError> {
+        trees::check_tree(tree, part)?;
+        match tree {
+            Tree::Nodes(nodes) => nodes.iter().for_each(|node| self.node(id, node, out)),
+            Tree::Parts(below) => out.extend(
+                trees::parts(below, part)
+                    .map(|(child, part)| Wanted::Tree { id: child.tree, part: Some(Box::new(part)) }),
+            ),
+        }
+        Ok(())
+    }
+
+    fn node(&self, tree: &BlobId, node: &Node, out: &mut Vec<Wanted>) {
+        match &node.kind {
+            NodeKind::Directory { tree } => out.push(Wanted::Tree { id: *tree, part: None }),
+            NodeKind::File(content) => match trees::file_table(content) {
+                Ok(table) => self.table(tree, &node.name, content.depth, table, out),
+                Err(error) => {
+                    let name = String::from_utf8_lossy(&node.name);
+                    let message = format!("tree {tree}, file {name:?}: {error}");
+                    self.context.unreachable("tree-damaged", &"", message);
+                }
+            },
+            _ => {}
+        }
+    }
+
+    fn table(&self, tree: &BlobId, name: &[u8], depth: u8, table: Table, out: &mut Vec<Wanted>) {
+        match table {
+            Table::Chunks(chunks) => chunks.iter().for_each(|chunk| self.chunk(tree, name, chunk)),
+            Table::Lists(lists) => out.extend(lists.into_iter().map(|list| Wanted::List {
+                id: list.id,
+                depth: depth - 1,
+                bytes: list.bytes,
+            })),
+        }
+    }
+
+    fn chunk(&self, tree: &BlobId, name: &[u8], chunk: &Chunk) {
+        let problem = match self.find(&chunk.id, |location| is_home(location, chunk)) {
+            Ok(Some(_)) => return,
+            Ok(None) => format!("no data pack in the index holds it with {} bytes", chunk.len),
+            Err(error) => error.to_string(),
+        };
+        let name = String::from_utf8_lossy(name);
+        let message = format!("chunk {} of {name:?} in tree {tree}: {problem}", chunk.id);
+        self.context.unreachable("blob-missing", &"", message);
+    }
+}
+
+/// Whether the place is one that a file's chunk can be in.
+pub(super) fn is_home(location: &Location, chunk: &Chunk) -> bool {
+    location.entry.len == chunk.len && location.pack.header.kind == ObjectKind::DataPack
+}
+
+/// What a thread that reads trees keeps.
+#[derive(Default)]
+struct Scratch {
+    decode: DecodeScratch,
+    raw: Vec<u8>,
+}

@@ -1,0 +1,211 @@
+//! The part of the check that looks at index segments and gathers what they say of each pack.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::backend::{BackendError, Folder, ObjectKey};
+use crate::check::context::Context;
+use crate::format::commit::SegmentInfo;
+use crate::format::pack::BlockSpan;
+use crate::format::segment::{self, IndexEntry, PACK_ENTRY_LEN, PackEntry, SegmentError};
+use crate::ids::BlobId;
+use crate::index::{self, Index, IndexError, Segment};
+use crate::log::Fold;
+
+/// Share of the memory that opened index pages may take: one in this many bytes.
+const CACHE_SHARE: u64 = 16;
+
+/// The index as it is stored now.
+pub(super) struct Segments {
+    /// All segments that could be opened.
+    pub index: Arc<Index>,
+    /// The same, by number.
+    pub open: Vec<Arc<Segment>>,
+    /// All packs that they list, ascending by id.
+    pub packs: Vec<KnownPack>,
+}
+
+/// A pack as segments and the storage know it.
+#[derive(Debug)]
+pub(super) struct KnownPack {
+    /// What a segment says of it.
+    pub entry: PackEntry,
+    /// Length of the stored object; `None` where there is none.
+    pub stored: Option<u64>,
+    /// Something is wrong with it, so it is to be read in whole.
+    pub is_suspect: bool,
+    /// Who lists it: usually one segment.
+    pub listings: Vec<Listing>,
+}
+
+/// One segment's list of what a pack holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listing {
+    /// Number of the segment in [`Segments::open`].
+    pub segment: usize,
+    /// Number of the pack in the segment.
+    pub number: u32,
+    /// Sum over its entries; `None` where not all of them can be read.
+    pub contents: Option<Contents>,
+}
+
+/// A set of blobs with their places, so that two sets can be compared without keeping either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Contents {
+    count: u64,
+    sum: u128,
+}
+
+impl Contents {
+    /// Adds a blob to the set. What two sets differ in changes the sum, whatever the order: fingerprints of ids,
+    /// which are keyed hashes, are as good as random.
+    pub fn add(&mut self, id: &BlobId, block: &BlockSpan, offset: u32, len: u32) {
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(fingerprint(id, block, offset, len));
+    }
+}
+
+fn fingerprint(id: &BlobId, block: &BlockSpan, offset: u32, len: u32) -> u128 {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(id.as_bytes().as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let numbers = [pair(block.position, block.sealed_len), pair(block.raw_len, offset), u64::from(len)];
+    let half = |keys: [u64; 4]| {
+        let [a, b, c, d] = words;
+        let mut state = fold_product(a ^ keys[0], numbers[0] ^ keys[1]);
+        state = fold_product(state ^ b, numbers[1] ^ keys[2]);
+        state = fold_product(state ^ c, numbers[2] ^ keys[3]);
+        fold_product(state ^ keys[0], d ^ keys[1])
+    };
+    // Digits of pi.
+    let low =
+        half([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89]);
+    let high =
+        half([0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6c, 0xc0ac_29b7_c97c_50dd, 0x3f84_d5b5_b547_0917]);
+    u128::from(low) | u128::from(high) << 64
+}
+
+/// Both halves of the product, folded into one: mixes every bit of either into all of the result.
+fn fold_product(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    // The cast keeps the low half on purpose.
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// Opens and checks all live segments.
+pub(super) fn check(context: &Context<'_>, fold: &Fold) -> Result<Segments, BackendError> {
+    let infos: Vec<SegmentInfo> = fold.segments().copied().collect();
+    let mut checked = context.spread(&infos, || (), |(), info, out| out.extend(check_one(context, info)));
+    checked.sort_by_key(|(segment, _)| segment.id());
+    let pages = usize::try_from(context.options.memory / CACHE_SHARE / segment::PAGE_LEN as u64);
+    let index = Index::with_cached_pages(pages.unwrap_or(usize::MAX).clamp(16, 1 << 16));
+    let (mut open, mut packs) = (Vec::new(), Vec::new());
+    for (number, (segment, listed)) in checked.into_iter().enumerate() {
+        packs.extend(listed.into_iter().map(|(entry, mut listing)| {
+            listing.segment = number;
+            KnownPack { entry, stored: None, is_suspect: false, listings: vec![listing] }
+        }));
+        open.push(segment);
+    }
+    index.replace(open.clone(), &[]);
+    find_unlisted(context, fold)?;
+    Ok(Segments { index: Arc::new(index), packs: join(context, packs), open })
+}
+
+type Checked = (Arc<Segment>, Vec<(PackEntry, Listing)>);
+
+fn check_one(context: &Context<'_>, info: &SegmentInfo) -> Option<Checked> {
+    let repository = context.repository;
+    let key = ObjectKey::segment(&info.segment);
+    let segment =
+        match index::open_segment(context.backend(), info.segment, repository.keys(), &repository.id()) {
+            Ok(segment) => segment,
+            Err(IndexError::Backend { source, .. }) if source.is_not_found() => {
+                context.unreachable("segment-missing", &key, "the log lists it, but it is not there");
+                return None;
+            }
+            Err(error) => {
+                context.unreachable("segment-damaged", &key, error.to_string());
+                return None;
+            }
+        };
+    let wrong = |problem: String| context.unreachable("segment-damaged", &key, problem);
+    if segment::id(segment.object()) != info.segment {
+        wrong("its bytes are not those of its id".into());
+    }
+    if let Err(error) = segment.verify() {
+        wrong(error.to_string());
+    }
+    let layout = segment.layout();
+    let found = SegmentInfo {
+        segment: info.segment,
+        blobs: layout.entries,
+        packs: layout.packs,
+        bytes: segment.object().len() as u64,
+    };
+    if found != *info {
+        wrong(format!("the log says {info:?}, but it is {found:?}"));
+    }
+    let listed = listings(&segment);
+    Some((Arc::new(segment), listed))
+}
+
+/// All packs that a segment lists, as far as its pages can be read.
+fn listings(segment: &Segment) -> Vec<(PackEntry, Listing)> {
+    // The number comes from the object: it is no reason to take more memory than the object has bytes.
+    let packs = (segment.layout().packs as usize).min(segment.object().len() / PACK_ENTRY_LEN);
+    let mut contents = vec![Contents::default(); packs];
+    let summed: Result<(), SegmentError> = segment.entries().try_for_each(|entry| {
+        let entry = entry?;
+        if let Some(contents) = contents.get_mut(entry.pack as usize) {
+            contents.add(&entry.id, &entry.block, entry.offset, entry.len);
+        }
+        Ok(())
+    });
+    let numbered = (0u32..).zip(segment.packs()).zip(contents);
+    numbered
+        .filter_map(|((number, entry), contents)| {
+            let contents = summed.is_ok().then_some(contents);
+            Some((entry.ok()?, Listing { segment: 0, number, contents }))
+        })
+        .collect()
+}
+
+/// Joins what several segments say of one pack.
+fn join(context: &Context<'_>, mut packs: Vec<KnownPack>) -> Vec<KnownPack> {
+    packs.sort_by_key(|pack| pack.entry.id);
+    packs.dedup_by(|later, first| {
+        let is_same = later.entry.id == first.entry.id;
+        if is_same && later.entry != first.entry {
+            let message = "two segments describe its header, length or number of blobs differently";
+            context.damage("index-wrong", &ObjectKey::pack(&first.entry.id), message);
+            first.is_suspect = true;
+        }
+        if is_same {
+            first.listings.append(&mut later.listings);
+        }
+        is_same
+    });
+    packs
+}
+
+/// Notes segment objects that are not part of the index.
+fn find_unlisted(context: &Context<'_>, fold: &Fold) -> Result<(), BackendError> {
+    let live: BTreeSet<_> = fold.segments().map(|info| info.segment).collect();
+    context.list(Folder::Index, &mut |key, _| {
+        if key.segment_id().is_none_or(|id| !live.contains(&id)) {
+            let message = "no commit in force lists it: left by an interrupted or running backup, or foreign";
+            context.note("segment-unlisted", &key, message);
+        }
+    })
+}
+
+impl Segments {
+    /// Entries of the given packs of segment `segment`, by the pack's number in it, as far as they can be read.
+    pub fn entries_of(&self, segment: usize, is_wanted: impl Fn(u32) -> bool) -> Vec<IndexEntry> {
+        let entries = self.open[segment].entries().map_while(Result::ok);
+        entries.filter(|entry| is_wanted(entry.pack)).collect()
+    }
+}
