@@ -212,7 +212,6 @@ impl From<BackupError> for Failure {
             BackupError::Filter(error) => error.into(),
             BackupError::Stream { .. } => Self::new("stream", message),
             BackupError::Store(error) => error.into(),
-            BackupError::Index(_) => Self::damage("index-damaged", message),
             BackupError::Read(error) => Self::from(error).hint(
                 "`strongroom check` names what is damaged; --force backs up without the parent snapshot",
             ),
