@@ -13,7 +13,6 @@ fn backed_up() -> (Bench, String) {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn the_contents_of_a_path_land_in_the_target() {
     let (bench, what) = backed_up();
     let summary = bench.run(["restore", "--json", &what, "--target", "out"]).expect(0).last("summary");
@@ -24,7 +23,6 @@ fn the_contents_of_a_path_land_in_the_target() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn without_a_path_all_of_the_snapshot_is_restored() {
     let (bench, what) = backed_up();
     bench.run(["restore", "latest", "-t", "out"]).expect(0);
@@ -33,7 +31,6 @@ fn without_a_path_all_of_the_snapshot_is_restored() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn a_dry_run_touches_nothing() {
     let (bench, what) = backed_up();
     let summary = bench.run(["restore", "--json", "-n", &what, "-t", "out"]).expect(0).last("summary");
@@ -42,7 +39,6 @@ fn a_dry_run_touches_nothing() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn existing_files_are_treated_as_asked() {
     let (bench, what) = backed_up();
     bench.write("out/a.txt", "mine!");
@@ -60,7 +56,6 @@ fn existing_files_are_treated_as_asked() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn patterns_choose() {
     let (bench, what) = backed_up();
     bench.run(["restore", &what, "-t", "in", "--include", "*.txt"]).expect(0);
@@ -70,7 +65,6 @@ fn patterns_choose() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn paths_that_are_not_there_are_named() {
     let (bench, what) = backed_up();
     let run = bench.run(["restore", &format!("{what}/none"), "-t", "out"]).expect(1);
@@ -82,7 +76,6 @@ fn paths_that_are_not_there_are_named() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn one_failing_file_does_not_stop_the_rest() {
     let (bench, what) = backed_up();
     // A directory with something in it stands where a file has to be.
