@@ -11,13 +11,14 @@ use crate::commands::Command;
 use crate::units;
 
 const AFTER_HELP: &str = "\
-The password comes from --password-file, --password-command, STRONGROOM_PASSWORD, STRONGROOM_PASSWORD_FILE or
-STRONGROOM_PASSWORD_COMMAND, else from a prompt.
+The password comes from --password-file or --password-command, else from STRONGROOM_PASSWORD,
+STRONGROOM_PASSWORD_FILE or STRONGROOM_PASSWORD_COMMAND, else from a prompt.
 
-Exit codes: 0 all is well, 1 failed, 2 wrong usage, 3 completed but something is missing or unstable, 4 damage found,
-5 could not verify, 10 no repository, 12 wrong password.
+Exit codes: 0 all is well, 1 failed, 2 wrong usage, 3 completed but something is missing or
+unstable, 4 damage found, 5 could not verify, 10 no repository, 12 wrong password.
 
-Sizes: 1048576, 10M or 10MiB (powers of 1024), 20MB (powers of 1000). Durations: 90s, 3m, 2h, 1d.
+Sizes: 1048576, 10M or 10MiB (powers of 1024), 20MB (powers of 1000).
+Durations: 90s, 3m, 2h, 1d.
 
 Example:
   strongroom -r /backup/repo init

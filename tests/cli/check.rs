@@ -35,7 +35,6 @@ fn a_broken_log_is_damage_though_the_repository_does_not_open() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn reading_all_data_counts_it() {
     let bench = backed_up();
     let summary = bench.run(["check", "--json", "--read-data"]).expect(0).last("summary");
@@ -47,7 +46,6 @@ fn reading_all_data_counts_it() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn a_flipped_bit_is_found_and_the_files_are_named() {
     let bench = backed_up();
     for pack in bench.objects("packs") {
@@ -70,7 +68,6 @@ fn a_flipped_bit_is_found_and_the_files_are_named() {
 }
 
 #[test]
-#[ignore = "until backup lands"]
 fn missing_objects_are_found_without_reading_data() {
     for folder in ["packs", "index"] {
         let bench = backed_up();

@@ -150,7 +150,7 @@ fn a_reader_that_goes_away_is_no_panic() {
             .spawn()
             .expect("built");
         drop(child.stdout.take());
-        let run = Run::from(child.wait_with_output().expect("ended"));
+        let run = Run::from(&child.wait_with_output().expect("ended"));
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
     }
 }
@@ -160,6 +160,6 @@ fn output_that_cannot_be_written_is_an_error() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full");
     let Ok(full) = full else { return };
     let bench = Bench::new();
-    let run = Run::from(bench.command().arg("log").stdout(full).output().expect("built")).expect(1);
+    let run = Run::from(&bench.command().arg("log").stdout(full).output().expect("built")).expect(1);
     assert!(run.message().contains("output"), "{run:?}");
 }

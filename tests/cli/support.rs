@@ -37,10 +37,10 @@ pub struct Run {
 
 impl Run {
     pub fn of(command: &mut Command) -> Self {
-        Self::from(command.output().expect("the binary was built"))
+        Self::from(&command.output().expect("the binary was built"))
     }
 
-    pub fn from(output: Output) -> Self {
+    pub fn from(output: &Output) -> Self {
         Self {
             code: output.status.code().expect("ended by itself, not by a signal"),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

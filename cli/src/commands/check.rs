@@ -104,6 +104,7 @@ fn json_lines(report: &CheckReport, elapsed: Duration, context: &Context) {
         "type": "summary",
         "num_errors": report.findings.iter().filter(|finding| finding.is_damage).count(),
         "num_warnings": report.findings.iter().filter(|finding| !finding.is_damage).count(),
+        "more_findings": report.more_findings,
         "hit_files": report.hit_files.len(),
         "more_hit_files": report.more_hit_files,
         "commits": report.commits,
@@ -127,6 +128,9 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
             let of = if finding.object.is_empty() { String::new() } else { format!("{}: ", finding.object) };
             out.line(format!("{kind}: {of}{}", visible(finding.message.as_bytes())))?;
         }
+    }
+    if report.more_findings > 0 {
+        out.line(format!("and {} more findings", report.more_findings))?;
     }
     for hit in &report.hit_files {
         let mut line = format!("hit: {} ", hit.snapshot.short()).into_bytes();

@@ -17,8 +17,8 @@ use crate::output::object;
 use crate::{signals, units};
 
 const AFTER_HELP: &str = "\
-With :PATH, the contents of PATH land in the target directory. Without it, the target gets what is below the root of
-the snapshot. Exit code 3 means that single files could not be restored wholly; each is reported.
+With :PATH, the contents of PATH land in the target directory; without it, all that is below the
+root of the snapshot. Exit code 3: single files could not be restored wholly; each is reported.
 
 Examples:
   strongroom -r /backup/repo restore latest --target /restored

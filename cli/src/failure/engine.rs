@@ -212,13 +212,19 @@ impl From<BackupError> for Failure {
             BackupError::Filter(error) => error.into(),
             BackupError::Stream { .. } => Self::new("stream", message),
             BackupError::Store(error) => error.into(),
-            BackupError::Index(_) => Self::damage("index-damaged", message),
             BackupError::Read(error) => Self::from(error).hint(
                 "`strongroom check` names what is damaged; --force backs up without the parent snapshot",
             ),
             BackupError::Repository(error) => error.into(),
             BackupError::Log(error) => error.into(),
             BackupError::Fold(error) => error.into(),
+            BackupError::Index(error) => match &*error {
+                IndexError::Segment { .. } => Self::damage("index-damaged", message),
+                IndexError::Backend { source, .. } if source.is_not_found() => {
+                    Self::damage("object-missing", message)
+                }
+                IndexError::Backend { .. } => Self::new("storage", message),
+            },
             BackupError::Worker => Self::new("internal", message),
         }
     }

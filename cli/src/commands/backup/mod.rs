@@ -24,8 +24,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let options = args.options(&repository, context)?;
     let cancelled = signals::cancel_flag()?;
     let source = match (&args.command, &args.stdin_filename) {
-        (Some(name), _) => stream::of_command(name, &args.argv)?,
-        (None, Some(name)) => stream::of_stdin(name),
+        (Some(name), _) => stream::of_command(name, &args.argv, &cancelled)?,
+        (None, Some(name)) => stream::of_stdin(name, &cancelled)?,
         (None, None) => BackupSource::Paths { paths, filter: args.filter() },
     };
     let monitor = CliMonitor::new(&context.output, "files", cancelled);

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::units;
 
 const AFTER_HELP: &str = "\
-Exit code 3 means: the snapshot exists and can be used, but entries could not be read or changed meanwhile.
+Exit code 3: the snapshot exists and can be used, but entries could not be read or were unstable.
 
 Examples:
   strongroom -r /backup/repo backup /home /etc --exclude '*.o' --exclude-caches
