@@ -2,9 +2,7 @@
 
 mod options;
 
-pub use options::{
-    BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels,
-};
+pub use options::{BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels};
 
 use crate::monitor::Monitor;
 use crate::repo::Repository;

@@ -113,7 +113,9 @@ pub enum RepositoryError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// Another writer removed what this commit rests on.
-    #[error("another writer condemned or removed packs meanwhile; nothing was committed. Run the command again")]
+    #[error(
+        "another writer condemned or removed packs meanwhile; nothing was committed. Run the command again"
+    )]
     Conflict,
     /// The last keyslot cannot go.
     #[error("keyslot {0} is the only one: without it nobody could open the repository")]
@@ -205,7 +207,10 @@ impl Repository {
     /// Entries of the log that do not verify and were passed over while opening.
     pub fn void_entries(&self) -> Vec<String> {
         let voids = self.voids.lock().unwrap_or_else(PoisonError::into_inner);
-        voids.iter().map(|entry| format!("log entry {} does not count: {}", entry.seq, entry.reason)).collect()
+        voids
+            .iter()
+            .map(|entry| format!("log entry {} does not count: {}", entry.seq, entry.reason))
+            .collect()
     }
 
     fn lock_fold(&self) -> std::sync::MutexGuard<'_, Fold> {
@@ -226,7 +231,11 @@ impl Repository {
         let fold = self.fold();
         let mut snapshots = Vec::new();
         for entry in fold.snapshots() {
-            snapshots.push((entry.added, entry.snapshot, crate::log::snapshot_record(entry.snapshot, &entry.record)?));
+            snapshots.push((
+                entry.added,
+                entry.snapshot,
+                crate::log::snapshot_record(entry.snapshot, &entry.record)?,
+            ));
         }
         snapshots.sort_by_key(|(added, id, _)| (*added, *id));
         Ok(snapshots.into_iter().map(|(_, id, snapshot)| (id, snapshot)).collect())

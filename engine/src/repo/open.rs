@@ -59,8 +59,7 @@ impl Repository {
             writer_seed: SecretKey::from_bytes(random(&*environment.entropy)),
             label: options.label.clone(),
         };
-        let keyslot_bytes =
-            slot.wrap(password, options.kdf, &config.repository, &*environment.entropy)?;
+        let keyslot_bytes = slot.wrap(password, options.kdf, &config.repository, &*environment.entropy)?;
         let keyslot = Keyslot::id(&keyslot_bytes);
         // The keyslot first: a config without one would be a repository that nobody can open.
         backend.create(&ObjectKey::keyslot(&keyslot), &keyslot_bytes)?;
@@ -76,11 +75,8 @@ impl Repository {
         let fold = Fold::empty(Config::hash(&config_bytes));
         let repository =
             Self::assemble(backend, environment, config.repository, config_bytes, slot, keyslot, fold);
-        let change = Change::KeyslotAdded {
-            keyslot,
-            writer: repository.writer.id(),
-            label: options.label.clone(),
-        };
+        let change =
+            Change::KeyslotAdded { keyslot, writer: repository.writer.id(), label: options.label.clone() };
         repository.commit(&mut |_| Ok(vec![change.clone()]))?;
         Ok(repository)
     }
@@ -100,8 +96,8 @@ impl Repository {
             Err(error) if error.is_not_found() => return Err(RepositoryError::Absent { location }),
             Err(error) => return Err(error.into()),
         };
-        let config = Config::decode(&config_bytes)
-            .map_err(|source| RepositoryError::Config { location, source })?;
+        let config =
+            Config::decode(&config_bytes).map_err(|source| RepositoryError::Config { location, source })?;
         let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository)?;
         let fold = Fold::empty(Config::hash(&config_bytes));
         let repository =

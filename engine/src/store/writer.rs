@@ -362,7 +362,13 @@ impl BlobWriter {
     ///
     /// # Errors
     /// [`StoreError`], also one of an earlier pack.
-    pub fn put(&mut self, kind: BlobKind, id: BlobId, bytes: &[u8], compress: bool) -> Result<(), StoreError> {
+    pub fn put(
+        &mut self,
+        kind: BlobKind,
+        id: BlobId,
+        bytes: &[u8],
+        compress: bool,
+    ) -> Result<(), StoreError> {
         if bytes.len() > BLOB_LEN_MAX {
             return Err(StoreError::TooLong(bytes.len()));
         }
