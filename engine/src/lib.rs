@@ -17,5 +17,8 @@ pub mod monitor;
 pub mod repo;
 pub mod restore;
 pub mod source;
+pub mod stats;
 pub mod store;
 pub mod target;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

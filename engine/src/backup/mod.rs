@@ -1,24 +1,329 @@
 //! Backup: from a source to a snapshot.
+//!
+//! One thread walks, reads and cuts; workers hash, deduplicate, compress and seal; each store uploads in the
+//! background. Buffers circulate between them, so memory is bounded whatever the source. Everything stored becomes
+//! part of the repository by one commit at the end, and by partial snapshots on the way.
 
+mod assemble;
+mod chunk_table;
+mod files;
 mod options;
+mod parents;
+mod pipeline;
+mod roots;
+mod sample;
+mod session;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod workers;
 
-pub use options::{
-    BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels,
-};
+use std::collections::HashSet;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Instant;
 
+use crossbeam_channel::unbounded;
+use serde_bytes::ByteBuf;
+
+pub use options::{BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels};
+
+use crate::chunk::GearTable;
+use crate::format::snapshot::{Snapshot, SnapshotSummary};
+use crate::format::tree::{FileContent, Metadata};
+use crate::ids::BlobId;
 use crate::monitor::Monitor;
 use crate::repo::Repository;
+use crate::source::{Filter, FilterOptions, ListBuffer, MetadataReader};
+use assemble::{Assembler, file_node};
+use files::{FileError, FileReader, Stream};
+use parents::Parents;
+use pipeline::Pipeline;
+use roots::RootTree;
+use session::Session;
+use walk::Walker;
 
 /// Backs a source up.
 ///
 /// # Errors
-/// [`BackupError`]: no snapshot was made.
+/// [`BackupError`]: no snapshot was made, or only partial ones.
 pub fn run(
     repository: &Repository,
     source: BackupSource,
     options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
-    let _ = (repository, source, options, monitor);
-    Err(BackupError::NoPaths)
+    check_limits(options)?;
+    let environment = repository.environment();
+    let now = (environment.now)();
+    let snapshot = Snapshot {
+        time: options.labels.time.unwrap_or(now),
+        hostname: match options.labels.host.as_str() {
+            "" => environment.host.clone(),
+            host => host.to_owned(),
+        },
+        username: environment.user.clone(),
+        paths: Vec::new(),
+        tree: BlobId::from_bytes([0; 32]),
+        tags: options.labels.tags.clone(),
+        parent: None,
+        partial: false,
+        excludes: options.excludes.clone(),
+        program: environment.program.clone(),
+        summary: SnapshotSummary::default(),
+    };
+    match source {
+        BackupSource::Paths { paths, filter } => {
+            back_up_paths(repository, &paths, filter, snapshot, options, monitor)
+        }
+        BackupSource::Stream { name, reader, finish } => {
+            let input = StreamInput { name, reader, finish };
+            back_up_stream(repository, input, snapshot, options, monitor)
+        }
+    }
+}
+
+fn check_limits(options: &BackupOptions) -> Result<(), BackupError> {
+    if options.memory < BackupOptions::MEMORY_MIN {
+        return Err(BackupError::Limit {
+            what: "the memory for a backup",
+            found: options.memory,
+            min: BackupOptions::MEMORY_MIN,
+        });
+    }
+    if options.threads == 0 {
+        return Err(BackupError::Limit { what: "the number of threads", found: 0, min: 1 });
+    }
+    Ok(())
+}
+
+/// Runs `produce` on this thread with workers behind it.
+fn with_workers<T>(
+    session: &Session<'_>,
+    options: &BackupOptions,
+    monitor: &dyn Monitor,
+    assembler: &mut Assembler,
+    summary: &mut SnapshotSummary,
+    produce: impl FnOnce(Pipeline<'_, '_>) -> Result<T, BackupError>,
+) -> Result<T, BackupError> {
+    let (jobs, job_queue) = unbounded();
+    let (answer_queue, answers) = unbounded();
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads {
+            let (job_queue, answer_queue) = (job_queue.clone(), answer_queue.clone());
+            scope.spawn(move || workers::work(session, &job_queue, &answer_queue));
+        }
+        drop(answer_queue);
+        let buffers = Pipeline::buffers(options.threads);
+        let pipeline =
+            Pipeline::new(session, assembler, monitor, summary, &jobs, &answers, options.threads, buffers);
+        let result = produce(pipeline);
+        // Workers end when nobody can send them jobs any more.
+        drop(jobs);
+        result
+    })
+}
+
+fn back_up_paths(
+    repository: &Repository,
+    paths: &[PathBuf],
+    filter: FilterOptions,
+    mut snapshot: Snapshot,
+    options: &BackupOptions,
+    monitor: &dyn Monitor,
+) -> Result<BackupReport, BackupError> {
+    let started = Instant::now();
+    let filter = Filter::new(filter)?;
+    let paths = absolute_paths(paths)?;
+    snapshot.paths = paths.iter().map(|path| ByteBuf::from(path.as_os_str().as_bytes())).collect();
+    let tree = RootTree::new(&paths);
+    let parents = Parents::choose(repository, &snapshot, options.parent)?;
+    snapshot.parent = parents.main();
+    let session = Session::new(repository, options);
+    let mut assembler = Assembler::new(session.tree_writer());
+    let mut summary = SnapshotSummary::default();
+    let mut partials = parents.partials.clone();
+    let template = snapshot.clone();
+    let mut save_partial = |pipeline: &mut Pipeline<'_, '_>, tree: BlobId| {
+        if options.dry_run {
+            return Ok(());
+        }
+        let mut partial = Snapshot { tree, partial: true, ..template.clone() };
+        partial.summary = finished_summary(pipeline.summary, &session, started);
+        let id = session.commit(pipeline.assembler.writer(), &partial, &partials)?;
+        partials = vec![id];
+        Ok(())
+    };
+    let cancelled =
+        with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
+            pipeline.expected = parents.expected;
+            let mut walker = Walker {
+                pipeline,
+                reader: repository.reader(),
+                filter: &filter,
+                files: FileReader::new(GearTable::derive(repository.keys())),
+                metadata: MetadataReader::default(),
+                list: ListBuffer::default(),
+                forbidden: repository_directory(repository),
+                partial_every: options.partial_every,
+                last_partial: Instant::now(),
+                files_at_partial: 0,
+                save_partial: &mut save_partial,
+                cancelled: false,
+            };
+            walker.run(&tree, &parents.trees)?;
+            if !walker.cancelled {
+                walker.pipeline.drain()?;
+            }
+            walker.pipeline.report();
+            Ok(walker.cancelled)
+        })?;
+    snapshot.summary = finished_summary(&summary, &session, started);
+    if cancelled {
+        let report = BackupReport {
+            snapshot: partials.last().copied(),
+            parent: snapshot.parent,
+            summary: snapshot.summary,
+            cancelled: true,
+        };
+        return Ok(report);
+    }
+    snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
+    finish(repository, &session, &mut assembler, snapshot, &parents, &partials, options)
+}
+
+/// Commits the complete snapshot.
+fn finish(
+    repository: &Repository,
+    session: &Session<'_>,
+    assembler: &mut Assembler,
+    snapshot: Snapshot,
+    parents: &Parents,
+    partials: &[crate::ids::SnapshotId],
+    options: &BackupOptions,
+) -> Result<BackupReport, BackupError> {
+    let unchanged =
+        options.skip_if_unchanged && parents.complete_tree == Some(snapshot.tree) && partials.is_empty();
+    let mut report = BackupReport {
+        snapshot: None,
+        parent: snapshot.parent,
+        summary: snapshot.summary.clone(),
+        cancelled: false,
+    };
+    if unchanged {
+        return Ok(report);
+    }
+    let id = session.commit(assembler.writer(), &snapshot, partials)?;
+    if !options.dry_run {
+        report.snapshot = Some(id);
+        repository.merge_segments()?;
+    }
+    Ok(report)
+}
+
+fn finished_summary(summary: &SnapshotSummary, session: &Session<'_>, started: Instant) -> SnapshotSummary {
+    SnapshotSummary {
+        bytes_added: session.bytes_added(),
+        bytes_stored: session.bytes_stored(),
+        duration_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        ..summary.clone()
+    }
+}
+
+fn absolute_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, BackupError> {
+    if paths.is_empty() {
+        return Err(BackupError::NoPaths);
+    }
+    let mut absolute = Vec::with_capacity(paths.len());
+    for path in paths {
+        let failed = |source| BackupError::Source { path: path.clone(), source };
+        let resolved = roots::absolute(path).map_err(failed)?;
+        // A root that does not exist is a mistake to report before anything is read.
+        std::fs::symlink_metadata(&resolved).map_err(failed)?;
+        absolute.push(resolved);
+    }
+    Ok(absolute)
+}
+
+/// The directory of a local repository, which must not be backed up into itself.
+fn repository_directory(repository: &Repository) -> HashSet<(u64, u64)> {
+    std::fs::metadata(repository.location()).map(|meta| (meta.dev(), meta.ino())).into_iter().collect()
+}
+
+struct StreamInput {
+    name: Vec<u8>,
+    reader: Box<dyn Read + Send>,
+    finish: Box<dyn FnOnce() -> Result<(), String> + Send>,
+}
+
+fn back_up_stream(
+    repository: &Repository,
+    mut input: StreamInput,
+    mut snapshot: Snapshot,
+    options: &BackupOptions,
+    monitor: &dyn Monitor,
+) -> Result<BackupReport, BackupError> {
+    let started = Instant::now();
+    let shown = String::from_utf8_lossy(&input.name).into_owned();
+    let failed = |reason: String| BackupError::Stream { name: shown.clone(), reason };
+    crate::target::check_name(&input.name).map_err(|error| failed(error.to_string()))?;
+    snapshot.paths = vec![ByteBuf::from([b"/", input.name.as_slice()].concat())];
+    let parents = Parents::choose(repository, &snapshot, options.parent)?;
+    snapshot.parent = parents.main();
+    let known = parents.stream_grain(repository, &input.name);
+    let session = Session::new(repository, options);
+    let mut assembler = Assembler::new(session.tree_writer());
+    let mut summary = SnapshotSummary { files: 1, files_new: 1, ..SnapshotSummary::default() };
+    let metadata = stream_metadata(snapshot.time);
+    with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
+        let root = pipeline.assembler.begin_dir(None, None, Vec::new());
+        let slot = pipeline.assembler.reserve(root);
+        let token = pipeline.assembler.begin_file(root, slot);
+        let mut stream = Stream { token, parts: 0, grain: known };
+        let mut files = FileReader::new(GearTable::derive(repository.keys()));
+        let mut reader = Cancellable { inner: &mut input.reader, monitor };
+        let size = match files.read_stream(&mut pipeline, &mut reader, &mut stream, u64::MAX) {
+            Ok(size) => size,
+            Err(FileError::Run(error)) => return Err(error),
+            Err(FileError::File(error)) => return Err(failed(error.to_string())),
+        };
+        (input.finish)().map_err(failed)?;
+        let content = FileContent { size, grain: stream.grain, ..FileContent::default() };
+        let node = file_node(&input.name, content, metadata);
+        pipeline.assembler.end_file(&session, token, stream.parts, node)?;
+        pipeline.assembler.end_dir(&session, root)?;
+        pipeline.drain()
+    })?;
+    snapshot.summary = finished_summary(&summary, &session, started);
+    snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
+    finish(repository, &session, &mut assembler, snapshot, &parents, &[], options)
+}
+
+/// A stream that breaks off when the operation is cancelled: there is no partial snapshot of a stream.
+struct Cancellable<'a> {
+    inner: &'a mut (dyn Read + Send),
+    monitor: &'a dyn Monitor,
+}
+
+impl Read for Cancellable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.monitor.is_cancelled() {
+            return Err(std::io::Error::other("cancelled"));
+        }
+        self.inner.read(buffer)
+    }
+}
+
+/// A stream has no metadata of its own: it is its reader's file, made now.
+fn stream_metadata(time: crate::format::tree::Timestamp) -> Metadata {
+    Metadata {
+        mode: 0o600,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mtime: time,
+        ctime: time,
+        ..Metadata::default()
+    }
 }

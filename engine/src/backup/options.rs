@@ -169,11 +169,14 @@ pub enum BackupError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The parent snapshot cannot be read.
-    #[error(transparent)]
+    #[error("cannot read the parent snapshot: {0}")]
     Read(#[from] ReadError),
     /// The repository failed.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// The index failed a worker.
+    #[error(transparent)]
+    Index(std::sync::Arc<crate::index::IndexError>),
     /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),

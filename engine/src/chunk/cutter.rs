@@ -89,7 +89,10 @@ mod tests {
             assert_eq!(lens.iter().sum::<usize>(), data.len());
             assert!(lens[..lens.len() - 1].iter().all(|len| (sizes.min..=sizes.max).contains(len)));
             let average = data.len() / lens.len();
-            assert!(average > sizes.average * 3 / 4 && average < sizes.average * 3 / 2, "{grain:?} {average}");
+            assert!(
+                average > sizes.average * 3 / 4 && average < sizes.average * 3 / 2,
+                "{grain:?} {average}"
+            );
         }
     }
 

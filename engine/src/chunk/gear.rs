@@ -15,7 +15,10 @@ impl GearTable {
     /// 32-bit numbers.
     pub fn derive(keys: &KeySet) -> Self {
         let mut bytes = zeroize::Zeroizing::new([0; 1024]);
-        blake3::Hasher::new_keyed(keys.chunker().expose()).update(b"gear").finalize_xof().fill(bytes.as_mut());
+        blake3::Hasher::new_keyed(keys.chunker().expose())
+            .update(b"gear")
+            .finalize_xof()
+            .fill(bytes.as_mut());
         let mut table = Self { gear: Box::new([0; 256]), gear_shifted: Box::new([0; 256]) };
         for (i, number) in bytes.chunks_exact(4).enumerate() {
             let number = u64::from(u32::from_le_bytes([number[0], number[1], number[2], number[3]]));

@@ -67,7 +67,8 @@ fn is_postgresql(head: &[u8]) -> bool {
         number(18) == PAGE | 4 && (24..=upper).contains(&lower) && upper <= special && special <= PAGE
     };
     // The first page may be all zeros; one valid page among the first few and no invalid one will do.
-    let mut pages = head.chunks_exact(PAGE).take(8).filter(|page| page.iter().any(|byte| *byte != 0)).peekable();
+    let mut pages =
+        head.chunks_exact(PAGE).take(8).filter(|page| page.iter().any(|byte| *byte != 0)).peekable();
     pages.peek().is_some() && pages.all(page_is_valid)
 }
 
@@ -76,7 +77,8 @@ fn is_postgresql(head: &[u8]) -> bool {
 fn is_innodb(head: &[u8]) -> bool {
     const PAGE: usize = 16 << 10;
     let pages = || head.chunks_exact(PAGE).take(4);
-    let number = |page: &[u8], at: usize| u32::from_be_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
+    let number =
+        |page: &[u8], at: usize| u32::from_be_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
     let mut numbered = pages().zip(0..).filter(|(page, _)| page.iter().any(|byte| *byte != 0));
     pages().count() >= 2
         && pages().next().is_some_and(|first| first[24..26] == [0, 8])

@@ -52,6 +52,11 @@ impl<'a> Splitter<'a> {
         u32::from_le_bytes([a, b, c, d]).is_multiple_of(rule.one_in)
     }
 
+    /// Whether a piece of `len` items so far ends after the item with this key.
+    pub fn ends_after(&self, rule: &SplitRule, len: usize, key: &[u8]) -> bool {
+        len >= rule.max || len >= rule.min && self.is_end(rule, key)
+    }
+
     /// Lengths of the pieces that items with these keys are split into; one piece if there are few.
     pub fn pieces<'k>(&self, rule: &SplitRule, keys: impl ExactSizeIterator<Item = &'k [u8]>) -> Vec<usize> {
         let total = keys.len();
@@ -62,7 +67,7 @@ impl<'a> Splitter<'a> {
         let mut len = 0;
         for key in keys {
             len += 1;
-            if len >= rule.max || len >= rule.min && self.is_end(rule, key) {
+            if self.ends_after(rule, len, key) {
                 pieces.push(len);
                 len = 0;
             }

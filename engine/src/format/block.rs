@@ -85,7 +85,12 @@ impl BlockCodec {
     ///
     /// # Errors
     /// [`CodecError`] where the payload stands for something else.
-    pub fn decompress(&mut self, payload: &[u8], raw_len: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    pub fn decompress(
+        &mut self,
+        payload: &[u8],
+        raw_len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
         out.clear();
         if payload.len() >= raw_len {
             if payload.len() > raw_len {

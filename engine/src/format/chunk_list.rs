@@ -85,7 +85,11 @@ pub fn push_list(table: &mut Vec<u8>, list: ListRef) {
 pub fn chunks(table: &[u8]) -> Result<impl ExactSizeIterator<Item = Result<Chunk, TableError>>, TableError> {
     Ok(entries::<CHUNK_ENTRY_LEN>(table)?.map(|(id, rest)| {
         let len = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]);
-        if len == 0 || len as usize > BLOB_LEN_MAX { Err(TableError::Chunk(len)) } else { Ok(Chunk { id, len }) }
+        if len == 0 || len as usize > BLOB_LEN_MAX {
+            Err(TableError::Chunk(len))
+        } else {
+            Ok(Chunk { id, len })
+        }
     }))
 }
 
@@ -100,7 +104,9 @@ pub fn lists(table: &[u8]) -> Result<impl ExactSizeIterator<Item = Result<ListRe
     }))
 }
 
-fn entries<const N: usize>(table: &[u8]) -> Result<impl ExactSizeIterator<Item = (BlobId, &[u8])>, TableError> {
+fn entries<const N: usize>(
+    table: &[u8],
+) -> Result<impl ExactSizeIterator<Item = (BlobId, &[u8])>, TableError> {
     if !table.len().is_multiple_of(N) {
         return Err(TableError::Length(table.len()));
     }

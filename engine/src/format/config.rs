@@ -32,7 +32,9 @@ pub enum ConfigError {
     #[error("the config does not begin with Strongroom's magic bytes: this is not a Strongroom repository")]
     Magic,
     /// Of a later format version.
-    #[error("the repository is of format version {0:?}, this program knows version 1: use a newer strongroom")]
+    #[error(
+        "the repository is of format version {0:?}, this program knows version 1: use a newer strongroom"
+    )]
     Version(char),
     /// Damaged.
     #[error("the config is damaged: {0}")]

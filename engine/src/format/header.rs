@@ -80,7 +80,9 @@ pub enum HeaderError {
         expected: ObjectKind,
     },
     /// Sealed in a way this version does not know.
-    #[error("the object uses key mode {mode}, flags {flags:#06x}, epoch {epoch}, which this version does not know")]
+    #[error(
+        "the object uses key mode {mode}, flags {flags:#06x}, epoch {epoch}, which this version does not know"
+    )]
     Unknown {
         /// Key mode byte.
         mode: u8,

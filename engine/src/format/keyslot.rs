@@ -8,7 +8,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{
-    Entropy, KdfError, KdfParams, MessageContext, ObjectCipher, Password, RootSecret, SealError, TAG_LEN, random,
+    Entropy, KdfError, KdfParams, MessageContext, ObjectCipher, Password, RootSecret, SealError, TAG_LEN,
+    random,
 };
 use crate::format::header::{HEADER_LEN, Header, HeaderError, MODE_PASSWORD, ObjectKind};
 use crate::format::record::{self, RecordError};
@@ -153,7 +154,11 @@ impl Keyslot {
     ///
     /// # Errors
     /// [`KeyslotError::WrongPassword`], or what is wrong with the object.
-    pub fn unwrap(object: &[u8], password: &Password, repository: &RepositoryId) -> Result<Self, KeyslotError> {
+    pub fn unwrap(
+        object: &[u8],
+        password: &Password,
+        repository: &RepositoryId,
+    ) -> Result<Self, KeyslotError> {
         let header = Header::decode(object, ObjectKind::Keyslot)?;
         if object.len() != KEYSLOT_LEN {
             return Err(KeyslotError::Length { found: object.len() });
@@ -200,7 +205,8 @@ mod tests {
             label: "é".repeat(150),
         };
         let entropy = SeededEntropy::new(3);
-        let object = slot.wrap(&Password::new(b"pw".to_vec()), CHEAP, &repository, &entropy).expect("in bounds");
+        let object =
+            slot.wrap(&Password::new(b"pw".to_vec()), CHEAP, &repository, &entropy).expect("in bounds");
         (object, repository)
     }
 

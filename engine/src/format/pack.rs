@@ -144,7 +144,8 @@ impl Directory {
     pub fn decode(bytes: &[u8], kind: ObjectKind, blocks_end: u64) -> Result<Self, PackError> {
         let (counts, rest) = bytes.split_first_chunk::<8>().ok_or(PackError::Directory("no counts"))?;
         let (block_count, blob_count) = (le32(counts, 0) as usize, le32(counts, 4) as usize);
-        let blocks_len = block_count.checked_mul(BLOCK_ENTRY_LEN).ok_or(PackError::Directory("block count"))?;
+        let blocks_len =
+            block_count.checked_mul(BLOCK_ENTRY_LEN).ok_or(PackError::Directory("block count"))?;
         let blobs_len = blob_count.checked_mul(BLOB_ENTRY_LEN).ok_or(PackError::Directory("blob count"))?;
         if blocks_len.checked_add(blobs_len) != Some(rest.len()) {
             return Err(PackError::Directory("counts do not match its length"));
@@ -329,14 +330,13 @@ mod tests {
         let keys = KeySet::derive(&RootSecret::from_bytes([7; 32]));
         let repository = RepositoryId::from_bytes([9; 16]);
         let entropy = SeededEntropy::new(1);
-        let (header, cipher) = start(
-            ObjectKind::DataPack,
-            &Sealer { keys: &keys, repository: &repository, entropy: &entropy },
-        );
+        let (header, cipher) =
+            start(ObjectKind::DataPack, &Sealer { keys: &keys, repository: &repository, entropy: &entropy });
         let mut pack = header.encode().to_vec();
         let mut directory = Directory::default();
         let mut codec = BlockCodec::new();
-        for texts in [vec!["alpha ".repeat(50), "beta ".repeat(9)], vec!["gamma".into()], vec![String::new()]] {
+        for texts in [vec!["alpha ".repeat(50), "beta ".repeat(9)], vec!["gamma".into()], vec![String::new()]]
+        {
             let raw = texts.concat();
             let mut payload = Vec::new();
             codec.compress(raw.as_bytes(), 3, &mut payload);
@@ -390,9 +390,8 @@ mod tests {
     #[test]
     fn every_altered_bit_outside_the_padding_is_noticed_and_all_change_the_id() {
         let (pack, directory, keys, repository) = sample();
-        let padding_from = directory.blocks.last().expect("blocks").span.end() as usize
-            + directory.encode().len()
-            + TAG_LEN;
+        let padding_from =
+            directory.blocks.last().expect("blocks").span.end() as usize + directory.encode().len() + TAG_LEN;
         for bit in 0..pack.len() * 8 {
             let mut altered = pack.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
@@ -412,7 +411,10 @@ mod tests {
         let good = directory.encode();
         assert_eq!(Directory::decode(&good, ObjectKind::DataPack, end), Ok(directory));
         assert!(Directory::decode(&good, ObjectKind::MetadataPack, end).is_err(), "data in a metadata pack");
-        assert!(Directory::decode(&good, ObjectKind::DataPack, end + 1).is_err(), "a gap before the directory");
+        assert!(
+            Directory::decode(&good, ObjectKind::DataPack, end + 1).is_err(),
+            "a gap before the directory"
+        );
         for at in 0..8 + 3 * BLOCK_ENTRY_LEN {
             let mut bad = good.clone();
             bad[at] ^= 0x40;

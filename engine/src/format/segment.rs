@@ -173,7 +173,10 @@ impl SegmentBuilder {
     /// # Panics
     /// Where ids descend: that is a mistake of the caller, not of stored data.
     pub fn push(&mut self, entry: &IndexEntry) {
-        assert!(self.last.is_none_or(|last| last <= entry.id), "entries of a segment come in ascending order");
+        assert!(
+            self.last.is_none_or(|last| last <= entry.id),
+            "entries of a segment come in ascending order"
+        );
         self.last = Some(entry.id);
         if self.entries.is_multiple_of(LEAF_ENTRIES as u64) {
             if self.entries > 0 {
@@ -305,7 +308,9 @@ pub fn leaf_entry(leaf: &[u8; PAGE_PLAIN_LEN], slot: usize) -> IndexEntry {
 
 /// Id of entry `slot` of an opened leaf page.
 pub fn leaf_id(leaf: &[u8; PAGE_PLAIN_LEN], slot: usize) -> BlobId {
-    BlobId::from_bytes(*leaf[slot * ENTRY_LEN..].first_chunk().expect("slots of a leaf are below LEAF_ENTRIES"))
+    BlobId::from_bytes(
+        *leaf[slot * ENTRY_LEN..].first_chunk().expect("slots of a leaf are below LEAF_ENTRIES"),
+    )
 }
 
 /// Number `slot` of an opened fan-out page: the prefix of a leaf's first id.

@@ -65,7 +65,8 @@ pub fn merge(segments: &[Arc<Segment>], sealer: &Sealer<'_>) -> Result<Vec<u8>, 
         if let Some(entry) = sources[source].next() {
             let mut entry = entry.map_err(failed(&segments[source]))?;
             let pack = entry.pack.checked_add(first_pack[source]);
-            entry.pack = pack.ok_or(SegmentError::Structure("a pack number")).map_err(failed(&segments[source]))?;
+            entry.pack =
+                pack.ok_or(SegmentError::Structure("a pack number")).map_err(failed(&segments[source]))?;
             heap.push(Reverse((entry, source)));
         }
         Ok(())

@@ -7,8 +7,8 @@ use crate::backend::ObjectBytes;
 use crate::crypto::{KeySet, ObjectCipher};
 use crate::format::header::{Header, ObjectKind};
 use crate::format::segment::{
-    self, FANOUT_ENTRIES, IndexEntry, LEAF_ENTRIES, Layout, PACK_ENTRIES, PAGE_LEN, PAGE_PLAIN_LEN, PackEntry,
-    SegmentError,
+    self, FANOUT_ENTRIES, IndexEntry, LEAF_ENTRIES, Layout, PACK_ENTRIES, PAGE_LEN, PAGE_PLAIN_LEN,
+    PackEntry, SegmentError,
 };
 use crate::ids::{BlobId, RepositoryId, SegmentId};
 use crate::index::cache::{PageCache, PageName};
@@ -208,7 +208,10 @@ impl Segment {
             }
             last = Some(entry.id);
             let end = u64::from(entry.offset) + u64::from(entry.len);
-            if entry.pack >= self.layout.packs || !entry.block.is_sane() || end > u64::from(entry.block.raw_len) {
+            if entry.pack >= self.layout.packs
+                || !entry.block.is_sane()
+                || end > u64::from(entry.block.raw_len)
+            {
                 return Err(SegmentError::Structure("an entry points nowhere"));
             }
             if number.is_multiple_of(LEAF_ENTRIES as u64) {

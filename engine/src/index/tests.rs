@@ -118,7 +118,8 @@ fn a_blob_in_many_packs_has_many_places_even_across_pages() {
 #[test]
 fn merging_keeps_everything() {
     let fixture = fixture();
-    let parts = [0..700, 700..701, 500..900].map(|range| fixture.segment(&entries(range, 4), &fixture.packs(4)));
+    let parts =
+        [0..700, 700..701, 500..900].map(|range| fixture.segment(&entries(range, 4), &fixture.packs(4)));
     let merged = fixture.open(merge(&parts, &fixture.sealer()).expect("intact")).expect("just built");
     merged.verify().expect("as built");
     assert_eq!((merged.layout().entries, merged.layout().packs), (700 + 1 + 400, 12));

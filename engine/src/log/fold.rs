@@ -139,7 +139,12 @@ impl Fold {
     ///
     /// # Errors
     /// [`FoldError`] where the commit does not fit; the fold is then unchanged.
-    pub fn apply(&mut self, commit: &Commit, writer: WriterId, object_hash: CommitHash) -> Result<(), FoldError> {
+    pub fn apply(
+        &mut self,
+        commit: &Commit,
+        writer: WriterId,
+        object_hash: CommitHash,
+    ) -> Result<(), FoldError> {
         self.check_writer(commit, writer)?;
         let mut next = self.clone();
         for change in &commit.changes {

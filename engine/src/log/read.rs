@@ -17,7 +17,9 @@ pub enum LogError {
     #[error("cannot read the commit log: {0}")]
     Backend(#[from] BackendError),
     /// An entry names another predecessor than the one that is there.
-    #[error("commit {seq} follows {expected}, but the entry before it is {found}: the commit log was altered")]
+    #[error(
+        "commit {seq} follows {expected}, but the entry before it is {found}: the commit log was altered"
+    )]
     Chain {
         /// The commit.
         seq: u64,

@@ -123,7 +123,9 @@ pub enum RepositoryError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// Another writer removed what this commit rests on.
-    #[error("another writer condemned or removed packs meanwhile; nothing was committed. Run the command again")]
+    #[error(
+        "another writer condemned or removed packs meanwhile; nothing was committed. Run the command again"
+    )]
     Conflict,
     /// The last keyslot cannot go.
     #[error("keyslot {0} is the only one: without it nobody could open the repository")]
@@ -179,6 +181,7 @@ pub struct Repository {
     reader: Arc<BlobReader>,
     fold: Mutex<Fold>,
     voids: Mutex<Vec<VoidEntry>>,
+    last_prune: std::sync::atomic::AtomicU64,
 }
 
 impl std::fmt::Debug for Repository {
@@ -233,10 +236,18 @@ impl Repository {
         self.lock_fold().clone()
     }
 
+    /// The last commit read by this process that condemned or removed packs; 0 for none.
+    pub fn last_prune(&self) -> u64 {
+        self.last_prune.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Entries of the log that do not verify and were passed over while opening.
     pub fn void_entries(&self) -> Vec<String> {
         let voids = self.voids.lock().unwrap_or_else(PoisonError::into_inner);
-        voids.iter().map(|entry| format!("log entry {} does not count: {}", entry.seq, entry.reason)).collect()
+        voids
+            .iter()
+            .map(|entry| format!("log entry {} does not count: {}", entry.seq, entry.reason))
+            .collect()
     }
 
     fn lock_fold(&self) -> std::sync::MutexGuard<'_, Fold> {
@@ -257,7 +268,11 @@ impl Repository {
         let fold = self.fold();
         let mut snapshots = Vec::new();
         for entry in fold.snapshots() {
-            snapshots.push((entry.added, entry.snapshot, crate::log::snapshot_record(entry.snapshot, &entry.record)?));
+            snapshots.push((
+                entry.added,
+                entry.snapshot,
+                crate::log::snapshot_record(entry.snapshot, &entry.record)?,
+            ));
         }
         snapshots.sort_by_key(|(added, id, _)| (*added, *id));
         Ok(snapshots.into_iter().map(|(_, id, snapshot)| (id, snapshot)).collect())

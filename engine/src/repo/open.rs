@@ -1,6 +1,7 @@
 //! Making and opening repositories.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use crate::backend::{Backend, Created, Folder, ObjectKey};
@@ -59,8 +60,7 @@ impl Repository {
             writer_seed: SecretKey::from_bytes(random(&*environment.entropy)),
             label: options.label.clone(),
         };
-        let keyslot_bytes =
-            slot.wrap(password, options.kdf, &config.repository, &*environment.entropy)?;
+        let keyslot_bytes = slot.wrap(password, options.kdf, &config.repository, &*environment.entropy)?;
         let keyslot = Keyslot::id(&keyslot_bytes);
         // The keyslot first: a config without one would be a repository that nobody can open.
         backend.create(&ObjectKey::keyslot(&keyslot), &keyslot_bytes)?;
@@ -76,11 +76,8 @@ impl Repository {
         let fold = Fold::empty(Config::hash(&config_bytes));
         let repository =
             Self::assemble(backend, environment, config.repository, config_bytes, slot, keyslot, fold);
-        let change = Change::KeyslotAdded {
-            keyslot,
-            writer: repository.writer.id(),
-            label: options.label.clone(),
-        };
+        let change =
+            Change::KeyslotAdded { keyslot, writer: repository.writer.id(), label: options.label.clone() };
         repository.commit(&mut |_| Ok(vec![change.clone()]))?;
         Ok(repository)
     }
@@ -100,8 +97,8 @@ impl Repository {
             Err(error) if error.is_not_found() => return Err(RepositoryError::Absent { location }),
             Err(error) => return Err(error.into()),
         };
-        let config = Config::decode(&config_bytes)
-            .map_err(|source| RepositoryError::Config { location, source })?;
+        let config =
+            Config::decode(&config_bytes).map_err(|source| RepositoryError::Config { location, source })?;
         let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository)?;
         let fold = Fold::empty(Config::hash(&config_bytes));
         let repository =
@@ -173,6 +170,7 @@ impl Repository {
             reader: Arc::new(reader),
             fold: Mutex::new(fold),
             voids: Mutex::default(),
+            last_prune: std::sync::atomic::AtomicU64::new(0),
         }
     }
 
@@ -217,8 +215,16 @@ impl Repository {
     pub fn refresh(&self) -> Result<(), RepositoryError> {
         let mut fold = self.lock_fold();
         let mut voids = Vec::new();
-        log::read_from(&*self.backend, &self.keys, &self.id, &mut fold, &mut |entry| {
-            voids.extend(entry.err());
+        log::read_from(&*self.backend, &self.keys, &self.id, &mut fold, &mut |entry| match entry {
+            Ok(entry) => {
+                let is_prune = |change: &Change| {
+                    matches!(change, Change::PacksCondemned { .. } | Change::PacksRemoved { .. })
+                };
+                if entry.commit.changes.iter().any(is_prune) {
+                    self.last_prune.fetch_max(entry.commit.seq, Ordering::Relaxed);
+                }
+            }
+            Err(void) => voids.push(void),
         })?;
         self.voids.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut voids);
         self.follow_segments(&fold)

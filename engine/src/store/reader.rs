@@ -105,10 +105,9 @@ impl BlobReader {
     /// # Errors
     /// [`ReadError::Pack`] where the pack was sealed under another key.
     pub fn pack_cipher(&self, pack: &PackEntry) -> Result<ObjectCipher, ReadError> {
-        pack.header.cipher(&self.keys, &self.repository).map_err(|source| ReadError::Pack {
-            pack: pack.id,
-            source: HeaderError::from(source).into(),
-        })
+        pack.header
+            .cipher(&self.keys, &self.repository)
+            .map_err(|source| ReadError::Pack { pack: pack.id, source: HeaderError::from(source).into() })
     }
 
     /// Reads and decodes a block into `raw`.
@@ -128,8 +127,7 @@ impl BlobReader {
         }
         let mut sealed = std::mem::take(&mut scratch.sealed);
         sealed.resize(span.sealed_len as usize, 0);
-        let read =
-            self.backend.read_range(&ObjectKey::pack(&pack.id), u64::from(span.position), &mut sealed);
+        let read = self.backend.read_range(&ObjectKey::pack(&pack.id), u64::from(span.position), &mut sealed);
         let result = read
             .map_err(|source| ReadError::Backend { pack: pack.id, source })
             .and_then(|()| self.open_block(pack, span, &mut sealed, scratch, raw));

@@ -55,6 +55,8 @@ pub struct StoreOptions {
 pub struct StoreCounters {
     /// Bytes of blobs, before compression.
     pub raw_bytes: AtomicU64,
+    /// Bytes of sealed blocks.
+    pub sealed_bytes: AtomicU64,
     /// Bytes of finished packs.
     pub stored_bytes: AtomicU64,
     /// Blobs.
@@ -362,7 +364,13 @@ impl BlobWriter {
     ///
     /// # Errors
     /// [`StoreError`], also one of an earlier pack.
-    pub fn put(&mut self, kind: BlobKind, id: BlobId, bytes: &[u8], compress: bool) -> Result<(), StoreError> {
+    pub fn put(
+        &mut self,
+        kind: BlobKind,
+        id: BlobId,
+        bytes: &[u8],
+        compress: bool,
+    ) -> Result<(), StoreError> {
         if bytes.len() > BLOB_LEN_MAX {
             return Err(StoreError::TooLong(bytes.len()));
         }
@@ -409,6 +417,7 @@ impl BlobWriter {
             self.payload.clear();
             self.payload.extend_from_slice(raw);
         }
+        counters.sealed_bytes.fetch_add((self.payload.len() + TAG_LEN) as u64, Ordering::Relaxed);
         let raw_len = u32::try_from(raw.len()).expect("blocks are at most 16 MiB");
         let place = self.shared.reserve(self.payload.len() + TAG_LEN, raw_len, blobs);
         pack::seal_block(&place.pack.cipher, place.position, raw_len, &mut self.payload);

@@ -1,0 +1,178 @@
+//! `check`: is everything there, and is it what it should be?
+
+use std::time::Duration;
+
+use serde_json::json;
+use strongroom::check::{self, CheckOptions, CheckReport, ReadData};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::monitor::CliMonitor;
+use crate::output::{insert_bytes, object, visible};
+use crate::{signals, units};
+
+const AFTER_HELP: &str = "\
+Exit code 4 means damage, 5 that the check could not be made.
+
+Examples:
+  strongroom -r /backup/repo check
+  strongroom -r /backup/repo check --read-data-subset 3/7";
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Read, decrypt, decompress and verify every byte
+    #[arg(long, conflicts_with = "read_data_subset")]
+    read_data: bool,
+    /// The same with some packs: a random share (10%) or amount (5GiB), or part N of M (3/7)
+    #[arg(long, value_name = "SUBSET", value_parser = parse_subset)]
+    read_data_subset: Option<ReadData>,
+}
+
+fn parse_subset(text: &str) -> Result<ReadData, String> {
+    if let Some(percent) = text.strip_suffix('%') {
+        return match percent.parse() {
+            Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(ReadData::Percent(percent)),
+            _ => Err("a share is more than 0% and at most 100%".into()),
+        };
+    }
+    if let Some((n, m)) = text.split_once('/') {
+        return match (n.parse(), m.parse()) {
+            (Ok(n), Ok(m)) if 1 <= n && n <= m => Ok(ReadData::Part { n, m }),
+            _ => Err("a part is written N/M, with N from 1 to M".into()),
+        };
+    }
+    match units::parse_size(text) {
+        Ok(0) | Err(_) => Err("a subset is a share as 10%, a part as 3/7, or an amount as 5GiB".into()),
+        Ok(bytes) => Ok(ReadData::Bytes(bytes)),
+    }
+}
+
+/// Checks.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let repository = context.open().map_err(unverified)?;
+    let default = CheckOptions::default();
+    let options = CheckOptions {
+        read_data: if args.read_data { ReadData::All } else { args.read_data_subset.unwrap_or_default() },
+        threads: context.threads(default.threads),
+        memory: context.memory(default.memory),
+    };
+    // Everything found is in the report; told twice it would look like two findings.
+    let monitor = CliMonitor::new(&context.output, "packs", signals::cancel_flag()?).without_problems();
+    let report = check::run(&repository, &options, &monitor);
+    let elapsed = monitor.finish();
+    let report = report.map_err(|error| unverified(error.into()))?;
+    if context.output.json() {
+        json_lines(&report, elapsed, context);
+    } else {
+        text(&report, elapsed, context)?;
+    }
+    if report.is_damaged() {
+        return Ok(Exit::Damage);
+    }
+    if report.cancelled {
+        return Err(Failure::new("cancelled", "cancelled; what was not looked at may be anything"));
+    }
+    Ok(Exit::Ok)
+}
+
+/// A check that could not be made says nothing about the repository.
+fn unverified(failure: Failure) -> Failure {
+    if failure.exit == Exit::Failed { failure.exit(Exit::Unverified) } else { failure }
+}
+
+fn json_lines(report: &CheckReport, elapsed: Duration, context: &Context) {
+    for finding in &report.findings {
+        context.output.message(object(json!({
+            "type": if finding.is_damage { "error" } else { "warning" },
+            "code": finding.code,
+            "object": finding.object,
+            "message": finding.message,
+        })));
+    }
+    for hit in &report.hit_files {
+        let message = "cannot be restored in whole";
+        let mut line = object(
+            json!({"type": "error", "code": "file-hit", "message": message, "snapshot_id": hit.snapshot}),
+        );
+        insert_bytes(&mut line, "path", &hit.path);
+        context.output.message(line);
+    }
+    context.output.message(object(json!({
+        "type": "summary",
+        "num_errors": report.findings.iter().filter(|finding| finding.is_damage).count(),
+        "num_warnings": report.findings.iter().filter(|finding| !finding.is_damage).count(),
+        "hit_files": report.hit_files.len(),
+        "more_hit_files": report.more_hit_files,
+        "commits": report.commits,
+        "snapshots": report.snapshots,
+        "segments": report.segments,
+        "packs": report.packs,
+        "packs_read": report.packs_read,
+        "bytes_read": report.bytes_read,
+        "blobs_verified": report.blobs_verified,
+        "orphan_packs": report.orphan_packs,
+        "cancelled": report.cancelled,
+        "total_duration": elapsed.as_secs_f64(),
+    })));
+}
+
+fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<(), Failure> {
+    let out = &context.output;
+    for finding in &report.findings {
+        let kind = if finding.is_damage { "damage" } else { "note" };
+        if finding.is_damage || !out.quiet() {
+            let of = if finding.object.is_empty() { String::new() } else { format!("{}: ", finding.object) };
+            out.line(format!("{kind}: {of}{}", visible(finding.message.as_bytes())))?;
+        }
+    }
+    for hit in &report.hit_files {
+        let mut line = format!("hit: {} ", hit.snapshot.short()).into_bytes();
+        line.extend(out.name(&hit.path));
+        out.line(line)?;
+    }
+    if report.more_hit_files {
+        out.line(format!("hit: more than these {} files", report.hit_files.len()))?;
+    }
+    out.text(format!(
+        "Checked: {} commits, {} snapshots, {} segments, {} packs in {}",
+        report.commits,
+        report.snapshots,
+        report.segments,
+        report.packs,
+        units::clock(elapsed)
+    ));
+    if report.packs_read > 0 {
+        let bytes = units::size(report.bytes_read);
+        out.text(format!(
+            "Read:    {} packs, {bytes}, {} blobs verified",
+            report.packs_read, report.blobs_verified
+        ));
+    }
+    if report.orphan_packs > 0 {
+        out.text(format!("Orphans: {} packs of interrupted or running backups", report.orphan_packs));
+    }
+    if report.is_damaged() {
+        out.line("The repository is damaged: what is not listed as hit can be restored")?;
+    } else if !report.cancelled {
+        out.text("No damage was found");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subsets() {
+        assert_eq!(parse_subset("10%"), Ok(ReadData::Percent(10.0)));
+        assert_eq!(parse_subset("3/7"), Ok(ReadData::Part { n: 3, m: 7 }));
+        assert_eq!(parse_subset("5GiB"), Ok(ReadData::Bytes(5 << 30)));
+        for bad in ["", "0%", "101%", "NaN%", "0/7", "8/7", "1/0", "x", "0", "1/2/3"] {
+            assert!(parse_subset(bad).is_err(), "{bad}");
+        }
+    }
+}

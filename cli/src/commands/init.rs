@@ -1,0 +1,82 @@
+//! `init`: makes a repository, with the folders it needs.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use strongroom::backend::{Backend, LocalBackend, ObjectKey};
+use strongroom::crypto::KdfParams;
+use strongroom::repo::{InitOptions, Repository, RepositoryError};
+
+use crate::context::{Context, environment};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::location::Location;
+use crate::output::object;
+use crate::{password, units};
+
+/// Arguments of `init`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  strongroom -r /backup/repo init --password-file /etc/strongroom/password"
+)]
+pub struct Args {
+    /// What to call the first keyslot
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    label: String,
+    /// Cost of a password guess.
+    #[command(flatten)]
+    kdf: KdfArgs,
+}
+
+/// How much a guess of the password shall cost.
+#[derive(Debug, clap::Args)]
+pub struct KdfArgs {
+    /// Memory that trying a password takes [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    kdf_memory: Option<u64>,
+    /// Passes over this memory [default: 3]
+    #[arg(long, value_name = "N")]
+    kdf_passes: Option<u32>,
+}
+
+impl KdfArgs {
+    /// The parameters, within the bounds of the format.
+    pub fn params(&self) -> Result<KdfParams, Failure> {
+        let default = KdfParams::default();
+        let memory_kib = self.kdf_memory.map(|bytes| u32::try_from(bytes >> 10).unwrap_or(u32::MAX));
+        let params = KdfParams {
+            memory_kib: memory_kib.unwrap_or(default.memory_kib),
+            passes: self.kdf_passes.unwrap_or(default.passes),
+            ..default
+        };
+        params.check()?;
+        Ok(params)
+    }
+}
+
+/// Makes a repository.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let options = InitOptions { kdf: args.kdf.params()?, label: args.label.clone() };
+    let Location::Local(path) = context.location()?;
+    // Before anybody is asked for a password, and before any folder is made in something else.
+    if let Ok(backend) = LocalBackend::open(&path)
+        && backend.stat(&ObjectKey::config()).is_ok()
+    {
+        return Err(RepositoryError::Exists { location: backend.location() }.into());
+    }
+    let password = password::first(&context.global)?;
+    if password.is_empty() {
+        return Err(RepositoryError::EmptyPassword.into());
+    }
+    let backend = LocalBackend::create_repository(&path)?;
+    let repository = Repository::init(Arc::new(backend), &password, &options, environment())?;
+    let (id, location) = (repository.id(), repository.location());
+    context.output.text(format!("made repository {id} at {location}"));
+    context
+        .output
+        .note("Without the password nobody can read what is stored: keep it where it survives this machine.");
+    if context.output.json() {
+        context.output.object(object(json!({"type": "summary", "id": id, "repository": location})))?;
+    }
+    Ok(Exit::Ok)
+}

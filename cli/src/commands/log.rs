@@ -1,0 +1,113 @@
+//! `log`: the commit log as an audit trail.
+
+use serde_json::json;
+use strongroom::format::commit::{Change, Commit};
+use strongroom::format::config::Config;
+use strongroom::log::{LogEntry, VoidEntry, read_all, snapshot_record};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{object, visible};
+use crate::{records, units};
+
+/// Arguments of `log`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strongroom -r /backup/repo log --verify")]
+pub struct Args {
+    /// Only verify the chain and the signatures from the first entry to the last, and show the head
+    #[arg(long)]
+    verify: bool,
+}
+
+/// Shows or verifies the log. Both read all of it, so damage is found either way.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let repository = context.open()?;
+    let (mut commits, mut voids, mut shown) = (0u64, 0u64, Ok(()));
+    let config = Config::hash(repository.config_bytes());
+    let fold = read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |entry| {
+        if shown.is_err() {
+            return;
+        }
+        match entry {
+            Ok(entry) => {
+                commits += 1;
+                if !args.verify {
+                    shown = show(&entry, context);
+                }
+            }
+            Err(void) => {
+                voids += 1;
+                shown = show_void(&void, context);
+            }
+        }
+    });
+    let fold = fold.map_err(|error| unverified(error.into()))?;
+    shown?;
+    if context.output.json() && args.verify {
+        context.output.object(object(json!({
+            "type": "summary",
+            "commits": commits,
+            "void_entries": voids,
+            "seq": fold.seq(),
+            "head": fold.head(),
+        })))?;
+    } else if args.verify {
+        context.output.line(format!("{commits} commits are in order, {voids} entries are void"))?;
+        context.output.line(format!("head: {} {}", fold.seq(), fold.head()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A log that could not be read is neither in order nor damaged.
+fn unverified(failure: Failure) -> Failure {
+    if failure.exit == Exit::Failed { failure.exit(Exit::Unverified) } else { failure }
+}
+
+fn show(entry: &LogEntry, context: &Context) -> Result<(), Failure> {
+    if context.output.json() {
+        return context.output.object(records::log_entry(entry));
+    }
+    let Commit { seq, time, host, user, changes, .. } = &entry.commit;
+    let who = visible(format!("{user}@{host}").as_bytes());
+    let writer = entry.writer.short();
+    context.output.line(format!("{seq:>6}  {}  {who}  key {writer}", units::local_time(*time)))?;
+    changes.iter().try_for_each(|change| context.output.line(format!("        {}", describe(change))))
+}
+
+fn show_void(void: &VoidEntry, context: &Context) -> Result<(), Failure> {
+    let message = format!("log entry {} does not count: {}", void.seq, void.reason);
+    if context.output.json() {
+        let line = json!({"type": "warning", "code": "log-void", "seq": void.seq, "message": message});
+        return context.output.object(object(line));
+    }
+    context.output.line(format!("{:>6}  void: {}", void.seq, visible(void.reason.as_bytes())))
+}
+
+fn describe(change: &Change) -> String {
+    match change {
+        Change::KeyslotAdded { keyslot, label, .. } => {
+            let label =
+                if label.is_empty() { String::new() } else { format!(" ({})", visible(label.as_bytes())) };
+            format!("keyslot {} added{label}", keyslot.short())
+        }
+        Change::KeyslotRemoved { keyslot, .. } => format!("keyslot {} removed", keyslot.short()),
+        Change::SnapshotAdded { snapshot, record } => match snapshot_record(*snapshot, record) {
+            Ok(record) => {
+                let paths: Vec<_> = record.paths.iter().map(|path| visible(path)).collect();
+                let partial = if record.partial { "partial " } else { "" };
+                format!("{partial}snapshot {} of {} added", snapshot.short(), paths.join(", "))
+            }
+            Err(_) => format!("snapshot {} added, with an unreadable record", snapshot.short()),
+        },
+        Change::SnapshotForgotten { snapshot, reason } => {
+            format!("snapshot {} forgotten: {}", snapshot.short(), visible(reason.as_bytes()))
+        }
+        Change::SegmentsReplaced { added, removed } => {
+            format!("index: {} segments added, {} removed", added.len(), removed.len())
+        }
+        Change::PacksCondemned { packs } => format!("{} packs condemned", packs.len()),
+        Change::PacksRescued { packs } => format!("{} packs rescued", packs.len()),
+        Change::PacksRemoved { packs } => format!("{} packs removed", packs.len()),
+    }
+}

@@ -1,0 +1,68 @@
+//! The commands, one to a file: what each takes, and how its result is shown.
+
+pub mod backup;
+pub mod cat;
+pub mod check;
+pub mod completions;
+pub mod init;
+pub mod key;
+pub mod log;
+pub mod ls;
+pub mod man;
+pub mod restore;
+pub mod snapshots;
+pub mod stats;
+pub mod version;
+
+use crate::context::Context;
+use crate::failure::Outcome;
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a new repository
+    Init(init::Args),
+    /// Back files, a stream or the output of a command up
+    Backup(Box<backup::Args>),
+    /// List snapshots
+    Snapshots(snapshots::Args),
+    /// List what is in a snapshot
+    Ls(ls::Args),
+    /// Restore a snapshot or a part of it
+    Restore(restore::Args),
+    /// Check that everything is there and is what it should be
+    Check(check::Args),
+    /// Show an object of the repository as JSON
+    Cat(cat::Args),
+    /// Manage the passwords of the repository
+    Key(key::Args),
+    /// Count what is protected and what it takes to keep
+    Stats(stats::Args),
+    /// Show who changed what and when
+    Log(log::Args),
+    /// Show the version of the program
+    Version(version::Args),
+    /// Write a completion script for a shell
+    Completions(completions::Args),
+    /// Write the manual pages
+    Man(man::Args),
+}
+
+/// Runs a command.
+pub fn run(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Init(args) => init::run(&args, context),
+        Command::Backup(args) => backup::run(&args, context),
+        Command::Snapshots(args) => snapshots::run(&args, context),
+        Command::Ls(args) => ls::run(&args, context),
+        Command::Restore(args) => restore::run(args, context),
+        Command::Check(args) => check::run(&args, context),
+        Command::Cat(args) => cat::run(&args, context),
+        Command::Key(args) => key::run(&args, context),
+        Command::Stats(args) => stats::run(&args, context),
+        Command::Log(args) => log::run(&args, context),
+        Command::Version(args) => version::run(&args, context),
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Man(args) => man::run(&args, context),
+    }
+}

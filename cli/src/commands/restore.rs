@@ -1,0 +1,202 @@
+//! `restore`: from a snapshot to a directory.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+use strongroom::restore::{self, Overwrite, RestoreOptions, RestoreReport};
+use strongroom::target::MetadataOptions;
+
+use crate::commands::ls::split_snapshot;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::monitor::CliMonitor;
+use crate::output::object;
+use crate::{signals, units};
+
+const AFTER_HELP: &str = "\
+With :PATH, the contents of PATH land in the target directory. Without it, the target gets what is below the root of
+the snapshot. Exit code 3 means that single files could not be restored wholly; each is reported.
+
+Examples:
+  strongroom -r /backup/repo restore latest --target /restored
+  strongroom -r /backup/repo restore latest:/etc --target /etc --delete --dry-run";
+
+/// Arguments of `restore`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// An id or its first digits, or `latest`, with an optional path in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    snapshot: OsString,
+    /// The directory to restore into
+    #[arg(short, long, value_name = "DIR")]
+    target: PathBuf,
+    /// Restore only what matches
+    #[arg(short, long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave out what matches
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// What to do with files that exist
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = OverwriteArg::Always)]
+    overwrite: OverwriteArg,
+    /// Remove what the snapshot does not have
+    #[arg(long)]
+    delete: bool,
+    /// Say what would be done, do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Read everything back from the target and compare
+    #[arg(long)]
+    verify: bool,
+    /// Which metadata to restore.
+    #[command(flatten)]
+    metadata: MetadataArgs,
+}
+
+/// What to do with files that exist.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum OverwriteArg {
+    /// Compare content and rewrite what differs
+    Always,
+    /// The same, but files of equal size and time are taken as equal
+    IfChanged,
+    /// Only if the snapshot's file is newer
+    IfNewer,
+    /// Leave them alone
+    Never,
+}
+
+/// Which metadata to restore.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Metadata")]
+struct MetadataArgs {
+    /// Do not restore owner and group (only root can)
+    #[arg(long)]
+    no_owner: bool,
+    /// Take recorded numbers of owners even where their names are known here
+    #[arg(long)]
+    numeric_ids: bool,
+    /// Restore inode flags such as immutable
+    #[arg(long)]
+    flags: bool,
+    /// Do not restore extended attributes and ACLs
+    #[arg(long)]
+    no_xattrs: bool,
+    /// Do not restore modification times
+    #[arg(long)]
+    no_times: bool,
+    /// Do not restore permissions
+    #[arg(long)]
+    no_mode: bool,
+}
+
+impl MetadataArgs {
+    fn options(&self) -> MetadataOptions {
+        let default = MetadataOptions::default();
+        MetadataOptions {
+            owner: default.owner && !self.no_owner,
+            numeric_ids: self.numeric_ids,
+            flags: self.flags,
+            xattrs: !self.no_xattrs,
+            times: !self.no_times,
+            mode: !self.no_mode,
+        }
+    }
+}
+
+/// Restores.
+pub fn run(args: Args, context: &Context) -> Outcome {
+    let (name, path) = split_snapshot(&args.snapshot)?;
+    let repository = context.open()?;
+    let (id, snapshot) = repository.find_snapshot(&name)?;
+    let default = RestoreOptions::default();
+    let options = RestoreOptions {
+        include: args.include,
+        exclude: args.exclude,
+        overwrite: match args.overwrite {
+            OverwriteArg::Always => Overwrite::Always,
+            OverwriteArg::IfChanged => Overwrite::IfChanged,
+            OverwriteArg::IfNewer => Overwrite::IfNewer,
+            OverwriteArg::Never => Overwrite::Never,
+        },
+        delete: args.delete,
+        dry_run: args.dry_run,
+        verify: args.verify,
+        metadata: args.metadata.options(),
+        threads: context.threads(default.threads),
+        memory: context.memory(default.memory),
+    };
+    if snapshot.partial {
+        context.output.note(&format!(
+            "snapshot {} is partial: the backup was not finished, things are missing",
+            id.short()
+        ));
+    }
+    let monitor = CliMonitor::new(&context.output, "files", signals::cancel_flag()?);
+    let report = restore::run(&repository, &snapshot, &path, &args.target, &options, &monitor);
+    let elapsed = monitor.finish();
+    let report = report?;
+    if context.output.json() {
+        context.output.message(object(json!({
+            "type": "summary",
+            "snapshot_id": id,
+            "dry_run": options.dry_run,
+            "total_files": report.files,
+            "total_dirs": report.directories,
+            "total_others": report.others,
+            "total_bytes": report.bytes,
+            "files_restored": report.files_written,
+            "files_unchanged": report.files_unchanged,
+            "bytes_restored": report.bytes_written,
+            "files_deleted": report.deleted,
+            "files_verified": report.verified,
+            "error_count": report.errors,
+            "total_duration": elapsed.as_secs_f64(),
+        })));
+    } else {
+        text(&report, &options, elapsed, context);
+    }
+    end(&report)
+}
+
+fn text(report: &RestoreReport, options: &RestoreOptions, elapsed: Duration, context: &Context) {
+    let out = &context.output;
+    let (files, bytes) = (report.files, units::size(report.bytes));
+    out.text(format!(
+        "Selected:  {files} files, {} directories, {} others, {bytes}",
+        report.directories, report.others
+    ));
+    let written = if options.dry_run { "Would write:" } else { "Written:  " };
+    out.text(format!(
+        "{written} {} files, {} in {}; {} files were as they should be",
+        report.files_written,
+        units::size(report.bytes_written),
+        units::clock(elapsed),
+        report.files_unchanged
+    ));
+    if options.delete {
+        out.text(format!(
+            "{}   {} entries",
+            if options.dry_run { "Would delete:" } else { "Deleted:" },
+            report.deleted
+        ));
+    }
+    if options.verify {
+        out.text(format!("Verified:  {} files read back and found equal", report.verified));
+    }
+    if report.errors > 0 {
+        out.text(format!("Errors:    {} entries could not be restored wholly", report.errors));
+    }
+}
+
+fn end(report: &RestoreReport) -> Outcome {
+    if report.cancelled {
+        return Err(Failure::new("cancelled", "cancelled; the target is incomplete")
+            .hint("the same command goes on: what is there already is only compared"));
+    }
+    Ok(if report.errors > 0 { Exit::Partial } else { Exit::Ok })
+}

@@ -1,0 +1,78 @@
+//! `snapshots`: the live snapshots in the order they were made.
+
+use serde_json::Value;
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{visible, with_schema};
+use crate::{records, units};
+
+/// Arguments of `snapshots`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strongroom -r /backup/repo snapshots --json | jq -r '.[-1].id'")]
+pub struct Args {}
+
+/// Lists the snapshots: a table, or one JSON array.
+pub fn run(_args: &Args, context: &Context) -> Outcome {
+    let snapshots = context.open()?.snapshots()?;
+    if context.output.json() {
+        let list = snapshots.iter().map(|(id, snapshot)| with_schema(records::snapshot(id, snapshot)));
+        context.output.line(Value::Array(list.collect()).to_string())?;
+    } else if snapshots.is_empty() {
+        context.output.note("the repository holds no snapshots yet");
+    } else {
+        table(&snapshots, context)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(snapshots: &[(SnapshotId, Snapshot)], context: &Context) -> Result<(), Failure> {
+    let mut rows = vec![["ID", "Time", "Host", "Tags", "Size", "Paths"].map(str::to_owned)];
+    for (id, snapshot) in snapshots {
+        let paths: Vec<_> = snapshot.paths.iter().map(|path| visible(path)).collect();
+        let mut tags: Vec<_> = snapshot.tags.iter().map(|tag| visible(tag.as_bytes())).collect();
+        if snapshot.partial {
+            tags.push("(partial)".into());
+        }
+        rows.push([
+            id.short(),
+            units::local_time(snapshot.time),
+            visible(snapshot.hostname.as_bytes()),
+            tags.join(","),
+            units::size(snapshot.summary.bytes),
+            paths.join(", "),
+        ]);
+    }
+    for line in aligned(&rows, &[4]) {
+        context.output.line(line)?;
+    }
+    context.output.note(&format!("{} snapshots", snapshots.len()));
+    Ok(())
+}
+
+/// Rows as lines with their columns below each other, those of `right` with their ends.
+pub fn aligned<const N: usize>(rows: &[[String; N]], right: &[usize]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
+            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other() {
+        let rows = [["a", "1"], ["löng", "100"]].map(|row| row.map(str::to_owned));
+        assert_eq!(aligned(&rows, &[1]), ["a       1", "löng  100"]);
+    }
+}

@@ -1,0 +1,94 @@
+//! What a command works with: options, output, and the repository behind them.
+
+use std::io;
+use std::sync::Arc;
+
+use nix::unistd::{Uid, User};
+use strongroom::backend::{Backend, BackendError, LocalBackend, ObjectKey};
+use strongroom::crypto::SystemEntropy;
+use strongroom::repo::{Environment, Repository, RepositoryError};
+
+use crate::args::Global;
+use crate::failure::{Failure, absent};
+use crate::location::Location;
+use crate::output::Output;
+use crate::{password, units};
+
+/// Options and output of a run.
+#[derive(Debug)]
+pub struct Context {
+    /// Options that every command takes.
+    pub global: Global,
+    /// Where results go.
+    pub output: Output,
+}
+
+/// Name and version as they are recorded.
+pub const PROGRAM: &str = concat!("strongroom ", env!("CARGO_PKG_VERSION"));
+
+impl Context {
+    /// Where the repository is.
+    pub fn location(&self) -> Result<Location, Failure> {
+        let missing = || {
+            Failure::usage("usage", "no repository was named")
+                .hint("give -r REPO or set STRONGROOM_REPOSITORY")
+        };
+        Location::parse(self.global.repo.as_deref().ok_or_else(missing)?)
+    }
+
+    /// The storage of an existing repository.
+    fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
+        let Location::Local(path) = self.location()?;
+        let backend = LocalBackend::open(&path).map_err(|error| match &error {
+            BackendError::Io { source, .. }
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                absent(format!("there is no repository at {}: {source}", path.display()))
+            }
+            _ => error.into(),
+        })?;
+        // Before anybody is asked for a password.
+        match backend.stat(&ObjectKey::config()) {
+            Err(error) if error.is_not_found() => {
+                Err(RepositoryError::Absent { location: backend.location() }.into())
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(Arc::new(backend)),
+        }
+    }
+
+    /// Opens the repository.
+    pub fn open(&self) -> Result<Repository, Failure> {
+        let backend = self.backend()?;
+        let password = password::existing(&self.global)?;
+        Ok(Repository::open(backend, &password, environment())?)
+    }
+
+    /// Threads that do the work.
+    pub fn threads(&self, default: usize) -> usize {
+        self.global.threads.unwrap_or(default)
+    }
+
+    /// Memory to live in.
+    pub fn memory(&self, default: u64) -> u64 {
+        self.global.memory.unwrap_or(default)
+    }
+}
+
+/// This host, this user, the system's clock and random numbers.
+pub fn environment() -> Environment {
+    Environment {
+        entropy: Arc::new(SystemEntropy),
+        now: Arc::new(units::now),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        user: user(),
+        program: PROGRAM.into(),
+    }
+}
+
+/// The user's name as the system knows it, else as the environment says, else the number.
+fn user() -> String {
+    let uid = Uid::effective();
+    let known = User::from_uid(uid).ok().flatten().map(|user| user.name);
+    known.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| uid.to_string())
+}

@@ -1,0 +1,252 @@
+//! What the engine's errors mean for whoever ran a command.
+
+use std::io;
+
+use strongroom::backend::BackendError;
+use strongroom::backup::BackupError;
+use strongroom::browse::BrowseError;
+use strongroom::crypto::KdfError;
+use strongroom::format::config::ConfigError;
+use strongroom::index::IndexError;
+use strongroom::log::{FoldError, LogError, PublishError};
+use strongroom::repo::RepositoryError;
+use strongroom::restore::RestoreError;
+use strongroom::source::{FilesFromError, FilterError};
+use strongroom::stats::StatsError;
+use strongroom::store::{ReadError, StoreError};
+
+use super::Failure;
+use crate::exit::Exit;
+
+const SNAPSHOTS_HINT: &str = "`strongroom snapshots` lists what there is; `latest` names the newest";
+
+impl From<RepositoryError> for Failure {
+    fn from(error: RepositoryError) -> Self {
+        let message = error.to_string();
+        match error {
+            RepositoryError::Absent { .. } => absent(message),
+            RepositoryError::Exists { .. } => Self::new("repository-exists", message)
+                .hint("it is ready for use, or choose another place for a new one"),
+            RepositoryError::Config { source, .. } => config(&source, message),
+            RepositoryError::WrongPassword { .. } => Self::new("wrong-password", message)
+                .exit(Exit::WrongPassword)
+                .hint("try again, or use the password of another keyslot; there is no way around it"),
+            RepositoryError::RemovedKeyslot(_) => {
+                Self::new("keyslot-removed", message).exit(Exit::WrongPassword)
+            }
+            RepositoryError::NoKeyslot { .. } => Self::damage("no-keyslot", message)
+                .hint("copy the folder `keys` back from a copy of the repository"),
+            RepositoryError::NoLog { .. } => Self::damage("no-log", message)
+                .hint("copy the folder `log` back from a copy of the repository"),
+            RepositoryError::EmptyPassword => Self::new("empty-password", message),
+            RepositoryError::ForeignConfig => Self::damage("config-foreign", message),
+            RepositoryError::Merge(_) => Self::damage("index-damaged", message),
+            RepositoryError::Conflict => Self::new("conflict", message),
+            RepositoryError::LastKeyslot(_) => {
+                Self::new("last-keyslot", message).hint("`strongroom key add` makes another one first")
+            }
+            RepositoryError::UnknownKeyslot(_) => Self::new("unknown-keyslot", message),
+            RepositoryError::NoSnapshot(_) => Self::new("no-snapshot", message).hint(SNAPSHOTS_HINT),
+            RepositoryError::AmbiguousSnapshot { .. } => {
+                Self::new("ambiguous-snapshot", message).hint(SNAPSHOTS_HINT)
+            }
+            RepositoryError::Kdf(error) => error.into(),
+            RepositoryError::Backend(error) => error.into(),
+            RepositoryError::Log(error) => error.into(),
+            RepositoryError::Fold(error) => error.into(),
+            RepositoryError::Index(error) => error.into(),
+            RepositoryError::Publish(PublishError::Backend { source, .. }) => {
+                with_message(source.into(), message)
+            }
+            RepositoryError::Publish(PublishError::Lost(_)) => Self::new("conflict", message),
+        }
+    }
+}
+
+/// There is no repository where one was looked for.
+pub fn absent(message: String) -> Failure {
+    Failure::new("no-repository", message)
+        .exit(Exit::NoRepository)
+        .hint("check -r or STRONGROOM_REPOSITORY, or make a repository there with `strongroom init`")
+}
+
+fn config(error: &ConfigError, message: String) -> Failure {
+    match error {
+        ConfigError::Magic => Failure::new("not-a-repository", message).exit(Exit::NoRepository),
+        ConfigError::Version(_) | ConfigError::Features(_) => {
+            Failure::new("newer-version", message).hint("nothing was changed; install a newer strongroom")
+        }
+        ConfigError::Record(_) => Failure::damage("config-damaged", message)
+            .hint("copy the file `config` back from a copy of the repository"),
+    }
+}
+
+fn with_message(failure: Failure, message: String) -> Failure {
+    Failure { message, ..failure }
+}
+
+impl From<KdfError> for Failure {
+    fn from(error: KdfError) -> Self {
+        match error {
+            KdfError::OutOfBounds { .. } => Self::usage("kdf-bounds", error),
+            KdfError::Failed(_) => Self::new("kdf-failed", error),
+        }
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        let message = error.to_string();
+        match error {
+            BackendError::NotFound { .. } => Self::damage("object-missing", message),
+            BackendError::OutOfRange { .. } => Self::damage("object-truncated", message),
+            BackendError::TooLarge { .. } => Self::damage("object-too-large", message),
+            BackendError::Unsuitable { .. } => {
+                Self::new("storage-unsuitable", message).hint("choose a folder on another file system")
+            }
+            BackendError::Io { source, .. } => {
+                let failure = Self::new("storage", message);
+                match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure
+                        .hint("make room on the storage; what is stored already is used by the next run"),
+                    io::ErrorKind::ReadOnlyFilesystem => failure.hint("the file system is mounted read-only"),
+                    io::ErrorKind::PermissionDenied => {
+                        failure.hint("run as a user who may use the repository's folder")
+                    }
+                    _ => failure,
+                }
+            }
+        }
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Backend(error) => error.into(),
+            LogError::Chain { .. } | LogError::Gap { .. } => Self::damage("log-damaged", error)
+                .hint("the storage lost or altered commits: compare with a copy of the repository"),
+        }
+    }
+}
+
+impl From<FoldError> for Failure {
+    fn from(error: FoldError) -> Self {
+        Self::damage("log-damaged", error)
+    }
+}
+
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        let message = error.to_string();
+        match error {
+            IndexError::Backend { source, .. } => with_message(source.into(), message),
+            IndexError::Segment { .. } => Self::damage("index-damaged", message),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        let message = error.to_string();
+        match error {
+            ReadError::Missing { .. } => Self::damage("blob-missing", message),
+            ReadError::Index(error) => error.into(),
+            ReadError::Backend { source, .. } => with_message(source.into(), message),
+            ReadError::Pack { .. } => Self::damage("pack-damaged", message),
+        }
+    }
+}
+
+impl From<BrowseError> for Failure {
+    fn from(error: BrowseError) -> Self {
+        match error {
+            BrowseError::Read(error) => error.into(),
+            BrowseError::Tree { .. } | BrowseError::Rules { .. } => Self::damage("tree-damaged", error),
+            BrowseError::NoPath { .. } | BrowseError::NotDirectory { .. } => Self::new("no-path", error)
+                .hint("`strongroom ls SNAPSHOT` shows what is there; paths begin at the root, as in latest:/etc"),
+        }
+    }
+}
+
+impl From<FilterError> for Failure {
+    fn from(error: FilterError) -> Self {
+        match error {
+            FilterError::Pattern { .. } | FilterError::FileName { .. } => Self::usage("bad-pattern", error),
+            FilterError::File { .. } => Self::new("io", error),
+        }
+    }
+}
+
+impl From<FilesFromError> for Failure {
+    fn from(error: FilesFromError) -> Self {
+        Self::usage("bad-list", error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Backend(error) => match &*error {
+                BackendError::Io { action, what, source } => {
+                    let source = io::Error::from(source.kind());
+                    with_message(BackendError::Io { action, what: what.clone(), source }.into(), message)
+                }
+                _ => Self::new("storage", message),
+            },
+            StoreError::TooLong(_) => Self::new("internal", message),
+            StoreError::Verification => Self::new("verification", message)
+                .hint("nothing wrong was stored; test this machine's memory"),
+        }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        let message = error.to_string();
+        match error {
+            BackupError::Source { .. } => Self::new("source", message),
+            BackupError::NoPaths => Self::usage("usage", message),
+            BackupError::Limit { .. } => Self::usage("limit", message),
+            BackupError::Filter(error) => error.into(),
+            BackupError::Stream { .. } => Self::new("stream", message),
+            BackupError::Store(error) => error.into(),
+            BackupError::Index(_) => Self::damage("index-damaged", message),
+            BackupError::Read(error) => Self::from(error).hint(
+                "`strongroom check` names what is damaged; --force backs up without the parent snapshot",
+            ),
+            BackupError::Repository(error) => error.into(),
+            BackupError::Log(error) => error.into(),
+            BackupError::Fold(error) => error.into(),
+            BackupError::Worker => Self::new("internal", message),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            RestoreError::Target { .. } => Self::new("target", message),
+            RestoreError::NoPath { .. } => Self::new("no-path", message).hint(
+                "`strongroom ls SNAPSHOT` shows what is there; paths begin at the root, as in latest:/etc",
+            ),
+            RestoreError::Filter(error) => error.into(),
+            RestoreError::Read(error) => error.into(),
+            RestoreError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<StatsError> for Failure {
+    fn from(error: StatsError) -> Self {
+        match error {
+            StatsError::Browse(error) => error.into(),
+            StatsError::Index(error) => error.into(),
+            StatsError::Repository(error) => error.into(),
+            StatsError::ChunkList { .. } => Self::damage("tree-damaged", error),
+            StatsError::Cancelled => Self::new("cancelled", error),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Where passwords come from: options, the environment, a prompt.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use strongroom::crypto::Password;
+use zeroize::Zeroizing;
+
+use crate::args::Global;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Longest password that is read from a file or command.
+const PASSWORD_LEN_MAX: u64 = 64 << 10;
+
+/// Where a password comes from.
+enum Source {
+    Value(OsString),
+    File(PathBuf),
+    Command(OsString),
+    Prompt,
+}
+
+/// The password that opens the repository.
+pub fn existing(global: &Global) -> Result<Password, Failure> {
+    match source(global)? {
+        Source::Prompt => prompt("password for the repository: "),
+        source => read(source),
+    }
+}
+
+/// The password of a new repository: asked for twice where it is asked for.
+pub fn first(global: &Global) -> Result<Password, Failure> {
+    match source(global)? {
+        Source::Prompt => prompt_twice("password for the new repository: "),
+        source => read(source),
+    }
+}
+
+/// A password to be added: from `file`, else asked for twice.
+pub fn new(file: Option<&Path>) -> Result<Password, Failure> {
+    match file {
+        Some(file) => read(Source::File(file.to_owned())),
+        None => prompt_twice("new password: "),
+    }
+}
+
+/// Options come before the environment. Of two that contradict each other none is taken.
+fn source(global: &Global) -> Result<Source, Failure> {
+    if let Some(file) = &global.password_file {
+        return Ok(Source::File(file.clone()));
+    }
+    if let Some(command) = &global.password_command {
+        return Ok(Source::Command(command.clone()));
+    }
+    let variables = ["STRONGROOM_PASSWORD", "STRONGROOM_PASSWORD_FILE", "STRONGROOM_PASSWORD_COMMAND"];
+    let mut found = variables.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    match (found.next(), found.next()) {
+        (None, _) => Ok(Source::Prompt),
+        (Some(("STRONGROOM_PASSWORD", value)), None) => Ok(Source::Value(value)),
+        (Some(("STRONGROOM_PASSWORD_FILE", file)), None) => Ok(Source::File(file.into())),
+        (Some((_, command)), None) => Ok(Source::Command(command)),
+        (Some((one, _)), Some((other, _))) => {
+            let message = format!("{one} and {other} are both set: which password is meant?");
+            Err(Failure::usage("usage", message).hint("unset one of them"))
+        }
+    }
+}
+
+fn read(source: Source) -> Result<Password, Failure> {
+    let bytes = match source {
+        Source::Value(value) => value.into_vec(),
+        Source::File(path) => {
+            let read = File::open(&path).and_then(read_limited);
+            let mut bytes =
+                read.map_err(|error| Failure::io(format_args!("cannot read {}", path.display()), &error))?;
+            drop_line_end(&mut bytes);
+            std::mem::take(&mut *bytes)
+        }
+        Source::Command(command) => {
+            let mut bytes = run(&command)?;
+            drop_line_end(&mut bytes);
+            std::mem::take(&mut *bytes)
+        }
+        Source::Prompt => return prompt("password: "),
+    };
+    Ok(Password::new(bytes))
+}
+
+fn read_limited(mut from: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    from.by_ref().take(PASSWORD_LEN_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > PASSWORD_LEN_MAX {
+        let message = format!("a password has at most {PASSWORD_LEN_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(bytes)
+}
+
+fn run(command: &OsString) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |error: io::Error| Failure::io("the password command failed", &error);
+    // Standard input may be what is to be backed up; a command that asks people uses the terminal itself.
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(command)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let stdout = child.stdout.take().expect("piped just now");
+    let bytes = read_limited(stdout);
+    let status = child.wait().map_err(failed)?;
+    if !status.success() {
+        return Err(Failure::new("password-command", format!("the password command failed: {status}")));
+    }
+    bytes.map_err(failed)
+}
+
+fn drop_line_end(bytes: &mut Vec<u8>) {
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
+    }
+}
+
+fn prompt(text: &str) -> Result<Password, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::new("no-password", "no password was given, and there is no terminal to ask on")
+            .exit(Exit::Usage)
+            .hint("use --password-file, --password-command or STRONGROOM_PASSWORD"));
+    }
+    let password = rpassword::prompt_password(text)
+        .map_err(|error| Failure::io("cannot ask for the password", &error))?;
+    Ok(Password::new(password.into_bytes()))
+}
+
+fn prompt_twice(text: &str) -> Result<Password, Failure> {
+    let ask = |text: &str| -> Result<Zeroizing<String>, Failure> {
+        rpassword::prompt_password(text)
+            .map(Zeroizing::new)
+            .map_err(|error| Failure::io("cannot ask for the password", &error))
+    };
+    if !io::stdin().is_terminal() {
+        return prompt(text);
+    }
+    let (mut once, twice) = (ask(text)?, ask("the same again: ")?);
+    if *once != *twice {
+        return Err(Failure::new("password-mismatch", "the two passwords differ; nothing was changed"));
+    }
+    Ok(Password::new(std::mem::take(&mut *once).into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_dropped() {
+        for (stored, password) in
+            [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a ", " a "), ("\n", ""), ("a\r", "a\r")]
+        {
+            let mut bytes = stored.as_bytes().to_vec();
+            drop_line_end(&mut bytes);
+            assert_eq!(bytes, password.as_bytes(), "{stored:?}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Sizes, durations and times as people write and read them.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use strongroom::format::tree::Timestamp;
+
+const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+/// Reads a size in bytes: `1048576`, `10M`, `5GiB`, `20MB`. `K`, `M`, `G`, `T` and `KiB` … `TiB` are powers of
+/// 1024, `KB` … `TB` powers of 1000; upper and lower case are the same.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_number(text);
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err("a size is a number with an optional unit, as in 1048576, 10M, 5GiB or 20MB".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "the size does not fit 64 bits".into())
+}
+
+/// Reads a duration: a number of seconds, or with a unit as `90s`, `3m`, `2h`, `1d`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_number(text);
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a duration is a number with an optional unit, as in 90s, 3m, 2h or 1d".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a duration begins with a whole number".to_owned())?;
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "the duration is too long".into())
+}
+
+fn split_number(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+/// Reads a time: RFC 3339, or local as `2026-03-31 02:30:00` or `2026-03-31`.
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let zoned = text.parse::<jiff::Timestamp>();
+    let time = zoned.or_else(|_| {
+        let local: jiff::civil::DateTime = text.parse()?;
+        TimeZone::system().to_timestamp(local)
+    });
+    time.map(from_jiff).map_err(|_| {
+        "a time is written as 2026-03-31T02:30:00Z, or in local time as 2026-03-31 02:30:00 or 2026-03-31"
+            .into()
+    })
+}
+
+/// The present.
+pub fn now() -> Timestamp {
+    from_jiff(jiff::Timestamp::now())
+}
+
+fn from_jiff(time: jiff::Timestamp) -> Timestamp {
+    let nanos = time.as_nanosecond();
+    // Both fit: jiff's times span some 20,000 years.
+    let seconds = i64::try_from(nanos.div_euclid(1_000_000_000)).unwrap_or(i64::MAX);
+    let nanos = u32::try_from(nanos.rem_euclid(1_000_000_000)).unwrap_or(0);
+    Timestamp { seconds, nanos }
+}
+
+fn to_jiff(time: Timestamp) -> Option<jiff::Timestamp> {
+    let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    jiff::Timestamp::from_nanosecond(nanos).ok()
+}
+
+/// RFC 3339 in UTC with nine decimals; a time beyond the year 9999 as `@seconds`.
+pub fn rfc3339(time: Timestamp) -> String {
+    to_jiff(time).map_or_else(|| format!("@{}", time.seconds), |time| format!("{time:.9}"))
+}
+
+/// Local time to the second, for people.
+pub fn local_time(time: Timestamp) -> String {
+    let local = to_jiff(time).map(|time| time.to_zoned(TimeZone::system()));
+    local.map_or_else(|| format!("@{}", time.seconds), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// A size with a binary unit and three significant digits or more.
+pub fn size(bytes: u64) -> String {
+    let mut unit = 0;
+    let mut value = bytes as f64;
+    while value >= 1024.0 && unit + 1 < BINARY.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.2} {}", BINARY[unit]) }
+}
+
+/// `0:05`, `12:34`, `1:02:03`.
+pub fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let good = [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("10M", 10 << 20),
+            ("10m", 10 << 20),
+            ("5GiB", 5 << 30),
+            ("5 GiB", 5 << 30),
+            ("20MB", 20_000_000),
+            ("1t", 1 << 40),
+            ("7b", 7),
+        ];
+        for (text, expected) in good {
+            assert_eq!(parse_size(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "M", "-1", "1.5G", "1X", "16777216T", "99999999999999999999"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.50 KiB");
+        assert_eq!(size(u64::MAX), "16777216.00 TiB");
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("3m"), Ok(Duration::from_secs(180)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "m", "1w", "-3s"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
+        assert_eq!(clock(Duration::from_secs(5)), "0:05");
+    }
+
+    #[test]
+    fn times() {
+        let time = parse_time("1969-12-31T23:59:59.25Z").expect("RFC 3339");
+        assert_eq!(time, Timestamp { seconds: -1, nanos: 250_000_000 });
+        assert_eq!(rfc3339(time), "1969-12-31T23:59:59.250000000Z");
+        assert_eq!(rfc3339(Timestamp { seconds: i64::MAX, nanos: 0 }), "@9223372036854775807");
+        assert!(parse_time("2026-03-31").is_ok() && parse_time("2026-03-31 02:30:00").is_ok());
+        assert!(parse_time("yesterday").is_err());
+    }
+}

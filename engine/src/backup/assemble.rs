@@ -1,0 +1,391 @@
+//! From nodes to trees: directories are collected while their files are still on the way, and stored from the
+//! bottom up as each becomes complete.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_bytes::ByteBuf;
+
+use crate::backup::chunk_table::ChunkTable;
+use crate::backup::options::BackupError;
+use crate::backup::session::Session;
+use crate::backup::workers::{Batch, FileToken};
+use crate::chunk::split::{Splitter, TREE_RULE};
+use crate::crypto::keys::BlobKind;
+use crate::format::chunk_list::CHUNK_ENTRY_LEN;
+use crate::format::record;
+use crate::format::tree::{FileContent, Metadata, Node, NodeKind, TreePart};
+use crate::ids::BlobId;
+use crate::store::BlobWriter;
+
+/// Names a directory that is being collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FrameId(u64);
+
+/// Where a directory's node goes when its tree is stored.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub parent: FrameId,
+    pub slot: usize,
+}
+
+/// One entry of a directory that is being collected.
+#[derive(Debug)]
+enum Slot {
+    /// As in parent snapshot number 0, 1, …: the node at this index.
+    Reused {
+        parent: usize,
+        index: usize,
+    },
+    Ready(Box<Node>),
+    /// A file or directory that is not complete yet, or an entry that turned out not to be stored.
+    Empty,
+}
+
+/// A directory that is being collected.
+#[derive(Debug)]
+pub(super) struct Frame {
+    /// Name and metadata of the directory's own node; none for the root.
+    own: Option<(ByteBuf, Metadata)>,
+    place: Option<Place>,
+    slots: Vec<Slot>,
+    waiting: usize,
+    listed: bool,
+    /// The same directory in the parent snapshots.
+    pub parents: Vec<ParentDir>,
+}
+
+/// A directory of a parent snapshot.
+#[derive(Debug, Default)]
+pub(super) struct ParentDir {
+    pub tree: Option<BlobId>,
+    pub nodes: Vec<Node>,
+}
+
+impl ParentDir {
+    /// Index of the node with this name.
+    pub fn find(&self, name: &[u8]) -> Option<usize> {
+        self.nodes.binary_search_by(|node| node.name.as_slice().cmp(name)).ok()
+    }
+}
+
+/// A file whose chunks are on their way.
+struct OpenFile {
+    frame: FrameId,
+    slot: usize,
+    /// The node with everything but the chunks.
+    node: Option<Box<Node>>,
+    table: ChunkTable,
+    next_part: u32,
+    early: HashMap<u32, Vec<u8>>,
+    parts_total: Option<u32>,
+}
+
+/// A tree as it is encoded, without copying nodes.
+#[derive(Serialize)]
+enum TreeRef<'a> {
+    #[serde(rename = "nodes")]
+    Nodes(&'a [&'a Node]),
+    #[serde(rename = "parts")]
+    Parts(&'a [TreePart]),
+}
+
+/// Collects directories and files and stores their trees.
+pub(super) struct Assembler {
+    frames: HashMap<FrameId, Frame>,
+    files: HashMap<FileToken, OpenFile>,
+    next_id: u64,
+    writer: BlobWriter,
+    root: Option<BlobId>,
+}
+
+impl Assembler {
+    pub fn new(writer: BlobWriter) -> Self {
+        Self { frames: HashMap::new(), files: HashMap::new(), next_id: 0, writer, root: None }
+    }
+
+    pub fn writer(&mut self) -> &mut BlobWriter {
+        &mut self.writer
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The root's tree, once everything is stored.
+    pub fn root(&self) -> Option<BlobId> {
+        self.root
+    }
+
+    /// Begins a directory. `own` and `place` are absent for the root only.
+    pub fn begin_dir(
+        &mut self,
+        own: Option<(ByteBuf, Metadata)>,
+        place: Option<Place>,
+        parents: Vec<ParentDir>,
+    ) -> FrameId {
+        let id = FrameId(self.next_id());
+        if let Some(place) = &place {
+            self.frame(place.parent).waiting += 1;
+        }
+        let frame = Frame { own, place, slots: Vec::new(), waiting: 0, listed: false, parents };
+        self.frames.insert(id, frame);
+        id
+    }
+
+    pub fn frame(&mut self, id: FrameId) -> &mut Frame {
+        self.frames.get_mut(&id).expect("a directory stays until it is complete, and nobody asks after that")
+    }
+
+    /// Reserves the next place in name order.
+    pub fn reserve(&mut self, frame: FrameId) -> usize {
+        let slots = &mut self.frame(frame).slots;
+        slots.push(Slot::Empty);
+        slots.len() - 1
+    }
+
+    /// Takes an entry over from a parent snapshot.
+    pub fn reuse(&mut self, frame: FrameId, parent: usize, index: usize) {
+        self.frame(frame).slots.push(Slot::Reused { parent, index });
+    }
+
+    /// Fills a reserved place with a complete node.
+    pub fn put(&mut self, frame: FrameId, slot: usize, node: Node) {
+        self.frame(frame).slots[slot] = Slot::Ready(Box::new(node));
+    }
+
+    /// Begins a file in a reserved place.
+    pub fn begin_file(&mut self, frame: FrameId, slot: usize) -> FileToken {
+        let token = FileToken(self.next_id());
+        self.frame(frame).waiting += 1;
+        let file = OpenFile {
+            frame,
+            slot,
+            node: None,
+            table: ChunkTable::default(),
+            next_part: 0,
+            early: HashMap::new(),
+            parts_total: None,
+        };
+        self.files.insert(token, file);
+        token
+    }
+
+    /// Says that all parts of a file are on their way and what its node is, apart from the chunks.
+    pub fn end_file(
+        &mut self,
+        session: &Session<'_>,
+        token: FileToken,
+        parts: u32,
+        node: Node,
+    ) -> Result<(), BackupError> {
+        if let Some(file) = self.files.get_mut(&token) {
+            file.parts_total = Some(parts);
+            file.node = Some(Box::new(node));
+        }
+        self.settle_file(session, token)
+    }
+
+    /// Gives a file up: its chunks, wherever they are, lead nowhere. Its directory is still being listed.
+    pub fn abandon(&mut self, token: FileToken) {
+        if let Some(file) = self.files.remove(&token) {
+            self.frame(file.frame).waiting -= 1;
+        }
+    }
+
+    /// Takes the chunk tables of a batch over.
+    pub fn accept(&mut self, session: &Session<'_>, batch: &Batch) -> Result<(), BackupError> {
+        let mut table = batch.table.as_slice();
+        for part in &batch.parts {
+            let (entries, rest) = table.split_at(part.chunks as usize * CHUNK_ENTRY_LEN);
+            table = rest;
+            let Some(file) = self.files.get_mut(&part.file) else { continue };
+            if part.number != file.next_part {
+                file.early.insert(part.number, entries.to_vec());
+                continue;
+            }
+            let splitter = Splitter::new(session.repository.keys());
+            let writer = &mut self.writer;
+            let mut store = |bytes: &[u8]| session.put(writer, BlobKind::Tree, bytes);
+            file.table.append(entries, &splitter, &mut store)?;
+            file.next_part += 1;
+            while let Some(entries) = file.early.remove(&file.next_part) {
+                file.table.append(&entries, &splitter, &mut store)?;
+                file.next_part += 1;
+            }
+            self.settle_file(session, part.file)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a file's node in its place once all its parts are there.
+    fn settle_file(&mut self, session: &Session<'_>, token: FileToken) -> Result<(), BackupError> {
+        if self.files.get(&token).is_none_or(|file| file.parts_total != Some(file.next_part)) {
+            return Ok(());
+        }
+        let Some(file) = self.files.remove(&token) else { return Ok(()) };
+        if let Some(mut node) = file.node {
+            let splitter = Splitter::new(session.repository.keys());
+            let writer = &mut self.writer;
+            let mut store = |bytes: &[u8]| session.put(writer, BlobKind::Tree, bytes);
+            let (depth, table) = file.table.finish(&splitter, &mut store)?;
+            if let NodeKind::File(content) = &mut node.kind {
+                content.depth = depth;
+                content.chunks = ByteBuf::from(table);
+            }
+            self.frame(file.frame).slots[file.slot] = Slot::Ready(node);
+        }
+        self.frame(file.frame).waiting -= 1;
+        self.settle_dir(session, file.frame)
+    }
+
+    /// Says that all entries of a directory were begun.
+    pub fn end_dir(&mut self, session: &Session<'_>, id: FrameId) -> Result<(), BackupError> {
+        self.frame(id).listed = true;
+        self.settle_dir(session, id)
+    }
+
+    /// Stores a directory's tree once all its entries are there, and goes on with its parent.
+    fn settle_dir(&mut self, session: &Session<'_>, mut id: FrameId) -> Result<(), BackupError> {
+        loop {
+            let frame = self.frame(id);
+            if !frame.listed || frame.waiting > 0 {
+                return Ok(());
+            }
+            let Some(mut frame) = self.frames.remove(&id) else { return Ok(()) };
+            let tree = self.store_tree(session, &frame)?;
+            let (Some((name, metadata)), Some(place)) = (frame.own.take(), frame.place.take()) else {
+                self.root = Some(tree);
+                return Ok(());
+            };
+            let kind = NodeKind::Directory { tree };
+            let parent = self.frame(place.parent);
+            parent.slots[place.slot] = Slot::Ready(Box::new(Node { name, kind, metadata }));
+            parent.waiting -= 1;
+            id = place.parent;
+        }
+    }
+
+    fn store_tree(&mut self, session: &Session<'_>, frame: &Frame) -> Result<BlobId, BackupError> {
+        if let Some(tree) = unchanged_tree(frame) {
+            return Ok(tree);
+        }
+        let nodes: Vec<&Node> = frame.slots.iter().filter_map(|slot| node_of(frame, slot)).collect();
+        self.store_nodes(session, &nodes)
+    }
+
+    fn store_nodes(&mut self, session: &Session<'_>, nodes: &[&Node]) -> Result<BlobId, BackupError> {
+        let splitter = Splitter::new(session.repository.keys());
+        let names = nodes.iter().map(|node| node.name.as_slice());
+        let pieces = splitter.pieces(&TREE_RULE, names);
+        let mut parts = Vec::with_capacity(pieces.len());
+        let mut rest = nodes;
+        for piece in pieces {
+            let (nodes, after) = rest.split_at(piece);
+            rest = after;
+            let tree =
+                session.put(&mut self.writer, BlobKind::Tree, &record::encode(&TreeRef::Nodes(nodes)))?;
+            let first = nodes.first().map(|node| node.name.clone()).unwrap_or_default();
+            parts.push(TreePart { first, entries: nodes.len() as u64, tree });
+        }
+        while parts.len() > 1 {
+            parts = self.store_parts(session, &splitter, &parts)?;
+        }
+        Ok(parts.pop().expect("a list of any length has at least one piece").tree)
+    }
+
+    /// Stores one level of a split directory above `parts`.
+    fn store_parts(
+        &mut self,
+        session: &Session<'_>,
+        splitter: &Splitter<'_>,
+        parts: &[TreePart],
+    ) -> Result<Vec<TreePart>, BackupError> {
+        let pieces = splitter.pieces(&TREE_RULE, parts.iter().map(|part| part.first.as_slice()));
+        let mut above = Vec::with_capacity(pieces.len());
+        let mut rest = parts;
+        for piece in pieces {
+            let (parts, after) = rest.split_at(piece);
+            rest = after;
+            let tree =
+                session.put(&mut self.writer, BlobKind::Tree, &record::encode(&TreeRef::Parts(parts)))?;
+            let entries = parts.iter().map(|part| part.entries).sum();
+            above.push(TreePart { first: parts[0].first.clone(), entries, tree });
+        }
+        Ok(above)
+    }
+
+    /// Stores the tree of everything complete so far, for a partial snapshot. `stack` are the directories that are
+    /// being listed, outermost first; no file may be on its way.
+    pub fn partial_root(
+        &mut self,
+        session: &Session<'_>,
+        stack: &[FrameId],
+    ) -> Result<Option<BlobId>, BackupError> {
+        debug_assert!(self.files.is_empty(), "a partial snapshot is taken when all jobs are done");
+        let mut child: Option<(usize, Node)> = None;
+        for id in stack.iter().rev() {
+            let Some(frame) = self.frames.remove(id) else { continue };
+            let nodes: Vec<&Node> = frame
+                .slots
+                .iter()
+                .enumerate()
+                .filter_map(|(number, slot)| match &child {
+                    Some((slot, node)) if *slot == number => Some(node),
+                    _ => node_of(&frame, slot),
+                })
+                .collect();
+            let stored = self.store_nodes(session, &nodes);
+            let tree = match stored {
+                Ok(tree) => tree,
+                Err(error) => {
+                    self.frames.insert(*id, frame);
+                    return Err(error);
+                }
+            };
+            child = match (&frame.own, &frame.place) {
+                (Some((name, metadata)), Some(place)) => {
+                    let kind = NodeKind::Directory { tree };
+                    Some((place.slot, Node { name: name.clone(), kind, metadata: metadata.clone() }))
+                }
+                _ => {
+                    self.frames.insert(*id, frame);
+                    return Ok(Some(tree));
+                }
+            };
+            self.frames.insert(*id, frame);
+        }
+        Ok(None)
+    }
+}
+
+fn node_of<'f>(frame: &'f Frame, slot: &'f Slot) -> Option<&'f Node> {
+    match slot {
+        Slot::Reused { parent, index } => frame.parents.get(*parent)?.nodes.get(*index),
+        Slot::Ready(node) => Some(node),
+        Slot::Empty => None,
+    }
+}
+
+/// The tree in the first parent snapshot, if nothing differs from it.
+fn unchanged_tree(frame: &Frame) -> Option<BlobId> {
+    let parent = frame.parents.first()?;
+    let tree = parent.tree?;
+    let mut kept = 0;
+    for slot in &frame.slots {
+        match slot {
+            Slot::Reused { parent: 0, index } if *index == kept => {}
+            Slot::Ready(node) if parent.nodes.get(kept) == Some(node) => {}
+            Slot::Empty => continue,
+            _ => return None,
+        }
+        kept += 1;
+    }
+    (kept == parent.nodes.len()).then_some(tree)
+}
+
+/// A node of a file without its chunks.
+pub(super) fn file_node(name: &[u8], content: FileContent, metadata: Metadata) -> Node {
+    Node { name: ByteBuf::from(name), kind: NodeKind::File(content), metadata }
+}

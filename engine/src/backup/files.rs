@@ -1,0 +1,283 @@
+//! Reading files: into pooled buffers, cut into chunks, handed to the workers; and noticing when a file changes
+//! under our eyes.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use crate::backup::options::BackupError;
+use crate::backup::pipeline::Pipeline;
+use crate::backup::sample;
+use crate::backup::workers::{FileToken, Part};
+use crate::chunk::grain::{self, ChunkSizes};
+use crate::chunk::{Cutter, GearTable};
+use crate::format::block::BlockCodec;
+use crate::format::tree::{Grain, Hole};
+use crate::source::SourceStat;
+use crate::source::sparse;
+
+/// A file up to this size is read beside others into one buffer.
+const SMALL_LEN_MAX: u64 = 256 << 10;
+/// Bytes of a file that decide its grain.
+const HEAD_LEN: usize = 64 << 10;
+/// How often a file that changes is read again.
+const RETRIES: u32 = 2;
+/// A changing file larger than this is read once only.
+const RETRY_LEN_MAX: u64 = 1 << 30;
+
+/// What came of reading a file.
+#[derive(Debug)]
+pub(super) struct ReadFile {
+    /// Its state after reading.
+    pub stat: SourceStat,
+    /// Bytes read and holes.
+    pub size: u64,
+    pub holes: Vec<Hole>,
+    pub grain: Option<Grain>,
+    /// Parts handed to the workers.
+    pub parts: u32,
+    /// Whether it changed while it was read, every time.
+    pub unstable: bool,
+}
+
+/// Why a file was not read.
+#[derive(Debug)]
+pub(super) enum FileError {
+    /// The file: the run goes on without it.
+    File(io::Error),
+    /// The run.
+    Run(BackupError),
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<BackupError> for FileError {
+    fn from(error: BackupError) -> Self {
+        Self::Run(error)
+    }
+}
+
+/// Reads files into batches.
+pub(super) struct FileReader {
+    gear: GearTable,
+    codec: BlockCodec,
+    probe: Vec<u8>,
+}
+
+impl FileReader {
+    pub fn new(gear: GearTable) -> Self {
+        Self { gear, codec: BlockCodec::new(), probe: Vec::new() }
+    }
+
+    /// Reads an open regular file. `begin` gives a token for each attempt; the last one given counts.
+    pub fn read(
+        &mut self,
+        pipeline: &mut Pipeline<'_, '_>,
+        file: &mut File,
+        known: Option<Grain>,
+        begin: &mut dyn FnMut(&mut Pipeline<'_, '_>) -> Result<FileToken, BackupError>,
+    ) -> Result<ReadFile, FileError> {
+        let mut attempt = 0;
+        loop {
+            let before = SourceStat::of_file(&*file)?;
+            let token = begin(pipeline)?;
+            let mut read = if before.size <= SMALL_LEN_MAX && before.allocated >= before.size.min(1) {
+                self.read_small(pipeline, file, token, &before)?
+            } else {
+                self.read_large(pipeline, file, token, &before, known)?
+            };
+            let after = SourceStat::of_file(&*file)?;
+            let same = read.size == before.size
+                && after.size == before.size
+                && after.mtime == before.mtime
+                && after.ctime == before.ctime
+                && after.inode == before.inode;
+            read.stat = before;
+            if same {
+                return Ok(read);
+            }
+            if attempt == RETRIES || before.size > RETRY_LEN_MAX {
+                read.unstable = true;
+                return Ok(read);
+            }
+            attempt += 1;
+            io::Seek::rewind(file)?;
+        }
+    }
+
+    /// Reads a whole small file into the open batch.
+    fn read_small(
+        &mut self,
+        pipeline: &mut Pipeline<'_, '_>,
+        file: &mut File,
+        token: FileToken,
+        stat: &SourceStat,
+    ) -> Result<ReadFile, FileError> {
+        // One byte more than expected: that shows at once whether the file has grown.
+        let want = usize::try_from(stat.size).expect("small files are small") + 1;
+        let batch = pipeline.batch_with_room(want)?;
+        let start = batch.bytes.len();
+        batch.bytes.resize(start + want, 0);
+        let mut len = 0;
+        while len < want {
+            match file.read(&mut batch.bytes[start + len..]) {
+                Ok(0) => break,
+                Ok(read) => len += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    batch.bytes.truncate(start);
+                    return Err(error.into());
+                }
+            }
+        }
+        batch.bytes.truncate(start + len);
+        let sizes = grain::sizes(Grain::Medium);
+        let cutter = Cutter::new(&self.gear, sizes);
+        let mut chunks = 0;
+        let mut at = start;
+        while at < batch.bytes.len() {
+            let cut = cutter.cut(&batch.bytes[at..]);
+            batch.chunk_lens.push(u32::try_from(cut).expect("chunks are at most 2 MiB"));
+            at += cut;
+            chunks += 1;
+        }
+        batch.parts.push(Part { file: token, number: 0, chunks });
+        pipeline.progress(len as u64);
+        Ok(ReadFile {
+            stat: *stat,
+            size: len as u64,
+            holes: Vec::new(),
+            grain: None,
+            parts: 1,
+            unstable: false,
+        })
+    }
+
+    /// Reads a large or sparse file, buffer by buffer.
+    fn read_large(
+        &mut self,
+        pipeline: &mut Pipeline<'_, '_>,
+        file: &mut File,
+        token: FileToken,
+        stat: &SourceStat,
+        known: Option<Grain>,
+    ) -> Result<ReadFile, FileError> {
+        let holes = sparse::holes(file, stat.size, stat.allocated)?;
+        let mut stream = Stream { token, parts: 0, grain: known };
+        let mut at = 0;
+        let mut size = 0;
+        for hole in &holes {
+            if hole.offset > at {
+                size +=
+                    self.read_extent(pipeline, file, &mut stream, at, Some(hole.offset - at), stat.size)?;
+            }
+            at = hole.offset + hole.length;
+            size += hole.length;
+        }
+        if at < stat.size || holes.is_empty() {
+            // To the end, wherever that is by now.
+            size += self.read_extent(pipeline, file, &mut stream, at, None, stat.size)?;
+        }
+        Ok(ReadFile { stat: *stat, size, holes, grain: stream.grain, parts: stream.parts, unstable: false })
+    }
+
+    /// Reads one run of data between holes. Chunks do not cross its ends.
+    fn read_extent(
+        &mut self,
+        pipeline: &mut Pipeline<'_, '_>,
+        file: &mut File,
+        stream: &mut Stream,
+        offset: u64,
+        length: Option<u64>,
+        file_size: u64,
+    ) -> Result<u64, FileError> {
+        io::Seek::seek(file, io::SeekFrom::Start(offset))?;
+        match length {
+            Some(length) => self.read_stream(pipeline, &mut file.take(length), stream, file_size),
+            None => self.read_stream(pipeline, file, stream, file_size),
+        }
+    }
+
+    /// Reads a stream to its end. `size_hint` is its expected length: it decides the grain along with the first bytes.
+    pub fn read_stream(
+        &mut self,
+        pipeline: &mut Pipeline<'_, '_>,
+        reader: &mut dyn Read,
+        stream: &mut Stream,
+        size_hint: u64,
+    ) -> Result<u64, FileError> {
+        let mut total = 0;
+        let mut at_end = false;
+        while !at_end {
+            let batch = pipeline.empty_batch()?;
+            // What the last buffer could not decide comes first.
+            let carried = batch.bytes.len();
+            let capacity = batch.bytes.capacity();
+            at_end = fill(reader, &mut batch.bytes, capacity)?;
+            total += (batch.bytes.len() - carried) as u64;
+            let read = (batch.bytes.len() - carried) as u64;
+            let grain = *stream.grain.get_or_insert_with(|| {
+                let head = &batch.bytes[..batch.bytes.len().min(HEAD_LEN)];
+                let noisy = size_hint >= grain::COARSE_LEN_MIN
+                    && sample::is_incompressible(head, &mut self.codec, &mut self.probe);
+                grain::choose(head, size_hint, noisy)
+            });
+            let cutter = Cutter::new(&self.gear, grain::sizes(grain));
+            let (chunks, used) = cut_all(&cutter, &batch.bytes, at_end, &mut batch.chunk_lens);
+            if chunks > 0 {
+                batch.parts.push(Part { file: stream.token, number: stream.parts, chunks });
+                stream.parts += 1;
+            }
+            pipeline.progress(read);
+            pipeline.send_keeping(used)?;
+            pipeline.relieve()?;
+            if pipeline.monitor.is_cancelled() {
+                return Err(io::Error::other("the backup was cancelled").into());
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// Where the chunks of a stream go.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub token: FileToken,
+    pub parts: u32,
+    pub grain: Option<Grain>,
+}
+
+/// Reads until `buffer` holds `capacity` bytes; true at the end of the stream.
+fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>, capacity: usize) -> io::Result<bool> {
+    let mut len = buffer.len();
+    buffer.resize(capacity, 0);
+    let result = loop {
+        if len == capacity {
+            break Ok(false);
+        }
+        match reader.read(&mut buffer[len..]) {
+            Ok(0) => break Ok(true),
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    buffer.truncate(len);
+    result
+}
+
+/// Cuts as much of `bytes` as can be decided; returns the number of chunks and their total length.
+fn cut_all(cutter: &Cutter<'_>, bytes: &[u8], at_end: bool, lens: &mut Vec<u32>) -> (u32, usize) {
+    let ChunkSizes { max, .. } = cutter.sizes();
+    let (mut at, mut chunks) = (0, 0);
+    while at < bytes.len() && (at_end || bytes.len() - at >= max) {
+        let len = cutter.cut(&bytes[at..]);
+        lens.push(u32::try_from(len).expect("chunks are at most 2 MiB"));
+        at += len;
+        chunks += 1;
+    }
+    (chunks, at)
+}

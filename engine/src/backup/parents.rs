@@ -1,0 +1,84 @@
+//! Which snapshots a backup is compared with.
+
+use crate::backup::options::{BackupError, ParentChoice};
+use crate::browse;
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::{Grain, NodeKind};
+use crate::ids::{BlobId, SnapshotId};
+use crate::repo::{Repository, RepositoryError};
+
+/// The snapshots to compare with.
+#[derive(Debug, Default)]
+pub(super) struct Parents {
+    snapshots: Vec<SnapshotId>,
+    /// Their root trees, the most recent first.
+    pub trees: Vec<BlobId>,
+    /// Partial snapshots that a complete one makes superfluous.
+    pub partials: Vec<SnapshotId>,
+    /// The tree of the last complete one.
+    pub complete_tree: Option<BlobId>,
+    /// Files and bytes of the last complete one.
+    pub expected: Option<(u64, u64)>,
+}
+
+impl Parents {
+    /// Chooses by host and paths: the last complete snapshot, and before it the last partial one if that is newer, so
+    /// that an interrupted backup goes on where it was.
+    pub fn choose(
+        repository: &Repository,
+        new: &Snapshot,
+        choice: ParentChoice,
+    ) -> Result<Self, BackupError> {
+        let mut parents = Self::default();
+        let snapshots = repository.snapshots()?;
+        let alike = |snapshot: &Snapshot| snapshot.hostname == new.hostname && snapshot.paths == new.paths;
+        parents.partials = snapshots
+            .iter()
+            .filter(|(_, snapshot)| snapshot.partial && alike(snapshot))
+            .map(|(id, _)| *id)
+            .collect();
+        match choice {
+            ParentChoice::None => {}
+            ParentChoice::Snapshot(wanted) => {
+                let found = snapshots.into_iter().find(|(id, _)| *id == wanted);
+                let (id, snapshot) = found.ok_or_else(|| RepositoryError::NoSnapshot(wanted.to_string()))?;
+                parents.add(id, &snapshot);
+            }
+            ParentChoice::Automatic => {
+                for (id, snapshot) in snapshots.into_iter().rev().filter(|(_, snapshot)| alike(snapshot)) {
+                    // One partial snapshot is enough: each holds what the one before it held.
+                    if !snapshot.partial || parents.snapshots.is_empty() {
+                        parents.add(id, &snapshot);
+                    }
+                    if !snapshot.partial {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(parents)
+    }
+
+    fn add(&mut self, id: SnapshotId, snapshot: &Snapshot) {
+        self.snapshots.push(id);
+        self.trees.push(snapshot.tree);
+        if !snapshot.partial {
+            self.complete_tree = Some(snapshot.tree);
+            self.expected = Some((snapshot.summary.files, snapshot.summary.bytes));
+        }
+    }
+
+    /// The snapshot to name as parent: the last complete one if there is one.
+    pub fn main(&self) -> Option<SnapshotId> {
+        self.snapshots.last().copied()
+    }
+
+    /// The grain that the stream of this name had.
+    pub fn stream_grain(&self, repository: &Repository, name: &[u8]) -> Option<Grain> {
+        let node = browse::lookup(repository.reader(), self.trees.first()?, name).ok()??;
+        match node.kind {
+            NodeKind::File(content) => content.grain,
+            _ => None,
+        }
+    }
+}

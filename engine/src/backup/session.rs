@@ -1,0 +1,201 @@
+//! What a backup run stores into: packs, the ids it has stored, and the commits that make them count.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_bytes::ByteBuf;
+
+use crate::backup::options::{BackupError, BackupOptions};
+use crate::crypto::keys::BlobKind;
+use crate::format::commit::Change;
+use crate::format::header::ObjectKind;
+use crate::format::record;
+use crate::format::snapshot::Snapshot;
+use crate::ids::{BlobId, SnapshotId};
+use crate::index::{IndexError, Pending};
+use crate::log::Fold;
+use crate::repo::{Repository, RepositoryError};
+use crate::store::{BlobWriter, PackStore, StoreError, StoreOptions};
+
+/// Bytes after which a pack of file content is closed.
+const DATA_PACK_LEN: usize = 32 << 20;
+/// Bytes after which a pack of trees is closed.
+const TREE_PACK_LEN: usize = 8 << 20;
+/// Blobs stored without a segment, at most: what `Pending` and the directories take of memory.
+pub(super) const BLOBS_PER_SEGMENT: u64 = 256 << 10;
+
+/// The stores of one backup run.
+pub(super) struct Session<'r> {
+    pub repository: &'r Repository,
+    data: PackStore,
+    trees: PackStore,
+    pending: Pending,
+    dry_run: bool,
+    /// The last commit known when the run began to rely on what is stored.
+    base: u64,
+    blobs_committed: AtomicU64,
+}
+
+impl<'r> Session<'r> {
+    pub fn new(repository: &'r Repository, options: &BackupOptions) -> Self {
+        let store = |kind, pack_len_target, buffers| {
+            let store_options = StoreOptions {
+                level: options.level,
+                verify: options.verify_blocks,
+                pack_len_target,
+                buffers,
+                dry_run: options.dry_run,
+            };
+            PackStore::new(
+                kind,
+                store_options,
+                Arc::clone(repository.backend()),
+                Arc::clone(repository.keys()),
+                repository.id(),
+                Arc::clone(&repository.environment().entropy),
+            )
+        };
+        // Two packs of data in flight and one of trees, in less than half of the memory.
+        let data_pack = DATA_PACK_LEN.min(usize::try_from(options.memory / 5).unwrap_or(DATA_PACK_LEN));
+        Self {
+            repository,
+            data: store(ObjectKind::DataPack, data_pack, 2),
+            trees: store(ObjectKind::MetadataPack, TREE_PACK_LEN, 2),
+            pending: Pending::default(),
+            dry_run: options.dry_run,
+            base: repository.fold().seq(),
+            blobs_committed: AtomicU64::new(0),
+        }
+    }
+
+    pub fn data_writer(&self) -> BlobWriter {
+        self.data.writer()
+    }
+
+    pub fn tree_writer(&self) -> BlobWriter {
+        self.trees.writer()
+    }
+
+    /// Whether the caller has to store the blob: true once for each blob that is not in the repository.
+    pub fn claim(&self, id: &BlobId) -> Result<bool, IndexError> {
+        if self.pending.contains(id) || self.repository.index().contains(id)? {
+            return Ok(false);
+        }
+        Ok(self.pending.claim(id))
+    }
+
+    /// Stores a tree, chunk list or snapshot record unless it is there.
+    pub fn put(&self, writer: &mut BlobWriter, kind: BlobKind, bytes: &[u8]) -> Result<BlobId, BackupError> {
+        let id = self.repository.keys().blob_id(kind, bytes);
+        if self.claim(&id).map_err(RepositoryError::from)? {
+            writer.put(kind, id, bytes, true)?;
+        }
+        Ok(id)
+    }
+
+    /// Bytes of blobs stored, before compression.
+    pub fn bytes_added(&self) -> u64 {
+        let counters = [self.data.counters(), self.trees.counters()];
+        counters.iter().map(|counters| counters.raw_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Bytes of sealed blocks.
+    pub fn bytes_stored(&self) -> u64 {
+        let counters = [self.data.counters(), self.trees.counters()];
+        counters.iter().map(|counters| counters.sealed_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Blobs stored that no segment lists yet.
+    pub fn blobs_uncommitted(&self) -> u64 {
+        let counters = [self.data.counters(), self.trees.counters()];
+        let blobs: u64 = counters.iter().map(|counters| counters.blobs.load(Ordering::Relaxed)).sum();
+        blobs - self.blobs_committed.load(Ordering::Relaxed)
+    }
+
+    /// Makes everything stored so far durable and commits it, with a snapshot of it. All writers have to be
+    /// flushed. Snapshots in `superseded` are forgotten in the same commit.
+    pub fn commit(
+        &self,
+        tree_writer: &mut BlobWriter,
+        snapshot: &Snapshot,
+        superseded: &[SnapshotId],
+    ) -> Result<SnapshotId, BackupError> {
+        let record = record::encode(snapshot);
+        let id = SnapshotId::new(self.put(tree_writer, BlobKind::Snapshot, &record)?);
+        let added = Change::SnapshotAdded { snapshot: id, record: ByteBuf::from(record) };
+        self.commit_with(tree_writer, &mut |fold| {
+            let mut changes = vec![added.clone()];
+            for old in superseded {
+                if *old != id && fold.snapshots().any(|entry| entry.snapshot == *old) {
+                    let reason = format!("superseded by snapshot {}", id.short());
+                    changes.push(Change::SnapshotForgotten { snapshot: *old, reason });
+                }
+            }
+            changes
+        })?;
+        Ok(id)
+    }
+
+    /// Makes everything stored so far durable and part of the index, without a snapshot.
+    pub fn commit_blobs(&self, tree_writer: &mut BlobWriter) -> Result<(), BackupError> {
+        self.commit_with(tree_writer, &mut |_| Vec::new())
+    }
+
+    fn commit_with(
+        &self,
+        tree_writer: &mut BlobWriter,
+        decide: &mut dyn FnMut(&Fold) -> Vec<Change>,
+    ) -> Result<(), BackupError> {
+        tree_writer.flush()?;
+        let uncommitted = self.blobs_uncommitted();
+        // Content before the trees that point to it: after a crash there is no tree without its chunks.
+        let mut packs = self.data.finish()?;
+        packs.append(&mut self.trees.finish()?);
+        if self.dry_run {
+            return Ok(());
+        }
+        let segment = if packs.is_empty() { None } else { Some(self.repository.store_segment(&packs)?) };
+        let added: Vec<_> = segment.iter().map(|segment| segment.info).collect();
+        let base = self.base;
+        self.repository.commit(&mut |fold| {
+            // This version cannot prune and so knows no rescue: if another one pruned meanwhile, start over.
+            if self.repository.last_prune() > base {
+                return Err(RepositoryError::Conflict);
+            }
+            let mut changes = Vec::new();
+            if !added.is_empty() {
+                changes.push(Change::SegmentsReplaced { added: added.clone(), removed: Vec::new() });
+            }
+            changes.extend(decide(fold));
+            Ok(changes)
+        })?;
+        let stored = packs.iter().flat_map(|(_, directory)| &directory.blocks).flat_map(|block| &block.blobs);
+        self.pending.release(stored.map(|blob| &blob.id));
+        self.blobs_committed.fetch_add(uncommitted, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl From<IndexError> for BackupError {
+    fn from(error: IndexError) -> Self {
+        Self::Repository(error.into())
+    }
+}
+
+/// The first failure of a worker or store ends the run.
+#[derive(Debug, Clone)]
+pub(super) enum WorkerError {
+    Store(StoreError),
+    Index(Arc<IndexError>),
+    Panicked,
+}
+
+impl From<WorkerError> for BackupError {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            WorkerError::Store(error) => Self::Store(error),
+            WorkerError::Index(error) => Self::Index(error),
+            WorkerError::Panicked => Self::Worker,
+        }
+    }
+}

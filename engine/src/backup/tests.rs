@@ -1,0 +1,364 @@
+//! Backups of real directories into memory, looked at through the snapshot.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::*;
+use crate::backend::testing::{Operation, RecordingBackend};
+use crate::backend::{Folder, MemoryBackend};
+use crate::browse;
+use crate::format::chunk_list;
+use crate::format::tree::{Hole, Node, NodeKind};
+use crate::ids::SnapshotId;
+use crate::monitor::{Problem, Silent};
+use crate::testing;
+
+fn repository() -> Repository {
+    testing::init(Arc::new(MemoryBackend::new()), 1)
+}
+
+fn options() -> BackupOptions {
+    BackupOptions { threads: 2, ..BackupOptions::default() }
+}
+
+fn paths(path: &Path) -> BackupSource {
+    BackupSource::Paths { paths: vec![path.to_owned()], filter: FilterOptions::default() }
+}
+
+fn back_up(repository: &Repository, path: &Path) -> BackupReport {
+    run(repository, paths(path), &options(), &Silent).unwrap()
+}
+
+/// All entries below `path` in a snapshot, by path relative to it.
+fn entries(repository: &Repository, snapshot: SnapshotId, path: &Path) -> BTreeMap<String, Node> {
+    let (_, snapshot) = repository.find_snapshot(&snapshot.to_string()).unwrap();
+    let found = browse::find(repository.reader(), &snapshot.tree, path.as_os_str().as_bytes()).unwrap();
+    let mut entries = BTreeMap::new();
+    browse::list(repository.reader(), &found.tree().unwrap(), b"", true, &mut |path, node| {
+        entries.insert(String::from_utf8_lossy(&path[1..]).into_owned(), node.clone());
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    entries
+}
+
+/// The content of a file as its chunks and holes give it.
+fn content(repository: &Repository, node: &Node) -> Vec<u8> {
+    use crate::crypto::keys::BlobKind;
+    let NodeKind::File(file) = &node.kind else { panic!("not a file: {node:?}") };
+    let mut tables = vec![(file.depth, file.chunks.to_vec())];
+    let mut data = Vec::new();
+    while let Some((depth, table)) = tables.pop() {
+        if depth == 0 {
+            for chunk in chunk_list::chunks(&table).unwrap() {
+                let chunk = chunk.unwrap();
+                let bytes = repository.reader().read(BlobKind::Data, &chunk.id).unwrap();
+                assert_eq!(bytes.len(), chunk.len as usize);
+                data.extend(bytes);
+            }
+            continue;
+        }
+        let lists: Vec<_> = chunk_list::lists(&table).unwrap().map(Result::unwrap).collect();
+        for list in lists.into_iter().rev() {
+            let bytes = repository.reader().read(BlobKind::Tree, &list.id).unwrap();
+            let list: chunk_list::ChunkList = crate::format::record::decode(&bytes).unwrap();
+            tables.push((list.depth, list.chunks.to_vec()));
+        }
+    }
+    for hole in &file.holes {
+        let at = hole.offset as usize;
+        data.splice(at..at, std::iter::repeat_n(0, hole.length as usize));
+    }
+    assert_eq!(data.len() as u64, file.size);
+    data
+}
+
+fn noise(seed: u8, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn every_kind_of_entry_and_size_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    fs::create_dir_all(root.join("a/b/c")).unwrap();
+    fs::create_dir(root.join("empty")).unwrap();
+    let sizes = [0, 1, 100, 16 << 10, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 5 << 20, 9_000_001];
+    for (seed, size) in (0..).zip(sizes) {
+        fs::write(root.join(format!("a/{size}")), noise(seed, size)).unwrap();
+    }
+    symlink("nowhere", root.join("a/b/link")).unwrap();
+    let sparse = fs::File::create(root.join("sparse")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    sparse.write_all_at(b"middle", 1 << 30).unwrap();
+    let repository = repository();
+    let report = back_up(&repository, root);
+    assert!(report.is_complete());
+    let entries = entries(&repository, report.snapshot.unwrap(), root);
+    for (seed, size) in (0..).zip(sizes) {
+        assert!(content(&repository, &entries[&format!("a/{size}")]) == noise(seed, size), "{size}");
+    }
+    assert!(matches!(&entries["a/b/link"].kind, NodeKind::Symlink { target } if target == "nowhere"));
+    assert!(matches!(entries["empty"].kind, NodeKind::Directory { .. }));
+    let NodeKind::File(sparse) = &entries["sparse"].kind else { panic!("not a file") };
+    assert_eq!(sparse.size, 1 << 40);
+    assert_eq!(sparse.holes[0], Hole { offset: 0, length: 1 << 30 });
+    assert_eq!(report.summary.files, sizes.len() as u64 + 1);
+}
+
+#[test]
+fn an_unchanged_backup_opens_no_file_reads_no_data_and_writes_only_a_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..50 {
+        fs::create_dir(folder.path().join(format!("d{n}"))).unwrap();
+        fs::write(folder.path().join(format!("d{n}/f")), noise(n, 5000)).unwrap();
+    }
+    let backend = RecordingBackend::new(MemoryBackend::new());
+    let recording = backend.recording();
+    let repository = testing::init(Arc::new(backend), 1);
+    let first = back_up(&repository, folder.path());
+    recording.take();
+    let second = back_up(&repository, folder.path());
+    assert_eq!(second.summary.files_unmodified, 50);
+    assert_eq!(second.parent, first.snapshot);
+    // The snapshot record is new: one small pack, its segment, the commit. No pack of data.
+    assert_eq!(recording.count_in(Operation::Create, Folder::Packs), 1);
+    assert!(
+        recording.bytes_created_in(Folder::Packs) < 2000,
+        "{}",
+        recording.bytes_created_in(Folder::Packs)
+    );
+    assert_eq!(recording.count_in(Operation::Create, Folder::Log), 1);
+    let first_entries = entries(&repository, first.snapshot.unwrap(), folder.path());
+    assert_eq!(entries(&repository, second.snapshot.unwrap(), folder.path()), first_entries);
+    let skipping = BackupOptions { skip_if_unchanged: true, ..options() };
+    recording.take();
+    let third = run(&repository, paths(folder.path()), &skipping, &Silent).unwrap();
+    assert_eq!(third.snapshot, None);
+    assert_eq!(recording.count(Operation::Create), 0, "nothing at all is written");
+}
+
+#[test]
+fn changes_are_found_and_the_rest_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    fs::create_dir(root.join("d")).unwrap();
+    for name in ["same", "changed", "removed", "d/deep"] {
+        fs::write(root.join(name), name).unwrap();
+    }
+    let big = noise(9, 8 << 20);
+    fs::write(root.join("big"), &big).unwrap();
+    let repository = repository();
+    back_up(&repository, root);
+    fs::write(root.join("changed"), "other").unwrap();
+    fs::remove_file(root.join("removed")).unwrap();
+    fs::write(root.join("new"), "new").unwrap();
+    let mut edited = big.clone();
+    edited[4 << 20] ^= 1;
+    fs::write(root.join("big"), &edited).unwrap();
+    let report = back_up(&repository, root);
+    let summary = &report.summary;
+    assert_eq!((summary.files_new, summary.files_changed, summary.files_unmodified), (1, 2, 2));
+    assert!(summary.bytes_added < 3 << 20, "{}", summary.bytes_added);
+    let entries = entries(&repository, report.snapshot.unwrap(), root);
+    assert!(!entries.contains_key("removed"));
+    assert_eq!(content(&repository, &entries["changed"]), b"other");
+    assert!(content(&repository, &entries["big"]) == edited);
+    assert_eq!(content(&repository, &entries["d/deep"]), b"d/deep");
+}
+
+#[test]
+fn a_huge_directory_is_split_and_comes_back_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..10_000 {
+        fs::write(folder.path().join(format!("file-{n:05}")), n.to_string()).unwrap();
+    }
+    let repository = repository();
+    let report = back_up(&repository, folder.path());
+    let entries_before = entries(&repository, report.snapshot.unwrap(), folder.path());
+    assert_eq!(entries_before.len(), 10_000);
+    fs::write(folder.path().join("file-05000"), "changed").unwrap();
+    let report = back_up(&repository, folder.path());
+    assert_eq!(report.summary.files_unmodified, 9_999);
+    assert!(report.summary.bytes_added < 1 << 20, "{}", report.summary.bytes_added);
+    assert_eq!(entries(&repository, report.snapshot.unwrap(), folder.path()).len(), 10_000);
+}
+
+/// Cancels after a number of entries.
+struct CancelAfter {
+    entries: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+impl Monitor for CancelAfter {
+    fn entry(&self, _: &[u8], _: crate::monitor::EntryAction) {
+        if self.entries.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+    fn wants_entries(&self) -> bool {
+        true
+    }
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_cancelled_backup_leaves_a_partial_snapshot_and_the_next_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..40u8 {
+        fs::create_dir(folder.path().join(format!("d{n:02}"))).unwrap();
+        fs::write(folder.path().join(format!("d{n:02}/f")), noise(n, 300_000)).unwrap();
+    }
+    let repository = repository();
+    let monitor = CancelAfter { entries: AtomicU64::new(20), cancelled: AtomicBool::new(false) };
+    let report = run(&repository, paths(folder.path()), &options(), &monitor).unwrap();
+    assert!(report.cancelled && !report.is_complete());
+    let partial = report.snapshot.expect("a partial snapshot");
+    let stored = entries(&repository, partial, folder.path());
+    assert!(stored.contains_key("d10/f") && !stored.contains_key("d30/f"), "{:?}", stored.keys());
+    assert!(content(&repository, &stored["d10/f"]) == noise(10, 300_000));
+    let report = back_up(&repository, folder.path());
+    assert!(report.summary.files_unmodified >= 19, "{:?}", report.summary);
+    assert!(report.summary.bytes_added < 21 * 301_000, "{}", report.summary.bytes_added);
+    let snapshots = repository.snapshots().unwrap();
+    assert_eq!(snapshots.len(), 1, "the partial snapshot is superseded");
+    assert_eq!(entries(&repository, report.snapshot.unwrap(), folder.path()).len(), 80);
+}
+
+#[test]
+fn partial_snapshots_are_taken_on_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..30u8 {
+        fs::write(folder.path().join(format!("f{n:02}")), noise(n, 1000)).unwrap();
+    }
+    let repository = repository();
+    let often = BackupOptions { partial_every: std::time::Duration::ZERO, ..options() };
+    let report = run(&repository, paths(folder.path()), &often, &Silent).unwrap();
+    assert!(report.is_complete());
+    assert!(repository.fold().seq() > 3, "several commits");
+    assert_eq!(entries(&repository, report.snapshot.unwrap(), folder.path()).len(), 30);
+    assert_eq!(repository.snapshots().unwrap().len(), 1);
+}
+
+#[test]
+fn several_roots_share_their_way_and_single_files_can_be_roots() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for name in ["x/one", "x/two", "y/three", "z/four"] {
+        fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+        fs::write(root.join(name), name).unwrap();
+    }
+    let repository = repository();
+    let source = BackupSource::Paths {
+        paths: vec![root.join("x"), root.join("y/three"), root.join("x/one")],
+        filter: FilterOptions::default(),
+    };
+    let report = run(&repository, source, &options(), &Silent).unwrap();
+    let names: Vec<_> = entries(&repository, report.snapshot.unwrap(), root).into_keys().collect();
+    assert_eq!(names, ["x", "x/one", "x/two", "y", "y/three"]);
+}
+
+#[test]
+fn a_missing_root_is_an_error_and_nothing_is_stored() {
+    let repository = repository();
+    let result = run(&repository, paths(Path::new("/no/such/place")), &options(), &Silent);
+    assert!(matches!(result, Err(BackupError::Source { .. })));
+    assert!(matches!(
+        run(
+            &repository,
+            BackupSource::Paths { paths: vec![], filter: FilterOptions::default() },
+            &options(),
+            &Silent
+        ),
+        Err(BackupError::NoPaths)
+    ));
+    assert_eq!(repository.fold().seq(), 1);
+}
+
+#[test]
+fn a_dry_run_counts_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("f"), noise(1, 100_000)).unwrap();
+    let backend = MemoryBackend::new();
+    let repository = testing::init(Arc::new(backend.clone()), 1);
+    let before = backend.objects();
+    let dry = BackupOptions { dry_run: true, ..options() };
+    let report = run(&repository, paths(folder.path()), &dry, &Silent).unwrap();
+    assert_eq!((report.snapshot, report.summary.files_new), (None, 1));
+    assert!(report.summary.bytes_added >= 100_000);
+    assert_eq!(backend.objects(), before);
+}
+
+fn stream(data: Vec<u8>, outcome: Result<(), String>) -> BackupSource {
+    BackupSource::Stream {
+        name: b"dump".to_vec(),
+        reader: Box::new(std::io::Cursor::new(data)),
+        finish: Box::new(|| outcome),
+    }
+}
+
+#[test]
+fn a_stream_becomes_a_file_only_if_its_end_is_good() {
+    let repository = repository();
+    let data = noise(3, 20 << 20);
+    let failed = run(&repository, stream(data.clone(), Err("exit status 1".into())), &options(), &Silent);
+    assert!(matches!(failed, Err(BackupError::Stream { .. })));
+    assert!(repository.snapshots().unwrap().is_empty());
+    let report = run(&repository, stream(data.clone(), Ok(())), &options(), &Silent).unwrap();
+    let (_, snapshot) = repository.find_snapshot(&report.snapshot.unwrap().to_string()).unwrap();
+    let node = browse::lookup(repository.reader(), &snapshot.tree, b"dump").unwrap().unwrap();
+    assert!(content(&repository, &node) == data);
+}
+
+#[derive(Default)]
+struct Collect(std::sync::Mutex<Vec<Problem>>);
+
+impl Monitor for Collect {
+    fn problem(&self, problem: &Problem) {
+        self.0.lock().unwrap().push(problem.clone());
+    }
+}
+
+#[test]
+fn the_repository_inside_the_source_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("repo");
+    let backend = crate::backend::LocalBackend::create_repository(&place).unwrap();
+    fs::write(folder.path().join("file"), "x").unwrap();
+    let repository = testing::init(Arc::new(backend), 1);
+    let monitor = Collect::default();
+    let report = run(&repository, paths(folder.path()), &options(), &monitor).unwrap();
+    let names: Vec<_> = entries(&repository, report.snapshot.unwrap(), folder.path()).into_keys().collect();
+    assert_eq!(names, ["file"]);
+    assert!(report.is_complete());
+    assert_eq!(monitor.0.lock().unwrap()[0].code, "repository-in-source");
+}
+
+#[test]
+fn a_failing_backend_fails_the_backup_and_never_hangs() {
+    use crate::backend::testing::{Fault, FaultBackend};
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..8u8 {
+        fs::write(folder.path().join(format!("f{n}")), noise(n, 3 << 20)).unwrap();
+    }
+    for n in 1..7 {
+        let backend = FaultBackend::new(MemoryBackend::new());
+        let faults = backend.faults();
+        let repository = testing::init(Arc::new(backend), 1);
+        faults.inject(Fault::nth_mutation(n, std::io::ErrorKind::StorageFull).lasting());
+        let result = run(&repository, paths(folder.path()), &options(), &Silent);
+        assert_eq!(result.is_err(), faults.fired() > 0, "{n}: {result:?}");
+        if result.is_err() {
+            assert!(repository.snapshots().unwrap().is_empty());
+        }
+    }
+}

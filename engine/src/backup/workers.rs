@@ -1,0 +1,126 @@
+//! Worker threads: they hash, deduplicate, compress and seal what the reader has read and cut.
+
+use std::sync::{Arc, Barrier};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::backup::sample;
+use crate::backup::session::{Session, WorkerError};
+use crate::crypto::keys::BlobKind;
+use crate::format::block::BlockCodec;
+use crate::format::chunk_list::{self, Chunk};
+use crate::store::BlobWriter;
+
+/// Names a file while its chunks are on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct FileToken(pub u64);
+
+/// Consecutive chunks of one file in a job's buffer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub file: FileToken,
+    /// Number of this part among those of the file.
+    pub number: u32,
+    /// How many of the job's chunks belong to it.
+    pub chunks: u32,
+}
+
+/// Bytes that were read and cut.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub bytes: Vec<u8>,
+    /// Lengths of the chunks that fill `bytes`.
+    pub chunk_lens: Vec<u32>,
+    pub parts: Vec<Part>,
+    /// The chunk tables of all parts, one after the other: filled in by the worker.
+    pub table: Vec<u8>,
+}
+
+impl Batch {
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.chunk_lens.clear();
+        self.parts.clear();
+        self.table.clear();
+    }
+}
+
+/// What workers are told.
+pub(super) enum Job {
+    Batch(Batch),
+    /// Close the open block; wait until all workers have.
+    Flush(Arc<Barrier>),
+}
+
+/// What workers answer.
+pub(super) enum Answer {
+    Batch(Batch),
+    Flushed,
+    Failed(WorkerError),
+}
+
+/// The life of a worker thread.
+pub(super) fn work(session: &Session<'_>, jobs: &Receiver<Job>, answers: &Sender<Answer>) {
+    let mut worker =
+        Worker { session, writer: session.data_writer(), codec: BlockCodec::new(), probe: Vec::new() };
+    for job in jobs {
+        let answer = match job {
+            Job::Batch(mut batch) => {
+                // A panic has to reach the reading thread, which would otherwise wait for an answer for ever.
+                let result =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.store(&mut batch)));
+                match result.unwrap_or(Err(WorkerError::Panicked)) {
+                    Ok(()) => Answer::Batch(batch),
+                    Err(error) => Answer::Failed(error),
+                }
+            }
+            Job::Flush(barrier) => {
+                let result = worker.writer.flush();
+                barrier.wait();
+                match result {
+                    Ok(()) => Answer::Flushed,
+                    Err(error) => Answer::Failed(WorkerError::Store(error)),
+                }
+            }
+        };
+        if answers.send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+struct Worker<'s, 'r> {
+    session: &'s Session<'r>,
+    writer: BlobWriter,
+    codec: BlockCodec,
+    probe: Vec<u8>,
+}
+
+impl Worker<'_, '_> {
+    fn store(&mut self, batch: &mut Batch) -> Result<(), WorkerError> {
+        let (mut at, mut next_chunk) = (0, 0);
+        for part in &batch.parts {
+            let lens = &batch.chunk_lens[next_chunk..next_chunk + part.chunks as usize];
+            next_chunk += lens.len();
+            let total: usize = lens.iter().map(|len| *len as usize).sum();
+            let bytes = &batch.bytes[at..at + total];
+            at += total;
+            // Asked at the first new chunk only: most parts of a nightly backup have none.
+            let mut compress = None;
+            let mut offset = 0;
+            for len in lens {
+                let chunk = &bytes[offset..offset + *len as usize];
+                offset += chunk.len();
+                let id = self.session.repository.keys().blob_id(BlobKind::Data, chunk);
+                chunk_list::push_chunk(&mut batch.table, Chunk { id, len: *len });
+                if self.session.claim(&id).map_err(|error| WorkerError::Index(Arc::new(error)))? {
+                    let compress = *compress.get_or_insert_with(|| {
+                        !sample::is_incompressible(bytes, &mut self.codec, &mut self.probe)
+                    });
+                    self.writer.put(BlobKind::Data, id, chunk, compress).map_err(WorkerError::Store)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,363 @@
+//! Statistics: how much is protected, how much of it is unique, and what it takes to keep.
+//!
+//! * *Logical*: the files of all snapshots, each as often as it occurs, holes included.
+//! * *Unique*: distinct blobs, each counted once and before compression. For the whole repository these are the
+//!   blobs that live segments list, merged segment by segment in constant memory; blobs that only forgotten
+//!   snapshots used are among them until a prune, packs that no segment lists (left by interrupted backups) are
+//!   not. For chosen snapshots they are the blobs reachable from those.
+//! * *Stored*: the lengths of the packs that live segments list, with directories and padding.
+//!
+//! Every distinct tree is read once, whatever number of snapshots share it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::browse::{self, BrowseError};
+use crate::crypto::keys::BlobKind;
+use crate::format::chunk_list::{self, ChunkList, TableError};
+use crate::format::header::ObjectKind;
+use crate::format::record;
+use crate::format::segment::SegmentError;
+use crate::format::tree::{FileContent, NodeKind, Tree};
+use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
+use crate::index::{IndexError, Segment};
+use crate::monitor::{Monitor, Progress};
+use crate::repo::{Repository, RepositoryError};
+
+/// Statistics could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StatsError {
+    /// A snapshot cannot be looked into.
+    #[error(transparent)]
+    Browse(#[from] BrowseError),
+    /// The index cannot be read.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A table of chunks is damaged.
+    #[error("chunk list {list} is damaged: {problem}")]
+    ChunkList {
+        /// The chunk-list blob, or the tree in which the table stands.
+        list: BlobId,
+        /// How.
+        problem: String,
+    },
+    /// The monitor asked to stop.
+    #[error("cancelled before everything was counted")]
+    Cancelled,
+}
+
+/// Blobs of one kind and the packs they lie in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KindStats {
+    /// Distinct blobs.
+    pub blobs: u64,
+    /// Their bytes before compression.
+    pub unique_bytes: u64,
+    /// Packs; those of the whole repository, whichever snapshots were chosen.
+    pub packs: u64,
+    /// Bytes of these packs.
+    pub stored_bytes: u64,
+}
+
+/// What is kept and what it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Snapshots looked at.
+    pub snapshots: u64,
+    /// Files in them, each as often as it occurs.
+    pub files: u64,
+    /// Directories in them, the root included.
+    pub directories: u64,
+    /// Bytes of these files, holes included.
+    pub logical_bytes: u64,
+    /// Content of files.
+    pub data: KindStats,
+    /// Trees, chunk lists and snapshot records.
+    pub metadata: KindStats,
+    /// Live segments.
+    pub segments: u64,
+    /// Bytes of these segments.
+    pub segment_bytes: u64,
+    /// Commits in the log.
+    pub commits: u64,
+}
+
+impl Stats {
+    /// Distinct bytes before compression.
+    pub fn unique_bytes(&self) -> u64 {
+        self.data.unique_bytes + self.metadata.unique_bytes
+    }
+
+    /// Bytes of all packs.
+    pub fn stored_bytes(&self) -> u64 {
+        self.data.stored_bytes + self.metadata.stored_bytes
+    }
+
+    /// Logical bytes to unique bytes of data; `None` where there are none.
+    pub fn deduplication_ratio(&self) -> Option<f64> {
+        ratio(self.logical_bytes, self.data.unique_bytes)
+    }
+
+    /// Unique bytes to stored bytes; of use for the whole repository only.
+    pub fn compression_ratio(&self) -> Option<f64> {
+        ratio(self.unique_bytes(), self.stored_bytes())
+    }
+}
+
+fn ratio(of: u64, to: u64) -> Option<f64> {
+    (to > 0).then(|| of as f64 / to as f64)
+}
+
+/// Counts the whole repository or, where `chosen` is not empty, what these snapshots reach. The latter remembers
+/// the id of every blob met.
+///
+/// # Errors
+/// [`StatsError`] for what cannot be read: a statistic with gaps would be wrong.
+pub fn run(
+    repository: &Repository,
+    chosen: &[SnapshotId],
+    monitor: &dyn Monitor,
+) -> Result<Stats, StatsError> {
+    let fold = repository.fold();
+    let mut stats = Stats { commits: fold.seq(), ..Stats::default() };
+    for info in fold.segments() {
+        stats.segments += 1;
+        stats.segment_bytes += info.bytes;
+    }
+    let mut walk = Walk::new(repository, monitor, !chosen.is_empty());
+    for (id, snapshot) in repository.snapshots()? {
+        if chosen.is_empty() || chosen.contains(&id) {
+            stats.snapshots += 1;
+            let totals = walk.tree(snapshot.tree)?;
+            stats.files += totals.files;
+            stats.directories += totals.directories;
+            stats.logical_bytes += totals.bytes;
+            walk.reach(*id.blob());
+        }
+    }
+    let segments = repository.index().segments();
+    count_packs(&segments, &mut stats)?;
+    count_blobs(&segments, walk.reached.as_ref(), monitor, &mut stats)?;
+    Ok(stats)
+}
+
+/// What is in a tree and everything below it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    files: u64,
+    directories: u64,
+    bytes: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: Self) {
+        self.files = self.files.saturating_add(other.files);
+        self.directories = self.directories.saturating_add(other.directories);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// A walk over trees that reads each once.
+struct Walk<'a> {
+    repository: &'a Repository,
+    monitor: &'a dyn Monitor,
+    totals: HashMap<BlobId, Totals>,
+    reached: Option<HashSet<BlobId>>,
+    progress: Progress,
+}
+
+/// A directory on the way down: its own totals so far and the trees below it that are still to be added.
+struct Level {
+    tree: BlobId,
+    totals: Totals,
+    below: Vec<BlobId>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(repository: &'a Repository, monitor: &'a dyn Monitor, remember: bool) -> Self {
+        let reached = remember.then(HashSet::new);
+        Self { repository, monitor, totals: HashMap::new(), reached, progress: Progress::default() }
+    }
+
+    fn reach(&mut self, id: BlobId) -> bool {
+        self.reached.as_mut().is_some_and(|reached| reached.insert(id))
+    }
+
+    /// Totals of a tree. Levels are kept in a list, not on the stack: paths have any depth.
+    fn tree(&mut self, root: BlobId) -> Result<Totals, StatsError> {
+        let mut levels: Vec<Level> = Vec::new();
+        let mut next = Some(root);
+        loop {
+            if let Some(tree) = next.take()
+                && !self.totals.contains_key(&tree)
+            {
+                let level = self.level(tree)?;
+                levels.push(level);
+            }
+            let Some(level) = levels.last_mut() else { break };
+            while let Some(below) = level.below.last() {
+                let Some(totals) = self.totals.get(below) else {
+                    next = Some(*below);
+                    break;
+                };
+                level.totals.add(*totals);
+                level.below.pop();
+            }
+            if next.is_none() {
+                let level = levels.pop().expect("the level just looked at");
+                self.totals.insert(level.tree, level.totals);
+            }
+        }
+        Ok(self.totals.get(&root).copied().unwrap_or_default())
+    }
+
+    /// Reads one directory with all its parts.
+    fn level(&mut self, tree: BlobId) -> Result<Level, StatsError> {
+        if self.monitor.is_cancelled() {
+            return Err(StatsError::Cancelled);
+        }
+        let reader = Arc::clone(self.repository.reader());
+        self.reach_parts(tree)?;
+        let mut level =
+            Level { tree, totals: Totals { directories: 1, ..Totals::default() }, below: Vec::new() };
+        let mut contents = Vec::new();
+        let remember = self.reached.is_some();
+        browse::nodes(&reader, &tree, &mut |node| {
+            match node.kind {
+                NodeKind::Directory { tree } => level.below.push(tree),
+                NodeKind::File(content) => {
+                    level.totals.add(Totals { files: 1, directories: 0, bytes: content.size });
+                    if remember {
+                        contents.push(content);
+                    }
+                }
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })?;
+        for content in contents {
+            self.content(tree, &content)?;
+        }
+        self.progress.items += level.totals.files;
+        self.monitor.progress(&self.progress);
+        Ok(level)
+    }
+
+    /// Remembers the blobs that a directory itself consists of.
+    fn reach_parts(&mut self, tree: BlobId) -> Result<(), StatsError> {
+        let reader = Arc::clone(self.repository.reader());
+        let mut pending = vec![tree];
+        while let Some(tree) = pending.pop() {
+            if self.reach(tree)
+                && let Tree::Parts(parts) = browse::load(&reader, &tree)?
+            {
+                pending.extend(parts.into_iter().map(|part| part.tree));
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers the chunks of a file and the lists that name them.
+    fn content(&mut self, tree: BlobId, content: &FileContent) -> Result<(), StatsError> {
+        let damaged = |list: BlobId| {
+            move |error: TableError| StatsError::ChunkList { list, problem: error.to_string() }
+        };
+        let mut pending = vec![(tree, content.depth, content.chunks.clone())];
+        while let Some((list, depth, table)) = pending.pop() {
+            if depth == 0 {
+                for chunk in chunk_list::chunks(&table).map_err(damaged(list))? {
+                    self.reach(chunk.map_err(damaged(list))?.id);
+                }
+                continue;
+            }
+            for child in chunk_list::lists(&table).map_err(damaged(list))? {
+                let child = child.map_err(damaged(list))?.id;
+                if self.reach(child) {
+                    pending.push(self.list(child, depth - 1)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, id: BlobId, depth: u8) -> Result<(BlobId, u8, serde_bytes::ByteBuf), StatsError> {
+        let bytes = self.repository.reader().read(BlobKind::Tree, &id).map_err(BrowseError::from)?;
+        let damaged = |problem: String| StatsError::ChunkList { list: id, problem };
+        let list: ChunkList = record::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if list.depth != depth {
+            return Err(damaged(TableError::Depth { found: list.depth, expected: depth }.to_string()));
+        }
+        Ok((id, depth, list.chunks))
+    }
+}
+
+fn damaged(segment: SegmentId) -> impl Fn(SegmentError) -> IndexError {
+    move |source| IndexError::Segment { segment, source }
+}
+
+/// Counts packs, each once though several segments may list it.
+fn count_packs(segments: &[Arc<Segment>], stats: &mut Stats) -> Result<(), StatsError> {
+    let mut seen: HashSet<PackId> = HashSet::new();
+    for segment in segments {
+        for pack in segment.packs() {
+            let pack = pack.map_err(damaged(segment.id()))?;
+            if seen.insert(pack.id) {
+                let kind = kind_stats(stats, pack.header.kind);
+                kind.packs += 1;
+                kind.stored_bytes += pack.size;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn kind_stats(stats: &mut Stats, kind: ObjectKind) -> &mut KindStats {
+    if kind == ObjectKind::DataPack { &mut stats.data } else { &mut stats.metadata }
+}
+
+/// Counts distinct blobs by merging the sorted segments.
+fn count_blobs(
+    segments: &[Arc<Segment>],
+    reached: Option<&HashSet<BlobId>>,
+    monitor: &dyn Monitor,
+    stats: &mut Stats,
+) -> Result<(), StatsError> {
+    let mut kinds = Vec::new();
+    for segment in segments {
+        let of_packs: Result<Vec<_>, _> =
+            segment.packs().map(|pack| pack.map(|pack| pack.header.kind)).collect();
+        kinds.push(of_packs.map_err(damaged(segment.id()))?);
+    }
+    let mut sources: Vec<_> = segments.iter().map(|segment| segment.entries()).collect();
+    let mut heap = BinaryHeap::with_capacity(sources.len());
+    let mut advance = |source: usize, heap: &mut BinaryHeap<_>| -> Result<(), IndexError> {
+        if let Some(entry) = sources[source].next() {
+            heap.push(Reverse((entry.map_err(damaged(segments[source].id()))?, source)));
+        }
+        Ok(())
+    };
+    for source in 0..segments.len() {
+        advance(source, &mut heap)?;
+    }
+    let mut last = None;
+    while let Some(Reverse((entry, source))) = heap.pop() {
+        if last != Some(entry.id) && reached.is_none_or(|reached| reached.contains(&entry.id)) {
+            let nowhere = SegmentError::Structure("an entry names a pack that the segment does not list");
+            let kind = kinds[source].get(entry.pack as usize).copied();
+            let kind = kind_stats(stats, kind.ok_or(nowhere).map_err(damaged(segments[source].id()))?);
+            kind.blobs += 1;
+            kind.unique_bytes += u64::from(entry.len);
+        }
+        last = Some(entry.id);
+        if monitor.is_cancelled() {
+            return Err(StatsError::Cancelled);
+        }
+        advance(source, &mut heap)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! `log`: the audit trail, and that it cannot be bent unnoticed.
+
+use std::fs;
+
+use crate::support::{Bench, CHEAP, Run, overwrite};
+
+/// A repository with three commits.
+fn three_commits() -> Bench {
+    let bench = Bench::new();
+    for password in ["two", "three"] {
+        let file = bench.write("new-password", password);
+        let mut add = bench.command();
+        add.args(["key", "add", "--label", password]).arg("--new-password-file").arg(file).args(CHEAP);
+        Run::of(&mut add).expect(0);
+    }
+    bench
+}
+
+#[test]
+fn every_commit_is_told_with_who_when_and_what() {
+    let bench = three_commits();
+    let lines = bench.run(["log", "--json"]).expect(0).lines();
+    assert_eq!(lines.len(), 3);
+    for (seq, line) in (1..).zip(&lines) {
+        assert_eq!(line["type"], "commit");
+        assert_eq!(line["seq"], seq);
+        assert_eq!(line["changes"][0]["change"], "keyslot_added");
+        let time = line["time"].as_str().expect("a time");
+        assert!(time.len() == 30 && time.ends_with('Z'), "{time}");
+        for name in ["hostname", "username", "program_version", "writer", "hash"] {
+            assert!(line[name].as_str().is_some_and(|text| !text.is_empty()), "{name}");
+        }
+    }
+    assert_eq!(lines[1]["hash"], lines[2]["previous"]);
+    let run = bench.run(["log"]).expect(0);
+    assert!(run.stdout.contains("(three)"), "{run:?}");
+}
+
+#[test]
+fn a_log_in_order_ends_in_its_head() {
+    let bench = three_commits();
+    let summary = bench.run(["log", "--verify", "--json"]).expect(0).last("summary");
+    assert_eq!((&summary["commits"], &summary["void_entries"]), (&3.into(), &0.into()));
+    let last = bench.run(["log", "--json"]).expect(0).lines().pop().expect("commits");
+    assert_eq!(summary["head"], last["hash"]);
+    let run = bench.run(["log", "--verify"]).expect(0);
+    assert!(run.stdout.contains(summary["head"].as_str().expect("a hash")), "{run:?}");
+}
+
+#[test]
+fn a_missing_entry_is_damage() {
+    let bench = three_commits();
+    let entry = bench.objects("log").remove(1);
+    fs::remove_file(entry).expect("removed");
+    // Commits 1 and 3 are there: what opens the repository may stop at 1, the verification may not.
+    let run = bench.run(["log", "--verify"]).expect(4);
+    assert!(run.message().contains("commit 2"), "{run:?}");
+}
+
+#[test]
+fn an_altered_entry_in_the_middle_is_damage() {
+    let bench = three_commits();
+    let entry = bench.objects("log").remove(1);
+    let mut bytes = fs::read(&entry).expect("an entry");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    overwrite(&entry, &bytes);
+    let run = bench.run(["log", "--verify", "--json"]).expect(4);
+    assert_eq!(run.last("error")["code"], "log-damaged");
+}
+
+#[test]
+fn a_void_entry_at_the_end_is_reported() {
+    let bench = three_commits();
+    let entry = bench.repository().join("log").join(format!("{:020}", 4));
+    fs::write(entry, b"no commit at all").expect("written");
+    let run = bench.run(["log", "--verify", "--json"]).expect(0);
+    let warning = &run.lines()[0];
+    assert_eq!((&warning["type"], &warning["code"]), (&"warning".into(), &"log-void".into()));
+    assert_eq!(warning["seq"], 4);
+    let summary = run.last("summary");
+    assert_eq!((&summary["commits"], &summary["void_entries"]), (&3.into(), &1.into()));
+}

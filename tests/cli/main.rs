@@ -1,0 +1,13 @@
+//! The command line by example: the built binary, run on folders of its own.
+//!
+//! Exit codes, JSON and the text of errors are a contract: `docs/json.md` and `docs/cli-reference.md` say the same.
+
+mod backup;
+mod check;
+mod errors;
+mod keys;
+mod log;
+mod reference;
+mod repository;
+mod restore;
+mod support;

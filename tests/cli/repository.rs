@@ -1,0 +1,137 @@
+//! `init`, and what can be said of a repository without snapshots.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Bench, CHEAP, PASSWORD, Run, strongroom};
+
+#[test]
+fn init_makes_missing_folders_and_says_where() {
+    let bench = Bench::empty();
+    let place = bench.path("deep/er/repo");
+    let run = Run::of(bench.command().arg("-r").arg(&place).arg("init").args(CHEAP)).expect(0);
+    assert!(run.stdout.contains(place.to_str().expect("UTF-8")), "{run:?}");
+    assert!(place.join("config").is_file() && place.join("packs").is_dir());
+    let second = Run::of(bench.command().arg("-r").arg(&place).arg("init").args(CHEAP)).expect(1);
+    assert!(second.message().contains("already"), "{second:?}");
+    assert!(second.stderr.contains("\nhint: "), "{second:?}");
+}
+
+#[test]
+fn init_in_json_is_one_summary() {
+    let bench = Bench::empty();
+    let run = bench.run(["init", "--json"].into_iter().chain(CHEAP)).expect(0);
+    let [line] = &run.lines()[..] else { panic!("{run:?}") };
+    assert_eq!(line["type"], "summary");
+    assert_eq!(line["id"].as_str().expect("an id").len(), 32);
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
+fn schemes_for_local_folders_are_understood() {
+    let bench = Bench::new();
+    for scheme in ["file:", "local:"] {
+        let mut place = std::ffi::OsString::from(scheme);
+        place.push(bench.repository());
+        Run::of(bench.command().arg("-r").arg(place).arg("snapshots")).expect(0);
+    }
+}
+
+#[test]
+fn passwords_come_from_everywhere() {
+    let bench = Bench::new();
+    let file = bench.write("password", format!("{PASSWORD}\n"));
+    let print = format!("cat '{}'", file.display());
+    let base = || {
+        let mut command = strongroom();
+        command.arg("snapshots").arg("-r").arg(bench.repository());
+        command
+    };
+    Run::of(base().arg("--password-file").arg(&file)).expect(0);
+    Run::of(base().arg("--password-command").arg(&print)).expect(0);
+    Run::of(base().env("STRONGROOM_PASSWORD", PASSWORD)).expect(0);
+    Run::of(base().env("STRONGROOM_PASSWORD_FILE", &file)).expect(0);
+    Run::of(base().env("STRONGROOM_PASSWORD_COMMAND", &print)).expect(0);
+    // An option counts more than the environment.
+    Run::of(base().env("STRONGROOM_PASSWORD", "wrong").arg("--password-file").arg(&file)).expect(0);
+    // Two sources of one rank are a question, not an answer.
+    Run::of(base().env("STRONGROOM_PASSWORD", PASSWORD).env("STRONGROOM_PASSWORD_FILE", &file)).expect(2);
+    // Nobody to ask.
+    let run = Run::of(&mut base()).expect(2);
+    assert!(run.stderr.contains("--password-file"), "{run:?}");
+    Run::of(base().arg("--password-command").arg("exit 3")).expect(1);
+}
+
+#[test]
+fn an_empty_repository_has_an_empty_list_of_snapshots() {
+    let bench = Bench::new();
+    let run = bench.run(["snapshots", "--json"]).expect(0);
+    assert_eq!(run.stdout, "[]\n");
+    let run = bench.run(["snapshots"]).expect(0);
+    assert_eq!(run.stdout, "");
+    for name in ["latest", "abcdef", "not hex"] {
+        let run = bench.run(["ls", name]).expect(1);
+        assert!(run.message().contains(name), "{run:?}");
+    }
+}
+
+#[test]
+fn the_config_is_shown_as_json_either_way() {
+    let bench = Bench::new();
+    let people: Value = serde_json::from_str(&bench.run(["cat", "config"]).expect(0).stdout).expect("JSON");
+    let lines = bench.run(["cat", "config", "--json"]).expect(0).lines();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(people["id"], lines[0]["id"]);
+    assert_eq!(people["must_understand"], 0);
+    assert!(people["created_by"].as_str().expect("text").starts_with("strongroom "));
+}
+
+#[test]
+fn statistics_of_nothing_are_zero() {
+    let bench = Bench::new();
+    let summary = bench.run(["stats", "--json"]).expect(0).last("summary");
+    for name in ["snapshots_count", "total_restore_size", "total_size", "total_blob_count"] {
+        assert_eq!(summary[name], 0, "{name}");
+    }
+    assert_eq!(summary["deduplication_ratio"], Value::Null);
+    assert_eq!(summary["commits"], 1);
+}
+
+#[test]
+fn versions_are_told_with_the_format() {
+    let line = Run::of(strongroom().args(["version", "--json"])).expect(0).last("version");
+    assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(line["format_version"], 1);
+    let text = Run::of(strongroom().arg("version")).expect(0).stdout;
+    assert_eq!(text, format!("strongroom {} (repository format 1)\n", env!("CARGO_PKG_VERSION")));
+    Run::of(strongroom().arg("--version")).expect(0);
+}
+
+#[test]
+fn a_copy_of_a_repository_is_one_too() {
+    let bench = Bench::new();
+    let copy = bench.path("copy");
+    for folder in ["index", "keys", "log", "packs", "state"] {
+        fs::create_dir_all(copy.join(folder)).expect("a folder");
+    }
+    fs::copy(bench.repository().join("config"), copy.join("config")).expect("copied");
+    for object in bench.objects("keys").into_iter().chain(bench.objects("log")) {
+        let relative = object.strip_prefix(bench.repository()).expect("inside");
+        fs::copy(&object, copy.join(relative)).expect("copied");
+    }
+    Run::of(bench.command().arg("-r").arg(&copy).args(["log", "--verify"])).expect(0);
+}
+
+#[test]
+fn output_of_cat_log_names_the_change() {
+    let bench = Bench::new();
+    let lines = bench.run(["cat", "log", "1", "--json"]).expect(0).lines();
+    assert_eq!(lines[0]["seq"], 1);
+    assert_eq!(lines[0]["changes"][0]["change"], json!("keyslot_added"));
+    let run = bench.run(["cat", "log", "99"]).expect(1);
+    assert!(run.message().contains("99"), "{run:?}");
+    bench.run(["cat", "tree", "abc"]).expect(2);
+    let run = bench.run(["cat", "pack", &"0".repeat(64)]).expect(1);
+    assert!(run.message().contains("no pack"), "{run:?}");
+}

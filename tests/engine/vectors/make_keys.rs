@@ -1,0 +1,525 @@
+//! Vectors of keys, ids, headers, messages, config, keyslots, records, payloads and padding.
+
+use serde_json::{Value, json};
+use strongroom::crypto::keys::{BlobKind, SecretKey};
+use strongroom::crypto::{KdfParams, MessageContext, ObjectCipher, Password, Purpose, RootSecret};
+use strongroom::format::block::BlockCodec;
+use strongroom::format::commit::WriterKey;
+use strongroom::format::config::Config;
+use strongroom::format::header::{Header, MODE_ROOT, ObjectKind};
+use strongroom::format::keyslot::Keyslot;
+use strongroom::format::padme::padme;
+use strongroom::format::record;
+use strongroom::ids::RepositoryId;
+
+use super::support::{Context, REPOSITORY, ROOT, Vector, bad, flipped, good, hex, object_inputs};
+
+pub const PURPOSES: [(&str, Purpose); 8] = [
+    ("data-id", Purpose::DataId),
+    ("tree-id", Purpose::TreeId),
+    ("snapshot-id", Purpose::SnapshotId),
+    ("chunker", Purpose::Chunker),
+    ("data", Purpose::Data),
+    ("metadata", Purpose::Metadata),
+    ("index", Purpose::Index),
+    ("log", Purpose::Log),
+];
+
+pub const KINDS: [(&str, BlobKind); 3] =
+    [("data", BlobKind::Data), ("tree", BlobKind::Tree), ("snapshot", BlobKind::Snapshot)];
+
+/// The key itself, derived here because the engine does not show its keys.
+pub fn purpose_key(root: &[u8], purpose: Purpose, epoch: u32) -> [u8; 32] {
+    blake3::derive_key(purpose.context(), &[root, &epoch.to_le_bytes()].concat())
+}
+
+pub fn all() -> Vec<Vector> {
+    [keys(), headers(), configs(), keyslots(), records(), payloads(), padmes()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn keys() -> Vec<Vector> {
+    let mut vectors = Vec::new();
+    for (name, purpose) in PURPOSES {
+        for epoch in [0, 1] {
+            let description = format!("key of purpose {name} in epoch {epoch}");
+            let inputs = json!({"root": hex(ROOT), "context": purpose.context(), "epoch": epoch});
+            let expected = json!({"key": hex(purpose_key(&ROOT, purpose, epoch))});
+            vectors.push(good(&format!("key-{name}-epoch{epoch}"), "key", &description, inputs, expected));
+        }
+    }
+    let context = Context::new(1);
+    for (name, kind) in KINDS {
+        for (text, plaintext) in [("empty", &b""[..]), ("text", b"the same bytes")] {
+            let id = context.keys.blob_id(kind, plaintext);
+            let inputs = json!({"root": hex(ROOT), "blob_kind": name, "plaintext": hex(plaintext)});
+            let description = format!("id of a {name} blob ({text})");
+            let expected = json!({"id": id.to_string()});
+            vectors.push(good(&format!("blob-id-{name}-{text}"), "blob-id", &description, inputs, expected));
+        }
+    }
+    for (i, kind) in [
+        ObjectKind::Log,
+        ObjectKind::State,
+        ObjectKind::DataPack,
+        ObjectKind::MetadataPack,
+        ObjectKind::Segment,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (header, _) = Header::create(kind, &Context::new(20 + i as u64).sealer());
+        let key = purpose_key(&ROOT, kind.purpose().expect("kinds that are sealed"), 0);
+        let mut output = [0; 96];
+        blake3::Hasher::new_keyed(&key)
+            .update(&REPOSITORY)
+            .update(&header.prefix())
+            .finalize_xof()
+            .fill(&mut output);
+        let inputs =
+            json!({"root": hex(ROOT), "repository": hex(REPOSITORY), "prefix": hex(header.prefix())});
+        let expected = json!({"key": hex(&output[..32]), "commitment": hex(&output[32..64]), "padding_seed": hex(&output[64..])});
+        let name = format!("object-key-kind{}", kind as u8);
+        vectors.push(good(
+            &name,
+            "object-key",
+            "key, commitment and padding seed of an object",
+            inputs,
+            expected,
+        ));
+    }
+    vectors
+}
+
+fn headers() -> Vec<Vector> {
+    let context = Context::new(2);
+    let (header, cipher) = Header::create(ObjectKind::Log, &context.sealer());
+    let bytes = header.encode().to_vec();
+    let with = |at: usize, value: u8| {
+        let mut altered = bytes.clone();
+        altered[at] = value;
+        altered
+    };
+    let inputs = |object: &[u8]| object_inputs(3, object);
+    let other = RepositoryId::from_bytes([1; 16]);
+    let foreign = {
+        let sealer = strongroom::format::header::Sealer { repository: &other, ..context.sealer() };
+        Header::create(ObjectKind::Log, &sealer).0.encode()
+    };
+    let key_of = |purpose, prefix: &[u8; 48]| {
+        ObjectCipher::derive(
+            &SecretKey::from_bytes(purpose_key(&ROOT, purpose, 0)),
+            &context.repository,
+            prefix,
+        )
+    };
+    let mut mislabelled = header;
+    mislabelled.commitment = *key_of(Purpose::Data, &header.prefix()).commitment();
+    let mut vectors = vec![
+        good(
+            "header-good",
+            "header",
+            "a header whose commitment fits",
+            inputs(&bytes),
+            json!({"salt": hex(header.salt)}),
+        ),
+        bad("header-short", "header", "79 bytes", inputs(&bytes[..79]), "header"),
+        bad("header-magic", "header", "foreign magic", inputs(&with(0, b'X')), "header"),
+        bad("header-version-2", "header", "version digit 2", inputs(&with(6, b'2')), "version"),
+        bad("header-other-kind", "header", "a state where a commit has to be", inputs(&with(8, 4)), "header"),
+        bad("header-unknown-kind", "header", "kind 99", inputs(&with(8, 99)), "header"),
+        bad("header-mode-2", "header", "key mode 2 is reserved", inputs(&with(9, 2)), "header"),
+        bad("header-mode-password", "header", "key mode 1 is for keyslots", inputs(&with(9, 1)), "header"),
+        bad("header-flags", "header", "an unknown flag", inputs(&with(10, 1)), "header"),
+        bad("header-epoch-1", "header", "epoch 1", inputs(&with(12, 1)), "header"),
+        bad(
+            "header-salt-flipped",
+            "header",
+            "a flipped bit of the salt",
+            inputs(&flipped(&bytes, 20)),
+            "commitment",
+        ),
+        bad(
+            "header-commitment-flipped",
+            "header",
+            "a flipped bit of the commitment",
+            inputs(&flipped(&bytes, 79)),
+            "commitment",
+        ),
+        bad(
+            "header-other-key",
+            "header",
+            "committed to the key of another purpose",
+            inputs(&mislabelled.encode()),
+            "commitment",
+        ),
+        bad(
+            "header-other-repository",
+            "header",
+            "sealed for another repository",
+            inputs(&foreign),
+            "commitment",
+        ),
+    ];
+    let mut sealed = b"message".to_vec();
+    cipher.seal(MessageContext { position: 80, raw_len: 1000 }, &mut sealed);
+    let message = |sealed: &[u8], position: u64, raw_len: u64| {
+        let mut inputs = object_inputs(3, &bytes);
+        inputs["position"] = position.into();
+        inputs["raw_length"] = raw_len.into();
+        inputs["sealed"] = hex(sealed).into();
+        inputs
+    };
+    vectors.extend([
+        good(
+            "message-good",
+            "message",
+            "a sealed message",
+            message(&sealed, 80, 1000),
+            json!({"plaintext": hex(b"message")}),
+        ),
+        bad(
+            "message-flipped",
+            "message",
+            "a flipped bit",
+            message(&flipped(&sealed, 3), 80, 1000),
+            "authentication",
+        ),
+        bad(
+            "message-flipped-tag",
+            "message",
+            "a flipped bit of the tag",
+            message(&flipped(&sealed, 22), 80, 1000),
+            "authentication",
+        ),
+        bad(
+            "message-position",
+            "message",
+            "at another position",
+            message(&sealed, 96, 1000),
+            "authentication",
+        ),
+        bad(
+            "message-raw-length",
+            "message",
+            "with another raw length",
+            message(&sealed, 80, 1001),
+            "authentication",
+        ),
+        bad(
+            "message-short",
+            "message",
+            "shorter than a tag",
+            message(&sealed[..15], 80, 1000),
+            "authentication",
+        ),
+    ]);
+    assert_eq!(header.mode, MODE_ROOT);
+    vectors
+}
+
+fn configs() -> Vec<Vector> {
+    let config = |must_understand| Config {
+        repository: RepositoryId::from_bytes(REPOSITORY),
+        must_understand,
+        created_by: "strongroom vectors".into(),
+    };
+    let object = config(0).encode();
+    let inputs = |object: &[u8]| json!({"object": hex(object)});
+    let mut later = object.clone();
+    later[6] = b'2';
+    let expected = json!({
+        "repository": hex(REPOSITORY),
+        "must_understand": 0,
+        "created_by": "strongroom vectors",
+        "hash": Config::hash(&object).to_string(),
+    });
+    let extra = [&object[..], &[0xc0]].concat();
+    // The same map with one more field: fixmap of 4.
+    let mut field = object.clone();
+    field[8] = 0x84;
+    field.extend_from_slice(b"\xa3new\x01");
+    vec![
+        good("config-good", "config", "a config", inputs(&object), expected),
+        bad("config-version-2", "config", "version digit 2", inputs(&later), "version"),
+        bad(
+            "config-unknown-feature",
+            "config",
+            "must-understand bit 5",
+            inputs(&config(1 << 5).encode()),
+            "features",
+        ),
+        bad("config-magic", "config", "not Strongroom's", inputs(b"[core]\n\tbare = true\n"), "header"),
+        bad("config-cut", "config", "cut short", inputs(&object[..object.len() - 1]), "record"),
+        bad("config-trailing", "config", "a byte too many", inputs(&extra), "record"),
+        bad(
+            "config-unknown-field",
+            "config",
+            "a field that version 1 does not have",
+            inputs(&field),
+            "record",
+        ),
+    ]
+}
+
+fn keyslots() -> Vec<Vector> {
+    let repository = RepositoryId::from_bytes(REPOSITORY);
+    let cheap = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: 2, lanes: 1 };
+    let make = |seed, params| {
+        let slot = Keyslot {
+            root: RootSecret::from_bytes(ROOT),
+            writer_seed: SecretKey::from_bytes([0x55; 32]),
+            label: "näme".into(),
+        };
+        let entropy = strongroom::crypto::SeededEntropy::new(seed);
+        slot.wrap(&Password::new(b"correct horse".to_vec()), params, &repository, &entropy)
+            .expect("in bounds")
+    };
+    let object = make(3, cheap);
+    let inputs = |object: &[u8], password: &str| json!({"object": hex(object), "repository": hex(REPOSITORY), "password": hex(password)});
+    let expected = |object: &[u8]| {
+        json!({
+            "id": Keyslot::id(object).to_string(),
+            "root": hex(ROOT),
+            "writer_seed": hex([0x55; 32]),
+            "writer": WriterKey::new(&SecretKey::from_bytes([0x55; 32])).id().to_string(),
+            "label": "näme",
+        })
+    };
+    let with = |at: usize, value: u32| {
+        let mut altered = object.clone();
+        altered[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        altered
+    };
+    let right = "correct horse";
+    let default = make(4, KdfParams::default());
+    let lanes = make(5, KdfParams { lanes: 4, ..cheap });
+    let mut other = inputs(&object, right);
+    other["repository"] = hex([1; 16]).into();
+    vec![
+        good(
+            "keyslot-good",
+            "keyslot",
+            "a keyslot at the floor of Argon2id",
+            inputs(&object, right),
+            expected(&object),
+        ),
+        good(
+            "keyslot-default",
+            "keyslot",
+            "a keyslot with 64 MiB and 3 passes",
+            inputs(&default, right),
+            expected(&default),
+        ),
+        good("keyslot-lanes", "keyslot", "a keyslot with 4 lanes", inputs(&lanes, right), expected(&lanes)),
+        bad(
+            "keyslot-wrong-password",
+            "keyslot",
+            "another password",
+            inputs(&object, "Correct horse"),
+            "wrong-password",
+        ),
+        bad("keyslot-other-repository", "keyslot", "another repository's", other, "wrong-password"),
+        bad("keyslot-memory-below-floor", "keyslot", "8 KiB", inputs(&with(80, 8), right), "kdf-bounds"),
+        bad("keyslot-memory-above-cap", "keyslot", "4 TiB", inputs(&with(80, u32::MAX), right), "kdf-bounds"),
+        bad("keyslot-passes-below-floor", "keyslot", "one pass", inputs(&with(84, 1), right), "kdf-bounds"),
+        bad("keyslot-lanes-above-cap", "keyslot", "17 lanes", inputs(&with(88, 17), right), "kdf-bounds"),
+        bad(
+            "keyslot-params-changed",
+            "keyslot",
+            "3 passes instead of 2: bound into the key",
+            inputs(&with(84, 3), right),
+            "wrong-password",
+        ),
+        bad("keyslot-reserved", "keyslot", "reserved bytes not zero", inputs(&with(92, 1), right), "record"),
+        bad(
+            "keyslot-flipped",
+            "keyslot",
+            "a flipped bit of the sealed message",
+            inputs(&flipped(&object, 500), right),
+            "authentication",
+        ),
+        bad("keyslot-cut", "keyslot", "1023 bytes", inputs(&object[..1023], right), "length"),
+        bad(
+            "keyslot-mode-2",
+            "keyslot",
+            "key mode 2 is reserved",
+            inputs(
+                &{
+                    let mut o = object.clone();
+                    o[9] = 2;
+                    o
+                },
+                right,
+            ),
+            "header",
+        ),
+    ]
+}
+
+/// A record object of kind 4 with this message (framing, payload, padding).
+fn record_object(seed: u64, mut message: Vec<u8>) -> Vec<u8> {
+    let (header, cipher) = Header::create(ObjectKind::State, &Context::new(seed).sealer());
+    let raw_len = message.len() as u64;
+    cipher.seal(MessageContext { position: 80, raw_len }, &mut message);
+    [header.encode().to_vec(), message].concat()
+}
+
+fn framed(raw_len: usize, payload: &[u8], padding: &[u8]) -> Vec<u8> {
+    let len = |len: usize| u32::try_from(len).expect("short").to_le_bytes();
+    [&len(raw_len), &len(payload.len()), payload, padding].concat()
+}
+
+fn records() -> Vec<Vector> {
+    let state = super::make_log::state();
+    let context = Context::new(6);
+    let object = record::seal_object(ObjectKind::State, &state, &context.sealer());
+    let raw = record::encode(&state);
+    let mut compressed = Vec::new();
+    BlockCodec::new().compress(&raw, 3, &mut compressed);
+    let expected = json!({"record": hex(&raw)});
+    let inputs = |object: &[u8]| object_inputs(4, object);
+    let unpadded = record_object(7, framed(raw.len(), &raw, &[]));
+    let mut unknown = raw.clone();
+    assert_eq!(unknown[0], 0x87, "a state has seven fields");
+    unknown[0] = 0x88;
+    unknown.extend_from_slice(b"\xa3new\x01");
+    let mut lost = raw.clone();
+    lost[0] = 0x86;
+    let trailing = [&raw[..], &[0]].concat();
+    let bad_of = |name: &str, what: &str, seed, message, class| {
+        bad(name, "record", what, inputs(&record_object(seed, message)), class)
+    };
+    vec![
+        good("record-good", "record", "a state, compressed and padded", inputs(&object), expected.clone()),
+        good("record-raw", "record", "the same state, stored raw and unpadded", inputs(&unpadded), expected),
+        bad("record-flipped", "record", "a flipped bit", inputs(&flipped(&object, 100)), "authentication"),
+        bad("record-cut", "record", "cut short", inputs(&object[..object.len() - 1]), "authentication"),
+        bad(
+            "record-no-message",
+            "record",
+            "a header and nothing else",
+            inputs(&object[..80]),
+            "authentication",
+        ),
+        bad_of(
+            "record-padding",
+            "padding that is not zero",
+            8,
+            framed(raw.len(), &raw, &[0, 0, 1]),
+            "padding",
+        ),
+        bad_of("record-no-framing", "a message of 7 bytes", 9, vec![0; 7], "record"),
+        bad_of(
+            "record-payload-beyond",
+            "a payload longer than the message",
+            10,
+            {
+                let mut message = framed(raw.len(), &raw, &[]);
+                message.pop();
+                message
+            },
+            "record",
+        ),
+        bad_of(
+            "record-too-long",
+            "a record of 64 MiB and 1 byte, as it says",
+            11,
+            framed((64 << 20) + 1, b"x", &[]),
+            "record",
+        ),
+        bad_of(
+            "record-payload-too-long",
+            "a payload longer than the record",
+            12,
+            framed(raw.len() - 1, &raw, &[]),
+            "codec",
+        ),
+        bad_of(
+            "record-frame-short",
+            "a frame of fewer bytes than it says",
+            13,
+            framed(raw.len() + 1, &compressed, &[]),
+            "codec",
+        ),
+        bad_of(
+            "record-unknown-field",
+            "an unknown field",
+            14,
+            framed(unknown.len(), &unknown, &[]),
+            "record",
+        ),
+        bad_of("record-missing-field", "a missing field", 15, framed(raw.len(), &lost, &[]), "record"),
+        bad_of(
+            "record-trailing",
+            "a byte after the record",
+            16,
+            framed(trailing.len(), &trailing, &[]),
+            "record",
+        ),
+    ]
+}
+
+fn payloads() -> Vec<Vector> {
+    let text = b"the same words again and again, ".repeat(40);
+    let mut frame = Vec::new();
+    BlockCodec::new().compress(&text, 3, &mut frame);
+    let inputs = |payload: &[u8], raw_len: usize| json!({"payload": hex(payload), "raw_length": raw_len});
+    let raw = |bytes: &[u8]| json!({"raw": hex(bytes)});
+    let skippable = [&frame[..], b"\x50\x2a\x4d\x18\x02\x00\x00\x00xx"].concat();
+    let bad_of = |name: &str, what: &str, payload: &[u8], raw_len| {
+        bad(name, "payload", what, inputs(payload, raw_len), "codec")
+    };
+    vec![
+        good("payload-raw", "payload", "as long as the raw length: raw", inputs(b"short", 5), raw(b"short")),
+        good(
+            "payload-raw-magic",
+            "payload",
+            "raw even if it begins like a frame",
+            inputs(&frame, frame.len()),
+            raw(&frame),
+        ),
+        good("payload-empty", "payload", "nothing stands for nothing", inputs(b"", 0), raw(b"")),
+        good("payload-zstd", "payload", "shorter: one zstd frame", inputs(&frame, text.len()), raw(&text)),
+        bad_of("payload-too-long", "longer than the raw length", b"short", 4),
+        bad_of("payload-raw-length-less", "raw length one too small", &frame, text.len() - 1),
+        bad_of("payload-raw-length-more", "raw length one too large", &frame, text.len() + 1),
+        bad_of("payload-cut", "a frame cut short", &frame[..frame.len() - 1], text.len()),
+        bad_of("payload-two-frames", "two frames", &frame.repeat(2), text.len() * 2),
+        bad_of("payload-skippable", "a skippable frame after the frame", &skippable, text.len()),
+        bad_of("payload-no-frame", "not a frame", b"short", 6),
+        bad_of("payload-nothing", "nothing stands for something", b"", 1),
+    ]
+}
+
+fn padmes() -> Vec<Vector> {
+    let lens = [
+        0,
+        1,
+        2,
+        3,
+        7,
+        8,
+        9,
+        15,
+        16,
+        17,
+        100,
+        1000,
+        4097,
+        65_537,
+        1 << 20,
+        1_234_567,
+        33_554_433,
+        268_435_455,
+        u64::MAX,
+    ];
+    lens.into_iter()
+        .map(|len| {
+            let expected: Value = json!({"padded": padme(len)});
+            good(&format!("padme-{len}"), "padme", "padded length", json!({"length": len}), expected)
+        })
+        .collect()
+}

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Runs all tests: formatting, lints, unit and integration tests, the independent reader, the demonstration on a
+# small scale, and a few seconds of each fuzz target. Installs what they need; wants the Rust toolchain and Python 3.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+export RUST_BACKTRACE=1
+
+# Tests of attributes, ACLs and mounts use these where they can be had; without them those tests say SKIPPED.
+if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+  missing=
+  for tool in getfattr:attr setfacl:acl rsync:rsync strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs; do
+    command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
+  done
+  if [ -n "$missing" ]; then
+    # shellcheck disable=SC2086  # a list of package names
+    (apt-get update -q && apt-get install -y -q --no-install-recommends $missing) >/dev/null ||
+      echo "could not install:$missing" >&2
+  fi
+fi
+
+step() { printf '\n=== %s\n' "$*"; }
+
+step "format and lints"
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+step "independent reader: vectors and golden repositories"
+format-spec/reader/check.sh
+
+step "fuzz targets, a few seconds each"
+fuzz/smoke.sh
+
+step "the main job on real input"
+tests/demo/run.sh --size 192
+
+step "tests"
+cargo test --workspace --locked
