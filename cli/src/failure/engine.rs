@@ -239,7 +239,7 @@ impl From<RestoreError> for Failure {
                 "`strongroom ls SNAPSHOT` shows what is there; paths begin at the root, as in latest:/etc",
             ),
             RestoreError::Filter(error) => error.into(),
-            RestoreError::Read(error) => error.into(),
+            RestoreError::Browse(error) => error.into(),
             RestoreError::Repository(error) => error.into(),
         }
     }
