@@ -234,7 +234,10 @@ mod tests {
         let mut last = expected[0].clone();
         let nested = vec![part("a", 1), part("b", 1)];
         check_tree(&Tree::Parts(nested.clone()), Some(&last)).expect("split again");
-        assert_eq!(parts(&nested, Some(&last)).last().map(|(_, part)| part.below), Some(Some("c".into())));
+        assert_eq!(
+            parts(&nested, Some(&last)).last().map(|(_, part)| part.below),
+            Some(Some(ByteBuf::from("c")))
+        );
         last.levels = 0;
         check_tree(&Tree::Parts(nested), Some(&last)).expect_err("too deep");
     }

@@ -70,12 +70,14 @@ pub enum RepositoryError {
         source: ConfigError,
     },
     /// No keyslot opens with the password.
-    #[error("the password opens none of the {keyslots} keyslots of {location}")]
+    #[error("the password opens none of the {keyslots} keyslots of {location}{problems}")]
     WrongPassword {
         /// Where.
         location: String,
         /// How many were tried.
         keyslots: usize,
+        /// What is wrong with others that could not be tried, to go on with the sentence; empty where all were.
+        problems: String,
     },
     /// No keyslot can be tried: all are missing or damaged.
     #[error("{location} has no usable keyslot: {problems}")]

@@ -285,7 +285,11 @@ fn open_keyslot(
     }
     let location = backend.location();
     if tried > 0 {
-        return Err(RepositoryError::WrongPassword { location, keyslots: tried });
+        let problems = match problems.as_slice() {
+            [] => String::new(),
+            problems => format!(", but it may be that of another: {}", problems.join("; ")),
+        };
+        return Err(RepositoryError::WrongPassword { location, keyslots: tried, problems });
     }
     if problems.is_empty() {
         problems.push("the folder keys is empty".into());

@@ -1,8 +1,8 @@
 //! What a restore is asked to do and what it tells afterwards.
 
+use crate::browse::BrowseError;
 use crate::repo::RepositoryError;
 use crate::source::FilterError;
-use crate::store::ReadError;
 use crate::target::MetadataOptions;
 
 /// What to do with files that exist in the target.
@@ -109,7 +109,7 @@ pub enum RestoreError {
     Filter(#[from] FilterError),
     /// A tree that is needed to begin cannot be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Browse(#[from] BrowseError),
     /// The repository failed.
     #[error(transparent)]
     Repository(#[from] RepositoryError),

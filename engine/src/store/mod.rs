@@ -3,5 +3,5 @@
 pub mod reader;
 pub mod writer;
 
-pub use reader::{BlobReader, ReadError};
+pub use reader::{BlobReader, DecodeScratch, ReadError};
 pub use writer::{BlobWriter, PackStore, StoreError, StoreOptions};

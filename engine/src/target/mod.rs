@@ -39,6 +39,7 @@ mod handle;
 pub mod holes;
 pub mod metadata;
 mod name;
+mod read;
 mod remove;
 mod resolve;
 mod root;

@@ -1,0 +1,176 @@
+//! The damage matrix: every kind of object, damaged in every way, is refused on opening or named by the check.
+
+use super::fixture::{Sample, check_all, open, sample, sample_of};
+use super::*;
+use crate::backend::{Backend, MemoryBackend, ObjectKey};
+
+/// What was done to an object.
+type Damaging = Box<dyn Fn(&MemoryBackend, &ObjectKey)>;
+
+fn change(change: impl Fn(&mut Vec<u8>) + 'static) -> Damaging {
+    Box::new(move |backend, key| backend.corrupt(key, |bytes| change(bytes)))
+}
+
+/// Every way to damage an object, given another of its kind and a foreign one.
+fn damages(sibling: &ObjectKey, foreign: Vec<u8>) -> Vec<(&'static str, Damaging)> {
+    let (swapped, replayed) = (sibling.clone(), sibling.clone());
+    let flip = |at: fn(usize) -> usize| {
+        change(move |bytes| {
+            let at = at(bytes.len());
+            bytes[at] ^= 0x10;
+        })
+    };
+    vec![
+        ("flip in the header", flip(|len| len.min(80) / 2)),
+        ("flip in the middle", flip(|len| len / 2)),
+        ("flip at the end", flip(|len| len - 1)),
+        ("cut by a byte", change(|bytes| bytes.truncate(bytes.len() - 1))),
+        ("cut to half", change(|bytes| bytes.truncate(bytes.len() / 2))),
+        ("cut to nothing", change(Vec::clear)),
+        ("longer by a byte", change(|bytes| bytes.push(0))),
+        ("gone", Box::new(|backend, key| backend.delete(key).expect("deleted"))),
+        (
+            "swapped",
+            Box::new(move |backend, key| {
+                let both = [key, &swapped].map(|key| backend.read(key, u64::MAX).expect("there"));
+                backend.plant(key, &both[1]);
+                backend.plant(&swapped, &both[0]);
+            }),
+        ),
+        (
+            "another of its kind",
+            Box::new(move |backend, key| {
+                let other = backend.read(&replayed, u64::MAX).expect("there");
+                backend.plant(key, &other);
+            }),
+        ),
+        ("of another repository", Box::new(move |backend, key| backend.plant(key, &foreign))),
+    ]
+}
+
+/// Each kind of object: one to damage, another of its kind, and the like of another repository.
+fn kinds(sample: &Sample, other: &Sample) -> Vec<(&'static str, ObjectKey, ObjectKey, Vec<u8>)> {
+    let both = |what, at: &dyn Fn(&Sample) -> [ObjectKey; 2]| {
+        let ([key, sibling], [foreign, _]) = (at(sample), at(other));
+        (what, key, sibling, other.backend.read(&foreign, u64::MAX).expect("there"))
+    };
+    let in_folder = |sample: &Sample, folder, at: [usize; 2]| {
+        let keys = sample.keys(folder);
+        at.map(|at| keys[at].clone())
+    };
+    vec![
+        // There is one only: a keyslot stands in for another.
+        both("config", &|sample| [ObjectKey::config(), sample.keys("keys/")[0].clone()]),
+        both("first keyslot", &|sample| in_folder(sample, "keys/", [0, 1])),
+        both("second keyslot", &|sample| in_folder(sample, "keys/", [1, 0])),
+        both("first commit", &|_| [ObjectKey::log(1), ObjectKey::log(3)]),
+        both("third commit", &|_| [ObjectKey::log(3), ObjectKey::log(2)]),
+        both("last commit", &|_| [ObjectKey::log(4), ObjectKey::log(3)]),
+        both("older state", &|_| [ObjectKey::state(2), ObjectKey::state(4)]),
+        both("newer state", &|_| [ObjectKey::state(4), ObjectKey::state(2)]),
+        both("data pack", &|sample| [sample.pack(0), sample.pack(2)]),
+        both("metadata pack", &|sample| [sample.pack(1), sample.pack(3)]),
+        both("pack of another kind", &|sample| [sample.pack(0), sample.pack(1)]),
+        both("segment", &|sample| in_folder(sample, "index/", [0, 1])),
+    ]
+}
+
+fn names(report: &CheckReport, key: &ObjectKey) -> bool {
+    report.findings.iter().any(|finding| finding.object == key.as_str() && finding.is_damage)
+}
+
+#[test]
+fn every_object_damaged_in_every_way_is_refused_or_named() {
+    let (sample, other) = (sample(), sample_of(2));
+    let mut clean = Vec::new();
+    for (kind, key, sibling, foreign) in kinds(&sample, &other) {
+        for (how, damage) in damages(&sibling, foreign) {
+            let backend = sample.backend.snapshot();
+            damage(&backend, &key);
+            match open(&backend) {
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.len() > 20, "{kind}, {how}: {text}");
+                    // What is no config at all may be no repository at all; a password that opens no other
+                    // keyslot may be wrong, so the damaged one is named beside.
+                    let is_clear = error.is_damage()
+                        || kind == "config"
+                        || how == "gone" && matches!(error, RepositoryError::WrongPassword { .. })
+                        || text.contains(key.as_str());
+                    assert!(is_clear, "{kind}, {how}: {text}");
+                }
+                Ok(repository) => {
+                    let report = check_all(&repository);
+                    if report.findings.is_empty() {
+                        clean.push((kind, how));
+                    } else {
+                        assert!(names(&report, &key), "{kind}, {how}: {:?}", report.findings);
+                    }
+                }
+            }
+        }
+    }
+    // States are derived, nothing needs them.
+    assert_eq!(clean, [("older state", "gone"), ("newer state", "gone")]);
+}
+
+#[test]
+fn damage_that_comes_while_the_repository_is_open_is_named_too() {
+    let (sample, other) = (sample(), sample_of(2));
+    let whole = sample.backend.objects();
+    for (kind, key, sibling, foreign) in kinds(&sample, &other) {
+        for (how, damage) in damages(&sibling, foreign) {
+            damage(&sample.backend, &key);
+            let report = check_all(&sample.repository);
+            let is_harmless = how == "gone" && kind.ends_with("state");
+            assert!(is_harmless != names(&report, &key), "{kind}, {how}: {:?}", report.findings);
+            for (key, bytes) in &whole {
+                sample.backend.plant(key, bytes);
+            }
+        }
+    }
+    assert_eq!(check_all(&sample.repository).findings, []);
+}
+
+#[test]
+fn a_lost_log_is_not_begun_anew() {
+    let sample = sample();
+    for keep in [2, 4, 5] {
+        let backend = sample.backend.snapshot();
+        (1..keep).for_each(|seq| backend.delete(&ObjectKey::log(seq)).expect("deleted"));
+        let before = backend.objects();
+        for state in [ObjectKey::state(2), ObjectKey::state(4)] {
+            backend.delete(&state).expect("deleted");
+        }
+        let error = open(&backend).expect_err("the log is lost");
+        assert!(error.is_damage(), "{error}");
+        assert!(backend.objects().len() < before.len(), "nothing was written: {error}");
+        assert!(backend.stat(&ObjectKey::log(1)).is_err(), "no new log");
+    }
+}
+
+/// One flip for each byte of every object, each time another bit; of segments one in some bytes, since all of
+/// their bytes are covered in the same way. Two threads share the work.
+#[test]
+fn every_flipped_byte_is_found() {
+    let flip_those_of = |parity: usize| {
+        let sample = sample();
+        let mut count = 0;
+        for (key, bytes) in sample.backend.objects() {
+            let step = if key.as_str().starts_with("index/") { 34 } else { 2 };
+            for at in (parity..bytes.len()).step_by(step) {
+                sample.backend.corrupt(&key, |bytes| bytes[at] ^= 1 << (at / 2 % 8));
+                let report = check_all(&sample.repository);
+                assert!(names(&report, &key), "{key}, byte {at}: {:?}", report.findings);
+                sample.backend.plant(&key, &bytes);
+                count += 1;
+            }
+        }
+        count
+    };
+    let count: usize = std::thread::scope(|scope| {
+        let threads = [0, 1].map(|parity| scope.spawn(move || flip_those_of(parity)));
+        threads.map(|thread| thread.join().expect("all were found")).iter().sum()
+    });
+    assert!(count > 5000, "{count}");
+}

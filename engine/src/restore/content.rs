@@ -1,0 +1,342 @@
+//! The content of a file as its node tells it: checked before anything is written, then chunk by chunk with the
+//! place of each.
+
+use std::sync::Arc;
+
+use serde_bytes::ByteBuf;
+
+use crate::format::chunk_list::{
+    self, CHUNK_ENTRY_LEN, Chunk, ChunkList, DEPTH_MAX, LIST_ENTRY_LEN, ListRef, TableError,
+};
+use crate::format::tree::{FileContent, Hole};
+use crate::ids::BlobId;
+
+/// A node's content contradicts itself, or a part of its chunk table cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ContentError {
+    /// No file can be this long.
+    #[error("the snapshot says it has {0} bytes: no file has more than {max}", max = i64::MAX)]
+    Size(u64),
+    /// A hole that cannot be where it is.
+    #[error("hole {number} of the file ({offset}+{length}) {problem}")]
+    Hole { number: usize, offset: u64, length: u64, problem: &'static str },
+    /// The chunk table is not one.
+    #[error("the file's chunk table is damaged: {0}")]
+    Table(#[from] TableError),
+    /// Chunks and holes do not make up the file.
+    #[error("the file's chunks have {found} bytes in all, but its size less its holes is {expected}")]
+    Length { expected: u64, found: u64 },
+    /// A part of the table holds more or less than its parent says.
+    #[error("a part of the file's chunk table has {found} bytes of content, expected {expected}")]
+    Part { expected: u64, found: u64 },
+    /// A part of the table cannot be read.
+    #[error("chunk list {id} of the file cannot be read: {problem}")]
+    List { id: BlobId, problem: String },
+}
+
+/// Checks size, holes and the top of the chunk table; gives the bytes that are not in holes.
+pub(super) fn check(content: &FileContent) -> Result<u64, ContentError> {
+    if i64::try_from(content.size).is_err() {
+        return Err(ContentError::Size(content.size));
+    }
+    let (mut end, mut in_holes) = (None, 0);
+    for (number, hole) in content.holes.iter().enumerate() {
+        let Hole { offset, length } = *hole;
+        let wrong = |problem| ContentError::Hole { number, offset, length, problem };
+        if length == 0 {
+            return Err(wrong("is empty"));
+        }
+        if end.is_some_and(|end| offset <= end) {
+            return Err(wrong("begins before or at the end of the one before it"));
+        }
+        let hole_end = offset.checked_add(length).filter(|end| *end <= content.size);
+        end = Some(hole_end.ok_or_else(|| wrong("reaches beyond the file"))?);
+        in_holes += length;
+    }
+    if content.depth > DEPTH_MAX {
+        return Err(TableError::Depth { found: content.depth, expected: DEPTH_MAX }.into());
+    }
+    let expected = content.size - in_holes;
+    let found = table_bytes(&content.chunks, content.depth)?;
+    if found == expected { Ok(found) } else { Err(ContentError::Length { expected, found }) }
+}
+
+/// Bytes of content that a table stands for.
+fn table_bytes(table: &[u8], depth: u8) -> Result<u64, TableError> {
+    let mut total = 0_u64;
+    if depth == 0 {
+        for chunk in chunk_list::chunks(table)? {
+            total = total.saturating_add(chunk?.len.into());
+        }
+    } else {
+        for list in chunk_list::lists(table)? {
+            total = total.saturating_add(list?.bytes);
+        }
+    }
+    Ok(total)
+}
+
+/// Goes through the chunks of a file, holding one table of each depth at a time.
+pub(super) struct Chunks {
+    levels: Vec<Level>,
+}
+
+struct Level {
+    table: ByteBuf,
+    depth: u8,
+    next: usize,
+    /// Bytes of content the rest of the table has to have.
+    left: u64,
+    bytes: u64,
+}
+
+impl Chunks {
+    /// Begins with a file's table of `depth` that [`check`] found to have `bytes` of content.
+    pub(super) fn new(table: ByteBuf, depth: u8, bytes: u64) -> Self {
+        Self { levels: vec![Level { table, depth, next: 0, left: bytes, bytes }] }
+    }
+
+    /// The next chunk, reading parts of the table with `load`. After an error there is nothing more to be had.
+    pub(super) fn next(
+        &mut self,
+        load: &mut dyn FnMut(&BlobId) -> Result<ChunkList, String>,
+    ) -> Option<Result<Chunk, ContentError>> {
+        let next = self.step(load).transpose();
+        if matches!(next, Some(Err(_))) {
+            self.levels.clear();
+        }
+        next
+    }
+
+    fn step(
+        &mut self,
+        load: &mut dyn FnMut(&BlobId) -> Result<ChunkList, String>,
+    ) -> Result<Option<Chunk>, ContentError> {
+        while let Some(level) = self.levels.last_mut() {
+            let width = if level.depth == 0 { CHUNK_ENTRY_LEN } else { LIST_ENTRY_LEN };
+            let Some(entry) = level.table.get(level.next..level.next + width) else {
+                let done = self.levels.pop();
+                if let Some(Level { left, bytes, .. }) = done.filter(|level| level.left > 0) {
+                    return Err(ContentError::Part { expected: bytes, found: bytes - left });
+                }
+                continue;
+            };
+            let next =
+                if level.depth == 0 { chunk(entry).map(Next::Chunk) } else { list(entry).map(Next::List) };
+            level.next += width;
+            match next? {
+                Next::Chunk(chunk) => {
+                    level.take(chunk.len.into())?;
+                    return Ok(Some(chunk));
+                }
+                Next::List(list) => {
+                    level.take(list.bytes)?;
+                    let below = Level::load(list, level.depth - 1, load)?;
+                    self.levels.push(below);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// An entry of a table.
+enum Next {
+    Chunk(Chunk),
+    List(ListRef),
+}
+
+fn chunk(entry: &[u8]) -> Result<Chunk, TableError> {
+    chunk_list::chunks(entry)?.next().unwrap_or(Err(TableError::Length(0)))
+}
+
+fn list(entry: &[u8]) -> Result<ListRef, TableError> {
+    chunk_list::lists(entry)?.next().unwrap_or(Err(TableError::Length(0)))
+}
+
+impl Level {
+    /// Reads the part of a table that `list` names.
+    fn load(
+        list: ListRef,
+        depth: u8,
+        load: &mut dyn FnMut(&BlobId) -> Result<ChunkList, String>,
+    ) -> Result<Self, ContentError> {
+        let ListRef { id, bytes } = list;
+        let loaded = load(&id).map_err(|problem| ContentError::List { id, problem })?;
+        if loaded.depth != depth {
+            return Err(TableError::Depth { found: loaded.depth, expected: depth }.into());
+        }
+        let found = table_bytes(&loaded.chunks, depth)?;
+        if found != bytes {
+            return Err(ContentError::Part { expected: bytes, found });
+        }
+        Ok(Self { table: loaded.chunks, depth, next: 0, left: bytes, bytes })
+    }
+
+    fn take(&mut self, bytes: u64) -> Result<(), ContentError> {
+        let too_many = ContentError::Part { expected: self.bytes, found: self.bytes.saturating_add(bytes) };
+        self.left = self.left.checked_sub(bytes).ok_or(too_many)?;
+        Ok(())
+    }
+}
+
+/// Finds the place of each chunk in a file with holes.
+pub(super) struct Placer {
+    holes: Arc<[Hole]>,
+    next_hole: usize,
+    at: u64,
+}
+
+impl Placer {
+    /// Begins at the first byte of a file whose holes passed [`check`].
+    pub(super) fn new(holes: Arc<[Hole]>) -> Self {
+        Self { holes, next_hole: 0, at: 0 }
+    }
+
+    /// Offset in the file of the first byte of the next chunk, which has `len` bytes. It may go on behind holes:
+    /// see [`pieces`].
+    pub(super) fn place(&mut self, len: u32) -> u64 {
+        self.skip_holes(0);
+        let start = self.at;
+        self.at += u64::from(len);
+        self.skip_holes(len.into());
+        start
+    }
+
+    /// Steps over the holes that begin before (or, without content before them, at) the current end.
+    fn skip_holes(&mut self, len: u64) {
+        while let Some(hole) = self.holes.get(self.next_hole) {
+            if hole.offset > self.at || (hole.offset == self.at && len > 0) {
+                break;
+            }
+            self.at += hole.length;
+            self.next_hole += 1;
+        }
+    }
+
+    /// Offset in the file of what comes next.
+    pub(super) fn position(&self) -> u64 {
+        self.at
+    }
+}
+
+/// Calls `visit` with the parts of a chunk between holes: offset in the chunk, offset in the file, length.
+pub(super) fn pieces<E>(
+    holes: &[Hole],
+    at: u64,
+    len: u32,
+    mut visit: impl FnMut(u32, u64, u32) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut done, mut at) = (0, at);
+    let mut next = holes.partition_point(|hole| hole.offset < at);
+    while done < len {
+        let room = holes.get(next).map_or(u64::MAX, |hole| hole.offset - at);
+        let length = u32::try_from(room).unwrap_or(u32::MAX).min(len - done);
+        if length > 0 {
+            visit(done, at, length)?;
+        }
+        done += length;
+        at += u64::from(length);
+        if let Some(hole) = holes.get(next).filter(|hole| hole.offset == at) {
+            at += hole.length;
+            next += 1;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn id(n: u8) -> BlobId {
+        BlobId::from_bytes([n; 32])
+    }
+
+    fn table(lens: &[u32]) -> ByteBuf {
+        let mut table = Vec::new();
+        for (n, len) in (1..).zip(lens) {
+            chunk_list::push_chunk(&mut table, Chunk { id: id(n), len: *len });
+        }
+        ByteBuf::from(table)
+    }
+
+    fn hole(offset: u64, length: u64) -> Hole {
+        Hole { offset, length }
+    }
+
+    fn all(content: FileContent, lists: &HashMap<BlobId, ChunkList>) -> Result<Vec<u32>, ContentError> {
+        let bytes = check(&content)?;
+        let mut chunks = Chunks::new(content.chunks, content.depth, bytes);
+        let mut lens = Vec::new();
+        while let Some(chunk) = chunks.next(&mut |id| lists.get(id).cloned().ok_or("none".to_owned())) {
+            lens.push(chunk?.len);
+        }
+        Ok(lens)
+    }
+
+    #[test]
+    fn chunks_find_their_places_around_holes() {
+        let holes: Arc<[Hole]> = vec![hole(0, 10), hole(15, 5), hole(40, 60)].into();
+        let mut placer = Placer::new(Arc::clone(&holes));
+        // 5 bytes up to a hole, then 22 over the next hole's start and none behind the last.
+        let places: Vec<u64> = [3, 2, 20].into_iter().map(|len| placer.place(len)).collect();
+        assert_eq!(places, [10, 13, 20]);
+        let mut placer = Placer::new(Arc::clone(&holes));
+        assert_eq!(placer.place(9), 10, "a chunk may go on behind a hole");
+        assert_eq!(placer.place(16), 24);
+        let mut parts = Vec::new();
+        let mut collect = |from, at, len| {
+            parts.push((from, at, len));
+            Ok::<_, ()>(())
+        };
+        pieces(&holes, 10, 9, &mut collect).unwrap();
+        pieces(&holes, 24, 16, &mut collect).unwrap();
+        assert_eq!(parts, [(0, 10, 5), (5, 20, 4), (0, 24, 16)]);
+    }
+
+    #[test]
+    fn nested_tables_are_walked_in_order() {
+        let mut lists = HashMap::new();
+        lists.insert(id(100), ChunkList { depth: 0, chunks: table(&[5, 6]) });
+        lists.insert(id(101), ChunkList { depth: 0, chunks: table(&[7]) });
+        let mut top = Vec::new();
+        chunk_list::push_list(&mut top, chunk_list::ListRef { id: id(100), bytes: 11 });
+        chunk_list::push_list(&mut top, chunk_list::ListRef { id: id(101), bytes: 7 });
+        let content =
+            FileContent { size: 18, depth: 1, chunks: ByteBuf::from(top), ..FileContent::default() };
+        assert_eq!(all(content.clone(), &lists).unwrap(), [5, 6, 7]);
+        lists.insert(id(101), ChunkList { depth: 0, chunks: table(&[8]) });
+        let found = all(content.clone(), &lists).unwrap_err();
+        assert!(matches!(found, ContentError::Part { expected: 7, found: 8 }), "{found}");
+        lists.insert(id(101), ChunkList { depth: 1, chunks: table(&[7]) });
+        let found = all(content.clone(), &lists).unwrap_err();
+        assert!(matches!(found, ContentError::Table(TableError::Depth { found: 1, expected: 0 })), "{found}");
+        lists.remove(&id(101));
+        assert!(matches!(all(content.clone(), &lists), Err(ContentError::List { .. })));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let good = FileContent { size: 30, chunks: table(&[10]), ..FileContent::default() };
+        let with = |holes: Vec<Hole>| FileContent { holes, ..good.clone() };
+        assert!(check(&with(vec![hole(0, 5), hole(10, 15)])).is_ok());
+        let bad = [
+            with(vec![]),
+            with(vec![hole(0, 0), hole(5, 20)]),
+            with(vec![hole(0, 5), hole(5, 15)]),
+            with(vec![hole(10, 15), hole(0, 5)]),
+            with(vec![hole(10, 21)]),
+            with(vec![hole(u64::MAX, 2)]),
+            with(vec![hole(5, u64::MAX)]),
+            FileContent { size: 1 << 63, ..good.clone() },
+            FileContent { depth: DEPTH_MAX + 1, ..good.clone() },
+            FileContent { chunks: ByteBuf::from(vec![0; 35]), ..good.clone() },
+        ];
+        for content in bad {
+            assert!(check(&content).is_err(), "{content:?}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What all parts of a running restore share.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use super::tally::{self, Tally};
+use super::{RestoreOptions, tally::explain};
+use crate::monitor::EntryAction;
+use crate::repo::Repository;
+use crate::store::BlobReader;
+use crate::target::{MetadataError, MetadataOptions, MetadataWriter, RelativePath, TargetError, TargetRoot};
+
+/// The target as it is before a restore begins.
+pub(super) enum Target {
+    /// It is there, empty or not.
+    Open(TargetRoot),
+    /// It is not there, and a dry run does not make it.
+    Absent,
+}
+
+/// Everything that planning and execution need.
+pub(super) struct Context<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) options: &'a RestoreOptions,
+    pub(super) target: Target,
+    pub(super) tally: Tally<'a>,
+    /// Applies what is asked for.
+    pub(super) metadata: MetadataWriter,
+    /// The same without times: a file that lacks content must not look like the one in the snapshot.
+    pub(super) metadata_of_incomplete: MetadataWriter,
+    /// Packs for whose sake the log was read again.
+    pub(super) refreshed: Mutex<HashSet<crate::ids::PackId>>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(
+        repository: &'a Repository,
+        options: &'a RestoreOptions,
+        target: Target,
+        tally: Tally<'a>,
+    ) -> Self {
+        let without_times = MetadataOptions { times: false, ..options.metadata };
+        Self {
+            repository,
+            options,
+            target,
+            tally,
+            metadata: MetadataWriter::new(options.metadata),
+            metadata_of_incomplete: MetadataWriter::new(without_times),
+            refreshed: Mutex::default(),
+        }
+    }
+
+    pub(super) fn reader(&self) -> &BlobReader {
+        self.repository.reader()
+    }
+
+    /// The target, if this run writes to it.
+    pub(super) fn writable(&self) -> Option<&TargetRoot> {
+        match &self.target {
+            Target::Open(root) if !self.options.dry_run => Some(root),
+            _ => None,
+        }
+    }
+
+    /// The target, if it exists.
+    pub(super) fn readable(&self) -> Option<&TargetRoot> {
+        match &self.target {
+            Target::Open(root) => Some(root),
+            Target::Absent => None,
+        }
+    }
+
+    /// Counts and reports an entry that could not be put in place.
+    pub(super) fn fail(&self, path: &RelativePath, error: &TargetError) {
+        self.tally.fail(tally::FAILED, path.as_bytes(), explain(error));
+    }
+
+    /// Reports metadata that could not be applied; counts one entry, if there is any. Gives whether all is well.
+    pub(super) fn metadata_applied(&self, path: &RelativePath, errors: &[MetadataError]) -> bool {
+        if errors.is_empty() {
+            return true;
+        }
+        self.tally.count_error();
+        self.tell_metadata(path, errors);
+        false
+    }
+
+    /// Reports metadata that could not be applied to an entry that is counted elsewhere.
+    pub(super) fn tell_metadata(&self, path: &RelativePath, errors: &[MetadataError]) {
+        for error in errors {
+            self.tally.problem(tally::METADATA, path.as_bytes(), explain(error));
+        }
+    }
+
+    /// Clears the way for an entry that is no directory, where one is in its place: only if deletion was asked
+    /// for. Otherwise creating the entry will fail and say so.
+    pub(super) fn clear_directory(&self, path: &RelativePath) -> Result<(), TargetError> {
+        if !self.options.delete {
+            return Ok(());
+        }
+        if let Some(root) = self.writable() {
+            root.remove_tree(path)?;
+        }
+        tally::add(&self.tally.counts.deleted, 1);
+        self.tally.entry(path.as_bytes(), EntryAction::Deleted);
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Going through a directory of a snapshot entry by entry, holding one part of it at a time.
+
+use serde_bytes::ByteBuf;
+
+use crate::browse::{self, BrowseError};
+use crate::format::tree::{Node, Tree, TreePart};
+use crate::ids::BlobId;
+use crate::store::BlobReader;
+
+/// Trees split deeper than this are refused: no writer makes them.
+const PART_DEPTH_MAX: usize = 8;
+
+/// A place in a directory. [`Cursor::park`] gives back most of its memory.
+pub(super) struct Cursor {
+    levels: Vec<Level>,
+    last: ByteBuf,
+}
+
+struct Level {
+    tree: BlobId,
+    /// Entries or parts that were taken.
+    taken: usize,
+    loaded: Option<Loaded>,
+}
+
+enum Loaded {
+    Nodes(std::vec::IntoIter<Node>),
+    Parts(std::vec::IntoIter<TreePart>),
+}
+
+impl Cursor {
+    /// Before the first entry of `tree`.
+    pub(super) fn new(tree: BlobId) -> Self {
+        Self { levels: vec![Level { tree, taken: 0, loaded: None }], last: ByteBuf::new() }
+    }
+
+    /// The next entry in name order. After an error, what can be read of the rest follows.
+    pub(super) fn next(&mut self, reader: &BlobReader) -> Option<Result<Node, BrowseError>> {
+        loop {
+            let depth = self.levels.len();
+            let level = self.levels.last_mut()?;
+            let tree = level.tree;
+            let rules = |problem| Some(Err(BrowseError::Rules { tree, problem }));
+            if level.loaded.is_none()
+                && let Err(error) = level.load(reader)
+            {
+                self.levels.pop();
+                return Some(Err(error));
+            }
+            let part = match &mut level.loaded {
+                Some(Loaded::Nodes(nodes)) => match nodes.next() {
+                    Some(node) => {
+                        level.taken += 1;
+                        if crate::target::check_name(&node.name).is_err() {
+                            return rules("an entry's name is impossible");
+                        }
+                        if self.last >= node.name {
+                            return rules("names do not ascend");
+                        }
+                        self.last.clone_from(&node.name);
+                        return Some(Ok(node));
+                    }
+                    None => None,
+                },
+                Some(Loaded::Parts(parts)) => parts.next(),
+                None => None,
+            };
+            level.taken += 1;
+            match part {
+                None => {
+                    self.levels.pop();
+                }
+                Some(_) if depth > PART_DEPTH_MAX => {
+                    self.levels.pop();
+                    return rules("it is split too deep");
+                }
+                Some(part) => self.levels.push(Level { tree: part.tree, taken: 0, loaded: None }),
+            }
+        }
+    }
+
+    /// Drops what is in memory; [`Cursor::next`] reads it again.
+    pub(super) fn park(&mut self) {
+        self.levels.iter_mut().for_each(|level| level.loaded = None);
+    }
+}
+
+impl Level {
+    fn load(&mut self, reader: &BlobReader) -> Result<(), BrowseError> {
+        self.loaded = Some(match browse::load(reader, &self.tree)? {
+            Tree::Nodes(nodes) => Loaded::Nodes(skipped(nodes, self.taken)),
+            Tree::Parts(parts) => Loaded::Parts(skipped(parts, self.taken)),
+        });
+        Ok(())
+    }
+}
+
+fn skipped<T>(items: Vec<T>, taken: usize) -> std::vec::IntoIter<T> {
+    let mut items = items.into_iter();
+    if taken > 0 {
+        items.nth(taken - 1);
+    }
+    items
+}

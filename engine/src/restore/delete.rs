@@ -1,0 +1,66 @@
+//! Removing from the target what the snapshot does not have.
+
+use super::context::Context;
+use super::select::{Selector, Verdict};
+use super::tally::{self, add, explain};
+use crate::monitor::EntryAction;
+use crate::target::{EntryKind, RelativePath, TargetError};
+
+/// Removes `names`, which the snapshot does not have, from the directory `path`. What the patterns leave out
+/// stays, and with it the directories above it. Each entry removed from `path` counts as one.
+pub(super) fn remove_surplus(
+    context: &Context<'_>,
+    selector: &Selector,
+    path: &RelativePath,
+    names: Vec<Vec<u8>>,
+    inside: bool,
+) {
+    for name in names {
+        let Ok(entry) = path.join(&name) else { continue };
+        match remove(context, selector, &entry, inside) {
+            Ok(true) => {
+                add(&context.tally.counts.deleted, 1);
+                context.tally.entry(entry.as_bytes(), EntryAction::Deleted);
+            }
+            Ok(false) => {}
+            Err(error) => context.tally.fail(tally::DELETE, entry.as_bytes(), explain(&error)),
+        }
+    }
+}
+
+/// Removes one entry as far as the patterns allow; whether it is (or, in a dry run, would be) gone.
+fn remove(
+    context: &Context<'_>,
+    selector: &Selector,
+    entry: &RelativePath,
+    inside: bool,
+) -> Result<bool, TargetError> {
+    let Some(root) = context.readable() else { return Ok(false) };
+    let Some(found) = root.stat(entry)? else { return Ok(false) };
+    let is_directory = found.kind == EntryKind::Directory;
+    let mut shown = context.tally.prefix().to_vec();
+    shown.push(b'/');
+    shown.extend_from_slice(entry.as_bytes());
+    let verdict = selector.verdict(&shown, is_directory, inside);
+    if verdict == Verdict::Skip {
+        return Ok(false);
+    }
+    if is_directory && !selector.takes_all() {
+        // Deeper than any stack should go, nothing is removed: better too much left than too much gone.
+        if entry.as_bytes().iter().filter(|byte| **byte == b'/').count() > 512 {
+            return Ok(false);
+        }
+        let mut all_gone = verdict == Verdict::Take;
+        for name in root.entries(entry)? {
+            let Ok(below) = entry.join(&name) else { continue };
+            all_gone &= remove(context, selector, &below, verdict == Verdict::Take)?;
+        }
+        if !all_gone {
+            return Ok(false);
+        }
+    }
+    if let Some(root) = context.writable() {
+        root.remove_tree(entry)?;
+    }
+    Ok(true)
+}

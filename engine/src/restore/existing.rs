@@ -1,0 +1,98 @@
+//! What becomes of an entry whose name is, or is not, taken in the target.
+
+use super::Overwrite;
+use crate::format::tree::Metadata;
+use crate::target::{EntryKind, TargetStat};
+
+/// How an entry comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// There is nothing of that name: create it.
+    Create,
+    /// Something is there: put the entry in its place.
+    Replace,
+    /// A file is there: compare, and rewrite what differs.
+    InPlace {
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// A file is there whose content is taken as equal: apply metadata only.
+    Keep,
+    /// What is there stays as it is.
+    Leave,
+}
+
+/// Decides about an entry: `size` is that of a regular file, `None` for other kinds.
+pub(super) fn decide(
+    overwrite: Overwrite,
+    size: Option<u64>,
+    metadata: &Metadata,
+    found: Option<&TargetStat>,
+) -> Fate {
+    let Some(found) = found else { return Fate::Create };
+    match overwrite {
+        Overwrite::Never => return Fate::Leave,
+        Overwrite::IfNewer if found.kind != EntryKind::Directory && found.mtime >= metadata.mtime => {
+            return Fate::Leave;
+        }
+        _ => {}
+    }
+    if size.is_none() || found.kind != EntryKind::File {
+        return Fate::Replace;
+    }
+    let names = metadata.links.unwrap_or(1);
+    if overwrite == Overwrite::IfChanged
+        && size == Some(found.size)
+        && found.mtime == metadata.mtime
+        && found.links <= names
+    {
+        return Fate::Keep;
+    }
+    // Another name may lie outside the target: then it gets an inode of its own.
+    if found.links == 1 { Fate::InPlace { size: found.size } } else { Fate::Replace }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tree::Timestamp;
+
+    fn stat(kind: EntryKind, size: u64, seconds: i64, links: u64) -> TargetStat {
+        let mtime = Timestamp { seconds, nanos: 5 };
+        let (inode, device, mode, uid, gid, special) = (1, 1, 0o644, 0, 0, (0, 0));
+        TargetStat { kind, size, mtime, inode, device, mode, uid, gid, links, special }
+    }
+
+    #[test]
+    fn every_mode_meets_every_obstacle() {
+        use EntryKind::{Directory, File, Symlink};
+        use Overwrite::{Always, IfChanged, IfNewer, Never};
+        let wanted = Metadata { mtime: Timestamp { seconds: 10, nanos: 5 }, ..Metadata::default() };
+        let rows = [
+            (Always, File, 7, 10, 1, Fate::InPlace { size: 7 }),
+            (Always, File, 7, 10, 2, Fate::Replace),
+            (Always, Symlink, 7, 10, 1, Fate::Replace),
+            (Always, Directory, 7, 10, 9, Fate::Replace),
+            (IfChanged, File, 7, 10, 1, Fate::Keep),
+            (IfChanged, File, 7, 10, 2, Fate::Replace),
+            (IfChanged, File, 8, 10, 1, Fate::InPlace { size: 8 }),
+            (IfChanged, File, 7, 11, 1, Fate::InPlace { size: 7 }),
+            (IfNewer, File, 7, 10, 1, Fate::Leave),
+            (IfNewer, File, 7, 11, 1, Fate::Leave),
+            (IfNewer, File, 7, 9, 1, Fate::InPlace { size: 7 }),
+            (IfNewer, Symlink, 7, 9, 1, Fate::Replace),
+            (IfNewer, Directory, 7, 11, 1, Fate::Replace),
+            (Never, File, 7, 9, 1, Fate::Leave),
+            (Never, Directory, 7, 9, 1, Fate::Leave),
+        ];
+        for (overwrite, kind, size, seconds, links, fate) in rows {
+            let found = stat(kind, size, seconds, links);
+            let decided = decide(overwrite, Some(7), &wanted, Some(&found));
+            assert_eq!(decided, fate, "{overwrite:?} {found:?}");
+        }
+        for overwrite in [Always, IfChanged, IfNewer, Never] {
+            assert_eq!(decide(overwrite, Some(7), &wanted, None), Fate::Create);
+        }
+        assert_eq!(decide(Always, None, &wanted, Some(&stat(File, 7, 10, 1))), Fate::Replace);
+    }
+}

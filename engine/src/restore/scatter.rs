@@ -1,0 +1,232 @@
+//! From reads to files: each block is decoded once, each blob in it that is wanted verified once, and written to
+//! all its places.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::content::pieces;
+use super::context::Context;
+use super::files::{FileError, Files};
+use super::locate::{Block, Item, Read, ReadPlan};
+use super::tally::{self, add, explain};
+use super::window::{Job, Missing, Wanted};
+use crate::backend::ObjectKey;
+use crate::crypto::keys::BlobKind;
+use crate::ids::BlobId;
+use crate::store::{DecodeScratch, ReadError};
+
+/// What a thread keeps from read to read.
+#[derive(Debug, Default)]
+pub(super) struct Worker {
+    scratch: DecodeScratch,
+    sealed: Vec<u8>,
+    raw: Vec<u8>,
+    order: Vec<Item>,
+    /// For reading files back.
+    pub(super) buffer: Vec<u8>,
+}
+
+/// Blobs that their block did not give: from elsewhere, or the reason why not.
+type Rescued = HashMap<BlobId, Result<Vec<u8>, (&'static str, Arc<str>)>>;
+
+/// Writes the chunks of one window.
+pub(super) struct Scatter<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) wanted: &'a [Wanted],
+    pub(super) plan: &'a ReadPlan,
+    pub(super) files: &'a Files<'a>,
+}
+
+impl Scatter<'_> {
+    /// Executes one read.
+    pub(super) fn read(&self, worker: &mut Worker, read: &Read) {
+        let Worker { scratch, sealed, raw, order, .. } = worker;
+        let blocks = &self.plan.blocks[read.blocks.clone()];
+        let Some(first) = blocks.first() else { return };
+        let pack = &self.plan.packs[first.pack as usize];
+        let reader = self.context.reader();
+        if sealed.len() < read.len {
+            sealed.resize(read.len, 0);
+        }
+        let sealed = &mut sealed[..read.len];
+        let is_read = reader.backend().read_range(&ObjectKey::pack(&pack.id), read.start, sealed).is_ok();
+        for block in blocks {
+            let start = usize::try_from(u64::from(block.span.position) - read.start).unwrap_or(usize::MAX);
+            let own = sealed.get_mut(start..).and_then(|rest| rest.get_mut(..block.span.sealed_len as usize));
+            let opened = match own {
+                Some(own) if is_read => reader.open_block(pack, &block.span, own, scratch, raw),
+                // A read that failed as a whole may work block by block: a pack that is cut short, say.
+                _ => reader.read_block(pack, &block.span, scratch, raw),
+            };
+            self.block(block, opened, raw, scratch, order);
+        }
+        self.context.tally.show_progress();
+    }
+
+    fn block(
+        &self,
+        block: &Block,
+        opened: Result<(), ReadError>,
+        raw: &[u8],
+        scratch: &mut DecodeScratch,
+        order: &mut Vec<Item>,
+    ) {
+        let items = &self.plan.items[block.items.clone()];
+        let mut rescued = Rescued::new();
+        let mut last = None;
+        for item in items {
+            let wanted = &self.wanted[item.wanted as usize];
+            if last == Some((item.offset, wanted.id)) {
+                continue;
+            }
+            last = Some((item.offset, wanted.id));
+            let pack = self.plan.packs[block.pack as usize].id;
+            let error = match &opened {
+                Ok(()) => {
+                    let (offset, len) = (item.offset, wanted.len);
+                    let reader = self.context.reader();
+                    reader.verified(pack, BlobKind::Data, &wanted.id, raw, offset, len).err()
+                }
+                Err(_) => None,
+            };
+            if let Some(error) = error.as_ref().or(opened.as_ref().err()) {
+                rescued.insert(wanted.id, self.rescue(wanted, block, error, scratch));
+            }
+        }
+        // Items were in the order of the block; now file by file, from front to back.
+        order.clear();
+        order.extend_from_slice(items);
+        order.sort_unstable_by_key(|item| item.wanted);
+        let job_of = |item: &Item| self.wanted[item.wanted as usize].job;
+        for run in order.chunk_by(|a, b| job_of(a) == job_of(b)) {
+            self.write(job_of(&run[0]), run, raw, &rescued);
+        }
+    }
+
+    /// Looks for a blob in other places than `block`, which failed with `error`.
+    fn rescue(
+        &self,
+        wanted: &Wanted,
+        block: &Block,
+        error: &ReadError,
+        scratch: &mut DecodeScratch,
+    ) -> Result<Vec<u8>, (&'static str, Arc<str>)> {
+        let failed = self.plan.packs[block.pack as usize].id;
+        let gone = matches!(error, ReadError::Backend { source, .. } if source.is_not_found());
+        if gone {
+            self.refresh(failed);
+        }
+        let reader = self.context.reader();
+        let mut raw = Vec::new();
+        for place in reader.index().get_all(&wanted.id).unwrap_or_default() {
+            if place.pack.id == failed && place.entry.block.position == block.span.position {
+                continue;
+            }
+            let (offset, len) = (place.entry.offset, place.entry.len);
+            if len == wanted.len
+                && reader.read_block(&place.pack, &place.entry.block, scratch, &mut raw).is_ok()
+                && let Ok(bytes) =
+                    reader.verified(place.pack.id, BlobKind::Data, &wanted.id, &raw, offset, len)
+            {
+                return Ok(bytes.to_vec());
+            }
+        }
+        Err((if gone { tally::MISSING } else { tally::DAMAGED }, explain(error).into()))
+    }
+
+    /// Reads the log again because a pack is gone: a prune may have moved its blobs. Once for each pack.
+    fn refresh(&self, pack: crate::ids::PackId) {
+        let mut refreshed = self.context.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+        if refreshed.insert(pack) {
+            // If that fails too, the blob counts as missing, which is reported.
+            let _ = self.context.repository.refresh();
+        }
+    }
+
+    /// Writes the items of one file that are in the block.
+    fn write(&self, index: u32, run: &[Item], raw: &[u8], rescued: &Rescued) {
+        let job = self.files.job(index);
+        let whole = self.files.is_all(index, run.len());
+        let opened = if whole { self.files.begin(job, true).map(Arc::new) } else { self.files.shared(index) };
+        let result = opened.and_then(|file| self.write_all(job, &file, run, raw, rescued).map(|()| file));
+        let file = match result {
+            Ok(file) => Some(file),
+            Err(error) => {
+                self.files.give_up(job, &error);
+                None
+            }
+        };
+        self.files.done(index, u32::try_from(run.len()).unwrap_or(u32::MAX), file.as_deref());
+    }
+
+    fn write_all(
+        &self,
+        job: &Job,
+        file: &File,
+        run: &[Item],
+        raw: &[u8],
+        rescued: &Rescued,
+    ) -> Result<(), FileError> {
+        job.state.changed.store(true, Relaxed);
+        let mut out = Out { file, raw, from: 0, at: 0, len: 0 };
+        let mut written = 0;
+        for item in run {
+            let wanted = &self.wanted[item.wanted as usize];
+            let (at, len) = (wanted.at, wanted.len);
+            match if rescued.is_empty() { None } else { rescued.get(&wanted.id) } {
+                None => pieces(&job.holes, at, len, |from, at, len| out.put(item.offset + from, at, len))?,
+                Some(Ok(bytes)) => pieces(&job.holes, at, len, |from, at, len| {
+                    let bytes = &bytes[from as usize..][..len as usize];
+                    file.write_all_at(bytes, at).map_err(FileError::Write)
+                })?,
+                Some(Err((code, why))) => {
+                    pieces(&job.holes, at, len, |_, at, len| {
+                        job.state.miss(Missing { at, len: len.into(), code, why: Arc::clone(why) });
+                        Ok::<_, FileError>(())
+                    })?;
+                    continue;
+                }
+            }
+            written += u64::from(len);
+        }
+        out.flush()?;
+        add(&self.context.tally.counts.bytes_written, written);
+        self.context.tally.advance(0, written);
+        Ok(())
+    }
+}
+
+/// Joins writes of what lies side by side both in the block and in the file.
+struct Out<'a> {
+    file: &'a File,
+    raw: &'a [u8],
+    from: usize,
+    at: u64,
+    len: usize,
+}
+
+impl Out<'_> {
+    fn put(&mut self, from: u32, at: u64, len: u32) -> Result<(), FileError> {
+        let (from, len) = (from as usize, len as usize);
+        if self.from + self.len == from && self.at + self.len as u64 == at {
+            self.len += len;
+            return Ok(());
+        }
+        self.flush()?;
+        (self.from, self.at, self.len) = (from, at, len);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), FileError> {
+        if self.len > 0 {
+            let bytes = &self.raw[self.from..self.from + self.len];
+            self.file.write_all_at(bytes, self.at).map_err(FileError::Write)?;
+            self.len = 0;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,349 @@
+//! The walk through the snapshot: makes directories, links and special files, removes what should go, and hands
+//! files over to execution window by window.
+
+use crossbeam_channel::Sender;
+
+use super::context::Context;
+use super::cursor::Cursor;
+use super::delete;
+use super::links::LinkTable;
+use super::select::{Selector, Verdict};
+use super::tally::{self, add, explain};
+use super::window::{DoneDirectory, Limits, Window};
+use crate::browse::BrowseError;
+use crate::format::tree::{Metadata, Node, NodeKind};
+use crate::ids::BlobId;
+use crate::monitor::EntryAction;
+use crate::store::ReadError;
+use crate::target::{EntryKind, MadeDir, Obstacle, RelativePath, TargetError};
+
+/// Longest path that is restored, in bytes: the walk's memory and time grow with its square.
+const PATH_LEN_MAX: usize = 64 << 10;
+
+/// Directories of the current path whose entries stay in memory.
+const LOADED_DIRECTORIES: usize = 8;
+
+/// Whether a directory of the walk exists in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// Not yet: nothing in it was wanted so far.
+    Not,
+    /// It is empty but for what this restore puts into it.
+    New,
+    /// It was there.
+    Existing,
+    /// It cannot be made; this was reported.
+    Failed,
+}
+
+/// A directory on the way to where the walk is.
+struct Frame {
+    cursor: Cursor,
+    /// Length of its path in [`Walk::path`].
+    path_len: usize,
+    metadata: Option<Metadata>,
+    /// It or a directory above it is wanted.
+    inside: bool,
+    made: Made,
+    /// Names in the target, ascending, that the walk has not come to.
+    listing: std::iter::Peekable<std::vec::IntoIter<Vec<u8>>>,
+    /// Names in the target that the snapshot does not have.
+    surplus: Vec<Vec<u8>>,
+    /// A part of the directory cannot be read: what it has is not known.
+    damaged: bool,
+}
+
+/// The walk. Its windows go to `out`.
+pub(super) struct Walk<'a> {
+    pub(super) context: &'a Context<'a>,
+    selector: &'a Selector,
+    limits: Limits,
+    windows: u32,
+    out: Sender<Window>,
+    pub(super) window: Window,
+    frames: Vec<Frame>,
+    /// Path in the snapshot of the entry at hand.
+    path: Vec<u8>,
+    pub(super) links: LinkTable,
+}
+
+/// The other side takes no more windows.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        context: &'a Context<'a>,
+        selector: &'a Selector,
+        limits: Limits,
+        out: Sender<Window>,
+    ) -> Self {
+        let for_links = usize::try_from(context.options.memory / 8).unwrap_or(usize::MAX);
+        Self {
+            context,
+            selector,
+            limits,
+            windows: 0,
+            out,
+            window: Window::default(),
+            frames: Vec::new(),
+            path: context.tally.prefix().to_vec(),
+            links: LinkTable::new(for_links),
+        }
+    }
+
+    /// Restores the contents of `tree` into the target directory, which gets `metadata` at the end, if any.
+    pub(super) fn directory(mut self, tree: BlobId, metadata: Option<Metadata>) -> Result<(), Stopped> {
+        // The filter has a say about the target directory's own path: `--include /home` with `:/home`.
+        let own = self.selector.verdict(self.context.tally.prefix(), true, false);
+        let inside = self.selector.includes_all() || own == Verdict::Take;
+        let mut root = self.frame(tree, metadata, inside);
+        root.made = Made::Existing;
+        self.list(&mut root, &RelativePath::root());
+        self.frames.push(root);
+        self.walk()
+    }
+
+    /// Restores one entry that is no directory into the target directory.
+    pub(super) fn single(mut self, node: Node) -> Result<(), Stopped> {
+        let path = RelativePath::root().join(&node.name);
+        self.path.push(b'/');
+        self.path.extend_from_slice(&node.name);
+        if let Ok(path) = path
+            && self.selector.verdict(&self.path, false, false) == Verdict::Take
+        {
+            self.take(node, path, true)?;
+        }
+        self.flush()
+    }
+
+    fn frame(&self, tree: BlobId, metadata: Option<Metadata>, inside: bool) -> Frame {
+        Frame {
+            cursor: Cursor::new(tree),
+            path_len: self.path.len(),
+            metadata,
+            inside,
+            made: Made::Not,
+            listing: Vec::new().into_iter().peekable(),
+            surplus: Vec::new(),
+            damaged: false,
+        }
+    }
+
+    /// The path in the target of the first `len` bytes of the path at hand.
+    fn relative(&self, len: usize) -> RelativePath {
+        let relative = self.path.get(self.context.tally.prefix().len() + 1..len).unwrap_or_default();
+        RelativePath::parse(relative).expect("the cursor has checked every name")
+    }
+
+    fn walk(&mut self) -> Result<(), Stopped> {
+        while let Some(frame) = self.frames.last_mut() {
+            if self.context.tally.is_cancelled() {
+                return Err(Stopped);
+            }
+            self.path.truncate(frame.path_len);
+            match frame.cursor.next(self.context.reader()) {
+                Some(Ok(node)) => self.entry(node)?,
+                Some(Err(error)) => {
+                    frame.damaged = true;
+                    let path = self.relative(self.path.len());
+                    self.context.tally.fail(code_of(&error), path.as_bytes(), explain(&error));
+                }
+                None => self.leave()?,
+            }
+        }
+        self.flush()
+    }
+
+    fn entry(&mut self, node: Node) -> Result<(), Stopped> {
+        self.path.push(b'/');
+        self.path.extend_from_slice(&node.name);
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
+        let present = frame.is_present(&node.name);
+        if self.path.len() > PATH_LEN_MAX {
+            let shown = self.relative(frame_len(&self.frames));
+            let why = format!("a path of {} bytes is not restored: at most {PATH_LEN_MAX}", self.path.len());
+            self.context.tally.fail(tally::FAILED, shown.as_bytes(), why);
+            return Ok(());
+        }
+        let is_directory = matches!(node.kind, NodeKind::Directory { .. });
+        let inside = frame.inside;
+        match self.selector.verdict(&self.path, is_directory, inside) {
+            Verdict::Skip => return Ok(()),
+            Verdict::Search => {
+                if let NodeKind::Directory { tree } = node.kind {
+                    self.push(tree, node.metadata, false);
+                }
+                return Ok(());
+            }
+            Verdict::Take => {}
+        }
+        if !self.make_path() {
+            return Ok(());
+        }
+        // Making the path may just have listed the directory.
+        let present = present || self.frames.last_mut().is_some_and(|frame| frame.is_present(&node.name));
+        if let NodeKind::Directory { tree } = node.kind {
+            self.push(tree, node.metadata, true);
+            self.make_path();
+            return Ok(());
+        }
+        let path = self.relative(self.path.len());
+        self.take(node, path, present)
+    }
+
+    fn take(&mut self, node: Node, path: RelativePath, present: bool) -> Result<(), Stopped> {
+        let Node { kind, metadata, .. } = node;
+        match kind {
+            NodeKind::File(content) => self.file(path, metadata, content, present)?,
+            kind => self.other(&path, &kind, metadata, present),
+        }
+        if self.window.is_full(&self.limits.part(self.windows)) { self.flush() } else { Ok(()) }
+    }
+
+    fn push(&mut self, tree: BlobId, metadata: Metadata, inside: bool) {
+        let frame = self.frame(tree, Some(metadata), inside);
+        self.frames.push(frame);
+        let outer = self.frames.len().checked_sub(LOADED_DIRECTORIES);
+        if let Some(frame) = outer.and_then(|at| self.frames.get_mut(at)) {
+            frame.cursor.park();
+        }
+    }
+
+    /// Makes the directories of the current path that do not exist yet. False if one cannot be made.
+    fn make_path(&mut self) -> bool {
+        for at in 0..self.frames.len() {
+            match self.frames[at].made {
+                Made::New | Made::Existing => {}
+                Made::Failed => return false,
+                Made::Not => {
+                    let path = self.relative(self.frames[at].path_len);
+                    let made = self.make(&path);
+                    let frame = &mut self.frames[at];
+                    frame.made = made.unwrap_or(Made::Failed);
+                    match frame.made {
+                        Made::Existing => {
+                            let mut frame = std::mem::replace(frame, Frame::placeholder());
+                            self.list(&mut frame, &path);
+                            self.frames[at] = frame;
+                        }
+                        Made::Failed => return false,
+                        Made::New | Made::Not => {}
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Makes a directory, or finds it; `None` if that fails, which is reported.
+    fn make(&self, path: &RelativePath) -> Option<Made> {
+        add(&self.context.tally.counts.directories, 1);
+        let made = match self.context.writable() {
+            Some(root) => match root.make_dir(path, 0o700, Obstacle::Replace) {
+                Ok(MadeDir::Created) => Ok(Made::New),
+                Ok(MadeDir::Existing) => Ok(Made::Existing),
+                Err(error) => Err(error),
+            },
+            None => self.would_make(path),
+        };
+        match made {
+            Ok(made) => {
+                if made == Made::New {
+                    self.context.tally.entry(path.as_bytes(), EntryAction::Restored);
+                }
+                Some(made)
+            }
+            Err(error) => {
+                let why = format!("{}; nothing below it was restored", explain(&error));
+                self.context.tally.fail(tally::FAILED, path.as_bytes(), why);
+                None
+            }
+        }
+    }
+
+    fn would_make(&self, path: &RelativePath) -> Result<Made, TargetError> {
+        let Some(root) = self.context.readable() else { return Ok(Made::New) };
+        // A parent that is to be replaced by a directory makes looking fail: then there is nothing below it.
+        let found = root.stat(path).ok().flatten();
+        let exists = found.is_some_and(|found| found.kind == EntryKind::Directory);
+        Ok(if exists { Made::Existing } else { Made::New })
+    }
+
+    /// Lists a directory of the target that was there before.
+    fn list(&self, frame: &mut Frame, path: &RelativePath) {
+        let Some(root) = self.context.readable() else { return };
+        match root.entries(path) {
+            Ok(names) => frame.listing = names.into_iter().peekable(),
+            Err(error) => {
+                // Nothing can then be told to be surplus, and files that are there will be in the way.
+                frame.damaged = true;
+                self.context.fail(path, &error);
+            }
+        }
+    }
+
+    /// Ends a directory.
+    fn leave(&mut self) -> Result<(), Stopped> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        let path = self.relative(frame.path_len);
+        let is_made = matches!(frame.made, Made::New | Made::Existing);
+        if self.context.options.delete && frame.made == Made::Existing && !frame.damaged {
+            frame.surplus.extend(frame.listing);
+            delete::remove_surplus(self.context, self.selector, &path, frame.surplus, frame.inside);
+        }
+        if let Some(metadata) =
+            frame.metadata.filter(|_| is_made && (frame.inside || frame.made == Made::New))
+        {
+            self.window.weigh(&path, &metadata);
+            self.window.directories.push(DoneDirectory { path, metadata });
+        }
+        if self.window.is_full(&self.limits.part(self.windows)) { self.flush() } else { Ok(()) }
+    }
+
+    /// Whether no more chunks fit into the window.
+    pub(super) fn is_full_of_chunks(&self) -> bool {
+        self.window.is_full_of_chunks(&self.limits.part(self.windows))
+    }
+
+    /// Hands the window over and begins a new one.
+    pub(super) fn flush(&mut self) -> Result<(), Stopped> {
+        self.windows += 1;
+        self.out.send(std::mem::take(&mut self.window)).map_err(|_| Stopped)
+    }
+}
+
+impl Frame {
+    /// Steps to `name` in the listing of the target; whether it is there. What is passed over is surplus.
+    fn is_present(&mut self, name: &[u8]) -> bool {
+        while let Some(found) = self.listing.next_if(|found| found.as_slice() < name) {
+            self.surplus.push(found);
+        }
+        self.listing.next_if(|found| found == name).is_some()
+    }
+
+    fn placeholder() -> Self {
+        Self {
+            cursor: Cursor::new(BlobId::from_bytes([0; 32])),
+            path_len: 0,
+            metadata: None,
+            inside: false,
+            made: Made::Not,
+            listing: Vec::new().into_iter().peekable(),
+            surplus: Vec::new(),
+            damaged: false,
+        }
+    }
+}
+
+fn frame_len(frames: &[Frame]) -> usize {
+    frames.last().map_or(0, |frame| frame.path_len)
+}
+
+/// The code of a problem with a tree.
+fn code_of(error: &BrowseError) -> &'static str {
+    match error {
+        BrowseError::Read(ReadError::Missing { .. }) => tally::MISSING,
+        _ => tally::DAMAGED,
+    }
+}
