@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Kills backups with SIGKILL at random moments; the repository has to check clean every time, the next backup has
+to go on from what is stored, and the last restore has to equal the source.
+
+    kill_backup.py --binary target/release/strongroom [--kills 50] [--seed 1] [--size MIB] [--source DIR]
+
+Without --source it makes data of its own. Standard library only.
+"""
+import argparse
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def make_source(folder, mib, rnd):
+    folder.mkdir()
+    for number in range(mib // 2):
+        place = folder / f"d{number % 17}"
+        place.mkdir(exist_ok=True)
+        (place / f"noise-{number}").write_bytes(rnd.randbytes(1 << 20))
+        (place / f"text-{number}").write_text(" ".join(str(rnd.randrange(1000)) for _ in range(200_000)))
+
+
+class Tool:
+    def __init__(self, binary, repository):
+        self.binary = str(binary)
+        self.env = {**os.environ, "STRONGROOM_REPOSITORY": str(repository), "STRONGROOM_PASSWORD": "kill test"}
+
+    def start(self, *args):
+        return subprocess.Popen([self.binary, *map(str, args)], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def run(self, *args):
+        done = subprocess.run([self.binary, *map(str, args)], env=self.env, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"strongroom {' '.join(map(str, args))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+
+def pack_bytes(repository):
+    return sum(path.stat().st_size for path in (repository / "packs").rglob("*") if path.is_file())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", required=True, type=pathlib.Path)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--size", type=int, default=256, metavar="MIB")
+    parser.add_argument("--source", type=pathlib.Path)
+    args = parser.parse_args()
+    rnd = random.Random(args.seed)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
+        work = pathlib.Path(work)
+        source = args.source or work / "source"
+        if not args.source:
+            make_source(source, args.size, rnd)
+        # How long one takes, and how much it stores, when nobody interferes.
+        calm = work / "calm"
+        tool = Tool(args.binary, calm)
+        tool.run("init", "-q")
+        begun = time.monotonic()
+        tool.run("backup", "-q", "--partial-every", "1s", source)
+        duration, whole = time.monotonic() - begun, pack_bytes(calm)
+
+        repository = work / "repository"
+        tool = Tool(args.binary, repository)
+        tool.run("init", "-q")
+        killed = 0
+        while killed < args.kills:
+            backup = tool.start("backup", "-q", "--partial-every", "1s", source)
+            time.sleep(rnd.uniform(0.0, duration))
+            if backup.poll() is None:
+                killed += 1
+            backup.kill()
+            backup.wait()
+            tool.run("check", "--read-data", "-q")
+        summary = json.loads(tool.run("backup", "--json", source).splitlines()[-1])
+        tool.run("check", "--read-data", "-q")
+        target = work / "restored"
+        tool.run("restore", f"latest:{source}", "--target", target, "-q")
+        compared = subprocess.run([sys.executable, HERE.parent / "demo/compare_trees.py", source, target])
+        if compared.returncode != 0:
+            sys.exit("the restored tree differs from the source")
+        stored = pack_bytes(repository)
+        print(
+            f"{killed} kills: every check clean; the last backup took {summary['files_unmodified']} files over from "
+            f"partial snapshots and read {summary['files_new'] + summary['files_changed']}; packs hold "
+            f"{stored / 1e6:.1f} MB, {stored / whole:.2f} times those of an undisturbed backup"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
