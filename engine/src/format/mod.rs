@@ -14,3 +14,4 @@ pub mod segment;
 pub mod snapshot;
 pub mod state;
 pub mod tree;
+pub mod tree_rules;
