@@ -207,10 +207,10 @@ fn source_tree(data: &mut Blobs<'_>, trees: &mut Blobs<'_>, rows: &mut Vec<Value
     nodes.push(node(b"empty", NodeKind::File(FileContent::default()), 0o600));
     rows.push(file_row("empty", 0o600, b""));
 
-    // A hole in the middle of a chunk, and one at the end.
+    // A hole between two chunks, and one at the end.
     let mut content = FileContent {
         size: 200_000,
-        chunks: data.chunks(&[b"before and after"]).into(),
+        chunks: data.chunks(&[b"before ", b"and after"]).into(),
         ..FileContent::default()
     };
     content.holes = vec![Hole { offset: 7, length: 99_993 }, Hole { offset: 100_009, length: 99_991 }];
