@@ -190,6 +190,7 @@ CHANGE = Variant(
     packs_condemned=PACKS,
     packs_rescued=PACKS,
     packs_removed=PACKS,
+    note=Record(("kind", STR), ("record", BIN)),
 )
 COMMIT = Record(
     ("seq", U64),

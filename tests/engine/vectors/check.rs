@@ -157,7 +157,7 @@ fn config(inputs: &Value) -> Found {
     let object = unhex(&inputs["object"]);
     let config = Config::decode(&object).map_err(|error| match error {
         ConfigError::Magic => "header".to_owned(),
-        ConfigError::Version(_) => "version".to_owned(),
+        ConfigError::Version(_) | ConfigError::Newer(_) => "version".to_owned(),
         ConfigError::Record(error) => record_class(&error),
         ConfigError::Features(_) => "features".to_owned(),
     })?;
@@ -251,7 +251,11 @@ fn read_segment(inputs: &Value, object: &[u8]) -> Result<Opened, String> {
     for i in 0..layout.entries {
         let page = layout.first_leaf() + i / segment::LEAF_ENTRIES as u64;
         let leaf = segment::open_page(object, &cipher, page, &mut buffer).map_err(segment_class)?;
-        opened.entries.push(segment::leaf_entry(leaf, (i % segment::LEAF_ENTRIES as u64) as usize));
+        let entry = segment::leaf_entry(leaf, (i % segment::LEAF_ENTRIES as u64) as usize);
+        if !entry.is_sane(&layout) {
+            return Err("segment".to_owned());
+        }
+        opened.entries.push(entry);
     }
     for i in 0..layout.leaf_pages() {
         let page = layout.first_fanout() + i / segment::FANOUT_ENTRIES as u64;
@@ -288,7 +292,11 @@ fn open_segment(inputs: &Value) -> Found {
 fn lookup(inputs: &Value) -> Found {
     let id = BlobId::from_bytes(unhex_array(&inputs["id"]));
     let Opened { entries, packs } = read_segment(inputs, &unhex(&inputs["object"]))?;
-    let places: Value = entries.iter().filter(|e| e.id == id).map(|e| place_json(e, &packs)).collect();
+    let found = || entries.iter().filter(|e| e.id == id);
+    if found().any(|e| e.block.end() > packs[e.pack as usize].size) {
+        return Err("segment".to_owned());
+    }
+    let places: Value = found().map(|e| place_json(e, &packs)).collect();
     Ok(json!({"places": places}))
 }
 
@@ -335,7 +343,7 @@ fn open_commit(inputs: &Value) -> Found {
     let hash = commit::hash(&object);
     let (commit, writer) = Commit::open(object, number(&inputs["seq"]), &keys(inputs), &repository(inputs))
         .map_err(|error| match error {
-        CommitError::Record(error) => record_class(&error),
+        CommitError::Record(error) | CommitError::Body { source: error, .. } => record_class(&error),
         CommitError::Signature(_) => "signature".to_owned(),
         CommitError::Sequence { .. } => "sequence".to_owned(),
     })?;
@@ -394,9 +402,10 @@ fn header_class(error: &HeaderError) -> String {
 fn record_class(error: &RecordError) -> String {
     match error {
         RecordError::Framing(what) if what.contains("padding") => "padding".to_owned(),
-        RecordError::Decode(_) | RecordError::Trailing { .. } | RecordError::Framing(_) => {
-            "record".to_owned()
-        }
+        RecordError::Decode(_)
+        | RecordError::Trailing { .. }
+        | RecordError::TooLong { .. }
+        | RecordError::Framing(_) => "record".to_owned(),
         RecordError::Header(error) => header_class(error),
         RecordError::Seal(error) => seal_class(*error),
         RecordError::Codec(_) => "codec".to_owned(),
