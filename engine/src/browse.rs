@@ -6,7 +6,8 @@ use serde_bytes::ByteBuf;
 
 use crate::crypto::keys::BlobKind;
 use crate::format::record::{self, RecordError};
-use crate::format::tree::{Node, NodeKind, Tree};
+use crate::format::tree::{Node, NodeKind, Tree, TreePart};
+use crate::format::tree_rules::{EntryRule, PART_DEPTH_MAX, TreeRuleError};
 use crate::ids::BlobId;
 use crate::store::{BlobReader, ReadError};
 
@@ -25,12 +26,12 @@ pub enum BrowseError {
         source: RecordError,
     },
     /// A tree breaks the rules of its kind.
-    #[error("tree {tree} is damaged: {problem}")]
+    #[error("tree {tree} is damaged: {source}")]
     Rules {
         /// The tree blob.
         tree: BlobId,
-        /// Which rule.
-        problem: &'static str,
+        /// Which rule, and which entry breaks it.
+        source: TreeRuleError,
     },
     /// The path does not exist in the snapshot.
     #[error("{} is not in the snapshot", String::from_utf8_lossy(path))]
@@ -46,11 +47,8 @@ pub enum BrowseError {
     },
 }
 
-/// Trees split deeper than this are refused: no writer makes them.
-const PART_DEPTH_MAX: usize = 8;
-
-/// Calls `visit` with every node of a directory in name order, joining the parts of a split tree. Checks that
-/// names are possible and ascend.
+/// Calls `visit` with every node of a directory in name order, joining the parts of a split tree. All nodes obey
+/// the rules of [`Tree::validate`], and names ascend from part to part.
 ///
 /// # Errors
 /// [`BrowseError`] where a tree cannot be read or breaks the rules.
@@ -59,39 +57,41 @@ pub fn nodes(
     tree: &BlobId,
     visit: &mut dyn FnMut(Node) -> ControlFlow<()>,
 ) -> Result<(), BrowseError> {
-    let mut last = None;
-    walk_parts(reader, tree, PART_DEPTH_MAX, &mut last, visit).map(|_| ())
+    let tree = (*tree, load(reader, tree)?);
+    walk_parts(reader, tree, PART_DEPTH_MAX, &mut None, visit).map(|_| ())
 }
 
 fn walk_parts(
     reader: &BlobReader,
-    tree: &BlobId,
+    (id, tree): (BlobId, Tree),
     depth: usize,
     last: &mut Option<ByteBuf>,
     visit: &mut dyn FnMut(Node) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, BrowseError> {
-    let rules = |problem| BrowseError::Rules { tree: *tree, problem };
-    match load(reader, tree)? {
+    match tree {
         Tree::Nodes(nodes) => {
+            // Within one tree they ascend already.
+            if let (Some(last), Some(first)) = (&*last, nodes.first())
+                && *last >= first.name
+            {
+                let entry = String::from_utf8_lossy(&first.name).into_owned();
+                let source = TreeRuleError::Entry { entry, rule: EntryRule::Order };
+                return Err(BrowseError::Rules { tree: id, source });
+            }
+            *last = nodes.last().map(|node| node.name.clone());
             for node in nodes {
-                if crate::target::check_name(&node.name).is_err() {
-                    return Err(rules("an entry's name is impossible"));
-                }
-                if last.as_ref().is_some_and(|last| *last >= node.name) {
-                    return Err(rules("names do not ascend"));
-                }
-                *last = Some(node.name.clone());
                 if visit(node).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
         }
+        Tree::Parts(_) if depth == 0 => {
+            return Err(BrowseError::Rules { tree: id, source: TreeRuleError::Depth });
+        }
         Tree::Parts(parts) => {
-            if depth == 0 {
-                return Err(rules("it is split too deep"));
-            }
             for part in parts {
-                if walk_parts(reader, &part.tree, depth - 1, last, visit)?.is_break() {
+                let tree = (part.tree, load_part(reader, &part)?);
+                if walk_parts(reader, tree, depth - 1, last, visit)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -100,13 +100,25 @@ fn walk_parts(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Reads one tree blob.
+/// Reads one tree blob, which obeys the rules of [`Tree::validate`].
 ///
 /// # Errors
 /// [`BrowseError`] where it cannot be read or is no tree.
-pub fn load(reader: &BlobReader, tree: &BlobId) -> Result<Tree, BrowseError> {
-    let bytes = reader.read(BlobKind::Tree, tree)?;
-    record::decode(&bytes).map_err(|source| BrowseError::Tree { tree: *tree, source })
+pub fn load(reader: &BlobReader, id: &BlobId) -> Result<Tree, BrowseError> {
+    let bytes = reader.read(BlobKind::Tree, id)?;
+    let tree: Tree = record::decode(&bytes).map_err(|source| BrowseError::Tree { tree: *id, source })?;
+    tree.validate().map_err(|source| BrowseError::Rules { tree: *id, source })?;
+    Ok(tree)
+}
+
+/// Reads the tree of one part of a split directory, which is what the tree above says of it.
+///
+/// # Errors
+/// [`BrowseError`] where it cannot be read or is another.
+pub fn load_part(reader: &BlobReader, part: &TreePart) -> Result<Tree, BrowseError> {
+    let tree = load(reader, &part.tree)?;
+    part.check(&tree).map_err(|source| BrowseError::Rules { tree: part.tree, source })?;
+    Ok(tree)
 }
 
 /// The node of one name in a directory.
@@ -114,20 +126,21 @@ pub fn load(reader: &BlobReader, tree: &BlobId) -> Result<Tree, BrowseError> {
 /// # Errors
 /// [`BrowseError`] where a tree cannot be read.
 pub fn lookup(reader: &BlobReader, tree: &BlobId, name: &[u8]) -> Result<Option<Node>, BrowseError> {
-    let mut tree = *tree;
+    let mut id = *tree;
+    let mut tree = load(reader, tree)?;
     for _ in 0..=PART_DEPTH_MAX {
-        match load(reader, &tree)? {
+        match tree {
             Tree::Nodes(mut nodes) => {
                 let found = nodes.binary_search_by(|node| node.name.as_slice().cmp(name));
                 return Ok(found.ok().map(|at| nodes.swap_remove(at)));
             }
             Tree::Parts(parts) => match parts.iter().rev().find(|part| part.first.as_slice() <= name) {
-                Some(part) => tree = part.tree,
+                Some(part) => (id, tree) = (part.tree, load_part(reader, part)?),
                 None => return Ok(None),
             },
         }
     }
-    Err(BrowseError::Rules { tree, problem: "it is split too deep" })
+    Err(BrowseError::Rules { tree: id, source: TreeRuleError::Depth })
 }
 
 /// What a path in a snapshot names.

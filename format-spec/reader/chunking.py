@@ -7,7 +7,8 @@ GRAINS = {
     "medium": (16 << 10, 64 << 10, 256 << 10),
     "coarse": (256 << 10, 1 << 20, 2 << 20),
 }
-RULES = {"tree": (2048, 256, 512, 2048), "chunks": (2048, 256, 1024, 4096)}
+RULES = {"tree": (2048, 256, 512, 2048), "chunks": (64, 256, 512, 2048)}
+WEIGHT_MAX = 4 << 20
 
 
 def gear(chunker_key):
@@ -53,14 +54,15 @@ def cut_all(data, chunker_key, grain):
 
 
 def pieces(items, chunker_key, rule):
+    """Lengths of the pieces that items (key, weight) are split into."""
     whole, least, one_in, most = RULES[rule]
-    if len(items) <= whole:
+    if len(items) <= whole and sum(weight for _, weight in items) <= WEIGHT_MAX:
         return [len(items)]
-    lengths, length = [], 0
-    for key in items:
-        length += 1
+    lengths, length, total = [], 0, 0
+    for key, weight in items:
+        length, total = length + 1, total + weight
         ends = int.from_bytes(sealing.keyed(chunker_key, b"split" + key)[:4], "little") % one_in == 0
-        if length >= most or (length >= least and ends):
+        if length >= most or total >= WEIGHT_MAX or (length >= least and ends):
             lengths.append(length)
-            length = 0
+            length, total = 0, 0
     return lengths + ([length] if length else [])

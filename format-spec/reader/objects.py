@@ -5,6 +5,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+import mpack
 import records
 import sealing
 from refusal import Refused
@@ -25,11 +26,22 @@ def read_config(data):
     if len(data) > 64 << 10:
         raise Refused("length", "the config is longer than 64 KiB")
     sealing.check_magic(data)
-    config = records.read(records.CONFIG, data[8:], "config")
-    unknown = config["must_understand"] & ~KNOWN_FEATURES
+    # A later version may have more fields: its bits say so, whatever else it holds.
+    fields = mpack.decode(data[8:])
+    is_map = type(fields) is mpack.Map and all(type(name) is str for name, _ in fields)
+    found = dict(fields) if is_map else {}
+    unknown = found.get("must_understand", 0)
+    unknown = unknown & ~KNOWN_FEATURES if type(unknown) is int and 0 <= unknown < 1 << 64 else 0
     if unknown:
         raise Refused("features", f"the repository needs features {unknown:#x}: a newer program is needed")
-    return config
+    try:
+        return records.read(records.CONFIG, data[8:], "config")
+    except Refused as refused:
+        known = mpack.Map((name, found[name]) for name, *_ in records.CONFIG.fields if name in found)
+        if len(found) == len(fields) and len(known) < len(found):
+            records.CONFIG.read(known, "config")
+            raise Refused("version", f"the config of a later version: {refused}") from None
+        raise
 
 
 def open_keyslot(data, repository, password):
@@ -49,6 +61,8 @@ def open_keyslot(data, repository, password):
     length = number(message, 0)
     if 4 + length > len(message):
         raise Refused("record", "the keyslot's record is cut short")
+    if any(message[4 + length :]):
+        raise Refused("padding", "the padding is not zero")
     return records.read(records.KEYSLOT, message[4 : 4 + length], "keyslot")
 
 
@@ -193,6 +207,9 @@ class Segment:
         while leaf < self.leaves and (leaf < low or self.leaf_number(leaf) <= wanted):
             found += [entry for entry in self.leaf(leaf) if entry["id"] == blob_id]
             leaf += 1
+        for entry in found:
+            if entry["position"] + entry["sealed_length"] > self.pack(entry["pack"])["size"]:
+                raise Refused("segment", "a block beyond its pack's end")
         return found
 
 

@@ -7,6 +7,8 @@ REQUIRED = object()
 BLOB_LEN_MAX = 16 << 20
 DEPTH_MAX = 8
 SPLIT_DEPTH_MAX = 8
+HOLES_MAX = 65_536
+XATTRS_WEIGHT_MAX = 8 << 20
 
 
 def fail(message):
@@ -188,6 +190,7 @@ CHANGE = Variant(
     packs_condemned=PACKS,
     packs_rescued=PACKS,
     packs_removed=PACKS,
+    note=Record(("kind", STR), ("record", BIN)),
 )
 COMMIT = Record(
     ("seq", U64),
@@ -261,6 +264,8 @@ def check_node(node):
     names = [xattr["name"] for xattr in meta["xattrs"]]
     if any(not name or b"\0" in name for name in names) or any(a >= b for a, b in zip(names, names[1:])):
         fail("node: attribute names")
+    if sum(32 + len(xattr["name"]) + len(xattr["value"]) for xattr in meta["xattrs"]) > XATTRS_WEIGHT_MAX:
+        fail("node: too many or too long attributes")
     if kind == "link" and (not content["target"] or b"\0" in content["target"]):
         fail("node: link target")
     if kind == "file":
@@ -273,6 +278,8 @@ def check_time(time):
 
 
 def check_file(content):
+    if len(content["holes"]) > HOLES_MAX:
+        fail("file: too many holes")
     end = None
     for hole in content["holes"]:
         if hole["length"] == 0 or (end is not None and hole["offset"] <= end):
@@ -283,6 +290,31 @@ def check_file(content):
     entries = read_table(content["depth"], content["chunks"])
     if sum(n for _, n in entries) + sum(hole["length"] for hole in content["holes"]) != content["size"]:
         fail("file: chunks and holes do not make up its size")
+    if content["depth"] == 0:
+        ranges = data_ranges(content)
+        for _, length in entries:
+            take(ranges, length)
+
+
+def data_ranges(content):
+    """What lies around the holes, as a list of [begin, end], first range last."""
+    ranges, at = [], 0
+    for hole in [*content["holes"], {"offset": content["size"], "length": 0}]:
+        if at < hole["offset"]:
+            ranges.append([at, hole["offset"]])
+        at = hole["offset"] + hole["length"]
+    return ranges[::-1]
+
+
+def take(ranges, length):
+    """Offset of the next chunk, which has to lie in one range."""
+    start, end = ranges[-1] if ranges else (0, 0)
+    if start + length > end:
+        fail(f"file: the chunk at {start} crosses a hole or the end")
+    ranges[-1][0] += length
+    if start + length == end:
+        ranges.pop()
+    return start
 
 
 def read_table(depth, table):

@@ -101,32 +101,38 @@ class Log:
             self.damage(seq, refused)
         before, self.previous = self.previous, sealing.hash_of(data)
         commit = signed = None
+        self.stop_if_not_understood(seq, data)
         try:
-            self.stop_if_not_understood(seq, data)
             signed = objects.open_signed(self.repository.keys, data)
         except Refused as refused:
-            if refused.failure == "not-understood":
-                raise
             return self.pass_over(seq, refused)
+        writers = [writer for writer, _ in self.keyslots.values()]
         try:
             commit = objects.read_commit(signed, seq)
         except Refused as refused:
-            if refused.failure == "sequence":
+            if refused.failure == "sequence" or (seq > 1 and signed["writer"] not in writers):
                 return self.pass_over(seq, refused)
             raise Refused("not-understood", f"commit {seq} is signed, but not understood: {refused}") from None
         if commit["previous"] != before:
             self.damage(seq, f"it names {commit['previous'].hex()} before it, but that is {before.hex()}")
         added = [content["writer"] for name, content in commit["changes"] if name == "keyslot_added"]
-        authorised = added if seq == 1 else [writer for writer, _ in self.keyslots.values()]
-        if signed["writer"] not in authorised:
-            if seq == 1:
-                self.damage(seq, "the first commit does not add its own writer")
+        if signed["writer"] not in (added if seq == 1 else writers):
             return self.pass_over(seq, f"writer {signed['writer'].hex()} may not write")
+        before = [dict(fold) for fold in self.folds()]
+        try:
+            for name, content in commit["changes"]:
+                self.apply(seq, name, content)
+        except Refused as refused:
+            self.keyslots, self.snapshots, self.segments, self.condemned = before
+            return self.pass_over(seq, refused)
         self.lines.append((seq, signed["writer"], commit))
-        for name, content in commit["changes"]:
-            self.apply(seq, name, content)
+
+    def folds(self):
+        return self.keyslots, self.snapshots, self.segments, self.condemned
 
     def stop_if_not_understood(self, seq, data):
+        if len(data) < sealing.HEADER_LEN:
+            return
         ours = data[:6] == sealing.MAGIC[:6] and data[7:8] == sealing.MAGIC[7:]
         later = ours and data[6:7] != sealing.MAGIC[6:7]
         other = data[:8] == sealing.MAGIC and data[8:9] == bytes([sealing.COMMIT]) and any(data[9:16])
@@ -140,25 +146,37 @@ class Log:
         self.repository.report(f"log entry {seq} is void: {why}")
 
     def apply(self, seq, name, change):
+        def take_away(fold, id):
+            if id not in fold:
+                raise Refused("log", f"{name} of {id.hex()}, which is not there")
+            del fold[id]
+
         if name == "keyslot_added":
-            self.keyslots.setdefault(change["keyslot"], (change["writer"], change["label"]))
+            if change["keyslot"] in self.keyslots:
+                raise Refused("log", f"{name} of {change['keyslot'].hex()}, which is there")
+            self.keyslots[change["keyslot"]] = (change["writer"], change["label"])
         elif name == "keyslot_removed":
-            self.keyslots.pop(change["keyslot"], None)
+            take_away(self.keyslots, change["keyslot"])
+            if not self.keyslots:
+                raise Refused("log", "the last keyslot is removed")
         elif name == "snapshot_added":
             self.snapshots.setdefault(change["snapshot"], (seq, change["record"]))
         elif name == "snapshot_forgotten":
-            self.snapshots.pop(change["snapshot"], None)
+            take_away(self.snapshots, change["snapshot"])
         elif name == "segments_replaced":
             for segment in change["removed"]:
-                self.segments.pop(segment, None)
+                take_away(self.segments, segment)
             for segment in change["added"]:
                 self.segments.setdefault(segment["segment"], segment)
         elif name == "packs_condemned":
             for pack in change["packs"]:
                 self.condemned.setdefault(pack, seq)
-        elif name in ("packs_rescued", "packs_removed"):
+        elif name == "packs_rescued":
             for pack in change["packs"]:
                 self.condemned.pop(pack, None)
+        elif name == "packs_removed":
+            for pack in change["packs"]:
+                take_away(self.condemned, pack)
 
 
 # Two ways to find a blob. Each yields (kind, pack id, header, place) for every copy it knows.
@@ -208,8 +226,6 @@ class BySegments:
         for segment in self.segments:
             for entry in segment.find(blob_id):
                 pack = segment.pack(entry["pack"])
-                if entry["position"] + entry["sealed_length"] > pack["size"]:
-                    raise Refused("segment", "a block beyond its pack's end")
                 yield None, pack["id"], pack["header"], entry
 
 

@@ -104,20 +104,10 @@ class Restore:
     def content(self, content, out):
         """Writes the chunks around the holes."""
         os.ftruncate(out, content["size"])
-        ranges, at = [], 0
-        for hole in content["holes"]:
-            ranges.append((at, hole["offset"]))
-            at = hole["offset"] + hole["length"]
-        ranges.append((at, content["size"]))
-        ranges = [part for part in ranges if part[0] < part[1]]
+        ranges = records.data_ranges(content)
         for chunk in self.chunks(content["depth"], content["chunks"]):
-            while chunk:
-                start, end = ranges[0]
-                part = chunk[: end - start]
-                if os.pwrite(out, part, start) != len(part):
-                    raise OSError(0, "a short write")
-                chunk, start = chunk[len(part) :], start + len(part)
-                ranges[:1] = [(start, end)] if start < end else []
+            if os.pwrite(out, chunk, records.take(ranges, len(chunk))) != len(chunk):
+                raise OSError(0, "a short write")
         if ranges:
             records.fail("file: too few bytes")
 

@@ -201,7 +201,8 @@ def chunker(inputs):
 
 
 def split(inputs):
-    items = [n.to_bytes(4, "big") for n in range(inputs["items"])]
+    weights = inputs["weights"]
+    items = [(n.to_bytes(4, "big"), weights[n % len(weights)]) for n in range(inputs["items"])]
     return {"pieces": chunking.pieces(items, chunker(inputs), inputs["list"])}
 
 

@@ -6,6 +6,7 @@ mod check;
 mod make_keys;
 mod make_log;
 mod make_packs;
+mod make_records;
 mod make_trees;
 mod repository;
 mod support;
@@ -21,7 +22,10 @@ fn project() -> PathBuf {
 }
 
 fn all() -> Vec<Vector> {
-    [make_keys::all(), make_packs::all(), make_trees::all(), make_log::all()].into_iter().flatten().collect()
+    [make_keys::all(), make_records::all(), make_packs::all(), make_trees::all(), make_log::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// All files below `dir` by their relative path.

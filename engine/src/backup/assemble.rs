@@ -14,7 +14,7 @@ use crate::chunk::split::{Splitter, TREE_RULE};
 use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::CHUNK_ENTRY_LEN;
 use crate::format::record;
-use crate::format::tree::{FileContent, Metadata, Node, NodeKind, TreePart};
+use crate::format::tree::{FileContent, Metadata, Node, NodeKind, PART_WEIGHT, TreePart};
 use crate::ids::BlobId;
 use crate::store::BlobWriter;
 
@@ -277,8 +277,8 @@ impl Assembler {
 
     fn store_nodes(&mut self, session: &Session<'_>, nodes: &[&Node]) -> Result<BlobId, BackupError> {
         let splitter = Splitter::new(session.repository.keys());
-        let names = nodes.iter().map(|node| node.name.as_slice());
-        let pieces = splitter.pieces(&TREE_RULE, names);
+        let items = nodes.iter().map(|node| (node.name.as_slice(), node.weight()));
+        let pieces = splitter.pieces(&TREE_RULE, items);
         let mut parts = Vec::with_capacity(pieces.len());
         let mut rest = nodes;
         for piece in pieces {
@@ -302,7 +302,8 @@ impl Assembler {
         splitter: &Splitter<'_>,
         parts: &[TreePart],
     ) -> Result<Vec<TreePart>, BackupError> {
-        let pieces = splitter.pieces(&TREE_RULE, parts.iter().map(|part| part.first.as_slice()));
+        let items = parts.iter().map(|part| (part.first.as_slice(), PART_WEIGHT));
+        let pieces = splitter.pieces(&TREE_RULE, items);
         let mut above = Vec::with_capacity(pieces.len());
         let mut rest = parts;
         for piece in pieces {

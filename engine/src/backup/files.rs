@@ -11,7 +11,7 @@ use crate::backup::workers::{FileToken, Part};
 use crate::chunk::grain::{self, ChunkSizes};
 use crate::chunk::{Cutter, GearTable};
 use crate::format::block::BlockCodec;
-use crate::format::tree::{Grain, Hole};
+use crate::format::tree::{Grain, HOLES_MAX, Hole};
 use crate::source::SourceStat;
 use crate::source::sparse;
 
@@ -165,21 +165,29 @@ impl FileReader {
         stat: &SourceStat,
         known: Option<Grain>,
     ) -> Result<ReadFile, FileError> {
-        let holes = sparse::holes(file, stat.size, stat.allocated)?;
+        let mut holes = keep_largest(sparse::holes(file, stat.size, stat.allocated)?, HOLES_MAX);
         let mut stream = Stream { token, parts: 0, grain: known };
-        let mut at = 0;
         let mut size = 0;
-        for hole in &holes {
-            if hole.offset > at {
-                size +=
-                    self.read_extent(pipeline, file, &mut stream, at, Some(hole.offset - at), stat.size)?;
+        let mut cut_short = None;
+        for (number, hole) in holes.iter().enumerate() {
+            if hole.offset > size {
+                let length = hole.offset - size;
+                size += self.read_extent(pipeline, file, &mut stream, size, Some(length), stat.size)?;
+                if size < hole.offset {
+                    cut_short = Some(number);
+                    break;
+                }
             }
-            at = hole.offset + hole.length;
             size += hole.length;
         }
-        if at < stat.size || holes.is_empty() {
+        match cut_short {
+            // The file ends here by now: the holes behind it are gone, too.
+            Some(number) => holes.truncate(number),
             // To the end, wherever that is by now.
-            size += self.read_extent(pipeline, file, &mut stream, at, None, stat.size)?;
+            None if size < stat.size || holes.is_empty() => {
+                size += self.read_extent(pipeline, file, &mut stream, size, None, stat.size)?;
+            }
+            None => {}
         }
         Ok(ReadFile { stat: *stat, size, holes, grain: stream.grain, parts: stream.parts, unstable: false })
     }
@@ -242,6 +250,16 @@ impl FileReader {
     }
 }
 
+/// The `count` largest of these holes, of equal ones the first, in their order: the others are read as zeros.
+fn keep_largest(mut holes: Vec<Hole>, count: usize) -> Vec<Hole> {
+    if holes.len() > count {
+        holes.sort_unstable_by_key(|hole| (std::cmp::Reverse(hole.length), hole.offset));
+        holes.truncate(count);
+        holes.sort_unstable_by_key(|hole| hole.offset);
+    }
+    holes
+}
+
 /// Where the chunks of a stream go.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -280,4 +298,21 @@ fn cut_all(cutter: &Cutter<'_>, bytes: &[u8], at_end: bool, lens: &mut Vec<u32>)
         chunks += 1;
     }
     (chunks, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_holes_the_largest_stay_in_their_order() {
+        let holes = |ranges: &[(u64, u64)]| -> Vec<Hole> {
+            ranges.iter().map(|(offset, length)| Hole { offset: *offset, length: *length }).collect()
+        };
+        let all = [(0, 10), (20, 5), (30, 40), (80, 10), (100, 10)];
+        assert_eq!(keep_largest(holes(&all), 5), holes(&all));
+        assert_eq!(keep_largest(holes(&all), 3), holes(&[(0, 10), (30, 40), (80, 10)]));
+        assert_eq!(keep_largest(holes(&all), 1), holes(&[(30, 40)]));
+        assert_eq!(keep_largest(holes(&[]), 1), []);
+    }
 }

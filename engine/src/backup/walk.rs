@@ -21,6 +21,7 @@ use crate::source::{
     DirFilter, Filter, ListBuffer, MetadataReader, Names, SourceDir, SourceKind, SourceStat,
 };
 use crate::store::BlobReader;
+use crate::target::check_name;
 
 /// Everything the walk needs that does not change.
 pub(super) struct Walker<'w, 'p, 's> {
@@ -238,7 +239,9 @@ impl<'t> Walker<'_, '_, '_> {
         name: &[u8],
         filter: &DirFilter,
     ) -> Result<Option<Level<'t>>, BackupError> {
-        let stat = match dir.stat(name) {
+        // Some file systems have names that others, and so trees, do not take.
+        let checked = check_name(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidFilename, error));
+        let stat = match checked.and_then(|()| dir.stat(name)) {
             Ok(stat) => stat,
             Err(error) => {
                 self.failed(&roots::join(parent, name), &error);
@@ -472,6 +475,10 @@ impl<'t> Walker<'_, '_, '_> {
         let (major, minor) = (stat.rdev_major, stat.rdev_minor);
         let kind = match stat.kind {
             SourceKind::Symlink => match dir.read_link(name) {
+                Ok(target) if target.is_empty() => {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, "the symbolic link is empty");
+                    return self.failed(&path, &error);
+                }
                 Ok(target) => NodeKind::Symlink { target: ByteBuf::from(target) },
                 Err(error) => return self.failed(&path, &error),
             },

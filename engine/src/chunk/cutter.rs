@@ -1,7 +1,8 @@
 //! Cut points: FastCDC (Xia et al., 2020) over the secret gear table, with masks of our own.
 //!
-//! A position is tested on the 32 bytes before it: both masks take the highest of the low 32 bits, so a gear
-//! hash of 32 bits decides exactly, which is what a vectorised scanner needs. Before the average size 2 more
+//! A position is tested on the 32 bytes that end with the byte at the position, fewer just after the minimum, where the
+//! hash begins: both masks take the highest of the low 32 bits, so a gear hash of 32 bits decides exactly, which is
+//! what a vectorised scanner needs. Before the average size 2 more
 //! bits have to be zero than the average asks for, behind it 2 fewer (normalised chunking, level 2).
 //! Cut points are format: golden vectors hold them.
 

@@ -1,15 +1,16 @@
 //! Splitting of long lists by content: very large directories and very long chunk tables become small trees of
 //! pieces, so that a small change rewrites a few pieces.
 //!
-//! A piece ends after an item whose key hashes below a threshold, never before `min` items and always at `max`;
-//! the last piece takes what is left. The same rule splits every level.
+//! A piece ends after an item whose key hashes below a threshold, never before `min` items and always at `max`, or
+//! earlier where its items weigh too much: no blob may come near the longest. The last piece takes what is left.
+//! The same rule splits every level.
 
 use crate::crypto::KeySet;
 
 /// Items of one kind of list and how they are split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitRule {
-    /// A list of at most this many items is not split.
+    /// A list of at most this many items, of together at most [`PIECE_WEIGHT_MAX`], is not split.
     pub whole_max: usize,
     /// Pieces end at the earliest after this many items.
     pub min: usize,
@@ -19,11 +20,16 @@ pub struct SplitRule {
     pub max: usize,
 }
 
+/// A piece ends with the item by which it reaches this weight, roughly its bytes: 4 MiB, a quarter of the longest
+/// blob. Weights are [`Node::weight`](crate::format::tree::Node::weight) and
+/// [`PART_WEIGHT`](crate::format::tree::PART_WEIGHT); entries of chunk tables weigh nothing.
+pub const PIECE_WEIGHT_MAX: u64 = 4 << 20;
+
 /// Entries of a directory.
 pub const TREE_RULE: SplitRule = SplitRule { whole_max: 2048, min: 256, one_in: 512, max: 2048 };
 
-/// Entries of a chunk table of any depth.
-pub const CHUNK_RULE: SplitRule = SplitRule { whole_max: 2048, min: 256, one_in: 512, max: 2048 };
+/// Entries of a chunk table of any depth. Nodes carry 64 entries at most: a directory of large files stays small.
+pub const CHUNK_RULE: SplitRule = SplitRule { whole_max: 64, min: 256, one_in: 512, max: 2048 };
 
 /// Decides where pieces end, with a key so that piece lengths tell nothing.
 pub struct Splitter<'a> {
@@ -52,24 +58,31 @@ impl<'a> Splitter<'a> {
         u32::from_le_bytes([a, b, c, d]).is_multiple_of(rule.one_in)
     }
 
-    /// Whether a piece of `len` items so far ends after the item with this key.
-    pub fn ends_after(&self, rule: &SplitRule, len: usize, key: &[u8]) -> bool {
-        len >= rule.max || len >= rule.min && self.is_end(rule, key)
+    /// Whether a piece of `len` items and `weight` so far ends after its last item, which has this key.
+    pub fn ends_after(&self, rule: &SplitRule, len: usize, weight: u64, key: &[u8]) -> bool {
+        len >= rule.max || weight >= PIECE_WEIGHT_MAX || len >= rule.min && self.is_end(rule, key)
     }
 
-    /// Lengths of the pieces that items with these keys are split into; one piece if there are few.
-    pub fn pieces<'k>(&self, rule: &SplitRule, keys: impl ExactSizeIterator<Item = &'k [u8]>) -> Vec<usize> {
-        let total = keys.len();
-        if total <= rule.whole_max {
+    /// Lengths of the pieces that items with these keys and weights are split into; one piece if they are few and
+    /// light.
+    pub fn pieces<'k>(
+        &self,
+        rule: &SplitRule,
+        items: impl ExactSizeIterator<Item = (&'k [u8], u64)> + Clone,
+    ) -> Vec<usize> {
+        let total = items.len();
+        let is_light = || items.clone().map(|(_, weight)| weight).sum::<u64>() <= PIECE_WEIGHT_MAX;
+        if total <= rule.whole_max && is_light() {
             return vec![total];
         }
         let mut pieces = Vec::with_capacity(total / rule.min + 1);
-        let mut len = 0;
-        for key in keys {
+        let (mut len, mut weight) = (0, 0);
+        for (key, item_weight) in items {
             len += 1;
-            if self.ends_after(rule, len, key) {
+            weight += item_weight;
+            if self.ends_after(rule, len, weight, key) {
                 pieces.push(len);
-                len = 0;
+                (len, weight) = (0, 0);
             }
         }
         if len > 0 {
@@ -90,7 +103,7 @@ mod tests {
         let splitter = Splitter::new(&keys);
         let mut items: Vec<[u8; 4]> = (0..50_000u32).map(u32::to_be_bytes).collect();
         let pieces = |items: &[[u8; 4]]| {
-            let lens = splitter.pieces(&TREE_RULE, items.iter().map(<[u8; 4]>::as_slice));
+            let lens = splitter.pieces(&TREE_RULE, items.iter().map(|item| (item.as_slice(), 1)));
             assert_eq!(lens.iter().sum::<usize>(), items.len());
             assert!(lens[..lens.len() - 1].iter().all(|len| (TREE_RULE.min..=TREE_RULE.max).contains(len)));
             let mut at = 0;
@@ -113,7 +126,21 @@ mod tests {
         let keys = KeySet::derive(&RootSecret::from_bytes([7; 32]));
         let splitter = Splitter::new(&keys);
         for len in [0, 1, TREE_RULE.whole_max] {
-            assert_eq!(splitter.pieces(&TREE_RULE, vec![&b"x"[..]; len].into_iter()), vec![len]);
+            assert_eq!(splitter.pieces(&TREE_RULE, vec![(&b"x"[..], 256); len].into_iter()), vec![len]);
         }
+    }
+
+    #[test]
+    fn heavy_items_end_a_piece_however_few_they_are() {
+        let keys = KeySet::derive(&RootSecret::from_bytes([7; 32]));
+        let pieces = |weights: &[u64]| {
+            let items: Vec<_> = weights.iter().map(|weight| (&b"x"[..], *weight)).collect();
+            Splitter::new(&keys).pieces(&TREE_RULE, items.into_iter())
+        };
+        let half = PIECE_WEIGHT_MAX / 2;
+        assert_eq!(pieces(&[half, half]), [2], "just the limit");
+        assert_eq!(pieces(&[half, half - 1, 2, 1]), [3, 1], "the item that reaches the limit is the last");
+        assert_eq!(pieces(&[half, half, 1, half, half - 1]), [2, 3]);
+        assert_eq!(pieces(&[3 * half, 1, 3 * half]), [1, 2]);
     }
 }

@@ -39,9 +39,9 @@ pub struct Commit {
     pub previous: CommitHash,
     /// The writer's clock: for people, never for safety.
     pub time: Timestamp,
-    /// Host and user who made it.
+    /// Name of the host it was made on, as the host calls itself: for people.
     pub host: String,
-    /// User who made it.
+    /// Name of the user who made it, as the system calls them: for people. Who may write, the signature says.
     pub user: String,
     /// Program and version that made it.
     pub program: String,
@@ -107,6 +107,13 @@ pub enum Change {
         /// The packs.
         packs: Vec<PackId>,
     },
+    /// Something worth keeping in the audit trail that changes nothing: a drill, an exception, a verification.
+    Note {
+        /// What it is. Kinds that a program does not know are passed over.
+        kind: String,
+        /// What there is to say, in an encoding that the kind defines.
+        record: ByteBuf,
+    },
 }
 
 /// A live segment with what is worth knowing before it is opened.
@@ -129,6 +136,14 @@ pub enum CommitError {
     /// It does not open, or holds no commit.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// Its writer signed it, but the commit record is not one that this version knows.
+    #[error("the commit of writer {writer} is not understood: {source}")]
+    Body {
+        /// Who signed it.
+        writer: WriterId,
+        /// What is unknown.
+        source: RecordError,
+    },
     /// The signature is wrong.
     #[error("the signature does not verify under the key of writer {0}")]
     Signature(WriterId),
@@ -174,8 +189,19 @@ pub fn hash(object: &[u8]) -> CommitHash {
 
 impl Commit {
     /// Signs and seals the commit as the object `log/<seq>`.
-    pub fn seal(&self, writer: &WriterKey, sealer: &Sealer<'_>) -> Vec<u8> {
-        let body = record::encode(self);
+    ///
+    /// # Errors
+    /// [`RecordError::TooLong`].
+    pub fn seal(&self, writer: &WriterKey, sealer: &Sealer<'_>) -> Result<Vec<u8>, RecordError> {
+        Self::seal_body(record::encode(self), writer, sealer)
+    }
+
+    /// Signs and seals an encoded commit.
+    pub(crate) fn seal_body(
+        body: Vec<u8>,
+        writer: &WriterKey,
+        sealer: &Sealer<'_>,
+    ) -> Result<Vec<u8>, RecordError> {
         let signature = writer.0.sign(&signed_bytes(sealer.repository, &body));
         let signed = SignedCommit {
             body: ByteBuf::from(body),
@@ -204,7 +230,8 @@ impl Commit {
         if verified.is_none() {
             return Err(CommitError::Signature(signed.writer));
         }
-        let commit: Self = record::decode(&signed.body)?;
+        let commit: Self = record::decode(&signed.body)
+            .map_err(|source| CommitError::Body { writer: signed.writer, source })?;
         if commit.seq != seq {
             return Err(CommitError::Sequence { found: commit.seq, expected: seq });
         }
@@ -236,7 +263,7 @@ mod tests {
         let entropy = SeededEntropy::new(1);
         let sealer = Sealer { keys: &keys, repository: &repository, entropy: &entropy };
         let writer = WriterKey::new(&SecretKey::from_bytes([3; 32]));
-        let object = commit().seal(&writer, &sealer);
+        let object = commit().seal(&writer, &sealer).expect("short");
         let (back, by) = Commit::open(object.clone(), 7, &keys, &repository).expect("just sealed");
         assert_eq!((back, by), (commit(), writer.id()));
         let moved = Commit::open(object.clone(), 8, &keys, &repository);
@@ -259,7 +286,7 @@ mod tests {
         let signature = b.0.sign(&signed_bytes(&repository, &body)).to_bytes().to_vec();
         let forged =
             SignedCommit { body: ByteBuf::from(body), writer: a.id(), signature: ByteBuf::from(signature) };
-        let object = record::seal_object(ObjectKind::Log, &forged, &sealer);
+        let object = record::seal_object(ObjectKind::Log, &forged, &sealer).expect("short");
         let result = Commit::open(object, 7, &keys, &repository);
         assert!(matches!(result, Err(CommitError::Signature(writer)) if writer == a.id()));
     }

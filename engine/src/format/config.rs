@@ -25,6 +25,21 @@ pub struct Config {
     pub created_by: String,
 }
 
+/// As much of a newer version's config as has to stay where it is.
+#[derive(Deserialize)]
+struct Features {
+    must_understand: u64,
+}
+
+/// A config with more fields than this version's.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "that the fields are there is all")]
+struct Extended {
+    repository: RepositoryId,
+    must_understand: u64,
+    created_by: String,
+}
+
 /// The config cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -39,6 +54,9 @@ pub enum ConfigError {
     /// Damaged.
     #[error("the config is damaged: {0}")]
     Record(#[from] RecordError),
+    /// Whole, with fields that this version does not have.
+    #[error("the config was written by a newer version: {0}. Use a newer strongroom")]
+    Newer(RecordError),
     /// Needs features this version lacks.
     #[error("the repository needs features {0:#x}, which this version does not know: use a newer strongroom")]
     Features(u64),
@@ -62,11 +80,16 @@ impl Config {
             let ours = magic[..6] == MAGIC[..6] && magic[7] == MAGIC[7];
             return Err(if ours { ConfigError::Version(char::from(magic[6])) } else { ConfigError::Magic });
         }
-        let config: Self = record::decode(rest)?;
-        match config.must_understand & !KNOWN_FEATURES {
-            0 => Ok(config),
-            unknown => Err(ConfigError::Features(unknown)),
+        // The bits come first: with one that is not known, the other fields may mean anything.
+        if let Ok(Features { must_understand }) = record::decode(rest)
+            && must_understand & !KNOWN_FEATURES != 0
+        {
+            return Err(ConfigError::Features(must_understand & !KNOWN_FEATURES));
         }
+        record::decode(rest).map_err(|error| match record::decode::<Extended>(rest) {
+            Ok(_) => ConfigError::Newer(error),
+            Err(_) => ConfigError::Record(error),
+        })
     }
 
     /// What the first commit names as its predecessor.
@@ -93,6 +116,15 @@ mod tests {
         assert_eq!(Config::decode(&bytes).expect("just made"), config());
         let features = Config { must_understand: 0x10, ..config() }.encode();
         assert!(matches!(Config::decode(&features), Err(ConfigError::Features(0x10))));
+        // The same maps with one more field.
+        let extended = |bytes: &[u8]| {
+            assert_eq!(bytes[8], 0x83, "three fields");
+            [&bytes[..8], &[0x84], &bytes[9..], b"\xa3new\x01"].concat()
+        };
+        assert!(matches!(Config::decode(&extended(&features)), Err(ConfigError::Features(0x10))));
+        assert!(matches!(Config::decode(&extended(&bytes)), Err(ConfigError::Newer(_))));
+        let trailing = [&bytes[..], &[0]].concat();
+        assert!(matches!(Config::decode(&trailing), Err(ConfigError::Record(_))));
         let mut later = bytes.clone();
         later[6] = b'3';
         assert!(matches!(Config::decode(&later), Err(ConfigError::Version('3'))));

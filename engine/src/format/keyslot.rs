@@ -1,7 +1,7 @@
 //! Keyslots: the root secret and a writer's signing key, wrapped by a password.
 //!
-//! `header(kind 2, mode 1) ‖ le32 memory_kib ‖ le32 passes ‖ le32 lanes ‖ 4 zeros ‖ sealed record, padded to
-//! 512 bytes`. The header's salt is also Argon2id's. See `format-spec`, Keyslots.
+//! `header(kind 2, mode 1) ‖ le32 memory_kib ‖ le32 passes ‖ le32 lanes ‖ 4 zeros ‖ sealed record, padded with zeros
+//! so that the object has 1024 bytes`. The header's salt is also Argon2id's. See `format-spec`, Keyslots.
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -176,9 +176,12 @@ impl Keyslot {
         let mut message = zeroize::Zeroizing::new(object[MESSAGE_AT..].to_vec());
         let plain = cipher.open(CONTEXT, &mut message).map_err(KeyslotError::Seal)?;
         let (len, rest) = plain.split_first_chunk::<4>().ok_or(RecordError::Framing("no length"))?;
-        let record = rest
-            .get(..u32::from_le_bytes(*len) as usize)
+        let (record, padding) = rest
+            .split_at_checked(u32::from_le_bytes(*len) as usize)
             .ok_or(RecordError::Framing("the record is cut short"))?;
+        if padding.iter().any(|byte| *byte != 0) {
+            return Err(KeyslotError::Record(RecordError::Framing("the padding is not zero")));
+        }
         let mut wrapped: Wrapped = record::decode(record)?;
         Ok(Self {
             root: RootSecret::from_bytes(wrapped.root.0),

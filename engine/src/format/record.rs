@@ -34,6 +34,12 @@ pub enum RecordError {
     /// Lengths that contradict each other or the limits.
     #[error("the record's framing is wrong: {0}")]
     Framing(&'static str),
+    /// A record beyond the limit.
+    #[error("the record has {found} bytes, at most {RECORD_LEN_MAX} are possible")]
+    TooLong {
+        /// Its length before compression.
+        found: usize,
+    },
     /// The object's header was refused.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -67,8 +73,18 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
 }
 
 /// Seals a record as an object of `kind`.
-pub fn seal_object<T: Serialize>(kind: ObjectKind, record: &T, sealer: &Sealer<'_>) -> Vec<u8> {
+///
+/// # Errors
+/// [`RecordError::TooLong`]: nobody would open it.
+pub fn seal_object<T: Serialize>(
+    kind: ObjectKind,
+    record: &T,
+    sealer: &Sealer<'_>,
+) -> Result<Vec<u8>, RecordError> {
     let raw = encode(record);
+    if raw.len() > RECORD_LEN_MAX {
+        return Err(RecordError::TooLong { found: raw.len() });
+    }
     let mut codec = BlockCodec::new();
     let mut payload = Vec::new();
     codec.compress(&raw, 3, &mut payload);
@@ -84,11 +100,11 @@ pub fn seal_object<T: Serialize>(kind: ObjectKind, record: &T, sealer: &Sealer<'
     cipher.seal(context, &mut message);
     let mut object = header.encode().to_vec();
     object.append(&mut message);
-    object
+    Ok(object)
 }
 
 fn len32(len: usize) -> [u8; 4] {
-    u32::try_from(len).expect("records are held below 64 MiB where they are built").to_le_bytes()
+    u32::try_from(len).expect("records of at most 64 MiB, and payloads are no longer").to_le_bytes()
 }
 
 /// Opens an object of `kind` that holds one record.
@@ -111,7 +127,7 @@ pub fn open_object<T: DeserializeOwned>(
     let raw_len = u32::from_le_bytes([a, b, c, d]) as usize;
     let stored_len = u32::from_le_bytes([e, f, g, h]) as usize;
     if raw_len > RECORD_LEN_MAX {
-        return Err(RecordError::Framing("the record is longer than 64 MiB"));
+        return Err(RecordError::TooLong { found: raw_len });
     }
     let payload = rest.get(..stored_len).ok_or(RecordError::Framing("the payload is cut short"))?;
     if rest[stored_len..].iter().any(|byte| *byte != 0) {
@@ -120,4 +136,28 @@ pub fn open_object<T: DeserializeOwned>(
     let mut raw = Vec::new();
     BlockCodec::new().decompress(payload, raw_len, &mut raw)?;
     decode(&raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_bytes::ByteBuf;
+
+    use super::*;
+    use crate::crypto::{RootSecret, SeededEntropy};
+
+    #[test]
+    fn what_nobody_would_open_is_not_sealed() {
+        let keys = KeySet::derive(&RootSecret::from_bytes([7; 32]));
+        let repository = RepositoryId::from_bytes([9; 16]);
+        let entropy = SeededEntropy::new(1);
+        let sealer = Sealer { keys: &keys, repository: &repository, entropy: &entropy };
+        // Five bytes of length before the content.
+        let longest = ByteBuf::from(vec![0; RECORD_LEN_MAX - 5]);
+        let object = seal_object(ObjectKind::State, &longest, &sealer).expect("just short enough");
+        let back: ByteBuf = open_object(ObjectKind::State, object, &keys, &repository).expect("just sealed");
+        assert!(back == longest);
+        let longer = ByteBuf::from(vec![0; RECORD_LEN_MAX - 4]);
+        let refused = seal_object(ObjectKind::State, &longer, &sealer);
+        assert!(matches!(refused, Err(RecordError::TooLong { found }) if found == RECORD_LEN_MAX + 1));
+    }
 }

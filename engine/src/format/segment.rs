@@ -25,7 +25,7 @@ pub const FANOUT_ENTRIES: usize = 510;
 pub const PACK_ENTRY_LEN: usize = 120;
 /// Packs in a pack page.
 pub const PACK_ENTRIES: usize = 34;
-/// Longest segment that is opened: 2^32 pages of a segment cannot be addressed anyway.
+/// Longest segment that is opened: 1 TiB, some 19 billion entries.
 pub const SEGMENT_LEN_MAX: u64 = 1 << 40;
 
 const SUMMARY_MAGIC: [u8; 8] = *b"SEGMENT1";
@@ -43,6 +43,15 @@ pub struct IndexEntry {
     pub offset: u32,
     /// Length of the blob.
     pub len: u32,
+}
+
+impl IndexEntry {
+    /// Whether the entry names a pack of a segment with this layout, a possible block, and a place inside it. What
+    /// the pack's length allows is for the reader of its row to say.
+    pub fn is_sane(&self, layout: &Layout) -> bool {
+        let end = u64::from(self.offset) + u64::from(self.len);
+        self.pack < layout.packs && self.block.is_sane() && end <= u64::from(self.block.raw_len)
+    }
 }
 
 /// A pack as its segment lists it: enough to read blocks without touching the pack's header.

@@ -1,13 +1,20 @@
 //! Trees: what a directory holds, as records that are equal when the directory is.
 //!
 //! A directory is one tree blob, or, when it is very large, a few levels of tree blobs split by content
-//! (see `crate::format::split`). Names are bytes in strictly ascending byte order, so two equal directories
+//! (see `crate::chunk::split`). Names are bytes in strictly ascending byte order, so two equal directories
 //! encode to equal bytes. See `format-spec`, Trees.
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::ids::BlobId;
+
+/// Most holes of one file: a fragmented one keeps its largest, the others are stored as zeros.
+pub const HOLES_MAX: usize = 65_536;
+/// Most weight of the extended attributes of one entry, [`Xattr::weight`] summed: 8 MiB.
+pub const XATTRS_WEIGHT_MAX: u64 = 8 << 20;
+/// What a [`TreePart`] weighs when a list of parts is split.
+pub const PART_WEIGHT: u64 = 256;
 
 /// One tree blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +52,19 @@ pub struct Node {
     /// Everything `stat` and its relatives tell.
     #[serde(rename = "meta")]
     pub metadata: Metadata,
+}
+
+impl Node {
+    /// About the node's encoded length in bytes: what a directory is split by, so part of the format.
+    pub fn weight(&self) -> u64 {
+        let content = match &self.kind {
+            NodeKind::File(content) => content.chunks.len() + 32 * content.holes.len(),
+            NodeKind::Symlink { target } => target.len(),
+            _ => 0,
+        };
+        let xattrs: u64 = self.metadata.xattrs.iter().map(Xattr::weight).sum();
+        256 + (self.name.len() + content) as u64 + xattrs
+    }
 }
 
 /// The kinds of directory entries, each with its content.
@@ -115,6 +135,7 @@ pub struct FileContent {
 
 /// A range of a file that takes no space and reads as zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Hole {
     /// Offset of the first byte.
     pub offset: u64,
@@ -183,8 +204,16 @@ pub struct Xattr {
     pub value: ByteBuf,
 }
 
+impl Xattr {
+    /// About the attribute's encoded length in bytes.
+    pub fn weight(&self) -> u64 {
+        32 + (self.name.len() + self.value.len()) as u64
+    }
+}
+
 /// A point in time: seconds since 1970-01-01T00:00:00Z and nanoseconds after that second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timestamp {
     /// Seconds, negative before 1970.
     pub seconds: i64,

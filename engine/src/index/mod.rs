@@ -141,6 +141,9 @@ impl Index {
             for entry in entries {
                 let pack = segment
                     .pack(&self.cache, entry.pack)
+                    .and_then(
+                        |pack| if entry.block.end() <= pack.size { Ok(pack) } else { Err(segment::NOWHERE) },
+                    )
                     .map_err(|source| IndexError::Segment { segment: segment.id(), source })?;
                 locations.push(Location { pack, entry });
                 if first_only {

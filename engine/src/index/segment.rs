@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::ObjectBytes;
 use crate::crypto::{KeySet, ObjectCipher};
-use crate::format::header::{Header, ObjectKind};
+use crate::format::header::{HEADER_LEN, Header, ObjectKind};
 use crate::format::segment::{
-    self, FANOUT_ENTRIES, IndexEntry, LEAF_ENTRIES, Layout, PACK_ENTRIES, PAGE_LEN, PAGE_PLAIN_LEN,
-    PackEntry, SegmentError,
+    self, ENTRY_LEN, FANOUT_ENTRIES, IndexEntry, LEAF_ENTRIES, Layout, PACK_ENTRIES, PACK_ENTRY_LEN,
+    PAGE_LEN, PAGE_PLAIN_LEN, PackEntry, SegmentError,
 };
 use crate::ids::{BlobId, RepositoryId, SegmentId};
 use crate::index::cache::{PageCache, PageName};
@@ -120,7 +120,7 @@ impl Segment {
     /// Calls `found` with every entry of `id` until it says that it has what it wants.
     ///
     /// # Errors
-    /// [`SegmentError`] where a page does not open.
+    /// [`SegmentError`] where a page does not open or an entry of `id` points nowhere.
     pub(super) fn find(
         &self,
         cache: &PageCache,
@@ -140,14 +140,18 @@ impl Segment {
                 let start = partition_point(0..len, |slot| segment::leaf_id(page, slot) < *id);
                 for slot in start..len {
                     if segment::leaf_id(page, slot) != *id {
-                        return (false, false);
+                        return Ok((false, false));
                     }
-                    if found(&segment::leaf_entry(page, slot)) {
-                        return (true, false);
+                    let entry = segment::leaf_entry(page, slot);
+                    if !entry.is_sane(&self.layout) {
+                        return Err(NOWHERE);
+                    }
+                    if found(&entry) {
+                        return Ok((true, false));
                     }
                 }
-                (false, true)
-            })?;
+                Ok((false, true))
+            })??;
             if done || !go_on {
                 return Ok(done);
             }
@@ -194,37 +198,67 @@ impl Segment {
         })
     }
 
-    /// Whether entries ascend, name packs of the table and possible places, and the fan-out is that of the leaves.
+    /// Whether entries ascend and point to possible places in packs of the table, the fan-out is that of the leaves,
+    /// and unused bytes are zero. Opens each page once. Takes eight bytes of memory a pack.
     ///
     /// # Errors
     /// [`SegmentError`] saying what is wrong.
     pub fn verify(&self) -> Result<(), SegmentError> {
-        let mut fanout = PageReader { segment: self, at: None, plain: Box::new([0; PAGE_LEN]) };
+        check_zero(&self.object()[HEADER_LEN..PAGE_LEN])?;
+        let reader = || PageReader { segment: self, at: None, plain: Box::new([0; PAGE_LEN]) };
+        let packs = self.verify_packs(&mut reader())?;
+        let (mut leaves, mut fanout) = (reader(), reader());
         let mut last: Option<BlobId> = None;
-        for (number, entry) in (0u64..).zip(self.entries()) {
-            let entry = entry?;
-            if last.is_some_and(|last| last > entry.id) {
-                return Err(SegmentError::Structure("its entries are not in order"));
-            }
-            last = Some(entry.id);
-            let end = u64::from(entry.offset) + u64::from(entry.len);
-            if entry.pack >= self.layout.packs
-                || !entry.block.is_sane()
-                || end > u64::from(entry.block.raw_len)
-            {
-                return Err(SegmentError::Structure("an entry points nowhere"));
-            }
-            if number.is_multiple_of(LEAF_ENTRIES as u64) {
-                let leaf = number / LEAF_ENTRIES as u64;
-                let page = self.layout.first_fanout() + leaf / FANOUT_ENTRIES as u64;
-                let slot = usize::try_from(leaf % FANOUT_ENTRIES as u64).expect("below 510");
-                if segment::fanout_prefix(fanout.page(page)?, slot) != segment::prefix(&entry.id) {
-                    return Err(SegmentError::Structure("its fan-out is not that of its leaves"));
+        for leaf in 0..self.layout.leaf_pages() {
+            let page = leaves.page(self.layout.first_leaf() + leaf)?;
+            let len = self.leaf_len(leaf);
+            check_zero(&page[len * ENTRY_LEN..])?;
+            for entry in (0..len).map(|slot| segment::leaf_entry(page, slot)) {
+                if last.is_some_and(|last| last > entry.id) {
+                    return Err(SegmentError::Structure("its entries are not in order"));
+                }
+                last = Some(entry.id);
+                if !entry.is_sane(&self.layout) || entry.block.end() > packs[entry.pack as usize] {
+                    return Err(NOWHERE);
                 }
             }
+            let listing = leaf / FANOUT_ENTRIES as u64;
+            let slot = usize::try_from(leaf % FANOUT_ENTRIES as u64).expect("below 510");
+            let listed = fanout.page(self.layout.first_fanout() + listing)?;
+            if segment::fanout_prefix(listed, slot) != segment::prefix(&segment::leaf_id(page, 0)) {
+                return Err(SegmentError::Structure("its fan-out is not that of its leaves"));
+            }
+            if slot + 1 == self.fanout_len(listing) {
+                check_zero(&listed[(slot + 1) * 8..])?;
+            }
         }
-        self.packs().try_for_each(|pack| pack.map(|_| ()))
+        Ok(())
     }
+
+    /// Lengths of all packs, each row and the rest of each page verified.
+    fn verify_packs(&self, reader: &mut PageReader<'_>) -> Result<Vec<u64>, SegmentError> {
+        let packs = self.layout.packs as usize;
+        let mut sizes = Vec::with_capacity(packs);
+        for group in 0..self.layout.pack_pages() {
+            let page = reader.page(self.layout.first_pack() + group)?;
+            let len = (packs - sizes.len()).min(PACK_ENTRIES);
+            for slot in 0..len {
+                sizes.push(segment::pack_entry(page, slot)?.size);
+            }
+            check_zero(&page[len * PACK_ENTRY_LEN..])?;
+        }
+        Ok(sizes)
+    }
+}
+
+/// An entry that no writer makes.
+pub(super) const NOWHERE: SegmentError = SegmentError::Structure("an entry points nowhere");
+
+fn check_zero(unused: &[u8]) -> Result<(), SegmentError> {
+    if unused.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    Err(SegmentError::Structure("unused bytes of a page are not zero"))
 }
 
 /// Reads pages in sequence without the cache.

@@ -162,12 +162,20 @@ impl Fold {
         self.head = object_hash;
     }
 
-    /// Only writers of keyslots in force count. The first commit is signed by the writer it adds.
+    /// Whether a keyslot in force holds this writer.
+    pub fn may_write(&self, writer: &WriterId) -> bool {
+        self.keyslots.values().any(|slot| slot.writer == *writer)
+    }
+
+    /// Only writers of keyslots in force count. The first commit is signed by a writer it adds; no later one is a
+    /// first, whatever became of the others.
     fn check_writer(&self, commit: &Commit, writer: WriterId) -> Result<(), FoldError> {
-        let in_force = self.keyslots.values().any(|slot| slot.writer == writer);
-        let first = self.keyslots.is_empty()
-            && matches!(commit.changes.first(), Some(Change::KeyslotAdded { writer: added, .. }) if *added == writer);
-        if in_force || first { Ok(()) } else { Err(FoldError::Writer { seq: commit.seq, writer }) }
+        let adds_writer = |change: &Change| matches!(change, Change::KeyslotAdded { writer: added, .. } if *added == writer);
+        let is_first = commit.seq == 1 && commit.changes.iter().any(adds_writer);
+        if is_first || self.may_write(&writer) {
+            return Ok(());
+        }
+        Err(FoldError::Writer { seq: commit.seq, writer })
     }
 
     fn change(&mut self, seq: u64, change: &Change) -> Result<(), FoldError> {
@@ -191,7 +199,7 @@ impl Fold {
             Change::SnapshotAdded { snapshot, record } => {
                 let entry = SnapshotEntry { snapshot: *snapshot, added: seq, record: record.clone() };
                 // The same record may be added again: a commit that was retried after it had got through.
-                self.snapshots.insert(*snapshot, entry);
+                self.snapshots.entry(*snapshot).or_insert(entry);
             }
             Change::SnapshotForgotten { snapshot, .. } => {
                 if self.snapshots.remove(snapshot).is_none() {
@@ -204,10 +212,14 @@ impl Fold {
                         return wrong(format!("removes segment {segment}, which is not there"));
                     }
                 }
-                self.segments.extend(added.iter().map(|info| (info.segment, *info)));
+                for info in added {
+                    self.segments.entry(info.segment).or_insert(*info);
+                }
             }
             Change::PacksCondemned { packs } => {
-                self.condemned.extend(packs.iter().map(|pack| (*pack, seq)));
+                for pack in packs {
+                    self.condemned.entry(*pack).or_insert(seq);
+                }
             }
             Change::PacksRescued { packs } => packs.iter().for_each(|pack| {
                 self.condemned.remove(pack);
@@ -219,6 +231,7 @@ impl Fold {
                     }
                 }
             }
+            Change::Note { .. } => {}
         }
         Ok(())
     }

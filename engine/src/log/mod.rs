@@ -3,6 +3,8 @@
 mod fold;
 mod publish;
 mod read;
+#[cfg(test)]
+mod tests;
 
 pub use fold::{Fold, FoldError, snapshot_record};
 pub use publish::{PublishError, publish};

@@ -3,6 +3,7 @@
 use crate::backend::{Backend, BackendError, Created, ObjectKey};
 use crate::format::commit::{self, Commit, WriterKey};
 use crate::format::header::Sealer;
+use crate::format::record::RecordError;
 use crate::ids::CommitHash;
 
 /// A commit could not be published.
@@ -11,6 +12,14 @@ pub enum PublishError {
     /// Somebody else's commit has this number: read it, validate anew, try the next one.
     #[error("commit {0} was published by another writer first")]
     Lost(u64),
+    /// It says more than one commit can.
+    #[error("cannot make commit {seq}: {source}")]
+    TooLarge {
+        /// The commit's number.
+        seq: u64,
+        /// By how much.
+        source: RecordError,
+    },
     /// The storage failed, and the commit is not there.
     #[error("cannot publish commit {seq}: {source}")]
     Backend {
@@ -34,7 +43,8 @@ pub fn publish(
     writer: &WriterKey,
     sealer: &Sealer<'_>,
 ) -> Result<CommitHash, PublishError> {
-    let object = commit.seal(writer, sealer);
+    let object =
+        commit.seal(writer, sealer).map_err(|source| PublishError::TooLarge { seq: commit.seq, source })?;
     let key = ObjectKey::log(commit.seq);
     match backend.create(&key, &object) {
         Ok(Created::New) => Ok(commit::hash(&object)),

@@ -1,12 +1,14 @@
 //! Reading the log: entry by entry, verifying the chain, the signatures and that writers were entitled.
 //!
 //! An entry that does not verify is void: it keeps its number, is reported, and the chain goes over its bytes.
-//! It becomes damage when the next entry names the hash of something else.
+//! It becomes damage when the next entry names the hash of something else. An entry that a newer version wrote is
+//! neither: to pass over it would fold another history than its writer, so reading stops there.
 
 use crate::backend::{Backend, BackendError, ObjectKey};
 use crate::crypto::KeySet;
 use crate::format::commit::{self, Commit, CommitError};
-use crate::format::record::RECORD_OBJECT_LEN_MAX;
+use crate::format::header::HeaderError;
+use crate::format::record::{RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::ids::{CommitHash, RepositoryId, WriterId};
 use crate::log::fold::{Fold, FoldError};
 
@@ -27,6 +29,14 @@ pub enum LogError {
         expected: CommitHash,
         /// The hash of what is there.
         found: CommitHash,
+    },
+    /// A newer version wrote an entry: what the log amounts to from here on is not known to this one.
+    #[error("commit {seq} was written by a newer version: {reason}. Use a newer strongroom")]
+    NotUnderstood {
+        /// The commit.
+        seq: u64,
+        /// What is not known.
+        reason: String,
     },
     /// Entries are missing in the middle.
     #[error("commit {missing} is missing from the log, but {last} exists: the commit log was altered")]
@@ -63,8 +73,8 @@ pub struct LogEntry {
 /// Reads on from `fold` to the end of the log, applying each entry and handing it to `visit`.
 ///
 /// # Errors
-/// [`LogError`] where the log cannot be read or the chain is broken; `fold` then stands at the last entry that
-/// was in order.
+/// [`LogError`] where the log cannot be read, the chain is broken or an entry is not understood; `fold` then stands
+/// at the last entry that was in order.
 pub fn read_from(
     backend: &dyn Backend,
     keys: &KeySet,
@@ -98,7 +108,7 @@ pub fn read_until(
         let (hash, size) = (commit::hash(&object), object.len() as u64);
         match verify(object, seq, keys, repository, fold, hash) {
             Ok((commit, writer)) => visit(Ok(LogEntry { commit, writer, hash, size })),
-            Err(Refusal::Chain(error)) => return Err(error),
+            Err(Refusal::Stop(error)) => return Err(error),
             Err(Refusal::Void(reason)) => {
                 fold.skip(seq, hash);
                 visit(Err(VoidEntry { seq, reason }));
@@ -109,13 +119,25 @@ pub fn read_until(
 }
 
 enum Refusal {
-    Chain(LogError),
+    Stop(LogError),
     Void(String),
 }
 
-impl From<CommitError> for Refusal {
-    fn from(error: CommitError) -> Self {
-        Self::Void(error.to_string())
+impl Refusal {
+    /// What an entry is that is no commit of this version. One that is not understood counts only if its signer may
+    /// write: whoever lost a keyslot must not be able to stop all others.
+    fn of_commit(error: &CommitError, seq: u64, fold: &Fold) -> Self {
+        let is_newer = match error {
+            CommitError::Record(RecordError::Header(error)) => {
+                matches!(error, HeaderError::Version(_) | HeaderError::Unknown { .. })
+            }
+            CommitError::Body { writer, .. } => seq == 1 || fold.may_write(writer),
+            _ => false,
+        };
+        match is_newer {
+            true => Self::Stop(LogError::NotUnderstood { seq, reason: error.to_string() }),
+            false => Self::Void(error.to_string()),
+        }
     }
 }
 
@@ -133,10 +155,11 @@ fn verify(
     fold: &mut Fold,
     hash: CommitHash,
 ) -> Result<(Commit, WriterId), Refusal> {
-    let (commit, writer) = Commit::open(object, seq, keys, repository)?;
+    let (commit, writer) =
+        Commit::open(object, seq, keys, repository).map_err(|error| Refusal::of_commit(&error, seq, fold))?;
     if commit.previous != fold.head() {
         let error = LogError::Chain { seq, expected: commit.previous, found: fold.head() };
-        return Err(Refusal::Chain(error));
+        return Err(Refusal::Stop(error));
     }
     fold.apply(&commit, writer, hash)?;
     Ok((commit, writer))

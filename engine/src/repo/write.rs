@@ -71,7 +71,10 @@ impl Repository {
         if fold.seq() == 0 || !fold.seq().is_multiple_of(COMMITS_PER_STATE) {
             return;
         }
-        let object = record::seal_object(ObjectKind::State, &fold.to_state(), &self.sealer());
+        // A fold too large for one object is read from the log.
+        let Ok(object) = record::seal_object(ObjectKind::State, &fold.to_state(), &self.sealer()) else {
+            return;
+        };
         if let Ok(Created::New) = self.backend.create(&ObjectKey::state(fold.seq()), &object)
             && let Some(old) = fold.seq().checked_sub(2 * COMMITS_PER_STATE).filter(|seq| *seq > 0)
         {

@@ -14,7 +14,7 @@ use serde_bytes::ByteBuf;
 
 use super::dir::SourceDir;
 use super::stat::{SourceKind, SourceStat};
-use crate::format::tree::{Metadata, Xattr};
+use crate::format::tree::{Metadata, XATTRS_WEIGHT_MAX, Xattr};
 
 /// The inode flags that are kept: those a user or administrator can set, by any file system's rules.
 ///
@@ -47,6 +47,12 @@ pub enum MetadataError {
         name: Vec<u8>,
         /// Why.
         source: io::Error,
+    },
+    /// More extended attributes than an entry of a tree may have.
+    #[error("the extended attributes take {weight} bytes, more than {XATTRS_WEIGHT_MAX}: none were stored")]
+    XattrsTooLarge {
+        /// What they take.
+        weight: u64,
     },
     /// The inode flags.
     #[error("cannot read inode flags: {source}")]
@@ -130,20 +136,35 @@ impl MetadataReader {
             }
         }
         let mut xattrs = Vec::new();
+        let mut weight = 0;
         for name in self.list.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
             match filled(&mut self.value, |value| node.get(name, value)) {
                 Ok(()) => {
                     let value = ByteBuf::from(self.value.as_slice());
-                    xattrs.push(Xattr { name: ByteBuf::from(name), value });
+                    let xattr = Xattr { name: ByteBuf::from(name), value };
+                    weight += xattr.weight();
+                    push_within(&mut xattrs, weight, xattr);
                 }
                 // Removed since it was listed, or listed by a file system that keeps no such attributes.
                 Err(Errno::NODATA | Errno::NOTSUP) => {}
                 Err(error) => problem(MetadataError::ReadXattr { name: name.to_vec(), source: error.into() }),
             }
         }
+        if weight > XATTRS_WEIGHT_MAX {
+            problem(MetadataError::XattrsTooLarge { weight });
+        }
         xattrs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         xattrs.dedup_by(|a, b| a.name == b.name);
         xattrs
+    }
+}
+
+/// Adds an attribute by which all come to `weight`, or drops all: what is too much is not held in memory.
+fn push_within(xattrs: &mut Vec<Xattr>, weight: u64, xattr: Xattr) {
+    if weight > XATTRS_WEIGHT_MAX {
+        xattrs.clear();
+    } else {
+        xattrs.push(xattr);
     }
 }
 
@@ -267,6 +288,19 @@ mod tests {
     fn names_are_those_of_the_system_and_empty_for_unknown_owners() {
         assert_eq!((user_name(0).as_str(), group_name(0).as_str()), ("root", "root"));
         assert_eq!((user_name(3_999_999_999).as_str(), group_name(3_999_999_999).as_str()), ("", ""));
+    }
+
+    #[test]
+    fn too_many_attributes_are_dropped_as_a_whole() {
+        let xattr = || Xattr { name: ByteBuf::from(b"user.a"), value: ByteBuf::from(vec![0; 1000]) };
+        let (mut xattrs, mut weight) = (Vec::new(), 0);
+        while weight + xattr().weight() <= XATTRS_WEIGHT_MAX {
+            weight += xattr().weight();
+            push_within(&mut xattrs, weight, xattr());
+        }
+        assert_eq!(xattrs.iter().map(Xattr::weight).sum::<u64>(), weight);
+        push_within(&mut xattrs, weight + xattr().weight(), xattr());
+        assert!(xattrs.is_empty());
     }
 
     #[test]

@@ -139,7 +139,8 @@ impl SourceStat {
 }
 
 fn timestamp(time: &StatxTimestamp) -> Timestamp {
-    Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec }
+    // No file system should say more; a tree that did would be refused when it is read.
+    Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec.min(999_999_999) }
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ fn changes() -> Vec<Change> {
         Change::PacksCondemned { packs: packs() },
         Change::PacksRescued { packs: packs() },
         Change::PacksRemoved { packs: vec![] },
+        Change::Note { kind: "drill".into(), record: buf(b"a record of that kind") },
     ]
 }
 
@@ -84,7 +85,7 @@ struct Signed {
 
 fn sealed(seed: u64, body: &[u8], writer: WriterId, signature: &[u8]) -> Vec<u8> {
     let signed = Signed { body: buf(body), writer, signature: buf(signature) };
-    record::seal_object(ObjectKind::Log, &signed, &Context::new(seed).sealer())
+    record::seal_object(ObjectKind::Log, &signed, &Context::new(seed).sealer()).expect("short")
 }
 
 fn sign(seed: [u8; 32], body: &[u8]) -> Vec<u8> {
@@ -102,11 +103,11 @@ pub fn all() -> Vec<Vector> {
     let writer_key = WriterKey::new(&SecretKey::from_bytes(WRITER_SEED));
     let writer = writer_key.id();
     let commit = example();
-    let object = commit.seal(&writer_key, &Context::new(60).sealer());
+    let object = commit.seal(&writer_key, &Context::new(60).sealer()).expect("short");
     let body = record::encode(&commit);
     let good_signature = sign(WRITER_SEED, &body);
     let empty = Commit { changes: vec![], seq: u64::MAX, ..example() };
-    let empty_object = empty.seal(&writer_key, &Context::new(61).sealer());
+    let empty_object = empty.seal(&writer_key, &Context::new(61).sealer()).expect("short");
     let expected = |object: &[u8], commit: &Commit| {
         json!({
             "hash": commit::hash(object).to_string(),

@@ -375,6 +375,19 @@ fn segments() -> Vec<Vector> {
         })
     };
     let inputs = |object: &[u8]| object_inputs(7, object);
+    let lying = |lie: &dyn Fn(&mut IndexEntry)| {
+        let mut entry = few[0];
+        lie(&mut entry);
+        build(&context, &[entry], &one_pack)
+    };
+    let bad_entry = |name: &str, what: &str, lie: &dyn Fn(&mut IndexEntry)| {
+        bad(&format!("segment-entry-{name}"), "segment", what, inputs(&lying(lie)), "segment")
+    };
+    let beyond_pack = {
+        let mut inputs = object_inputs(7, &lying(&|entry| entry.block.position = (1 << 20) - 99));
+        inputs["id"] = few[0].id.to_string().into();
+        inputs
+    };
     let longer = [&small[..], &small[4096..8192]].concat();
     let mut swapped = small.clone();
     let (leaf, fanout) = (small[4096..8192].to_vec(), small[8192..12288].to_vec());
@@ -420,5 +433,18 @@ fn segments() -> Vec<Vector> {
             "authentication",
         ),
         bad("segment-swapped", "segment", "two pages swapped", inputs(&swapped), "authentication"),
+        bad_entry("pack", "an entry of a pack that is not listed", &|entry| entry.pack = 1),
+        bad_entry("offset", "a blob beyond its block's end", &|entry| entry.offset = 201),
+        bad_entry("position", "a block inside the header", &|entry| entry.block.position = 79),
+        bad_entry("sealed-length", "a block longer than its contents and a tag", &|entry| {
+            entry.block.sealed_len = 317;
+        }),
+        bad(
+            "segment-lookup-beyond-pack",
+            "segment-lookup",
+            "a block that ends beyond its pack",
+            beyond_pack,
+            "segment",
+        ),
     ]
 }

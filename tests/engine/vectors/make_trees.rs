@@ -138,6 +138,11 @@ fn tree_rules() -> Vec<Vector> {
         lens.iter().for_each(|len| chunk_list::push_chunk(&mut table, Chunk { id: blob(1), len: *len }));
         ByteBuf::from(table)
     };
+    let lists = |bytes: &[u64]| {
+        let mut table = Vec::new();
+        bytes.iter().for_each(|n| chunk_list::push_list(&mut table, ListRef { id: blob(1), bytes: *n }));
+        ByteBuf::from(table)
+    };
     let with = |change: &dyn Fn(&mut Metadata)| {
         let mut node = fifo(b"n");
         change(&mut node.metadata);
@@ -171,6 +176,18 @@ fn tree_rules() -> Vec<Vector> {
             "link-empty",
             "a link to nothing",
             vec![node(b"l", NodeKind::Symlink { target: buf(b"") }, 0o777)],
+            "record",
+        ),
+        (
+            "chunk-over-hole",
+            "a chunk that crosses a hole",
+            file(content(10, table(&[4]), holes(&[(2, 6)]))),
+            "record",
+        ),
+        (
+            "size-overflow",
+            "lists of 2^64 bytes",
+            file(FileContent { depth: 1, ..content(0, lists(&[u64::MAX, 1]), vec![]) }),
             "record",
         ),
         ("size-short", "fewer bytes than the size", file(content(10, table(&[9]), vec![])), "record"),
@@ -368,22 +385,34 @@ fn gear_and_cuts() -> Vec<Vector> {
     vectors
 }
 
-/// Lengths of the pieces of `count` items whose keys are their numbers, 32 bits big-endian.
-pub fn pieces(rule: &SplitRule, count: u32) -> Vec<usize> {
+/// Lengths of the pieces of `count` items whose keys are their numbers, 32 bits big-endian, and whose weights are
+/// these, over and over.
+pub fn pieces(rule: &SplitRule, count: u32, weights: &[u64]) -> Vec<usize> {
     let keys = KeySet::derive(&RootSecret::from_bytes(ROOT));
     let items: Vec<_> = (0..count).map(u32::to_be_bytes).collect();
-    Splitter::new(&keys).pieces(rule, items.iter().map(<[u8; 4]>::as_slice))
+    let weights: Vec<u64> = weights.iter().copied().cycle().take(items.len()).collect();
+    let items = items.iter().zip(weights).map(|(key, weight)| (key.as_slice(), weight));
+    Splitter::new(&keys).pieces(rule, items.collect::<Vec<_>>().into_iter())
 }
 
 fn splits() -> Vec<Vector> {
     let mut vectors = Vec::new();
-    for (name, rule) in RULES {
-        for count in [0, 2048, 2049, 20_000] {
-            let inputs = json!({"root": hex(ROOT), "list": name, "items": count});
-            let expected = json!({"pieces": pieces(&rule, count)});
-            let what = format!("{count} items with keys 0, 1, 2, … as 32-bit big-endian numbers");
-            vectors.push(good(&format!("split-{name}-{count}"), "split", &what, inputs, expected));
-        }
+    let mut add = |(list, rule): (&str, SplitRule), name: &str, count: u32, weights: &[u64]| {
+        let inputs = json!({"root": hex(ROOT), "list": list, "items": count, "weights": weights});
+        let expected = json!({"pieces": pieces(&rule, count, weights)});
+        let what = format!("{count} items with keys 0, 1, 2, … as 32-bit big-endian numbers; weights repeat");
+        vectors.push(good(&format!("split-{list}-{name}"), "split", &what, inputs, expected));
+    };
+    let [tree, chunks] = RULES;
+    for count in [0, 2048, 2049, 20_000] {
+        add(tree, &count.to_string(), count, &[300]);
     }
+    for count in [0, 64, 65, 2049, 20_000] {
+        add(chunks, &count.to_string(), count, &[0]);
+    }
+    add(tree, "weight-limit", 2, &[2 << 20]);
+    add(tree, "weight-over", 3, &[2 << 20, (2 << 20) - 1, 2]);
+    add(tree, "heavy-item", 5, &[256, 9 << 20, 300]);
+    add(tree, "heavy", 3000, &[20_000, 300, 7000]);
     vectors
 }

@@ -69,13 +69,14 @@ pub fn sample() -> BTreeMap<String, Vec<u8>> {
         Change::SnapshotAdded { snapshot: stored.snapshot, record: buf(&stored.record) },
     ];
     let condemned = Change::PacksCondemned { packs: vec![PackId::from_bytes([1; 32])] };
+    let note = Change::Note { kind: "of a later version".into(), record: buf(b"not for readers") };
     let mut previous = Config::hash(&config);
-    for (seq, changes) in (1..).zip([vec![added], vec![], backup, vec![condemned]]) {
+    for (seq, changes) in (1..).zip([vec![added], vec![], backup, vec![condemned, note]]) {
         // Number 2 is junk that was planted there: void, and the chain goes over it.
         let object = if seq == 2 {
             b"junk that somebody put into the next free slot".to_vec()
         } else {
-            commit(seq, previous, changes).seal(&writer, &context.sealer())
+            commit(seq, previous, changes).seal(&writer, &context.sealer()).expect("short")
         };
         previous = hash(&object);
         store(&ObjectKey::log(seq), &object);
@@ -207,10 +208,10 @@ fn source_tree(data: &mut Blobs<'_>, trees: &mut Blobs<'_>, rows: &mut Vec<Value
     nodes.push(node(b"empty", NodeKind::File(FileContent::default()), 0o600));
     rows.push(file_row("empty", 0o600, b""));
 
-    // A hole in the middle of a chunk, and one at the end.
+    // A hole between two chunks, and one at the end.
     let mut content = FileContent {
         size: 200_000,
-        chunks: data.chunks(&[b"before and after"]).into(),
+        chunks: data.chunks(&[b"before ", b"and after"]).into(),
         ..FileContent::default()
     };
     content.holes = vec![Hole { offset: 7, length: 99_993 }, Hole { offset: 100_009, length: 99_991 }];

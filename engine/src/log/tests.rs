@@ -1,0 +1,185 @@
+//! Logs with entries that do not count, that are not understood, and that were exchanged.
+
+use super::*;
+use crate::backend::{Backend, Created, MemoryBackend, ObjectKey};
+use crate::crypto::keys::SecretKey;
+use crate::crypto::{KeySet, RootSecret, SeededEntropy};
+use crate::format::commit::{self, Change, Commit, WriterKey};
+use crate::format::header::Sealer;
+use crate::format::record;
+use crate::format::tree::Timestamp;
+use crate::ids::{CommitHash, KeyslotId, PackId, RepositoryId, WriterId};
+
+struct Log {
+    backend: MemoryBackend,
+    keys: KeySet,
+    repository: RepositoryId,
+    entropy: SeededEntropy,
+    last: u64,
+    head: CommitHash,
+}
+
+fn writer(n: u8) -> WriterKey {
+    WriterKey::new(&SecretKey::from_bytes([n; 32]))
+}
+
+fn added(n: u8, writer: WriterId) -> Change {
+    Change::KeyslotAdded { keyslot: KeyslotId::from_bytes([n; 32]), writer, label: String::new() }
+}
+
+const CONFIG: [u8; 32] = [1; 32];
+
+impl Log {
+    fn empty() -> Self {
+        Self {
+            backend: MemoryBackend::new(),
+            keys: KeySet::derive(&RootSecret::from_bytes([7; 32])),
+            repository: RepositoryId::from_bytes([9; 16]),
+            entropy: SeededEntropy::new(1),
+            last: 0,
+            head: CommitHash::from_bytes(CONFIG),
+        }
+    }
+
+    /// A log whose first commit admits writer 1.
+    fn new() -> Self {
+        let mut log = Self::empty();
+        log.commit(1, vec![added(1, writer(1).id())]);
+        log
+    }
+
+    fn put(&mut self, object: &[u8]) {
+        self.last += 1;
+        self.head = commit::hash(object);
+        assert!(matches!(self.backend.create(&ObjectKey::log(self.last), object), Ok(Created::New)));
+    }
+
+    fn next(&self, changes: Vec<Change>) -> Commit {
+        Commit {
+            seq: self.last + 1,
+            previous: self.head,
+            time: Timestamp::default(),
+            host: String::new(),
+            user: String::new(),
+            program: String::new(),
+            changes,
+        }
+    }
+
+    fn sealed(&self, by: u8, body: Vec<u8>) -> Vec<u8> {
+        let sealer = Sealer { keys: &self.keys, repository: &self.repository, entropy: &self.entropy };
+        Commit::seal_body(body, &writer(by), &sealer).expect("short")
+    }
+
+    fn commit(&mut self, by: u8, changes: Vec<Change>) {
+        let object = self.sealed(by, record::encode(&self.next(changes)));
+        self.put(&object);
+    }
+
+    /// Puts a commit with a change that this version does not know.
+    fn unknown_change(&mut self, by: u8) {
+        let mut body = record::encode(&self.next(vec![Change::PacksCondemned { packs: Vec::new() }]));
+        let at = body.windows(14).position(|bytes| bytes == b"packs_condemne").expect("a change");
+        body[at] = b'q';
+        let object = self.sealed(by, body);
+        self.put(&object);
+    }
+
+    /// Numbers of the entries that do not count, and the fold.
+    fn read(&self) -> Result<(Vec<u64>, Fold), LogError> {
+        let mut voids = Vec::new();
+        let config = CommitHash::from_bytes(CONFIG);
+        let fold = read_all(&self.backend, &self.keys, &self.repository, config, &mut |entry| {
+            voids.extend(entry.err().map(|void| void.seq));
+        })?;
+        Ok((voids, fold))
+    }
+}
+
+fn pack(n: u8) -> Vec<PackId> {
+    vec![PackId::from_bytes([n; 32])]
+}
+
+#[test]
+fn entries_that_do_not_verify_are_void_and_keep_their_number() {
+    let mut log = Log::new();
+    log.put(b"junk");
+    log.commit(2, vec![added(2, writer(2).id())]);
+    let elsewhere = log.sealed(1, record::encode(&Commit { seq: 99, ..log.next(Vec::new()) }));
+    log.put(&elsewhere);
+    log.unknown_change(2);
+    log.commit(1, vec![Change::PacksCondemned { packs: pack(5) }]);
+    let (voids, fold) = log.read().expect("the last commit is in order");
+    assert_eq!(voids, [2, 3, 4, 5]);
+    assert_eq!(fold.condemned().collect::<Vec<_>>(), [(&pack(5)[0], 6)]);
+}
+
+#[test]
+fn what_a_newer_version_wrote_stops_the_reader() {
+    let mut log = Log::new();
+    log.unknown_change(1);
+    log.commit(1, Vec::new());
+    assert!(matches!(log.read(), Err(LogError::NotUnderstood { seq: 2, .. })));
+
+    // A version digit, a key mode, a flag, an epoch.
+    for at in [6, 9, 10, 12] {
+        let mut log = Log::new();
+        let mut object = log.sealed(1, record::encode(&log.next(Vec::new())));
+        object[at] ^= 2;
+        log.put(&object);
+        assert!(matches!(log.read(), Err(LogError::NotUnderstood { seq: 2, .. })), "byte {at}");
+    }
+    // Another kind of object in this place is just wrong.
+    let mut log = Log::new();
+    let mut object = log.sealed(1, record::encode(&log.next(Vec::new())));
+    object[8] = 4;
+    log.put(&object);
+    assert_eq!(log.read().expect("a void entry").0, [2]);
+}
+
+#[test]
+fn no_later_commit_is_a_first_one() {
+    let mut log = Log::empty();
+    log.put(b"junk");
+    log.commit(1, vec![added(1, writer(1).id())]);
+    let (voids, fold) = log.read().expect("readable");
+    assert_eq!((voids.as_slice(), fold.keyslots().count()), (&[1, 2][..], 0));
+}
+
+#[test]
+fn an_exchanged_void_entry_breaks_the_chain() {
+    let mut log = Log::new();
+    log.put(b"junk");
+    log.commit(1, Vec::new());
+    assert!(log.read().is_ok());
+    let key = ObjectKey::log(2);
+    log.backend.delete(&key).expect("it is there");
+    log.backend.create(&key, b"other junk").expect("the slot is free");
+    assert!(matches!(log.read(), Err(LogError::Chain { seq: 3, .. })));
+}
+
+#[test]
+fn notes_change_nothing_whatever_their_kind() {
+    let mut log = Log::new();
+    let before = log.read().expect("in order").1.to_state();
+    log.commit(1, vec![Change::Note { kind: "of tomorrow".into(), record: b"\xc1".to_vec().into() }]);
+    let (voids, fold) = log.read().expect("in order");
+    assert!(voids.is_empty());
+    let after = crate::format::state::State { seq: before.seq, head: before.head, ..fold.to_state() };
+    assert_eq!(after, before);
+}
+
+#[test]
+fn what_is_there_is_not_added_again() {
+    let mut log = Log::new();
+    log.commit(1, vec![Change::PacksCondemned { packs: pack(5) }]);
+    log.commit(1, vec![Change::PacksCondemned { packs: pack(5) }]);
+    assert_eq!(log.read().expect("in order").1.condemned().next(), Some((&pack(5)[0], 2)));
+    log.commit(1, vec![Change::PacksRescued { packs: pack(5) }, Change::PacksRescued { packs: pack(6) }]);
+    log.commit(1, vec![Change::PacksCondemned { packs: pack(5) }]);
+    assert_eq!(log.read().expect("in order").1.condemned().next(), Some((&pack(5)[0], 5)));
+    // But a commit that takes away what is not there does not fit, as a whole.
+    log.commit(1, vec![Change::PacksRescued { packs: pack(5) }, Change::PacksRemoved { packs: pack(5) }]);
+    let (voids, fold) = log.read().expect("readable");
+    assert_eq!((voids.as_slice(), fold.condemned().count()), (&[6][..], 1));
+}
