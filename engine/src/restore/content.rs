@@ -303,8 +303,8 @@ mod tests {
         lists.insert(id(100), ChunkList { depth: 0, chunks: table(&[5, 6]) });
         lists.insert(id(101), ChunkList { depth: 0, chunks: table(&[7]) });
         let mut top = Vec::new();
-        chunk_list::push_list(&mut top, chunk_list::ListRef { id: id(100), bytes: 11 });
-        chunk_list::push_list(&mut top, chunk_list::ListRef { id: id(101), bytes: 7 });
+        chunk_list::push_list(&mut top, ListRef { id: id(100), bytes: 11 });
+        chunk_list::push_list(&mut top, ListRef { id: id(101), bytes: 7 });
         let content =
             FileContent { size: 18, depth: 1, chunks: ByteBuf::from(top), ..FileContent::default() };
         assert_eq!(all(content.clone(), &lists).unwrap(), [5, 6, 7]);

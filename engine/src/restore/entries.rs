@@ -74,7 +74,7 @@ impl Walk<'_> {
             tally.entry(path.as_bytes(), EntryAction::Skipped);
             return Ok(());
         }
-        if self.is_further_name(&path, &metadata, present) {
+        if self.is_further_name(EntryKind::File, content.size, &path, &metadata, present) {
             add(&tally.counts.files_written, 1);
             tally.advance(1, content.size);
             return Ok(());
@@ -154,8 +154,15 @@ impl Walk<'_> {
     }
 
     /// Whether the entry is linked to one that was restored before; then the link is planned.
-    fn is_further_name(&mut self, path: &RelativePath, metadata: &Metadata, present: bool) -> bool {
-        match self.links.name(metadata, path) {
+    fn is_further_name(
+        &mut self,
+        kind: EntryKind,
+        size: u64,
+        path: &RelativePath,
+        metadata: &Metadata,
+        present: bool,
+    ) -> bool {
+        match self.links.name(kind, size, metadata, path) {
             Name::Only | Name::First => false,
             Name::Forgotten => {
                 let why = "too many files with several names (hard links) for the memory given: \
@@ -180,7 +187,7 @@ impl Walk<'_> {
             Ok(fate) => fate,
             Err(error) => return self.context.fail(path, &error),
         };
-        if self.is_further_name(path, &metadata, present) {
+        if self.is_further_name(EntryKind::from(kind), 0, path, &metadata, present) {
             return;
         }
         let Some(root) = self.context.writable() else { return };

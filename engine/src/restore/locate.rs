@@ -228,7 +228,14 @@ mod tests {
     }
 
     fn pack(n: u8) -> PackEntry {
-        let header = Header { kind: ObjectKind::DataPack, epoch: 0, salt: [0; 32], commitment: [0; 32] };
+        let header = Header {
+            kind: ObjectKind::DataPack,
+            mode: 0,
+            flags: 0,
+            epoch: 0,
+            salt: [0; 32],
+            commitment: [0; 32],
+        };
         PackEntry { id: PackId::from_bytes([n; 32]), header, size: 1 << 26, blobs: 1 }
     }
 

@@ -53,7 +53,7 @@ mod metadata_tests;
 #[cfg(test)]
 mod race_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 
 pub use accounts::{Accounts, LocalAccounts};
 pub use error::TargetError;

@@ -61,7 +61,7 @@ impl Sandbox {
 }
 
 /// Content and metadata of all entries of a tree.
-pub(super) fn fingerprint(tree: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn fingerprint(tree: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![tree.to_path_buf()];
     while let Some(path) = pending.pop() {
@@ -123,18 +123,18 @@ pub(super) fn outcome<T>(result: &Result<T, TargetError>) -> String {
     }
 }
 
-pub(super) fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Says that a test did nothing, which must not look like success.
-pub(super) fn skip(what: &str, why: &str) {
+pub(crate) fn skip(what: &str, why: &str) {
     eprintln!("SKIPPED: {what}: {why}");
 }
 
 /// Runs the test `name` of this binary once more as a user without any privilege. Gives true in that run, and
 /// in the outer one after the inner has passed, or cannot be had, false.
-pub(super) fn as_nobody(name: &str) -> bool {
+pub(crate) fn as_nobody(name: &str) -> bool {
     use std::os::unix::process::CommandExt;
     if !is_root() {
         return true;
