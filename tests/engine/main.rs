@@ -1,3 +1,4 @@
 //! Integration tests of the engine, one binary for all of them.
 
+mod fuzz_corpus;
 mod vectors;
