@@ -218,7 +218,11 @@ fn survives(segment: &Arc<Segment>, ids: &[BlobId]) {
     });
     let entropy = entropy();
     let sealer = setup().sealer(&entropy);
-    let _ = merge(std::slice::from_ref(segment), &sealer);
+    if let Ok(merged) = merge(std::slice::from_ref(segment), &sealer) {
+        let merged = open(merged).expect("just merged");
+        assert_eq!(merged.layout(), segment.layout());
+        assert!(merged.entries().all(|entry| entry.expect("just merged").pack < merged.layout().packs));
+    }
 }
 
 fn with_index(segment: &Arc<Segment>, read: impl FnOnce(&Index)) {
