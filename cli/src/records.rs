@@ -244,5 +244,6 @@ fn change(change: &Change) -> Value {
         Change::PacksCondemned { packs } => json!({"change": "packs_condemned", "packs": packs}),
         Change::PacksRescued { packs } => json!({"change": "packs_rescued", "packs": packs}),
         Change::PacksRemoved { packs } => json!({"change": "packs_removed", "packs": packs}),
+        Change::Note { kind, record } => json!({"change": "note", "kind": kind, "bytes": record.len()}),
     }
 }

@@ -9,7 +9,7 @@ mod make_packs;
 mod make_records;
 mod make_trees;
 mod repository;
-mod support;
+pub(crate) mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn all() -> Vec<Vector> {
+pub(crate) fn all() -> Vec<Vector> {
     [make_keys::all(), make_records::all(), make_packs::all(), make_trees::all(), make_log::all()]
         .into_iter()
         .flatten()

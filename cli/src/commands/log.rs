@@ -109,5 +109,8 @@ fn describe(change: &Change) -> String {
         Change::PacksCondemned { packs } => format!("{} packs condemned", packs.len()),
         Change::PacksRescued { packs } => format!("{} packs rescued", packs.len()),
         Change::PacksRemoved { packs } => format!("{} packs removed", packs.len()),
+        Change::Note { kind, record } => {
+            format!("note of kind {} ({} bytes)", visible(kind.as_bytes()), record.len())
+        }
     }
 }

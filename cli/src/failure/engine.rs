@@ -59,6 +59,7 @@ impl From<RepositoryError> for Failure {
                 with_message(source.into(), message)
             }
             RepositoryError::Publish(PublishError::Lost(_)) => Self::new("conflict", message),
+            RepositoryError::Publish(PublishError::TooLarge { .. }) => Self::new("commit-too-large", message),
         }
     }
 }
@@ -73,7 +74,7 @@ pub fn absent(message: String) -> Failure {
 fn config(error: &ConfigError, message: String) -> Failure {
     match error {
         ConfigError::Magic => Failure::new("not-a-repository", message).exit(Exit::NoRepository),
-        ConfigError::Version(_) | ConfigError::Features(_) => {
+        ConfigError::Version(_) | ConfigError::Features(_) | ConfigError::Newer(_) => {
             Failure::new("newer-version", message).hint("nothing was changed; install a newer strongroom")
         }
         ConfigError::Record(_) => Failure::damage("config-damaged", message)
@@ -124,6 +125,9 @@ impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Backend(error) => error.into(),
+            LogError::NotUnderstood { .. } => {
+                Self::new("newer-version", error).hint("nothing was changed; install a newer strongroom")
+            }
             LogError::Chain { .. } | LogError::Gap { .. } => Self::damage("log-damaged", error)
                 .hint("the storage lost or altered commits: compare with a copy of the repository"),
         }

@@ -105,6 +105,10 @@ fn report(context: &Context<'_>, error: &LogError) {
         LogError::Gap { missing, .. } => {
             context.damage("log-gap", &ObjectKey::log(*missing), error.to_string());
         }
+        // Nobody is to blame, but what comes after it was not checked.
+        LogError::NotUnderstood { seq, .. } => {
+            context.damage("log-not-understood", &ObjectKey::log(*seq), error.to_string());
+        }
         LogError::Backend(_) => context.damage("log-damaged", &"log", error.to_string()),
     }
 }

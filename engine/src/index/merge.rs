@@ -44,7 +44,8 @@ pub fn build(packs: &[(PackEntry, Directory)], sealer: &Sealer<'_>) -> Vec<u8> {
 /// Merges segments into one object that lists all their packs and entries.
 ///
 /// # Errors
-/// [`MergeError`] where a page of a segment does not open.
+/// [`MergeError`] where a page of a segment does not open, or its entries are out of order or name packs that it does
+/// not list: they would name another segment's.
 pub fn merge(segments: &[Arc<Segment>], sealer: &Sealer<'_>) -> Result<Vec<u8>, MergeError> {
     let failed = |segment: &Segment| {
         let segment = segment.id();
@@ -61,12 +62,18 @@ pub fn merge(segments: &[Arc<Segment>], sealer: &Sealer<'_>) -> Result<Vec<u8>, 
     let mut sources: Vec<_> = segments.iter().map(|segment| segment.entries()).collect();
     let mut heap = BinaryHeap::with_capacity(sources.len());
     let mut builder = SegmentBuilder::new(sealer);
+    let mut last = vec![None; segments.len()];
     let mut advance = |source: usize, heap: &mut BinaryHeap<_>| -> Result<(), MergeError> {
         if let Some(entry) = sources[source].next() {
             let mut entry = entry.map_err(failed(&segments[source]))?;
-            let pack = entry.pack.checked_add(first_pack[source]);
-            entry.pack =
-                pack.ok_or(SegmentError::Structure("a pack number")).map_err(failed(&segments[source]))?;
+            let wrong = |what| failed(&segments[source])(SegmentError::Structure(what));
+            if last[source].replace(entry.id).is_some_and(|last| last > entry.id) {
+                return Err(wrong("its entries are not in order"));
+            }
+            if entry.pack >= segments[source].layout().packs {
+                return Err(wrong("an entry names a pack that the segment does not list"));
+            }
+            entry.pack += first_pack[source];
             heap.push(Reverse((entry, source)));
         }
         Ok(())

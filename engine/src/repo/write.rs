@@ -51,6 +51,8 @@ impl Repository {
                 program: self.environment.program.clone(),
                 changes,
             };
+            // Filling a gap in a damaged log would break its chain for good.
+            log::check_end(&*self.backend, &fold)?;
             // What no reader would accept must not be published: it would be void.
             fold.clone().apply(&commit, self.writer.id(), fold.head())?;
             match log::publish(&*self.backend, &commit, &self.writer, &self.sealer()) {

@@ -4,11 +4,9 @@ use serde_bytes::ByteBuf;
 
 use crate::browse::{self, BrowseError};
 use crate::format::tree::{Node, Tree, TreePart};
+use crate::format::tree_rules::{EntryRule, PART_DEPTH_MAX, TreeRuleError};
 use crate::ids::BlobId;
 use crate::store::BlobReader;
-
-/// Trees split deeper than this are refused: no writer makes them.
-const PART_DEPTH_MAX: usize = 8;
 
 /// A place in a directory. [`Cursor::park`] gives back most of its memory.
 pub(super) struct Cursor {
@@ -40,7 +38,7 @@ impl Cursor {
             let depth = self.levels.len();
             let level = self.levels.last_mut()?;
             let tree = level.tree;
-            let rules = |problem| Some(Err(BrowseError::Rules { tree, problem }));
+            let rules = |source| Some(Err(BrowseError::Rules { tree, source }));
             if level.loaded.is_none()
                 && let Err(error) = level.load(reader)
             {
@@ -52,10 +50,10 @@ impl Cursor {
                     Some(node) => {
                         level.taken += 1;
                         if crate::target::check_name(&node.name).is_err() {
-                            return rules("an entry's name is impossible");
+                            return rules(entry_error(&node.name, EntryRule::Name));
                         }
                         if self.last >= node.name {
-                            return rules("names do not ascend");
+                            return rules(entry_error(&node.name, EntryRule::Order));
                         }
                         self.last.clone_from(&node.name);
                         return Some(Ok(node));
@@ -72,7 +70,7 @@ impl Cursor {
                 }
                 Some(_) if depth > PART_DEPTH_MAX => {
                     self.levels.pop();
-                    return rules("it is split too deep");
+                    return rules(TreeRuleError::Depth);
                 }
                 Some(part) => self.levels.push(Level { tree: part.tree, taken: 0, loaded: None }),
             }
@@ -87,12 +85,16 @@ impl Cursor {
 
 impl Level {
     fn load(&mut self, reader: &BlobReader) -> Result<(), BrowseError> {
-        self.loaded = Some(match browse::load(reader, &self.tree)? {
+        self.loaded = Some(match browse::load_unchecked(reader, &self.tree)? {
             Tree::Nodes(nodes) => Loaded::Nodes(skipped(nodes, self.taken)),
             Tree::Parts(parts) => Loaded::Parts(skipped(parts, self.taken)),
         });
         Ok(())
     }
+}
+
+fn entry_error(name: &[u8], rule: EntryRule) -> TreeRuleError {
+    TreeRuleError::Entry { entry: name.escape_ascii().to_string(), rule }
 }
 
 fn skipped<T>(items: Vec<T>, taken: usize) -> std::vec::IntoIter<T> {

@@ -1,5 +1,7 @@
 //! Helpers for tests: repositories in memory that are cheap to make and say the same every time.
 
+pub mod fuzz;
+
 use std::sync::Arc;
 
 use crate::backend::Backend;

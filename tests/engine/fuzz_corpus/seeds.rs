@@ -1,0 +1,235 @@
+//! Seeds of the corpora: objects and records of the test vectors, and short descriptions for the oracles that build
+//! what they test from one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use serde_json::Value;
+use strongroom::format::commit::Commit;
+use strongroom::format::header::ObjectKind;
+use strongroom::format::record;
+use strongroom::format::segment::PAGE_PLAIN_LEN;
+use strongroom::ids::WriterId;
+
+use crate::vectors::support::{Context, unhex};
+
+/// Seeds of one target, by name.
+type Seeds = BTreeMap<&'static str, BTreeMap<String, Vec<u8>>>;
+
+/// Seeds of a target: the rest of its corpus is for what fuzzing finds.
+const COUNT_MAX: usize = 24;
+/// Longest seed in bytes.
+const LEN_MAX: usize = 20_000;
+
+/// Replaces the seeds in the corpora below `corpus`; inputs that fuzzing found stay.
+pub fn write(corpus: &Path) {
+    for (target, seeds) in all() {
+        let folder = corpus.join(target);
+        fs::create_dir_all(&folder).expect("a new folder");
+        for entry in fs::read_dir(&folder).expect("a readable folder") {
+            let path = entry.expect("a readable folder").path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seed-")) {
+                fs::remove_file(path).expect("a stale seed goes");
+            }
+        }
+        // With too many, every n-th, so that each kind of seed stays.
+        let step = seeds.len().div_ceil(COUNT_MAX).max(1);
+        for (name, bytes) in seeds.iter().step_by(step) {
+            fs::write(folder.join(format!("seed-{name}")), bytes).expect("a new file");
+        }
+    }
+}
+
+fn all() -> Seeds {
+    let mut seeds = Seeds::new();
+    for vector in crate::vectors::all() {
+        of_vector(&vector.name, &vector.value, &mut seeds);
+    }
+    let described = [chunker(), split(), pack_blocks(), segment(), segment_pages(), texts()];
+    for (target, name, bytes) in described.into_iter().flatten() {
+        seeds.entry(target).or_default().insert(name, bytes);
+    }
+    for seeds in seeds.values_mut() {
+        seeds.retain(|_, bytes| bytes.len() <= LEN_MAX);
+    }
+    seeds
+}
+
+/// What a vector has for the targets.
+fn of_vector(name: &str, vector: &Value, seeds: &mut Seeds) {
+    let inputs = &vector["inputs"];
+    let mut add = |target, part: &str, bytes: Vec<u8>| {
+        seeds.entry(target).or_default().insert(format!("{name}{part}"), bytes);
+    };
+    let number = |field: &str| inputs[field].as_u64().expect("a number");
+    let raw_len = || u32::try_from(number("raw_length")).expect("short").to_le_bytes();
+    match vector["kind"].as_str().expect("a kind") {
+        "config" => add("config", "", unhex(&inputs["object"])),
+        "header" => add("header", "", unhex(&inputs["object"])),
+        "keyslot" => {
+            let object = unhex(&inputs["object"]);
+            add("keyslot", "-params", object[80..96].to_vec());
+            add("keyslot", "", object);
+        }
+        "record" => add("sealed_record", "", unhex(&inputs["object"])),
+        "state" => {
+            add("sealed_record", "", unhex(&inputs["record"]));
+            add("state", "", unhex(&inputs["record"]));
+        }
+        "payload" => {
+            let payload = unhex(&inputs["payload"]);
+            add("sealed_record", "", [&raw_len()[..], &payload].concat());
+            add("block", "", [&raw_len()[..], &[8], &payload].concat());
+        }
+        "snapshot" => add("snapshot", "", unhex(&inputs["record"])),
+        "tree" | "tree-rules" => add("tree", "", unhex(&inputs["record"])),
+        "chunk-list" => add("chunk_list", "", unhex(&inputs["record"])),
+        "chunk-table" => add("chunk_list", "", unhex(&inputs["table"])),
+        "directory" => add("pack", "", unhex(&inputs["directory"])),
+        "pack" => add("pack", "", unhex(&inputs["object"])),
+        "segment" => add("segment", "", unhex(&inputs["object"])),
+        "padme" => add("padme", "", number("length").to_le_bytes().to_vec()),
+        "commit" => {
+            let object = unhex(&inputs["object"]);
+            for (part, bytes) in inside(&object, number("seq")) {
+                add("commit", part, bytes);
+            }
+            add("commit", "", object);
+        }
+        _ => {}
+    }
+}
+
+/// What a sealed commit holds.
+#[derive(Serialize, Deserialize)]
+struct SignedCommit {
+    body: ByteBuf,
+    writer: WriterId,
+    signature: ByteBuf,
+}
+
+/// The signed record and the body of a commit object, as far as it opens.
+fn inside(object: &[u8], seq: u64) -> Vec<(&'static str, Vec<u8>)> {
+    let Context { keys, repository, .. } = Context::new(1);
+    let signed: Option<SignedCommit> =
+        record::open_object(ObjectKind::Log, object.to_vec(), &keys, &repository).ok();
+    let signed = signed.map(|signed| ("-signed", record::encode(&signed)));
+    let body = Commit::open(object.to_vec(), seq, &keys, &repository).ok();
+    let body = body.map(|(commit, _)| ("-body", record::encode(&commit)));
+    signed.into_iter().chain(body).collect()
+}
+
+/// A target, a seed's name and its bytes.
+type Described = Vec<(&'static str, String, Vec<u8>)>;
+
+/// Of each set of sizes: nothing, noise, zeros, a pattern, and a mixture with an odd end.
+fn chunker() -> Described {
+    let mixture = [3, 0xff, 0x3f, 1, 0xff, 0x0f, 8, 5, 5, b'x', 4, 0xff, 0xff, 0, 3, 0, 1, 2, 3];
+    let contents: [(&str, &[u8]); 4] = [
+        ("noise", &[3, 0xff, 0xff]),
+        ("zeros", &[1, 0xff, 0xff]),
+        ("pattern", &[12, 0xff, 0xff, b'a', b'b', b'c']),
+        ("mixture", &mixture),
+    ];
+    (0..8u8)
+        .flat_map(|sizes| contents.map(|(name, content)| (sizes, name, content)))
+        .map(|(sizes, name, content)| {
+            ("chunker", format!("{name}-{sizes}"), [&[sizes, 100 * (sizes & 1), sizes], content].concat())
+        })
+        .collect()
+}
+
+fn split() -> Described {
+    let lists: [(&str, &[u8]); 3] = [
+        ("empty", &[0, 0, 0]),
+        ("numbers", &[0x88, 0x13, 1]),
+        ("names", &[3, 0, 1, 1, b'a', 2, b'b', b'c', 0]),
+    ];
+    (0..5u8)
+        .flat_map(|rule| lists.map(|(name, list)| (rule, name, list)))
+        .map(|(rule, name, list)| ("split", format!("{name}-{rule}"), [&[rule], list].concat()))
+        .collect()
+}
+
+/// Packs of both kinds with one block of five blobs, and with several.
+fn pack_blocks() -> Described {
+    let block = |shape: u8, len: u8| [&[shape, len, 0][..], &vec![shape; usize::from(len)]].concat();
+    [0, 1]
+        .into_iter()
+        .flat_map(|kind: u8| {
+            let several = [block(8, 40), block(24, 200), block(0x90, 7), block(0, 0)].concat();
+            let one = [4 + 8, 1, 0, b'a', 1, 0, b'b', 1, 0, b'c', 0, 0, 1, 0, b'd'];
+            [("one", one.to_vec()), ("several", several)].map(|(name, blocks)| {
+                ("pack_blocks", format!("{name}-{kind}"), [vec![kind, 0], blocks].concat())
+            })
+        })
+        .collect()
+}
+
+/// Segments that are honest and ones with each lie, of few entries and of some leaves.
+fn segment() -> Described {
+    let entries = |count: u8, run: u8| -> Vec<u8> {
+        (0..count).flat_map(|n| [n.wrapping_mul(37), n, n % 3, run, 100, 0, n, 1, 5, 0]).collect()
+    };
+    let mut seeds = Vec::new();
+    for lies in [0, 1, 2, 4, 8, 16, 31] {
+        let tail = [5, 0, 1, 77, 1, 0xff, 200, 3, 4, 16, 0, 255];
+        for (name, entries) in [("few", entries(5, 0)), ("leaves", entries(60, 4)), ("runs", entries(3, 200))]
+        {
+            let seed = [&[lies, 40][..], &entries, &tail].concat();
+            seeds.push(("segment", format!("{name}-{lies}"), seed));
+        }
+    }
+    seeds
+}
+
+/// Fan-out pages in order, in descending order and all equal.
+fn segment_pages() -> Described {
+    let ids = [0, 1, 0x40, 0x7f, 0x80, 0xc0, 0xfe, 0xff];
+    let page = |number: &dyn Fn(u64) -> u64| {
+        let mut page: Vec<u8> = (0..510).flat_map(|slot| number(slot).to_le_bytes()).collect();
+        page.resize(PAGE_PLAIN_LEN, 0);
+        page
+    };
+    let step = u64::MAX / 1030;
+    let ascending = [page(&|slot| slot * step), page(&|slot| (510 + slot) * step)].concat();
+    let descending = [page(&|slot| u64::MAX - slot * step), page(&|slot| (510 - slot) * step)].concat();
+    let equal = [page(&|_| 0x4040_4040_4040_4040), page(&|_| 0x4040_4040_4040_4040)].concat();
+    let head = |leaves: u16| [&(leaves - 1).to_le_bytes()[..], &[3, 0, 2], &ids].concat();
+    [("ascending", ascending), ("descending", descending), ("equal", equal)]
+        .into_iter()
+        .flat_map(|(name, pages)| {
+            [(1, 0), (510, PAGE_PLAIN_LEN), (1020, 2 * PAGE_PLAIN_LEN)].map(|(leaves, len)| {
+                let seed = [&head(leaves)[..], &pages[..len]].concat();
+                ("segment_pages", format!("{name}-{leaves}"), seed)
+            })
+        })
+        .collect()
+}
+
+fn texts() -> Described {
+    let id = "0123456789abcdef".repeat(4);
+    let texts: [(&str, &str, &str); 16] = [
+        ("object_key", "id", &id),
+        ("object_key", "sequence", "00000000000000000042"),
+        ("object_key", "too-large", "99999999999999999999"),
+        ("object_key", "upper-case", &id.to_uppercase()),
+        ("object_key", "above", "../config"),
+        ("object_key", "not-ascii", "é0"),
+        ("files_from", "lines", "/home\n# comment\n\n/srv/a b\n"),
+        ("files_from", "nul", "#a\0b\nc\0\0d"),
+        ("files_from", "nothing", "\n\n"),
+        ("exclude", "names", "*.o\ncache\n\n/home/a/cache/b.o"),
+        ("exclude", "kept", "*.o\n!x.o\n!/home/*\n\n/home/a/x.o"),
+        ("exclude", "depth", "a/**/b\n/**\n**/c\n\n/a/x/y/b"),
+        ("exclude", "classes", "[a-z]?.{o,obj}\n[!x]\\*\n\n/ab.obj"),
+        ("exclude", "case", "*.JPG\n\n/IMG.jpg"),
+        ("exclude", "broken", "[a\n{b\n\\\n\n/a"),
+        ("exclude", "odd", "//./a//\n!\n..\n\n/a"),
+    ];
+    let bytes = |(target, name, text): (_, &str, &str)| (target, name.to_owned(), text.as_bytes().to_vec());
+    texts.into_iter().map(bytes).collect()
+}
