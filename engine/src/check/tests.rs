@@ -378,7 +378,7 @@ fn a_wrong_state_is_found_even_if_the_repository_was_opened_from_it() {
     let sample = sample();
     let mut state = sample.repository.fold().to_state();
     state.snapshots.remove(0);
-    let object = record::seal_object(ObjectKind::State, &state, &sample.repository.sealer());
+    let object = record::seal_object(ObjectKind::State, &state, &sample.repository.sealer()).unwrap();
     sample.backend.plant(&ObjectKey::state(4), &object);
     let opened = open(&sample.backend).expect("it fits the head");
     assert_eq!(opened.snapshots().expect("readable").len(), 1, "it was opened from the state");
