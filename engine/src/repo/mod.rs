@@ -103,7 +103,9 @@ pub enum RepositoryError {
     #[error(transparent)]
     Fold(#[from] FoldError),
     /// The log is gone while what it speaks of is there.
-    #[error("no entry of the commit log of {location} counts, but there is {found}: the log was lost or altered")]
+    #[error(
+        "no entry of the commit log of {location} counts, but there is {found}: the log was lost or altered"
+    )]
     NoLog {
         /// Where.
         location: String,
