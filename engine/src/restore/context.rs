@@ -13,7 +13,7 @@ use crate::target::{MetadataError, MetadataOptions, MetadataWriter, RelativePath
 /// The target as it is before a restore begins.
 pub(super) enum Target {
     /// It is there, empty or not.
-    Open(TargetRoot),
+    Open(Box<TargetRoot>),
     /// It is not there, and a dry run does not make it.
     Absent,
 }

@@ -179,20 +179,20 @@ impl Walk<'_> {
     }
 
     /// Makes a symbolic link, device, pipe or socket.
-    pub(super) fn other(&mut self, path: &RelativePath, kind: &NodeKind, metadata: Metadata, present: bool) {
+    pub(super) fn other(&mut self, path: &RelativePath, kind: &NodeKind, metadata: &Metadata, present: bool) {
         let tally = &self.context.tally;
         add(&tally.counts.others, 1);
-        let fate = match self.fate(path, None, &metadata, present) {
+        let fate = match self.fate(path, None, metadata, present) {
             Ok(Fate::Leave) => return tally.entry(path.as_bytes(), EntryAction::Skipped),
             Ok(fate) => fate,
             Err(error) => return self.context.fail(path, &error),
         };
-        if self.is_further_name(EntryKind::from(kind), 0, path, &metadata, present) {
+        if self.is_further_name(EntryKind::from(kind), 0, path, metadata, present) {
             return;
         }
         let Some(root) = self.context.writable() else { return };
         let obstacle = if fate == Fate::Create { Obstacle::Refuse } else { Obstacle::Replace };
-        let mode = creation_mode(&metadata);
+        let mode = creation_mode(metadata);
         let node = |node| root.make_node(path, node, mode, obstacle);
         let made = match kind {
             NodeKind::Symlink { target } => root.symlink(path, target, obstacle),
@@ -210,7 +210,7 @@ impl Walk<'_> {
             return self.context.fail(path, &error);
         }
         // Its other names are linked later: it has one now, however many were recorded.
-        let errors = self.context.metadata.apply_to_path(root, path, EntryKind::from(kind), &metadata);
+        let errors = self.context.metadata.apply_to_path(root, path, EntryKind::from(kind), metadata);
         if self.context.metadata_applied(path, &errors) {
             self.context.tally.entry(path.as_bytes(), EntryAction::Restored);
         }

@@ -117,7 +117,7 @@ struct Part {
 
 impl Part {
     fn locate(&mut self, wanted: &[Wanted], order: &[(u64, u32)], lookup: Lookup<'_>) {
-        let mut last: Option<(BlobId, Result<Location, (&'static str, Arc<str>)>)> = None;
+        let mut last: Option<(BlobId, Result<Location, Absence>)> = None;
         for (_, index) in order {
             let chunk = &wanted[*index as usize];
             let found = match &last {
@@ -152,7 +152,10 @@ fn number_of(pack: usize) -> u32 {
     u32::try_from(pack).expect("a window has at most 300,000 chunks")
 }
 
-fn find(id: &BlobId, lookup: Lookup<'_>) -> Result<Location, (&'static str, Arc<str>)> {
+/// Code and reason of a blob's absence.
+type Absence = (&'static str, Arc<str>);
+
+fn find(id: &BlobId, lookup: Lookup<'_>) -> Result<Location, Absence> {
     match lookup(id) {
         Ok(Some(location)) if location.entry.block.is_sane() => Ok(location),
         Ok(Some(location)) => {

@@ -1,9 +1,9 @@
 //! Restore: from a snapshot to a directory.
 //!
-//! The [walk](walk) goes through the snapshot in one thread, makes directories and special files, and plans files
-//! into [windows](window) of bounded size. While it plans the next one, a window is [executed](execute): what is
-//! in the target already is [compared](compare), the rest [located](locate), read in pack order, each block
-//! decoded once and [scattered](scatter) to all files that need it; then hard links are made and the directories
+//! The walk goes through the snapshot in one thread, makes directories and special files, and plans files
+//! into windows of bounded size. While it plans the next one, a window is executed: what is
+//! in the target already is compared, the rest located, read in pack order, each block
+//! decoded once and scattered to all files that need it; then hard links are made and the directories
 //! finished. So memory is bounded whatever the snapshot holds.
 //!
 //! One entry that fails never stops the rest: it is reported and counted. Bytes that cannot be had and verified
@@ -158,5 +158,5 @@ fn open_target(path: &Path, options: &RestoreOptions) -> Result<(Target, bool), 
     }
     let root = TargetRoot::open(path, !options.dry_run).map_err(failed)?;
     let is_empty = root.entries(&RelativePath::root()).map_err(failed)?.is_empty();
-    Ok((Target::Open(root), is_empty))
+    Ok((Target::Open(Box::new(root)), is_empty))
 }

@@ -62,7 +62,7 @@ impl Scatter<'_> {
                 // A read that failed as a whole may work block by block: a pack that is cut short, say.
                 _ => reader.read_block(pack, &block.span, scratch, raw),
             };
-            self.block(block, opened, raw, scratch, order);
+            self.block(block, &opened, raw, scratch, order);
         }
         self.context.tally.show_progress();
     }
@@ -70,7 +70,7 @@ impl Scatter<'_> {
     fn block(
         &self,
         block: &Block,
-        opened: Result<(), ReadError>,
+        opened: &Result<(), ReadError>,
         raw: &[u8],
         scratch: &mut DecodeScratch,
         order: &mut Vec<Item>,
@@ -85,7 +85,7 @@ impl Scatter<'_> {
             }
             last = Some((item.offset, wanted.id));
             let pack = self.plan.packs[block.pack as usize].id;
-            let error = match &opened {
+            let error = match opened {
                 Ok(()) => {
                     let (offset, len) = (item.offset, wanted.len);
                     let reader = self.context.reader();

@@ -196,7 +196,7 @@ impl<'a> Walk<'a> {
         let Node { kind, metadata, .. } = node;
         match kind {
             NodeKind::File(content) => self.file(path, metadata, content, present)?,
-            kind => self.other(&path, &kind, metadata, present),
+            kind => self.other(&path, &kind, &metadata, present),
         }
         if self.window.is_full(&self.limits.part(self.windows)) { self.flush() } else { Ok(()) }
     }
