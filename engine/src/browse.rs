@@ -154,6 +154,7 @@ pub fn lookup(reader: &BlobReader, tree: &BlobId, name: &[u8]) -> Result<Option<
 
 /// What a path in a snapshot names.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Found {
     /// The root of the snapshot, which has no node of its own.
     Root(BlobId),

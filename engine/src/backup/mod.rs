@@ -191,7 +191,7 @@ fn back_up_paths(
         return Ok(report);
     }
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
-    finish(repository, &session, &mut assembler, snapshot, &parents, &partials, options)
+    finish(repository, &session, &mut assembler, &snapshot, &parents, &partials, options)
 }
 
 /// Commits the complete snapshot.
@@ -199,7 +199,7 @@ fn finish(
     repository: &Repository,
     session: &Session<'_>,
     assembler: &mut Assembler,
-    snapshot: Snapshot,
+    snapshot: &Snapshot,
     parents: &Parents,
     partials: &[crate::ids::SnapshotId],
     options: &BackupOptions,
@@ -215,7 +215,7 @@ fn finish(
     if unchanged {
         return Ok(report);
     }
-    let id = session.commit(assembler.writer(), &snapshot, partials)?;
+    let id = session.commit(assembler.writer(), snapshot, partials)?;
     if !options.dry_run {
         report.snapshot = Some(id);
         repository.merge_segments()?;
@@ -298,7 +298,7 @@ fn back_up_stream(
     })?;
     snapshot.summary = finished_summary(&summary, &session, started);
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
-    finish(repository, &session, &mut assembler, snapshot, &parents, &[], options)
+    finish(repository, &session, &mut assembler, &snapshot, &parents, &[], options)
 }
 
 /// A stream that breaks off when the operation is cancelled: there is no partial snapshot of a stream.

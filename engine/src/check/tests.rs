@@ -252,7 +252,7 @@ fn trees_that_break_rules_are_damage() {
         builder.snapshot(root);
         builder.commit();
     });
-    assert_eq!((codes(&report), &report.hit_files[0].path[..]), (vec!["tree-damaged"], &b"/short"[..]));
+    assert_eq!((codes(&report), &report.hit_files[0].path[..]), (vec!["tree-damaged"], &b"/"[..]));
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn find(
     };
     if let Source::Directory(tree, _) = &source {
         // Without it there is nothing to begin with.
-        browse::load(reader, tree).map_err(RestoreError::Browse)?;
+        browse::load_unchecked(reader, tree).map_err(RestoreError::Browse)?;
     }
     Ok((prefix, source))
 }

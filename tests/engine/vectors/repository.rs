@@ -82,7 +82,9 @@ pub fn sample() -> BTreeMap<String, Vec<u8>> {
         store(&ObjectKey::log(seq), &object);
     }
     objects.insert("password".into(), format!("{PASSWORD}\n").into());
-    let mut manifest = serde_json::to_string_pretty(&stored.manifest).expect("plain values");
+    let mut manifest = serde_json::to_value(&stored.manifest).expect("plain values");
+    manifest.sort_all_objects();
+    let mut manifest = serde_json::to_string_pretty(&manifest).expect("plain values");
     manifest.push('\n');
     objects.insert("manifest.json".into(), manifest.into());
     objects
