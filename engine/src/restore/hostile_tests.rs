@@ -95,8 +95,8 @@ fn linked(node: Node, links: u64) -> Node {
     Node { metadata, ..node }
 }
 
-const IMPOSSIBLE: &str = "an entry's name is impossible";
-const ORDER: &str = "names do not ascend";
+const IMPOSSIBLE: &str = "its name is impossible";
+const ORDER: &str = "does not come after the one before it";
 
 fn cases_of_names() -> Vec<Case> {
     vec![
