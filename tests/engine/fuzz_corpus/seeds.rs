@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use serde_json::Value;
+use strongroom::format::block::BlockCodec;
 use strongroom::format::commit::Commit;
 use strongroom::format::header::ObjectKind;
 use strongroom::format::record;
@@ -48,7 +49,7 @@ fn all() -> Seeds {
     for vector in crate::vectors::all() {
         of_vector(&vector.name, &vector.value, &mut seeds);
     }
-    let described = [chunker(), split(), pack_blocks(), segment(), segment_pages(), texts()];
+    let described = [sealed_record(), chunker(), split(), pack_blocks(), segment(), segment_pages(), texts()];
     for (target, name, bytes) in described.into_iter().flatten() {
         seeds.entry(target).or_default().insert(name, bytes);
     }
@@ -124,6 +125,28 @@ fn inside(object: &[u8], seq: u64) -> Vec<(&'static str, Vec<u8>)> {
 
 /// A target, a seed's name and its bytes.
 type Described = Vec<(&'static str, String, Vec<u8>)>;
+
+/// Byte strings in messages: stored as they are, compressed, padded, and framed wrongly.
+fn sealed_record() -> Described {
+    let raw = record::encode(&ByteBuf::from(vec![7; 300]));
+    let mut frame = Vec::new();
+    BlockCodec::new().compress(&raw, 3, &mut frame);
+    let le32 = |len: usize| u32::try_from(len).expect("short").to_le_bytes();
+    let message = |raw_len: usize, stored: &[u8], padding: &[u8]| {
+        [&le32(raw_len)[..], &le32(stored.len()), stored, padding].concat()
+    };
+    let seeds = [
+        ("bytes", raw.clone()),
+        ("payload", [&le32(raw.len())[..], &frame].concat()),
+        ("stored", message(raw.len(), &raw, &[])),
+        ("compressed", message(raw.len(), &frame, &[0; 9])),
+        ("padding", message(raw.len(), &frame, &[0, 1])),
+        ("raw-length", message(raw.len() + 1, &frame, &[])),
+        ("short", message(raw.len(), &frame, &[])[..20].to_vec()),
+        ("64-mib", message((64 << 20) + 1, &frame, &[])),
+    ];
+    seeds.into_iter().map(|(name, bytes)| ("sealed_record", name.to_owned(), bytes)).collect()
+}
 
 /// Of each set of sizes: nothing, noise, zeros, a pattern, and a mixture with an odd end.
 fn chunker() -> Described {

@@ -24,6 +24,9 @@ pub fn block(data: &[u8]) {
     if codec.decompress(payload, raw_len, &mut raw).is_ok() {
         assert_eq!(raw.len(), raw_len);
         assert!(payload.len() <= raw_len);
+        if payload.len() < raw_len {
+            is_one_frame(&mut codec, payload, raw_len);
+        }
     }
     assert!(raw.capacity() <= raw_len + 64, "{} bytes for {raw_len}", raw.capacity());
 
@@ -33,6 +36,24 @@ pub fn block(data: &[u8]) {
     // A buffer that was used before holds nothing of that.
     codec.decompress(&compressed, data.len(), &mut raw).expect("what was just compressed");
     assert_eq!(raw, data);
+}
+
+/// A compressed payload is one ordinary frame: beside another, though empty, or cut short it is refused.
+fn is_one_frame(codec: &mut BlockCodec, payload: &[u8], raw_len: usize) {
+    const SKIPPABLE: &[u8] = b"\x50\x2a\x4d\x18\0\0\0\0";
+    const EMPTY: &[u8] = b"\x28\xb5\x2f\xfd\x20\0\x01\0\0";
+    assert_eq!(payload[..4], EMPTY[..4]);
+    let others = [
+        [payload, SKIPPABLE].concat(),
+        [payload, EMPTY].concat(),
+        [SKIPPABLE, payload].concat(),
+        [EMPTY, payload].concat(),
+        [payload, &[0]].concat(),
+        payload[..payload.len() - 1].to_vec(),
+    ];
+    for other in others.iter().filter(|other| other.len() < raw_len) {
+        assert!(codec.decompress(other, raw_len, &mut Vec::new()).is_err(), "{other:02x?}");
+    }
 }
 
 /// Packs around the input: as a whole, as the directory, as the trailer.

@@ -35,6 +35,7 @@ pub fn config(data: &[u8]) {
         let bytes = config.encode();
         assert_eq!(Config::decode(&bytes).expect("what was just encoded decodes"), config);
         assert_eq!(bytes[..8], data[..8]);
+        assert_eq!(config.must_understand, 0, "no feature is known");
     }
 }
 

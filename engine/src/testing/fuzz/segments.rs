@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::input::Input;
 use super::setup::{append, entropy, setup};
+use crate::crypto::{MessageContext, ObjectCipher, TAG_LEN};
 use crate::format::header::{HEADER_LEN, Header, ObjectKind};
 use crate::format::pack::BlockSpan;
 use crate::format::segment::{
@@ -42,7 +43,8 @@ pub fn segment(data: &[u8]) {
         honest(&mut entries, &packs);
         return;
     }
-    let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+    let mut ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+    ids.dedup();
     if let Ok(segment) = open(written(&entries, &packs, lies, &mut input)) {
         survives(&segment, &ids);
     }
@@ -58,27 +60,30 @@ pub fn segment_pages(data: &[u8]) {
         packs: u32::from(input.u8()) % 70,
     };
     let ids: Vec<_> = (0..8).map(|_| BlobId::from_bytes([input.u8(); 32])).collect();
-    let (mut object, cipher) = setup.begin(ObjectKind::Segment);
-    object.resize((1 + leaves as usize) * PAGE_LEN, 0);
-    // The first and the last leaf are there, so that some lookups get that far.
-    let mut pages = input.rest().chunks(PAGE_PLAIN_LEN);
-    let mut next = |object: &mut Vec<u8>| {
-        let mut page = pages.next().unwrap_or_default().to_vec();
-        page.resize(PAGE_PLAIN_LEN, 0);
-        append(object, &cipher, &page);
-    };
-    for _ in layout.first_fanout()..layout.summary() {
-        next(&mut object);
+    let (header, cipher) = setup.begin(ObjectKind::Segment);
+    let pages = usize::try_from(layout.object_len()).expect("some megabytes") / PAGE_LEN;
+    let mut object = vec![0; pages * PAGE_LEN];
+    object[..HEADER_LEN].copy_from_slice(&header);
+    // Of the leaves, the first and the last are there, so that some lookups get that far.
+    let (first, last) = (layout.first_leaf(), layout.first_fanout() - 1);
+    let mut plain = input.rest().chunks(PAGE_PLAIN_LEN);
+    for page in (layout.first_fanout()..layout.summary()).chain([first, last]) {
+        place(&mut object, &cipher, page, plain.next().unwrap_or_default());
     }
-    append(&mut object, &cipher, &summary(layout));
-    for leaf in [layout.first_leaf(), layout.first_fanout() - 1] {
-        let rest = object.split_off((leaf as usize + 1) * PAGE_LEN);
-        object.truncate(leaf as usize * PAGE_LEN);
-        next(&mut object);
-        object.extend_from_slice(&rest);
-    }
+    place(&mut object, &cipher, layout.summary(), &summary(layout));
     let segment = open(object).expect("a segment with a proper summary");
     survives(&segment, &ids);
+}
+
+/// Seals `plain`, filled up with zeros, as page `page` of `object`.
+fn place(object: &mut [u8], cipher: &ObjectCipher, page: u64, plain: &[u8]) {
+    let position = page * PAGE_LEN as u64;
+    let start = usize::try_from(position).expect("some megabytes");
+    let (message, rest) = object[start..].split_at_mut(PAGE_PLAIN_LEN);
+    message.fill(0);
+    message[..plain.len()].copy_from_slice(plain);
+    let context = MessageContext { position, raw_len: PAGE_PLAIN_LEN as u64 };
+    rest[..TAG_LEN].copy_from_slice(&cipher.seal_detached(context, message));
 }
 
 fn summary(layout: Layout) -> [u8; PAGE_PLAIN_LEN] {
