@@ -158,7 +158,7 @@ fn cases_of_trees() -> Vec<Case> {
             let chunk = b.chunk(&bytes);
             directory_of(chunk.id)
         }),
-        case("parts without end", 1, "split too deep", |b| {
+        case("parts without end", 1, "nest deeper than", |b| {
             let mut tree = b.tree(Vec::new());
             for _ in 0..20 {
                 tree = split(b, &[tree]);
