@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a few seconds, from its committed corpus. Usage: fuzz/smoke.sh [SECONDS]
+# Runs every fuzz target for a few seconds, from its committed corpus and with a fixed seed, two at a time.
+# Usage: fuzz/smoke.sh [SECONDS]
 set -euo pipefail
-seconds=${1:-5}
+export seconds=${1:-5}
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 cargo fuzz build
-passed=0
-for target in $(all_targets); do
+
+smoke_one() {
+    local target=$1 scratch
     scratch=$(mktemp -d)
-    log=$scratch/log
     mkdir "$scratch/new"
     # New inputs go to the scratch folder: the committed corpus stays as it is.
     if ! "$(binary_of "$target")" -seed=1 -max_total_time="$seconds" -max_len="$(length_of "$target")" \
         -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 -artifact_prefix="$scratch/" \
-        "$scratch/new" "fuzz/corpus/$target" 2>"$log"; then
-        tail -n 60 "$log"
+        "$scratch/new" "fuzz/corpus/$target" 2>"$scratch/log"; then
+        tail -n 60 "$scratch/log"
         echo "fuzz target $target failed; its input is in $scratch"
-        exit 1
+        return 1
     fi
-    echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") runs"
+    echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log") runs"
     rm -r "$scratch"
-    passed=$((passed + 1))
-done
-echo "$passed fuzz targets passed"
+}
+export -f smoke_one binary_of length_of
+
+all_targets | xargs -P "${JOBS:-2}" -I{} bash -c 'set -euo pipefail; smoke_one {}'
+echo "$(all_targets | wc -l) fuzz targets passed"

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use serde_json::Value;
 use strongroom::format::block::BlockCodec;
-use strongroom::format::commit::Commit;
+use strongroom::format::commit::{Change, Commit};
+use strongroom::format::config::Config;
 use strongroom::format::header::ObjectKind;
 use strongroom::format::record;
 use strongroom::format::segment::PAGE_PLAIN_LEN;
-use strongroom::ids::WriterId;
+use strongroom::format::tree::Timestamp;
+use strongroom::ids::{BlobId, CommitHash, RepositoryId, SnapshotId, WriterId};
 
 use crate::vectors::support::{Context, unhex};
 
@@ -36,9 +38,12 @@ pub fn write(corpus: &Path) {
                 fs::remove_file(path).expect("a stale seed goes");
             }
         }
-        // With too many, every n-th, so that each kind of seed stays.
-        let step = seeds.len().div_ceil(COUNT_MAX).max(1);
-        for (name, bytes) in seeds.iter().step_by(step) {
+        let (made, of_vectors): (Vec<_>, Vec<_>) =
+            seeds.iter().partition(|(name, _)| name.starts_with("made-"));
+        // With too many, every n-th of the vectors, so that each kind of them stays.
+        let room = COUNT_MAX.checked_sub(made.len()).expect("few seeds are made");
+        let step = of_vectors.len().div_ceil(room.max(1)).max(1);
+        for (name, bytes) in made.into_iter().chain(of_vectors.into_iter().step_by(step)) {
             fs::write(folder.join(format!("seed-{name}")), bytes).expect("a new file");
         }
     }
@@ -49,9 +54,10 @@ fn all() -> Seeds {
     for vector in crate::vectors::all() {
         of_vector(&vector.name, &vector.value, &mut seeds);
     }
-    let described = [sealed_record(), chunker(), split(), pack_blocks(), segment(), segment_pages(), texts()];
+    let described =
+        [commits(), sealed_record(), chunker(), split(), pack_blocks(), segment(), segment_pages(), texts()];
     for (target, name, bytes) in described.into_iter().flatten() {
-        seeds.entry(target).or_default().insert(name, bytes);
+        seeds.entry(target).or_default().insert(format!("made-{name}"), bytes);
     }
     for seeds in seeds.values_mut() {
         seeds.retain(|_, bytes| bytes.len() <= LEN_MAX);
@@ -89,7 +95,14 @@ fn of_vector(name: &str, vector: &Value, seeds: &mut Seeds) {
         "tree" | "tree-rules" => add("tree", "", unhex(&inputs["record"])),
         "chunk-list" => add("chunk_list", "", unhex(&inputs["record"])),
         "chunk-table" => add("chunk_list", "", unhex(&inputs["table"])),
-        "directory" => add("pack", "", unhex(&inputs["directory"])),
+        "directory" => {
+            let mut directory = unhex(&inputs["directory"]);
+            add("pack", "", directory.clone());
+            if let Some(reserved) = directory.last_mut() {
+                *reserved ^= 1;
+            }
+            add("pack", "-reserved", directory);
+        }
         "pack" => add("pack", "", unhex(&inputs["object"])),
         "segment" => add("segment", "", unhex(&inputs["object"])),
         "padme" => add("padme", "", number("length").to_le_bytes().to_vec()),
@@ -126,6 +139,31 @@ fn inside(object: &[u8], seq: u64) -> Vec<(&'static str, Vec<u8>)> {
 /// A target, a seed's name and its bytes.
 type Described = Vec<(&'static str, String, Vec<u8>)>;
 
+/// A config of a later version, and commits that fit the log of the oracle and that do not.
+fn commits() -> Described {
+    let config = Config {
+        repository: RepositoryId::from_bytes([3; 16]),
+        must_understand: 0x10,
+        created_by: "later".into(),
+    };
+    let snapshot = |n| SnapshotId::new(BlobId::from_bytes([n; 32]));
+    let forgotten = |n| Change::SnapshotForgotten { snapshot: snapshot(n), reason: "x".into() };
+    let bodies = [("fits", vec![forgotten(5)]), ("does-not-fit", vec![forgotten(5), forgotten(6)])];
+    let commits = bodies.into_iter().map(|(name, changes)| {
+        let commit = Commit {
+            seq: 9,
+            previous: CommitHash::from_bytes([9; 32]),
+            time: Timestamp { seconds: 1, nanos: 2 },
+            host: "h".into(),
+            user: "u".into(),
+            program: "p".into(),
+            changes,
+        };
+        ("commit", name.to_owned(), record::encode(&commit))
+    });
+    commits.chain([("config", "feature".to_owned(), config.encode())]).collect()
+}
+
 /// Byte strings in messages: stored as they are, compressed, padded, and framed wrongly.
 fn sealed_record() -> Described {
     let raw = record::encode(&ByteBuf::from(vec![7; 300]));
@@ -159,6 +197,7 @@ fn chunker() -> Described {
     ];
     (0..8u8)
         .flat_map(|sizes| contents.map(|(name, content)| (sizes, name, content)))
+        .filter(|(sizes, name, _)| *sizes % 2 == 1 || matches!(*name, "noise" | "mixture"))
         .map(|(sizes, name, content)| {
             ("chunker", format!("{name}-{sizes}"), [&[sizes, 100 * (sizes & 1), sizes], content].concat())
         })
@@ -168,7 +207,7 @@ fn chunker() -> Described {
 fn split() -> Described {
     let lists: [(&str, &[u8]); 3] = [
         ("empty", &[0, 0, 0]),
-        ("numbers", &[0x88, 0x13, 1]),
+        ("numbers", &[0x87, 0x13, 1]),
         ("names", &[3, 0, 1, 1, b'a', 2, b'b', b'c', 0]),
     ];
     (0..5u8)
