@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests: formatting, lints, unit and integration tests, the independent reader, the demonstration on a
-# small scale, and a few seconds of each fuzz target. Installs what they need; wants the Rust toolchain and Python 3.
+# Runs all tests: formatting, lints, unit and integration tests (which replay the fuzz corpora), the independent
+# reader, the demonstration on a small scale, and killed backups. Installs what they need; wants the Rust toolchain, a C
+# compiler and Python 3. Campaigns to run by themselves: fuzz/smoke.sh, fuzz/run.sh, tests/campaigns/*.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -28,11 +29,13 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 step "independent reader: vectors and golden repositories"
 format-spec/reader/check.sh
 
-step "fuzz targets, a few seconds each"
-fuzz/smoke.sh
-
 step "the main job on real input"
 tests/demo/run.sh --size 192
+
+binary=${CARGO_TARGET_DIR:-$root/target}/release/strongroom
+
+step "killed backups"
+python3 tests/campaigns/kill_backup.py --binary "$binary" --kills 5 --size 32
 
 step "tests"
 cargo test --workspace --locked
