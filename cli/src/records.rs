@@ -241,6 +241,15 @@ fn change(change: &Change) -> Value {
         Change::SegmentsReplaced { added, removed } => {
             json!({"change": "segments_replaced", "added": added, "removed": removed})
         }
+        Change::SnapshotHeld { snapshot, reason } => {
+            json!({"change": "snapshot_held", "id": snapshot, "reason": reason})
+        }
+        Change::SnapshotReleased { snapshot, reason } => {
+            json!({"change": "snapshot_released", "id": snapshot, "reason": reason})
+        }
+        Change::SegmentsDropped { segments } => {
+            json!({"change": "segments_dropped", "segments": segments})
+        }
         Change::PacksCondemned { packs } => json!({"change": "packs_condemned", "packs": packs}),
         Change::PacksRescued { packs } => json!({"change": "packs_rescued", "packs": packs}),
         Change::PacksRemoved { packs } => json!({"change": "packs_removed", "packs": packs}),

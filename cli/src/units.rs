@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use strongroom::forget::policy::{Calendar, CivilTime, Span};
 use strongroom::format::tree::Timestamp;
 
 const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -89,6 +90,49 @@ pub fn local_time(time: Timestamp) -> String {
     local.map_or_else(|| format!("@{}", time.seconds), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
+/// The calendar of a time zone.
+#[derive(Debug)]
+pub struct LocalCalendar(TimeZone);
+
+impl LocalCalendar {
+    /// That of this system.
+    pub fn system() -> Self {
+        Self(TimeZone::system())
+    }
+
+    fn zoned(&self, time: Timestamp) -> jiff::Zoned {
+        // Beyond the calendar's ends all times are one: such a time is refused or at an end anyway.
+        let end = if time.seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        to_jiff(time).unwrap_or(end).to_zoned(self.0.clone())
+    }
+}
+
+impl Calendar for LocalCalendar {
+    fn civil(&self, time: Timestamp) -> CivilTime {
+        let date = self.zoned(time);
+        let week = date.date().iso_week_date();
+        let small = |number: i8| u8::try_from(number).unwrap_or(0);
+        CivilTime {
+            year: i32::from(date.year()),
+            month: small(date.month()),
+            day: small(date.day()),
+            hour: small(date.hour()),
+            week_year: i32::from(week.year()),
+            week: small(week.week()),
+        }
+    }
+
+    fn before(&self, time: Timestamp, span: &Span) -> Timestamp {
+        let length = jiff::Span::new()
+            .try_years(span.years)
+            .and_then(|length| length.try_months(span.months))
+            .and_then(|length| length.try_days(span.days))
+            .and_then(|length| length.try_hours(span.hours));
+        let before = length.and_then(|length| self.zoned(time).checked_sub(length));
+        before.map_or(Timestamp { seconds: i64::MIN, nanos: 0 }, |before| from_jiff(before.timestamp()))
+    }
+}
+
 /// A size with a binary unit and three significant digits or more.
 pub fn size(bytes: u64) -> String {
     let mut unit = 0;
@@ -145,6 +189,23 @@ mod tests {
         }
         assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
         assert_eq!(clock(Duration::from_secs(5)), "0:05");
+    }
+
+    #[test]
+    fn the_calendar_counts_days_of_its_zone() {
+        let zone = LocalCalendar(TimeZone::get("Europe/Berlin").expect("a well known zone"));
+        let time = |text: &str| parse_time(text).expect("RFC 3339");
+        let civil = zone.civil(time("2026-12-31T23:30:00Z"));
+        let expected = CivilTime { year: 2027, month: 1, day: 1, hour: 0, week_year: 2026, week: 53 };
+        assert_eq!(civil, expected);
+        let span = |text: &str| text.parse::<Span>().expect("a span");
+        // Summer time begins in between: a day back is the same hour, a month back the last day there is.
+        assert_eq!(zone.before(time("2026-03-29T12:00:00Z"), &span("1d")), time("2026-03-28T13:00:00Z"));
+        assert_eq!(zone.before(time("2026-03-31T12:00:00Z"), &span("1m")), time("2026-02-28T13:00:00Z"));
+        let forever = zone.before(time("2026-03-31T12:00:00Z"), &span("1000000y"));
+        assert!(forever < time("0001-01-01T00:00:00Z"));
+        zone.civil(Timestamp { seconds: i64::MIN, nanos: 0 });
+        zone.civil(Timestamp { seconds: i64::MAX, nanos: 999_999_999 });
     }
 
     #[test]

@@ -160,8 +160,21 @@ class Log:
             if not self.keyslots:
                 raise Refused("log", "the last keyslot is removed")
         elif name == "snapshot_added":
-            self.snapshots.setdefault(change["snapshot"], (seq, change["record"]))
+            self.snapshots.setdefault(change["snapshot"], (seq, change["record"], None))
+        elif name == "snapshot_held":
+            if change["snapshot"] not in self.snapshots:
+                raise Refused("log", f"{name} of {change['snapshot'].hex()}, which is not there")
+            self.snapshots[change["snapshot"]] = (*self.snapshots[change["snapshot"]][:2], change["reason"])
+        elif name == "snapshot_released":
+            if self.snapshots.get(change["snapshot"], (None,) * 3)[2] is None:
+                raise Refused("log", f"{name} of {change['snapshot'].hex()}, which is not held")
+            self.snapshots[change["snapshot"]] = (*self.snapshots[change["snapshot"]][:2], None)
+        elif name == "segments_dropped":
+            if any(segment in self.segments for segment in change["segments"]):
+                raise Refused("log", f"{name} of a segment that is part of the index")
         elif name == "snapshot_forgotten":
+            if self.snapshots.get(change["snapshot"], (None,) * 3)[2] is not None:
+                raise Refused("log", f"{name} of {change['snapshot'].hex()}, which is held")
             take_away(self.snapshots, change["snapshot"])
         elif name == "segments_replaced":
             for segment in change["removed"]:

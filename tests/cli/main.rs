@@ -5,6 +5,7 @@
 mod backup;
 mod check;
 mod errors;
+mod forget;
 mod keys;
 mod log;
 mod reference;

@@ -6,11 +6,15 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 27] = [
     "",
     "init",
     "backup",
     "snapshots",
+    "snapshot",
+    "snapshot hold",
+    "snapshot release",
+    "forget",
     "ls",
     "restore",
     "check",

@@ -103,6 +103,13 @@ fn describe(change: &Change) -> String {
         Change::SnapshotForgotten { snapshot, reason } => {
             format!("snapshot {} forgotten: {}", snapshot.short(), visible(reason.as_bytes()))
         }
+        Change::SnapshotHeld { snapshot, reason } => {
+            format!("snapshot {} held: {}", snapshot.short(), visible(reason.as_bytes()))
+        }
+        Change::SnapshotReleased { snapshot, reason } => {
+            format!("snapshot {} released: {}", snapshot.short(), visible(reason.as_bytes()))
+        }
+        Change::SegmentsDropped { segments } => format!("index: {} stray segments dropped", segments.len()),
         Change::SegmentsReplaced { added, removed } => {
             format!("index: {} segments added, {} removed", added.len(), removed.len())
         }

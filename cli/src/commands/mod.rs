@@ -4,12 +4,14 @@ pub mod backup;
 pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod forget;
 pub mod init;
 pub mod key;
 pub mod log;
 pub mod ls;
 pub mod man;
 pub mod restore;
+pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
 pub mod version;
@@ -26,6 +28,10 @@ pub enum Command {
     Backup(Box<backup::Args>),
     /// List snapshots
     Snapshots(snapshots::Args),
+    /// Hold a snapshot or release it
+    Snapshot(snapshot::Args),
+    /// Forget snapshots that are no longer wanted
+    Forget(Box<forget::Args>),
     /// List what is in a snapshot
     Ls(ls::Args),
     /// Restore a snapshot or a part of it
@@ -54,6 +60,8 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Init(args) => init::run(&args, context),
         Command::Backup(args) => backup::run(&args, context),
         Command::Snapshots(args) => snapshots::run(&args, context),
+        Command::Snapshot(args) => snapshot::run(&args, context),
+        Command::Forget(args) => forget::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Check(args) => check::run(&args, context),

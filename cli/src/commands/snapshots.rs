@@ -17,25 +17,38 @@ pub struct Args {}
 
 /// Lists the snapshots: a table, or one JSON array.
 pub fn run(_args: &Args, context: &Context) -> Outcome {
-    let snapshots = context.open()?.snapshots()?;
+    let repository = context.open()?;
+    let (snapshots, fold) = (repository.snapshots()?, repository.fold());
+    let hold = |id: &SnapshotId| fold.snapshot(id).and_then(|entry| entry.hold.as_deref());
     if context.output.json() {
-        let list = snapshots.iter().map(|(id, snapshot)| with_schema(records::snapshot(id, snapshot)));
+        let list = snapshots.iter().map(|(id, snapshot)| {
+            let mut record = records::snapshot(id, snapshot);
+            record.extend(hold(id).map(|reason| ("hold".to_owned(), Value::from(reason))));
+            with_schema(record)
+        });
         context.output.line(Value::Array(list.collect()).to_string())?;
     } else if snapshots.is_empty() {
         context.output.note("the repository holds no snapshots yet");
     } else {
-        table(&snapshots, context)?;
+        table(&snapshots, &hold, context)?;
     }
     Ok(Exit::Ok)
 }
 
-fn table(snapshots: &[(SnapshotId, Snapshot)], context: &Context) -> Result<(), Failure> {
+fn table<'h>(
+    snapshots: &[(SnapshotId, Snapshot)],
+    hold: &dyn Fn(&SnapshotId) -> Option<&'h str>,
+    context: &Context,
+) -> Result<(), Failure> {
     let mut rows = vec![["ID", "Time", "Host", "Tags", "Size", "Paths"].map(str::to_owned)];
     for (id, snapshot) in snapshots {
         let paths: Vec<_> = snapshot.paths.iter().map(|path| visible(path)).collect();
         let mut tags: Vec<_> = snapshot.tags.iter().map(|tag| visible(tag.as_bytes())).collect();
         if snapshot.partial {
             tags.push("(partial)".into());
+        }
+        if hold(id).is_some() {
+            tags.push("(held)".into());
         }
         rows.push([
             id.short(),

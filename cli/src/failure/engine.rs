@@ -6,6 +6,7 @@ use strongroom::backend::BackendError;
 use strongroom::backup::BackupError;
 use strongroom::browse::BrowseError;
 use strongroom::crypto::KdfError;
+use strongroom::forget::ForgetError;
 use strongroom::format::config::ConfigError;
 use strongroom::index::IndexError;
 use strongroom::log::{FoldError, LogError, PublishError};
@@ -17,6 +18,7 @@ use strongroom::store::{ReadError, StoreError};
 
 use super::Failure;
 use crate::exit::Exit;
+use crate::units::local_time;
 
 const SNAPSHOTS_HINT: &str = "`strongroom snapshots` lists what there is; `latest` names the newest";
 
@@ -230,6 +232,35 @@ impl From<BackupError> for Failure {
                 IndexError::Backend { .. } => Self::new("storage", message),
             },
             BackupError::Worker => Self::new("internal", message),
+        }
+    }
+}
+
+impl From<ForgetError> for Failure {
+    fn from(error: ForgetError) -> Self {
+        let message = error.to_string();
+        match error {
+            ForgetError::NothingAsked => Self::usage("usage", message),
+            ForgetError::Held { snapshot, .. } => Self::new("snapshot-held", message)
+                .hint(format!("`strongroom snapshot release {} --reason …` first", snapshot.short())),
+            ForgetError::EmptiesGroup { .. } => Self::new("empties-group", message)
+                .hint("nothing was forgotten; --allow-empty if that is meant"),
+            ForgetError::Mass { .. } => Self::new("mass-forget", message).hint(
+                "nothing was forgotten; look at --dry-run --explain, then --allow-mass if that is meant",
+            ),
+            ForgetError::Backwards { earlier_time, later_time, .. } => {
+                let (earlier, later) = (local_time(earlier_time), local_time(later_time));
+                Self::new("times-backwards", message).hint(format!(
+                    "they say {earlier} and {later}: a clock was wrong. Nothing was forgotten; --keep-last and ids                      need no clock, or --trust-times goes by these times"
+                ))
+            }
+            ForgetError::Future { time, now, .. } => {
+                let (time, now) = (local_time(time), local_time(now));
+                Self::new("times-future", message).hint(format!(
+                    "it says {time}, here it is {now}: one clock is wrong. Nothing was forgotten; --keep-last and                      ids need no clock, or --trust-times goes by these times"
+                ))
+            }
+            ForgetError::Repository(error) => error.into(),
         }
     }
 }

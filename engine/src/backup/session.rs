@@ -126,7 +126,8 @@ impl<'r> Session<'r> {
         self.commit_with(tree_writer, &mut |fold| {
             let mut changes = vec![added.clone()];
             for old in superseded {
-                if *old != id && fold.snapshots().any(|entry| entry.snapshot == *old) {
+                // A held one stays, superseded or not.
+                if *old != id && fold.snapshot(old).is_some_and(|entry| entry.hold.is_none()) {
                     let reason = format!("superseded by snapshot {}", id.short());
                     changes.push(Change::SnapshotForgotten { snapshot: *old, reason });
                 }

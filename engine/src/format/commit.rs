@@ -83,6 +83,20 @@ pub enum Change {
         /// Why, in words.
         reason: String,
     },
+    /// A snapshot must not be forgotten until it is released.
+    SnapshotHeld {
+        /// The snapshot's id.
+        snapshot: SnapshotId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A held snapshot may be forgotten again.
+    SnapshotReleased {
+        /// The snapshot's id.
+        snapshot: SnapshotId,
+        /// Why, in words.
+        reason: String,
+    },
     /// Segments come and go.
     SegmentsReplaced {
         /// Now part of the index.
@@ -91,6 +105,12 @@ pub enum Change {
         /// No longer part of it; their objects may be deleted.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         removed: Vec<SegmentId>,
+    },
+    /// Segment objects that no commit names: they may be deleted, their ids never come back. Whoever stored one and
+    /// has not committed it stores another.
+    SegmentsDropped {
+        /// The segment objects.
+        segments: Vec<SegmentId>,
     },
     /// Packs that a later commit may remove.
     PacksCondemned {

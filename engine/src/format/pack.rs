@@ -232,6 +232,21 @@ pub fn open_block(
     Ok(())
 }
 
+/// Opens a sealed block in place, without decompressing it: what another pack can take over as it is.
+///
+/// # Errors
+/// [`PackError`] where the span is impossible or the bytes are not that block.
+pub fn open_payload<'s>(
+    cipher: &ObjectCipher,
+    span: &BlockSpan,
+    sealed: &'s mut [u8],
+) -> Result<&'s [u8], PackError> {
+    if !span.is_sane() || sealed.len() != span.sealed_len as usize {
+        return Err(PackError::Span(*span));
+    }
+    Ok(cipher.open(span.context(), sealed)?)
+}
+
 /// Ends a pack: appends the sealed directory, padding and trailer to its header and blocks.
 pub fn finish(pack: &mut Vec<u8>, directory: &Directory, cipher: &ObjectCipher) {
     let directory_at = pack.len() as u64;

@@ -51,6 +51,9 @@ pub struct SnapshotEntry {
     pub added: u64,
     /// Its record.
     pub record: ByteBuf,
+    /// Why it must not be forgotten, if it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
 }
 
 /// A pack that may be removed.

@@ -125,6 +125,11 @@ impl Fold {
         self.snapshots.values()
     }
 
+    /// A live snapshot.
+    pub fn snapshot(&self, id: &SnapshotId) -> Option<&SnapshotEntry> {
+        self.snapshots.get(id)
+    }
+
     /// Live segments, by id.
     pub fn segments(&self) -> impl Iterator<Item = &SegmentInfo> {
         self.segments.values()
@@ -133,6 +138,16 @@ impl Fold {
     /// Condemned packs with the commit that condemned each.
     pub fn condemned(&self) -> impl Iterator<Item = (&PackId, u64)> {
         self.condemned.iter().map(|(pack, seq)| (pack, *seq))
+    }
+
+    /// Since which commit a pack is condemned, if it is.
+    pub fn condemned_since(&self, pack: &PackId) -> Option<u64> {
+        self.condemned.get(pack).copied()
+    }
+
+    /// Whether a segment is part of the index.
+    pub fn has_segment(&self, segment: &SegmentId) -> bool {
+        self.segments.contains_key(segment)
     }
 
     /// Folds the next commit in, which was read as `object_hash` and signed by `writer`.
@@ -197,15 +212,26 @@ impl Fold {
                 }
             }
             Change::SnapshotAdded { snapshot, record } => {
-                let entry = SnapshotEntry { snapshot: *snapshot, added: seq, record: record.clone() };
+                let entry =
+                    SnapshotEntry { snapshot: *snapshot, added: seq, record: record.clone(), hold: None };
                 // The same record may be added again: a commit that was retried after it had got through.
                 self.snapshots.entry(*snapshot).or_insert(entry);
             }
-            Change::SnapshotForgotten { snapshot, .. } => {
-                if self.snapshots.remove(snapshot).is_none() {
-                    return wrong(format!("forgets snapshot {snapshot}, which is not there"));
+            Change::SnapshotForgotten { snapshot, .. } => match self.snapshots.remove(snapshot) {
+                None => return wrong(format!("forgets snapshot {snapshot}, which is not there")),
+                Some(entry) if entry.hold.is_some() => {
+                    return wrong(format!("forgets snapshot {snapshot}, which is held"));
                 }
-            }
+                Some(_) => {}
+            },
+            Change::SnapshotHeld { snapshot, reason } => match self.snapshots.get_mut(snapshot) {
+                None => return wrong(format!("holds snapshot {snapshot}, which is not there")),
+                Some(entry) => entry.hold = Some(reason.clone()),
+            },
+            Change::SnapshotReleased { snapshot, .. } => match self.snapshots.get_mut(snapshot) {
+                Some(entry) if entry.hold.is_some() => entry.hold = None,
+                _ => return wrong(format!("releases snapshot {snapshot}, which is not held")),
+            },
             Change::SegmentsReplaced { added, removed } => {
                 for segment in removed {
                     if self.segments.remove(segment).is_none() {
@@ -214,6 +240,11 @@ impl Fold {
                 }
                 for info in added {
                     self.segments.entry(info.segment).or_insert(*info);
+                }
+            }
+            Change::SegmentsDropped { segments } => {
+                if let Some(segment) = segments.iter().find(|id| self.segments.contains_key(id)) {
+                    return wrong(format!("drops segment {segment}, which is part of the index"));
                 }
             }
             Change::PacksCondemned { packs } => {

@@ -4,11 +4,11 @@ use super::*;
 use crate::backend::{Backend, Created, MemoryBackend, ObjectKey};
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{KeySet, RootSecret, SeededEntropy};
-use crate::format::commit::{self, Change, Commit, WriterKey};
+use crate::format::commit::{self, Change, Commit, SegmentInfo, WriterKey};
 use crate::format::header::Sealer;
 use crate::format::record;
 use crate::format::tree::Timestamp;
-use crate::ids::{CommitHash, KeyslotId, PackId, RepositoryId, WriterId};
+use crate::ids::{BlobId, CommitHash, KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId, WriterId};
 
 struct Log {
     backend: MemoryBackend,
@@ -167,6 +167,46 @@ fn notes_change_nothing_whatever_their_kind() {
     assert!(voids.is_empty());
     let after = crate::format::state::State { seq: before.seq, head: before.head, ..fold.to_state() };
     assert_eq!(after, before);
+}
+
+/// A snapshot whose record nobody reads here.
+fn snapshot(n: u8) -> SnapshotId {
+    SnapshotId::new(BlobId::from_bytes([n; 32]))
+}
+
+#[test]
+fn a_held_snapshot_cannot_be_forgotten() {
+    let mut log = Log::new();
+    let add = |n| Change::SnapshotAdded { snapshot: snapshot(n), record: b"record".to_vec().into() };
+    let hold = |n, reason: &str| Change::SnapshotHeld { snapshot: snapshot(n), reason: reason.into() };
+    let release = |n| Change::SnapshotReleased { snapshot: snapshot(n), reason: "done".into() };
+    let forget = |n| Change::SnapshotForgotten { snapshot: snapshot(n), reason: "policy".into() };
+    log.commit(1, vec![add(1), add(2), hold(1, "audit")]);
+    log.commit(1, vec![forget(2), forget(1)]); // 3: void as a whole
+    log.commit(1, vec![hold(1, "court order")]);
+    log.commit(1, vec![hold(3, "not there")]); // 5
+    log.commit(1, vec![release(2)]); // 6
+    let (voids, fold) = log.read().expect("readable");
+    assert_eq!(voids, [3, 5, 6]);
+    let holds = |fold: &Fold| fold.snapshots().map(|entry| entry.hold.clone()).collect::<Vec<_>>();
+    assert_eq!(holds(&fold), [Some("court order".to_owned()), None]);
+    assert_eq!(Fold::from_state(fold.to_state()), fold, "a state keeps holds");
+    log.commit(1, vec![release(1)]);
+    log.commit(1, vec![forget(1)]);
+    let (voids, fold) = log.read().expect("readable");
+    assert_eq!((voids.len(), holds(&fold)), (3, vec![None]));
+}
+
+#[test]
+fn only_a_segment_outside_the_index_can_be_dropped() {
+    let mut log = Log::new();
+    let id = |n| SegmentId::from_bytes([n; 32]);
+    let info = SegmentInfo { segment: id(1), blobs: 1, packs: 1, bytes: 1 };
+    log.commit(1, vec![Change::SegmentsReplaced { added: vec![info], removed: Vec::new() }]);
+    log.commit(1, vec![Change::SegmentsDropped { segments: vec![id(2)] }]);
+    log.commit(1, vec![Change::SegmentsDropped { segments: vec![id(2), id(1)] }]);
+    let (voids, fold) = log.read().expect("readable");
+    assert_eq!((voids.as_slice(), fold.segments().count()), (&[4][..], 1));
 }
 
 #[test]

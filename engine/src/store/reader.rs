@@ -135,6 +135,46 @@ impl BlobReader {
         result
     }
 
+    /// Reads a block and opens its seal into `payload`, without decompressing it.
+    ///
+    /// # Errors
+    /// As [`BlobReader::read_block`].
+    pub fn read_payload(
+        &self,
+        pack: &PackEntry,
+        span: &BlockSpan,
+        scratch: &mut DecodeScratch,
+        payload: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let damaged = |source| ReadError::Pack { pack: pack.id, source };
+        if !span.is_sane() {
+            return Err(damaged(PackError::Span(*span)));
+        }
+        payload.resize(span.sealed_len as usize, 0);
+        self.backend
+            .read_range(&ObjectKey::pack(&pack.id), u64::from(span.position), payload)
+            .map_err(|source| ReadError::Backend { pack: pack.id, source })?;
+        let cipher = self.cipher_of(pack, scratch)?;
+        let len = pack::open_payload(&cipher, span, payload).map_err(damaged)?.len();
+        payload.truncate(len);
+        Ok(())
+    }
+
+    fn cipher_of(
+        &self,
+        pack: &PackEntry,
+        scratch: &mut DecodeScratch,
+    ) -> Result<Arc<ObjectCipher>, ReadError> {
+        if let Some((id, cipher)) = &scratch.cipher
+            && *id == pack.id
+        {
+            return Ok(Arc::clone(cipher));
+        }
+        let cipher = Arc::new(self.pack_cipher(pack)?);
+        scratch.cipher = Some((pack.id, Arc::clone(&cipher)));
+        Ok(cipher)
+    }
+
     /// Decodes a sealed block that was read already into `raw`; `sealed` is used up.
     ///
     /// # Errors
@@ -147,14 +187,7 @@ impl BlobReader {
         scratch: &mut DecodeScratch,
         raw: &mut Vec<u8>,
     ) -> Result<(), ReadError> {
-        let cipher = match &scratch.cipher {
-            Some((id, cipher)) if *id == pack.id => Arc::clone(cipher),
-            _ => {
-                let cipher = Arc::new(self.pack_cipher(pack)?);
-                scratch.cipher = Some((pack.id, Arc::clone(&cipher)));
-                cipher
-            }
-        };
+        let cipher = self.cipher_of(pack, scratch)?;
         pack::open_block(&cipher, span, sealed, &mut scratch.codec, raw)
             .map_err(|source| ReadError::Pack { pack: pack.id, source })
     }

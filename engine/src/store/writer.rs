@@ -389,6 +389,28 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Stores a block as another pack holds it: `payload` is what its seal hid, and is used up. The caller answers
+    /// for `blobs` filling the block. The open block stays open.
+    ///
+    /// # Errors
+    /// [`StoreError`], also one of an earlier pack.
+    pub fn put_block(
+        &mut self,
+        payload: &mut Vec<u8>,
+        raw_len: u32,
+        blobs: Vec<DirectoryBlob>,
+    ) -> Result<(), StoreError> {
+        self.shared.check_failure()?;
+        let counters = &self.shared.counters;
+        counters.raw_bytes.fetch_add(u64::from(raw_len), Ordering::Relaxed);
+        counters.blobs.fetch_add(blobs.len() as u64, Ordering::Relaxed);
+        counters.sealed_bytes.fetch_add((payload.len() + TAG_LEN) as u64, Ordering::Relaxed);
+        let place = self.shared.reserve(payload.len() + TAG_LEN, raw_len, blobs);
+        pack::seal_block(&place.pack.cipher, place.position, raw_len, payload);
+        self.shared.fill(place, payload);
+        Ok(())
+    }
+
     /// Closes the open block.
     ///
     /// # Errors

@@ -168,6 +168,7 @@ fn busy_state(writer: WriterId) -> State {
             added: 1,
         }],
         snapshots: vec![SnapshotEntry {
+            hold: None,
             snapshot: SnapshotId::new(blob(5)),
             added: 2,
             record: ByteBuf::from(vec![0x80]),

@@ -1,0 +1,301 @@
+//! `forget`: which snapshots are no longer wanted.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use serde_json::json;
+use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Rule, Span};
+use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Selection, Verdict, Wish};
+use strongroom::repo::Repository;
+
+use crate::commands::snapshots::aligned;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{object, visible};
+use crate::units::{self, LocalCalendar};
+
+const AFTER_HELP: &str = "\
+A snapshot stays if any rule keeps it; of each period the last snapshot in it is kept. --keep-last
+goes by the order of commits and needs no clock. --keep-within counts back from the newest
+snapshot of the group, not from today. Partial snapshots go when a later one took their place.
+
+Forgetting frees no space: `strongroom prune` does. What is forgotten is gone for good.
+
+Examples:
+  strongroom -r /backup/repo forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --explain -n
+  strongroom -r /backup/repo forget --keep-within 30d --keep-tag yearly
+  strongroom -r /backup/repo forget 3fa81c22 --reason 'backed up the wrong disk'";
+
+/// Arguments of `forget`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Snapshots to forget: ids or their first digits
+    #[arg(value_name = "ID", conflicts_with = "rules")]
+    ids: Vec<String>,
+    /// Which snapshots stay.
+    #[command(flatten)]
+    keep: Keep,
+    /// Which snapshots are looked at.
+    #[command(flatten)]
+    select: Select,
+    /// What makes snapshots one series: host, paths, tags, or nothing
+    #[arg(long, value_name = "LIST", default_value = "host,paths", value_parser = parse_group_by)]
+    group_by: GroupBy,
+    /// Say what would be forgotten, do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Show every snapshot with the reason why it stays or goes
+    #[arg(long)]
+    explain: bool,
+    /// Why, for the audit trail
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+    /// Forget even all snapshots of a group
+    #[arg(long)]
+    allow_empty: bool,
+    /// Forget more than 50 snapshots even if they are more than half of all
+    #[arg(long)]
+    allow_mass: bool,
+    /// Go by the times of snapshots although they run backwards or lie in the future
+    #[arg(long)]
+    trust_times: bool,
+}
+
+/// Rules.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Rules")]
+#[group(id = "rules", multiple = true)]
+struct Keep {
+    /// Keep the last N snapshots, or `unlimited`
+    #[arg(short = 'l', long, value_name = "N", value_parser = parse_count)]
+    keep_last: Option<Reach>,
+    /// Keep the last snapshot of each of the last N hours that have one
+    #[arg(short = 'H', long, value_name = "N", value_parser = parse_count)]
+    keep_hourly: Option<Reach>,
+    /// The same with days
+    #[arg(short = 'd', long, value_name = "N", value_parser = parse_count)]
+    keep_daily: Option<Reach>,
+    /// The same with weeks, which begin on Monday
+    #[arg(short = 'w', long, value_name = "N", value_parser = parse_count)]
+    keep_weekly: Option<Reach>,
+    /// The same with months
+    #[arg(short = 'm', long, value_name = "N", value_parser = parse_count)]
+    keep_monthly: Option<Reach>,
+    /// The same with years
+    #[arg(short = 'y', long, value_name = "N", value_parser = parse_count)]
+    keep_yearly: Option<Reach>,
+    /// Keep all snapshots within this time before the newest, as in 2y5m7d3h
+    #[arg(long, value_name = "TIME")]
+    keep_within: Option<Span>,
+    /// Keep the last one of each hour within this time
+    #[arg(long, value_name = "TIME")]
+    keep_within_hourly: Option<Span>,
+    /// The same with days
+    #[arg(long, value_name = "TIME")]
+    keep_within_daily: Option<Span>,
+    /// The same with weeks
+    #[arg(long, value_name = "TIME")]
+    keep_within_weekly: Option<Span>,
+    /// The same with months
+    #[arg(long, value_name = "TIME")]
+    keep_within_monthly: Option<Span>,
+    /// The same with years
+    #[arg(long, value_name = "TIME")]
+    keep_within_yearly: Option<Span>,
+    /// Keep snapshots that have all of these tags
+    #[arg(long, value_name = "TAG[,TAG]")]
+    keep_tag: Vec<String>,
+    /// Keep these snapshots
+    #[arg(long, value_name = "ID")]
+    keep_id: Vec<String>,
+}
+
+/// Selection.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Selection")]
+struct Select {
+    /// Look only at snapshots of this host
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+    /// Look only at snapshots that have all of these tags
+    #[arg(long, value_name = "TAG[,TAG]")]
+    tag: Vec<String>,
+    /// Look only at snapshots of this path
+    #[arg(long, value_name = "PATH")]
+    path: Vec<OsString>,
+}
+
+fn parse_count(text: &str) -> Result<Reach, String> {
+    match text {
+        "unlimited" => Ok(Reach::Unlimited),
+        _ => text.parse().map(Reach::Count).map_err(|_| "a whole number, or `unlimited`".into()),
+    }
+}
+
+fn parse_group_by(text: &str) -> Result<GroupBy, String> {
+    let mut by = GroupBy { host: false, paths: false, tags: false };
+    for name in text.split(',').map(str::trim) {
+        match name {
+            "host" => by.host = true,
+            "paths" | "path" => by.paths = true,
+            "tags" | "tag" => by.tags = true,
+            "" | "nothing" => {}
+            _ => return Err("a list of host, paths and tags, or `nothing`".into()),
+        }
+    }
+    Ok(by)
+}
+
+fn split_tags(lists: &[String]) -> Vec<Vec<String>> {
+    lists.iter().map(|list| list.split(',').map(|tag| tag.trim().to_owned()).collect()).collect()
+}
+
+impl Keep {
+    fn rules(&self) -> Vec<Rule> {
+        let within = |span: Option<Span>| span.map(Reach::Within);
+        let rules = [
+            (Period::Each, self.keep_last),
+            (Period::Hour, self.keep_hourly),
+            (Period::Day, self.keep_daily),
+            (Period::Week, self.keep_weekly),
+            (Period::Month, self.keep_monthly),
+            (Period::Year, self.keep_yearly),
+            (Period::Each, within(self.keep_within)),
+            (Period::Hour, within(self.keep_within_hourly)),
+            (Period::Day, within(self.keep_within_daily)),
+            (Period::Week, within(self.keep_within_weekly)),
+            (Period::Month, within(self.keep_within_monthly)),
+            (Period::Year, within(self.keep_within_yearly)),
+        ];
+        rules.into_iter().filter_map(|(period, reach)| reach.map(|reach| Rule { period, reach })).collect()
+    }
+}
+
+fn wish(args: &Args, repository: &Repository) -> Result<Wish, Failure> {
+    let find = |names: &[String]| -> Result<Vec<_>, Failure> {
+        names.iter().map(|name| Ok(repository.find_snapshot(name)?.0)).collect()
+    };
+    if !args.ids.is_empty() {
+        return Ok(Wish::Named(find(&args.ids)?));
+    }
+    let (rules, tags) = (args.keep.rules(), split_tags(&args.keep.keep_tag));
+    Ok(Wish::Policy(Policy { rules, tags, ids: find(&args.keep.keep_id)? }))
+}
+
+/// Forgets.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let repository = context.open()?;
+    let options = ForgetOptions {
+        wish: wish(args, &repository)?,
+        selection: Selection {
+            hosts: args.select.host.clone(),
+            tags: split_tags(&args.select.tag),
+            paths: args.select.path.iter().map(|path| path.clone().into_vec()).collect(),
+        },
+        group_by: args.group_by,
+        guards: Guards {
+            allow_empty: args.allow_empty,
+            allow_mass: args.allow_mass,
+            trust_times: args.trust_times,
+        },
+        dry_run: args.dry_run,
+        reason: args.reason.clone(),
+    };
+    let report = forget::run(&repository, &options, &LocalCalendar::system())?;
+    if context.output.json() {
+        json_lines(&report, args.dry_run, context);
+    } else {
+        text(&report, args, context)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn json_lines(report: &ForgetReport, dry_run: bool, context: &Context) {
+    for group in &report.groups {
+        if group.is_stale {
+            let message = stale(group);
+            context
+                .output
+                .message(object(json!({"type": "warning", "code": "stale-group", "message": message})));
+        }
+        for verdict in &group.verdicts {
+            let reasons: Vec<_> = verdict.reasons.iter().map(ToString::to_string).collect();
+            context.output.message(object(json!({
+                "type": "verdict",
+                "snapshot_id": verdict.candidate.id,
+                "time": units::rfc3339(verdict.candidate.snapshot.time),
+                "group": group.key.to_string(),
+                "keep": verdict.keep,
+                "reasons": reasons,
+            })));
+        }
+    }
+    let (kept, forgotten) = report.counts();
+    let mut summary = object(json!({
+        "type": "summary",
+        "dry_run": dry_run,
+        "groups": report.groups.len(),
+        "snapshots_kept": kept,
+        "snapshots_forgotten": forgotten,
+    }));
+    if let Some(commit) = report.commit {
+        summary.insert("commit".into(), json!(commit));
+    }
+    context.output.message(summary);
+}
+
+fn stale(group: &Group) -> String {
+    let count = group.verdicts.len();
+    let key = visible(group.key.to_string().as_bytes());
+    format!("no new snapshots of {key} for 30 days: by these rules its {count} snapshots stay for ever")
+}
+
+fn text(report: &ForgetReport, args: &Args, context: &Context) -> Result<(), Failure> {
+    let out = &context.output;
+    for group in &report.groups {
+        if args.explain || (args.dry_run && group.verdicts.iter().any(|verdict| !verdict.keep)) {
+            out.line(format!("{}:", visible(group.key.to_string().as_bytes())))?;
+            let shown = group.verdicts.iter().filter(|verdict| args.explain || !verdict.keep);
+            let rows: Vec<_> = shown.map(row).collect();
+            aligned(&rows, &[]).into_iter().try_for_each(|line| out.line(line))?;
+        }
+        if group.is_stale {
+            out.note(&format!("warning: {}", stale(group)));
+        }
+    }
+    let (kept, forgotten) = report.counts();
+    let verb = if args.dry_run { "Would forget" } else { "Forgot" };
+    out.text(format!("{verb} {forgotten} snapshots, {kept} stay"));
+    if report.commit.is_some() {
+        out.note("`strongroom prune` frees the space that only they took");
+    }
+    Ok(())
+}
+
+fn row(verdict: &Verdict) -> [String; 4] {
+    let reasons: Vec<_> =
+        verdict.reasons.iter().map(|reason| visible(reason.to_string().as_bytes())).collect();
+    [
+        if verdict.keep { "  keep" } else { "  forget" }.to_owned(),
+        verdict.candidate.id.short(),
+        units::local_time(verdict.candidate.snapshot.time),
+        reasons.join("; "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_and_counts() {
+        assert_eq!(parse_group_by("tags, host"), Ok(GroupBy { host: true, paths: false, tags: true }));
+        assert_eq!(parse_group_by("nothing"), parse_group_by(""));
+        assert!(parse_group_by("hosts").is_err());
+        assert_eq!(parse_count("3"), Ok(Reach::Count(3)));
+        assert_eq!(parse_count("unlimited"), Ok(Reach::Unlimited));
+        assert!(parse_count("-1").is_err() && parse_count("all").is_err());
+    }
+}

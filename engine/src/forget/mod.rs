@@ -1,0 +1,261 @@
+//! Forget: which snapshots are no longer wanted, decided by a policy or by name, with a reason for each.
+//!
+//! - [`policy`]: what a policy can say
+//! - [`decide`](decide()): the pure decision
+//! - [`hold`], [`release`]: snapshots that must not be forgotten
+//!
+//! Forgetting is one commit. It frees no space: what only forgotten snapshots need is for `prune` to give back.
+//! The decision is made anew for each try to publish it, so it always fits the snapshots that there are.
+
+mod decide;
+pub mod policy;
+#[cfg(test)]
+mod tests;
+
+pub use decide::{Candidate, Group, GroupKey, Verdict, Wish, decide};
+
+use crate::forget::policy::{Calendar, GroupBy};
+use crate::format::commit::Change;
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::Timestamp;
+use crate::ids::SnapshotId;
+use crate::log::{Fold, snapshot_record};
+use crate::repo::{Repository, RepositoryError};
+
+/// What has to be asked for twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Guards {
+    /// A group may be left without any snapshot.
+    pub allow_empty: bool,
+    /// More may go than [`Guards::MASS_COUNT`] snapshots that are more than half of all.
+    pub allow_mass: bool,
+    /// Go by recorded times although they run backwards or lie in the future.
+    pub trust_times: bool,
+}
+
+impl Guards {
+    /// So many snapshots may always go at once.
+    pub const MASS_COUNT: usize = 50;
+}
+
+/// Which snapshots are looked at; the others stay, whatever else is said. Empty lists choose all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Of any of these hosts.
+    pub hosts: Vec<String>,
+    /// With all tags of any of these lists.
+    pub tags: Vec<Vec<String>>,
+    /// With all of these paths.
+    pub paths: Vec<Vec<u8>>,
+}
+
+impl Selection {
+    /// Whether the snapshot is one of those to look at.
+    pub fn chooses(&self, snapshot: &Snapshot) -> bool {
+        let has_all = |tags: &Vec<String>| tags.iter().all(|tag| snapshot.tags.contains(tag));
+        (self.hosts.is_empty() || self.hosts.contains(&snapshot.hostname))
+            && (self.tags.is_empty() || self.tags.iter().any(has_all))
+            && self
+                .paths
+                .iter()
+                .all(|path| snapshot.paths.iter().any(|own| own.as_slice() == path.as_slice()))
+    }
+}
+
+/// What is to be forgotten, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForgetOptions {
+    /// Which snapshots are to go.
+    pub wish: Wish,
+    /// Which are looked at at all.
+    pub selection: Selection,
+    /// What makes snapshots one series.
+    pub group_by: GroupBy,
+    /// What was asked for twice.
+    pub guards: Guards,
+    /// Decide, but change nothing.
+    pub dry_run: bool,
+    /// Why, in the user's words; may be empty.
+    pub reason: String,
+}
+
+/// What was decided and done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForgetReport {
+    /// The groups with all verdicts.
+    pub groups: Vec<Group>,
+    /// The commit; absent after a dry run or where nothing was to be forgotten.
+    pub commit: Option<u64>,
+}
+
+impl ForgetReport {
+    /// Snapshots that stay, and that go.
+    pub fn counts(&self) -> (usize, usize) {
+        let verdicts = || self.groups.iter().flat_map(|group| &group.verdicts);
+        let kept = verdicts().filter(|verdict| verdict.keep).count();
+        (kept, verdicts().count() - kept)
+    }
+}
+
+/// Nothing was forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// Neither ids nor rules that keep anything.
+    #[error("nothing says what to forget: name snapshots, or give rules that keep some")]
+    NothingAsked,
+    /// A held snapshot was named.
+    #[error("snapshot {snapshot} is held: {reason}")]
+    Held {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Why it is held.
+        reason: String,
+    },
+    /// A group would lose all its snapshots.
+    #[error("that would forget all {count} snapshots of a group ({group})")]
+    EmptiesGroup {
+        /// The group.
+        group: String,
+        /// How many snapshots it has.
+        count: usize,
+    },
+    /// Too much at once.
+    #[error("that would forget {forgotten} of {total} snapshots, more than half of them")]
+    Mass {
+        /// How many would go.
+        forgotten: usize,
+        /// Of how many.
+        total: usize,
+    },
+    /// A clock was set back between two backups.
+    #[error(
+        "the times of snapshots run backwards: {later} was committed after {earlier}, but says that it was made earlier"
+    )]
+    Backwards {
+        /// The one committed first.
+        earlier: SnapshotId,
+        /// Its time.
+        earlier_time: Timestamp,
+        /// The one committed after it.
+        later: SnapshotId,
+        /// Its time.
+        later_time: Timestamp,
+    },
+    /// A snapshot of tomorrow.
+    #[error("snapshot {snapshot} says that it was made in the future")]
+    Future {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Its time.
+        time: Timestamp,
+        /// The time here.
+        now: Timestamp,
+    },
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+/// Decides what to forget, and forgets it in one commit.
+///
+/// # Errors
+/// [`ForgetError`]: nothing was forgotten.
+pub fn run(
+    repository: &Repository,
+    options: &ForgetOptions,
+    calendar: &dyn Calendar,
+) -> Result<ForgetReport, ForgetError> {
+    if options.dry_run {
+        let groups = decide_for(repository, &repository.fold(), options, calendar)?;
+        return Ok(ForgetReport { groups, commit: None });
+    }
+    let mut groups = Vec::new();
+    let mut refused = None;
+    let commit = repository.commit(&mut |fold| match decide_for(repository, fold, options, calendar) {
+        Ok(decided) => {
+            groups = decided;
+            Ok(changes(&groups, options))
+        }
+        Err(ForgetError::Repository(error)) => Err(error),
+        Err(error) => {
+            refused = Some(error);
+            Ok(Vec::new())
+        }
+    })?;
+    if let Some(error) = refused {
+        return Err(error);
+    }
+    let report = ForgetReport { groups, commit: None };
+    let has_gone = report.counts().1 > 0;
+    Ok(ForgetReport { commit: has_gone.then_some(commit), ..report })
+}
+
+fn decide_for(
+    repository: &Repository,
+    fold: &Fold,
+    options: &ForgetOptions,
+    calendar: &dyn Calendar,
+) -> Result<Vec<Group>, ForgetError> {
+    let mut candidates = Vec::new();
+    for entry in fold.snapshots() {
+        let snapshot = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
+        if options.selection.chooses(&snapshot) {
+            let candidate = Candidate { id: entry.snapshot, snapshot, hold: entry.hold.clone() };
+            candidates.push((entry.added, candidate));
+        }
+    }
+    candidates.sort_by_key(|(added, candidate)| (*added, candidate.id));
+    let candidates = candidates.into_iter().map(|(_, candidate)| candidate).collect();
+    let now = (repository.environment().now)();
+    decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)
+}
+
+/// The changes that forget what goes, each with its reason for the audit trail.
+fn changes(groups: &[Group], options: &ForgetOptions) -> Vec<Change> {
+    let how = match &options.wish {
+        Wish::Named(_) => String::new(),
+        Wish::Policy(policy) => format!(" ({policy}; grouped by {})", options.group_by),
+    };
+    let why = if options.reason.is_empty() { String::new() } else { format!(": {}", options.reason) };
+    let verdicts = groups.iter().flat_map(|group| &group.verdicts);
+    verdicts
+        .filter(|verdict| !verdict.keep)
+        .map(|verdict| {
+            let reasons: Vec<_> = verdict.reasons.iter().map(ToString::to_string).collect();
+            let reason = format!("{}{how}{why}", reasons.join(", "));
+            Change::SnapshotForgotten { snapshot: verdict.candidate.id, reason }
+        })
+        .collect()
+}
+
+/// Holds a snapshot: nobody can forget it until it is released. Returns the commit.
+///
+/// # Errors
+/// [`RepositoryError::NoSnapshot`] where it was forgotten meanwhile, or a failure of the storage.
+pub fn hold(repository: &Repository, snapshot: SnapshotId, reason: &str) -> Result<u64, RepositoryError> {
+    repository.commit(&mut |fold| match fold.snapshot(&snapshot) {
+        Some(_) => Ok(vec![Change::SnapshotHeld { snapshot, reason: reason.to_owned() }]),
+        None => Err(RepositoryError::NoSnapshot(snapshot.to_string())),
+    })
+}
+
+/// Releases a held snapshot. Returns the commit, or none where it was not held.
+///
+/// # Errors
+/// [`RepositoryError::NoSnapshot`] where it is not there, or a failure of the storage.
+pub fn release(
+    repository: &Repository,
+    snapshot: SnapshotId,
+    reason: &str,
+) -> Result<Option<u64>, RepositoryError> {
+    let mut was_held = false;
+    let commit = repository.commit(&mut |fold| {
+        let entry = fold.snapshot(&snapshot).ok_or(RepositoryError::NoSnapshot(snapshot.to_string()))?;
+        was_held = entry.hold.is_some();
+        Ok(match was_held {
+            true => vec![Change::SnapshotReleased { snapshot, reason: reason.to_owned() }],
+            false => Vec::new(),
+        })
+    })?;
+    Ok(was_held.then_some(commit))
+}

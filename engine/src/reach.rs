@@ -1,0 +1,219 @@
+//! Following trees to all that they need: what a snapshot rests on.
+//!
+//! Trees are taken from a list of what is still to be read, some thousands at a time, sorted by their place: a
+//! block with hundreds of trees is then decoded once for all of them. Which blobs were met before, and what to make of
+//! each, is for the caller's [`Needs`] to say.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::crypto::keys::BlobKind;
+use crate::format::chunk_list::{self, Chunk, ChunkList, DEPTH_MAX, TableError};
+use crate::format::record::{self, RecordError};
+use crate::format::tree::{Node, NodeKind, Tree};
+use crate::ids::BlobId;
+use crate::index::Location;
+use crate::store::reader::DecodeScratch;
+use crate::store::{BlobReader, ReadError};
+
+/// Trees read in one go at most.
+const BATCH: usize = 4096;
+
+/// A snapshot cannot be followed to all that it needs.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// A tree cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A tree or chunk list is not one.
+    #[error("tree {id} is damaged: {source}")]
+    Record {
+        /// The blob.
+        id: BlobId,
+        /// How.
+        source: RecordError,
+    },
+    /// A chunk table is wrong.
+    #[error("tree {id} is damaged: {source}")]
+    Table {
+        /// The tree or chunk list that holds it.
+        id: BlobId,
+        /// How.
+        source: TableError,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// What is made of the blobs that are met.
+pub trait Needs {
+    /// A tree or chunk list. Returns where to read it if it is to be followed, none if it was met before.
+    ///
+    /// # Errors
+    /// [`ReachError`] ends the walk.
+    fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError>;
+
+    /// A chunk of a file.
+    ///
+    /// # Errors
+    /// [`ReachError`] ends the walk.
+    fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError>;
+
+    /// Whether to stop.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// A metadata blob that something refers to: a chunk list where it has a depth.
+#[derive(Clone, Copy)]
+struct Wanted {
+    id: BlobId,
+    depth: Option<u8>,
+}
+
+/// What a blob leads to.
+#[derive(Default)]
+struct Below {
+    trees: Vec<Wanted>,
+    chunks: Vec<Chunk>,
+}
+
+/// Follows `roots` and everything below them.
+///
+/// # Errors
+/// [`ReachError`] at the first thing that cannot be read.
+pub fn follow(
+    reader: &BlobReader,
+    roots: impl IntoIterator<Item = BlobId>,
+    needs: &mut dyn Needs,
+    threads: usize,
+) -> Result<(), ReachError> {
+    let mut pending: Vec<Wanted> = roots.into_iter().map(|id| Wanted { id, depth: None }).collect();
+    while !pending.is_empty() {
+        if needs.is_cancelled() {
+            return Err(ReachError::Cancelled);
+        }
+        let mut batch = pending.split_off(pending.len().saturating_sub(BATCH));
+        // In the order of ids each page of the index is opened once.
+        batch.sort_unstable_by_key(|wanted| wanted.id);
+        let mut located = Vec::with_capacity(batch.len());
+        for wanted in batch {
+            located.extend(needs.tree(&wanted.id)?.map(|location| (wanted, location)));
+        }
+        located.sort_unstable_by_key(|(_, at)| (at.pack.id, at.entry.block.position, at.entry.offset));
+        let is_same_block = |(_, a): &(Wanted, Location), (_, b): &(Wanted, Location)| {
+            a.pack.id == b.pack.id && a.entry.block == b.entry.block
+        };
+        let groups: Vec<&[(Wanted, Location)]> = located.chunk_by(is_same_block).collect();
+        for below in read_groups(reader, &groups, threads)? {
+            for chunk in &below.chunks {
+                needs.chunk(chunk)?;
+            }
+            pending.extend(below.trees);
+        }
+    }
+    Ok(())
+}
+
+/// Reads groups of one block each, on several threads.
+fn read_groups(
+    reader: &BlobReader,
+    groups: &[&[(Wanted, Location)]],
+    threads: usize,
+) -> Result<Vec<Below>, ReachError> {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut below = Below::default();
+        let (mut scratch, mut raw) = (DecodeScratch::default(), Vec::new());
+        while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+            read_group(reader, group, &mut scratch, &mut raw, &mut below)?;
+        }
+        Ok(below)
+    };
+    let threads = threads.max(1).min(groups.len());
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
+        let mut all = vec![run()];
+        for other in others {
+            match other.join() {
+                Ok(below) => all.push(below),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all.into_iter().collect()
+    })
+}
+
+fn read_group(
+    reader: &BlobReader,
+    group: &[(Wanted, Location)],
+    scratch: &mut DecodeScratch,
+    raw: &mut Vec<u8>,
+    below: &mut Below,
+) -> Result<(), ReachError> {
+    let Some((_, first)) = group.first() else { return Ok(()) };
+    let block = reader.read_block(&first.pack, &first.entry.block, scratch, raw);
+    for (wanted, at) in group {
+        let bytes = match &block {
+            Ok(()) => {
+                let (offset, len) = (at.entry.offset, at.entry.len);
+                reader.verified(first.pack.id, BlobKind::Tree, &wanted.id, raw, offset, len)
+            }
+            Err(_) => Err(ReadError::Missing { id: wanted.id, kind: BlobKind::Tree }),
+        };
+        match bytes {
+            Ok(bytes) => blob(wanted, bytes, below)?,
+            // There may be another copy; if not, this says what is wrong.
+            Err(_) => blob(wanted, &reader.read(BlobKind::Tree, &wanted.id)?, below)?,
+        }
+    }
+    Ok(())
+}
+
+fn blob(wanted: &Wanted, bytes: &[u8], below: &mut Below) -> Result<(), ReachError> {
+    let id = wanted.id;
+    let damaged = |source| ReachError::Record { id, source };
+    let Some(depth) = wanted.depth else {
+        match record::decode(bytes).map_err(damaged)? {
+            Tree::Nodes(nodes) => nodes.iter().try_for_each(|node| entry(id, node, below))?,
+            Tree::Parts(parts) => {
+                below.trees.extend(parts.iter().map(|part| Wanted { id: part.tree, depth: None }));
+            }
+        }
+        return Ok(());
+    };
+    let list: ChunkList = record::decode(bytes).map_err(damaged)?;
+    if list.depth != depth {
+        let source = TableError::Depth { found: list.depth, expected: depth };
+        return Err(ReachError::Table { id, source });
+    }
+    table(id, depth, &list.chunks, below)
+}
+
+fn entry(id: BlobId, node: &Node, below: &mut Below) -> Result<(), ReachError> {
+    match &node.kind {
+        NodeKind::Directory { tree } => below.trees.push(Wanted { id: *tree, depth: None }),
+        NodeKind::File(content) => table(id, content.depth, &content.chunks, below)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn table(id: BlobId, depth: u8, table: &[u8], below: &mut Below) -> Result<(), ReachError> {
+    let damaged = |source| ReachError::Table { id, source };
+    if depth > DEPTH_MAX {
+        return Err(damaged(TableError::Depth { found: depth, expected: DEPTH_MAX }));
+    }
+    if depth == 0 {
+        for chunk in chunk_list::chunks(table).map_err(damaged)? {
+            below.chunks.push(chunk.map_err(damaged)?);
+        }
+        return Ok(());
+    }
+    for list in chunk_list::lists(table).map_err(damaged)? {
+        let list = list.map_err(damaged)?;
+        below.trees.push(Wanted { id: list.id, depth: Some(depth - 1) });
+    }
+    Ok(())
+}

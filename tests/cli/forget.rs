@@ -1,0 +1,90 @@
+//! `forget`, `snapshot hold` and `snapshot release`.
+
+use serde_json::Value;
+
+use crate::support::{Bench, Run};
+
+/// A repository with so many snapshots of one source, a day apart.
+fn days(count: u32) -> Bench {
+    let bench = Bench::new();
+    let source = bench.source();
+    for day in 1..=count {
+        bench.write("src/a.txt", format!("day {day}"));
+        let time = format!("2026-01-{day:02}T12:00:00Z");
+        let mut backup = bench.command();
+        Run::of(backup.arg("backup").arg(&source).args(["--time", &time])).expect(0);
+    }
+    bench
+}
+
+fn ids(bench: &Bench) -> Vec<String> {
+    let list: Value =
+        serde_json::from_str(&bench.run(["snapshots", "--json"]).expect(0).stdout).expect("JSON");
+    let list = list.as_array().expect("an array");
+    list.iter().map(|snapshot| snapshot["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[test]
+fn a_policy_says_why_and_forgets() {
+    let bench = days(5);
+    let before = ids(&bench);
+    let run = bench.run(["forget", "--keep-daily", "2", "--dry-run", "--explain"]).expect(0);
+    assert_eq!(run.stdout.matches("  keep ").count(), 2, "{run:?}");
+    assert!(run.stdout.contains("keep-daily 2 (day 2)") && run.stdout.contains("Would forget 3"), "{run:?}");
+    assert_eq!(ids(&bench), before);
+
+    let run = bench.run(["forget", "--keep-daily", "2", "--json"]).expect(0);
+    let lines = run.lines();
+    let verdicts: Vec<_> = lines.iter().filter(|line| line["type"] == "verdict").collect();
+    assert_eq!(verdicts.len(), 5);
+    assert_eq!(verdicts[0]["reasons"][0], "no rule keeps it");
+    let summary = run.last("summary");
+    assert_eq!((&summary["snapshots_kept"], &summary["snapshots_forgotten"]), (&2.into(), &3.into()));
+    assert_eq!(ids(&bench), before[3..]);
+    let log = bench.run(["log"]).expect(0).stdout;
+    assert!(log.contains("no rule keeps it (keep-daily 2; grouped by host,paths)"), "{log}");
+    bench.run(["check", "--read-data"]).expect(0);
+}
+
+#[test]
+fn holds_are_listed_and_respected() {
+    let bench = days(2);
+    let id = ids(&bench).remove(0);
+    bench.run(["snapshot", "hold", id.as_str(), "--reason", "audit"]).expect(0);
+    assert!(bench.run(["snapshots"]).expect(0).stdout.contains("(held)"));
+    let run = bench.run(["forget", id.as_str(), "--json"]).expect(1);
+    assert_eq!(run.last("error")["code"], "snapshot-held");
+    bench.run(["forget", "--keep-last", "1"]).expect(0);
+    assert_eq!(ids(&bench).len(), 2);
+    let released = bench.run(["snapshot", "release", id.as_str(), "--reason", "done", "--json"]).expect(0);
+    assert!(released.last("summary")["commit"].is_u64());
+    bench.run(["snapshot", "release", id.as_str(), "--reason", ""]).expect(2);
+    bench.run(["forget", id.as_str()]).expect(0);
+    assert_eq!(ids(&bench).len(), 1);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let bench = days(3);
+    let before = ids(&bench);
+    bench.run(["forget"]).expect(2);
+    bench.run(["forget", "--keep-last", "0"]).expect(2);
+    bench.run(["forget", "--keep-last", "1", before[0].as_str()]).expect(2);
+    bench.run(["forget", "--keep-within", "5 days"]).expect(2);
+    bench.run(["forget", "ffffffff"]).expect(1);
+    let run = bench.run(["forget", "--keep-tag", "none"]).expect(1);
+    assert!(run.stderr.contains("--allow-empty"), "{run:?}");
+    assert_eq!(ids(&bench), before);
+
+    // A snapshot committed last that says it is the oldest.
+    let source = bench.path("src");
+    let mut backup = bench.command();
+    Run::of(backup.arg("backup").arg(&source).args(["--time", "2025-06-01"])).expect(0);
+    let run = bench.run(["forget", "--keep-daily", "2"]).expect(1);
+    assert!(run.message().contains(&before[2]) && run.stderr.contains("--trust-times"), "{run:?}");
+    bench.run(["forget", "--keep-last", "2", "-n"]).expect(0);
+    bench.run(["forget", "--keep-daily", "2", "--trust-times"]).expect(0);
+    assert_eq!(ids(&bench), before[1..]);
+    bench.run(["forget", before[1].as_str(), before[2].as_str()]).expect(1);
+    bench.run(["forget", before[1].as_str(), before[2].as_str(), "--allow-empty"]).expect(0);
+}
