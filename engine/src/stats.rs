@@ -9,8 +9,7 @@
 //!
 //! Every distinct tree is read once, whatever number of snapshots share it.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -19,10 +18,9 @@ use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::{self, ChunkList, TableError};
 use crate::format::header::ObjectKind;
 use crate::format::record;
-use crate::format::segment::SegmentError;
 use crate::format::tree::{FileContent, NodeKind, Tree};
-use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
-use crate::index::{IndexError, Segment};
+use crate::ids::{BlobId, PackId, SnapshotId};
+use crate::index::{self, IndexError, Segment};
 use crate::monitor::{Monitor, Progress};
 use crate::repo::{Repository, RepositoryError};
 
@@ -296,16 +294,12 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn damaged(segment: SegmentId) -> impl Fn(SegmentError) -> IndexError {
-    move |source| IndexError::Segment { segment, source }
-}
-
 /// Counts packs, each once though several segments may list it.
 fn count_packs(segments: &[Arc<Segment>], stats: &mut Stats) -> Result<(), StatsError> {
     let mut seen: HashSet<PackId> = HashSet::new();
     for segment in segments {
         for pack in segment.packs() {
-            let pack = pack.map_err(damaged(segment.id()))?;
+            let pack = pack?;
             if seen.insert(pack.id) {
                 let kind = kind_stats(stats, pack.header.kind);
                 kind.packs += 1;
@@ -328,36 +322,20 @@ fn count_blobs(
     stats: &mut Stats,
 ) -> Result<(), StatsError> {
     let mut kinds = Vec::new();
-    for segment in segments {
-        let of_packs: Result<Vec<_>, _> =
-            segment.packs().map(|pack| pack.map(|pack| pack.header.kind)).collect();
-        kinds.push(of_packs.map_err(damaged(segment.id()))?);
+    for pack in segments.iter().flat_map(|segment| segment.packs()) {
+        kinds.push(pack?.header.kind);
     }
-    let mut sources: Vec<_> = segments.iter().map(|segment| segment.entries()).collect();
-    let mut heap = BinaryHeap::with_capacity(sources.len());
-    let mut advance = |source: usize, heap: &mut BinaryHeap<_>| -> Result<(), IndexError> {
-        if let Some(entry) = sources[source].next() {
-            heap.push(Reverse((entry.map_err(damaged(segments[source].id()))?, source)));
-        }
-        Ok(())
-    };
-    for source in 0..segments.len() {
-        advance(source, &mut heap)?;
-    }
-    let mut last = None;
-    while let Some(Reverse((entry, source))) = heap.pop() {
+    let (mut last, mut is_cancelled) = (None, false);
+    let merged = index::merge_entries(segments, &mut |entry| {
         if last != Some(entry.id) && reached.is_none_or(|reached| reached.contains(&entry.id)) {
-            let nowhere = SegmentError::Structure("an entry names a pack that the segment does not list");
-            let kind = kinds[source].get(entry.pack as usize).copied();
-            let kind = kind_stats(stats, kind.ok_or(nowhere).map_err(damaged(segments[source].id()))?);
+            let kind = kind_stats(stats, kinds[entry.pack as usize]);
             kind.blobs += 1;
             kind.unique_bytes += u64::from(entry.len);
         }
         last = Some(entry.id);
-        if monitor.is_cancelled() {
-            return Err(StatsError::Cancelled);
-        }
-        advance(source, &mut heap)?;
-    }
-    Ok(())
+        is_cancelled = monitor.is_cancelled();
+        if is_cancelled { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    merged?;
+    if is_cancelled { Err(StatsError::Cancelled) } else { Ok(()) }
 }

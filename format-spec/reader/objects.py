@@ -157,8 +157,8 @@ class Segment:
             raise Refused("segment", "the last page is no summary")
         self.count, self.pack_count = number(summary, 8, 8), number(summary, 16)
         self.leaves = -(-self.count // 72)
-        self.fanout_at = 1 + self.leaves
-        self.packs_at = self.fanout_at + -(-self.leaves // 510)
+        self.groups = -(-self.leaves // 26)
+        self.packs_at = 1 + self.leaves + self.groups + -(-self.groups // 510)
         if self.packs_at + -(-self.pack_count // 34) + 1 != pages:
             raise Refused("segment", "the summary does not match the length")
 
@@ -167,10 +167,11 @@ class Segment:
         return self.cipher.open(at, PAGE_PLAIN, self.data[at : at + PAGE])
 
     def leaf_number(self, leaf):
-        return number(self.page(self.fanout_at + leaf // 510), 8 * (leaf % 510), 8)
+        group = leaf // 26
+        return number(self.page(1 + min(26 * (group + 1), self.leaves) + group), 8 * (leaf % 26), 8)
 
     def leaf(self, leaf):
-        page = self.page(1 + leaf)
+        page = self.page(1 + leaf + leaf // 26)
         entries = [self.entry(page[at : at + 56]) for at in range(0, 56 * min(72, self.count - 72 * leaf), 56)]
         if any(a["id"] > b["id"] for a, b in zip(entries, entries[1:])):
             raise Refused("segment", "entries out of order")

@@ -5,8 +5,10 @@ use std::fmt;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Backend, BackendError, Created, Folder, ObjectBytes, ObjectInfo, ObjectKey};
-use super::{check_limit, check_range};
+use super::{
+    Backend, BackendError, Created, Folder, MemoryReader, ObjectInfo, ObjectKey, ObjectReader, Staged,
+};
+use super::{Buffered, check_limit, check_range};
 
 type Objects = BTreeMap<ObjectKey, Arc<[u8]>>;
 
@@ -134,10 +136,14 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
+    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
         let bytes = self.get(key)?;
         check_limit(key, bytes.len() as u64, limit)?;
-        Ok(Box::new(bytes))
+        Ok(Box::new(MemoryReader::new(key.clone(), bytes)))
+    }
+
+    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
+        Ok(Box::new(Buffered::new(self)))
     }
 }
 

@@ -12,11 +12,15 @@
 //! 5. `read_range` fills the whole buffer or fails.
 //! 6. `delete` of an absent object is not an error. A deleted object may come back after a loss of power.
 //! 7. A key that is no object's name ([`ObjectKey::is_well_formed`]) is never stored and never found.
+//! 8. What is handed over to a [`Staged`] object is part of nothing until `publish`, which is a `create` of all of
+//!    it: 1 to 3 hold for it, also between the two ways of creating. Memory for it does not grow with its length where
+//!    the storage can hold parts.
+//! 9. What was opened does not change and stays readable after a delete, where the storage can do that.
 
 pub mod key;
 pub mod local;
-mod map;
 pub mod memory;
+mod object;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -28,6 +32,8 @@ use std::sync::Arc;
 pub use key::{Folder, ObjectKey};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
+use object::Buffered;
+pub use object::{MemoryReader, ObjectReader, Staged};
 
 /// One stored object as `list` and `stat` see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,11 +152,6 @@ fn check_range(key: &ObjectKey, size: u64, start: u64, length: usize) -> Result<
     Ok(())
 }
 
-/// Bytes of a whole object that stay valid and unchanged while this lives: a memory map or a buffer.
-pub trait ObjectBytes: AsRef<[u8]> + Send + Sync + fmt::Debug {}
-
-impl<T: AsRef<[u8]> + Send + Sync + fmt::Debug> ObjectBytes for T {}
-
 /// A place that keeps objects. The module's opening lists its guarantees.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// What to call this place in messages: a path or a URL.
@@ -198,14 +199,17 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`BackendError::Io`] where the storage fails.
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError>;
 
-    /// The bytes of a whole object for random access: mapped where the storage is local, read into memory
-    /// elsewhere. `limit` is the largest length accepted.
+    /// Opens an object of at most `limit` bytes for reading parts of it, however many.
     ///
     /// # Errors
     /// As [`Backend::read`].
-    fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
-        Ok(Box::new(self.read(key, limit)?))
-    }
+    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError>;
+
+    /// Begins an object that is handed over in pieces and named at the end.
+    ///
+    /// # Errors
+    /// [`BackendError::Io`] where the storage fails.
+    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError>;
 }
 
 macro_rules! forward_backend {
@@ -249,8 +253,12 @@ macro_rules! forward_backend {
                 (**self).delete(key)
             }
 
-            fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
-                (**self).map(key, limit)
+            fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
+                (**self).open(key, limit)
+            }
+
+            fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
+                (**self).begin()
             }
         }
     };

@@ -11,17 +11,18 @@ use crate::format::keyslot::{KEYSLOT_LEN, Keyslot};
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
 use crate::format::state::State;
 use crate::log::{self, Fold, LogError, VoidEntry};
+use std::sync::Arc;
 
 /// Reads the whole log and returns what it amounts to; where it cannot be read, what the repository knew when it
 /// was opened.
-pub(super) fn check(context: &Context<'_>) -> Result<Fold, BackendError> {
+pub(super) fn check(context: &Context<'_>) -> Result<Arc<Fold>, BackendError> {
     config(context);
     let mut states = BTreeSet::new();
     context.list(Folder::State, &mut |key, _| states.extend(key.sequence()))?;
     let fold = match read(context, &states) {
         Some(fold) => {
             check_beyond_end(context, &fold, &states);
-            fold
+            Arc::new(fold)
         }
         None => context.repository.fold(),
     };
@@ -140,7 +141,7 @@ fn compare_opened(context: &Context<'_>, fold: &Fold, opened: &Fold) {
         context.damage("log-rolled-back", &key, message);
     } else if fold.head() != opened.head() {
         context.damage("log-damaged", &key, "it is another entry than when the repository was opened");
-    } else if fold != opened {
+    } else if *fold != *opened {
         let message = "the repository was opened from a state that is not what the log amounts to";
         context.damage("state-damaged", &"state", message);
     }

@@ -37,10 +37,11 @@ pub enum CodecError {
     },
 }
 
-/// Compression contexts, kept for as long as their thread works: a fresh one per block costs up to 30 %.
+/// Compression contexts, kept for as long as their thread works: a fresh one per block costs up to 30 %. Each is made
+/// when it is first needed: who reads one record needs neither a compressor nor, if it is short, a decompressor.
 pub struct BlockCodec {
-    compressor: CCtx<'static>,
-    decompressor: DCtx<'static>,
+    compressor: Option<CCtx<'static>>,
+    decompressor: Option<DCtx<'static>>,
     level: Option<i32>,
 }
 
@@ -59,20 +60,21 @@ impl std::fmt::Debug for BlockCodec {
 impl BlockCodec {
     /// Fresh contexts.
     pub fn new() -> Self {
-        Self { compressor: CCtx::create(), decompressor: DCtx::create(), level: None }
+        Self { compressor: None, decompressor: None, level: None }
     }
 
     /// Fills `out` with the payload of `raw` at zstd `level`: the frame if that is shorter, else `raw` itself.
     pub fn compress(&mut self, raw: &[u8], level: i32, out: &mut Vec<u8>) {
+        let compressor = self.compressor.get_or_insert_with(CCtx::create);
         if self.level != Some(level) {
-            self.compressor
+            compressor
                 .set_parameter(CParameter::CompressionLevel(level))
                 .expect("zstd clamps levels it does not have");
             self.level = Some(level);
         }
         out.clear();
         out.reserve(zstd_safe::compress_bound(raw.len()));
-        match self.compressor.compress2(out, raw) {
+        match compressor.compress2(out, raw) {
             Ok(len) if len < raw.len() => {}
             _ => {
                 out.clear();
@@ -108,6 +110,7 @@ impl BlockCodec {
         out.reserve(raw_len);
         let found = self
             .decompressor
+            .get_or_insert_with(DCtx::create)
             .decompress(out, payload)
             .map_err(|code| CodecError::Frame(zstd_safe::get_error_name(code)))?;
         if found != raw_len {

@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::format::segment::{PAGE_LEN, PAGE_PLAIN_LEN, SegmentError};
+use crate::format::segment::{self, PAGE_LEN, PAGE_PLAIN_LEN};
+
+/// Slots for leaves: ids are random, so that a leaf is seldom wanted twice, and then at once.
+const LEAF_PAGES_MAX: usize = 64;
 
 /// Which page a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,47 +16,66 @@ pub(super) struct PageName {
     pub page: u64,
 }
 
-struct Slot {
-    name: Option<PageName>,
-    plain: Box<[u8; PAGE_LEN]>,
+/// What a page is, as far as it matters for keeping it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PageSort {
+    /// One of the many.
+    Leaf,
+    /// One that leads to others, or lists packs.
+    Inner,
 }
 
-/// A direct-mapped cache: memory is fixed, a lookup is one lock that two threads seldom want at once.
+#[derive(Default)]
+struct Slot {
+    name: Option<PageName>,
+    /// Memory is taken when it is first needed.
+    page: Option<Box<[u8; PAGE_LEN]>>,
+}
+
+/// Direct-mapped: memory is bounded, a lookup is one lock that two threads seldom want at once.
 pub(super) struct PageCache {
-    slots: Box<[Mutex<Slot>]>,
+    leaves: Box<[Mutex<Slot>]>,
+    inner: Box<[Mutex<Slot>]>,
 }
 
 impl std::fmt::Debug for PageCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PageCache({} pages)", self.slots.len())
+        write!(f, "PageCache({} pages)", self.leaves.len() + self.inner.len())
     }
 }
 
 impl PageCache {
     /// A cache of `pages` pages of 4 KiB.
     pub fn new(pages: usize) -> Self {
-        let slot = || Mutex::new(Slot { name: None, plain: Box::new([0; PAGE_LEN]) });
-        Self { slots: (0..pages.max(1)).map(|_| slot()).collect() }
+        let slots = |count: usize| (0..count.max(1)).map(|_| Mutex::default()).collect();
+        let leaves = LEAF_PAGES_MAX.min(pages / 8);
+        Self { leaves: slots(leaves), inner: slots(pages.saturating_sub(leaves)) }
     }
 
-    /// Calls `read` with the page, which `open` has to fill in first where it is not there.
-    pub fn with<T>(
+    /// Calls `read` with the page, which `open` has to read and open in place first where it is not there.
+    pub fn with<T, E>(
         &self,
         name: PageName,
-        open: impl FnOnce(&mut [u8; PAGE_LEN]) -> Result<(), SegmentError>,
+        sort: PageSort,
+        open: impl FnOnce(&mut [u8; PAGE_LEN]) -> Result<(), E>,
         read: impl FnOnce(&[u8; PAGE_PLAIN_LEN]) -> T,
-    ) -> Result<T, SegmentError> {
+    ) -> Result<T, E> {
+        let slots = match sort {
+            PageSort::Leaf => &self.leaves,
+            PageSort::Inner => &self.inner,
+        };
         // Neighbouring pages of one segment must not share a slot, nor equal pages of two segments.
-        let hash = (name.segment.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(name.page);
-        let count = self.slots.len() as u64;
-        let index = usize::try_from(hash % count).expect("below the number of slots");
+        let hash = (name.segment.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20).wrapping_add(name.page);
+        let index = usize::try_from(hash % slots.len() as u64).expect("below the number of slots");
         // A panic while the lock was held can only have left a page that has no name.
-        let mut slot = self.slots[index].lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.name != Some(name) {
-            slot.name = None;
-            open(&mut slot.plain)?;
-            slot.name = Some(name);
+        let mut slot = slots[index].lock().unwrap_or_else(PoisonError::into_inner);
+        let Slot { name: held, page } = &mut *slot;
+        let page = page.get_or_insert_with(|| Box::new([0; PAGE_LEN]));
+        if *held != Some(name) {
+            *held = None;
+            open(page)?;
+            *held = Some(name);
         }
-        Ok(read(slot.plain.first_chunk().expect("a page is longer than its plaintext")))
+        Ok(read(segment::plain(page)))
     }
 }

@@ -1,11 +1,13 @@
-//! The index: which pack holds which blob. Immutable segments searched in place, newest first.
+//! The index: which pack holds which blob. Immutable segments searched in place.
 
+mod build;
 mod cache;
-mod merge;
+mod pages;
 mod pending;
 mod segment;
 #[cfg(test)]
 mod tests;
+pub mod tiers;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,11 +16,12 @@ use crate::crypto::KeySet;
 use crate::format::segment::{IndexEntry, PackEntry, SEGMENT_LEN_MAX, SegmentError};
 use crate::ids::{BlobId, RepositoryId, SegmentId};
 
-pub use merge::{MergeError, build, merge};
+pub use build::{MergeError, SegmentWriter, build, directory_entries, merge, merge_entries};
 pub use pending::Pending;
 pub use segment::Segment;
 
 use cache::PageCache;
+use segment::Tags;
 
 /// Opened pages kept in memory: 2048 of 4 KiB.
 const CACHED_PAGES: usize = 2048;
@@ -76,10 +79,10 @@ pub fn open_segment(
     keys: &KeySet,
     repository: &RepositoryId,
 ) -> Result<Segment, IndexError> {
-    let bytes = backend
-        .map(&ObjectKey::segment(&id), SEGMENT_LEN_MAX)
+    let object = backend
+        .open(&ObjectKey::segment(&id), SEGMENT_LEN_MAX)
         .map_err(|source| IndexError::Backend { segment: id, source })?;
-    Segment::open(id, bytes, keys, repository).map_err(|source| IndexError::Segment { segment: id, source })
+    Segment::open(id, object, keys, repository)
 }
 
 impl Index {
@@ -98,16 +101,20 @@ impl Index {
         let mut guard = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut segments = added;
         segments.extend(guard.iter().filter(|old| !removed.contains(&old.id())).cloned());
+        // Small ones first: their upper pages are in memory, so that they are quick to search in vain.
+        segments.sort_by_key(|segment| segment.layout().entries);
         *guard = Arc::new(segments);
     }
 
-    /// Whether some live segment lists the blob.
+    /// Whether some live segment lists the blob, for those who would store it otherwise: a "no" rests on the tags of
+    /// fan-out pages and is wrong where those are. A "yes" has seen the entry. Whoever has to find a blob uses
+    /// [`Index::get`].
     ///
     /// # Errors
     /// [`IndexError`] where a page does not open.
     pub fn contains(&self, id: &BlobId) -> Result<bool, IndexError> {
         for segment in self.segments().iter() {
-            if find(segment, &self.cache, id, &mut |_| true)? {
+            if segment.find(&self.cache, id, Tags::Trusted, &mut |_| true)? {
                 return Ok(true);
             }
         }
@@ -134,17 +141,15 @@ impl Index {
         let mut locations = Vec::new();
         for segment in self.segments().iter() {
             let mut entries = Vec::new();
-            find(segment, &self.cache, id, &mut |entry| {
+            segment.find(&self.cache, id, Tags::Ignored, &mut |entry| {
                 entries.push(*entry);
                 first_only
             })?;
             for entry in entries {
-                let pack = segment
-                    .pack(&self.cache, entry.pack)
-                    .and_then(
-                        |pack| if entry.block.end() <= pack.size { Ok(pack) } else { Err(segment::NOWHERE) },
-                    )
-                    .map_err(|source| IndexError::Segment { segment: segment.id(), source })?;
+                let pack = segment.pack(&self.cache, entry.pack)?;
+                if entry.block.end() > pack.size {
+                    return Err(segment.damaged(segment::NOWHERE));
+                }
                 locations.push(Location { pack, entry });
                 if first_only {
                     return Ok(locations);
@@ -153,13 +158,4 @@ impl Index {
         }
         Ok(locations)
     }
-}
-
-fn find(
-    segment: &Segment,
-    cache: &PageCache,
-    id: &BlobId,
-    found: &mut dyn FnMut(&IndexEntry) -> bool,
-) -> Result<bool, IndexError> {
-    segment.find(cache, id, found).map_err(|source| IndexError::Segment { segment: segment.id(), source })
 }

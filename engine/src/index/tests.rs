@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::backend::{MemoryBackend, MemoryReader};
 use crate::crypto::{RootSecret, SeededEntropy};
 use crate::format::header::{Header, ObjectKind, Sealer};
 use crate::format::pack::BlockSpan;
-use crate::format::segment::SegmentBuilder;
+use crate::format::segment::{PAGE_LEN, PAGE_PLAIN_LEN, SegmentBuilder};
 use crate::ids::PackId;
 
 struct Fixture {
@@ -47,10 +48,26 @@ impl Fixture {
         self.open(object).expect("just built").into()
     }
 
-    fn open(&self, object: Vec<u8>) -> Result<Segment, SegmentError> {
+    fn open(&self, object: Vec<u8>) -> Result<Segment, IndexError> {
         let id = crate::format::segment::id(&object);
+        let object = MemoryReader::new(ObjectKey::segment(&id), object);
         Segment::open(id, Box::new(object), &self.keys, &self.repository)
     }
+
+    fn merge(&self, parts: &[Arc<Segment>]) -> Result<Segment, MergeError> {
+        let backend = MemoryBackend::new();
+        let (id, layout) = merge(parts, &backend, &self.sealer())?;
+        let merged = open_segment(&backend, id, &self.keys, &self.repository)?;
+        assert_eq!(merged.layout(), layout);
+        Ok(merged)
+    }
+}
+
+/// An index of one segment.
+fn index_of(segment: impl Into<Arc<Segment>>) -> Index {
+    let index = Index::default();
+    index.replace(vec![segment.into()], &[]);
+    index
 }
 
 fn id(n: u32) -> BlobId {
@@ -75,17 +92,19 @@ fn entries(range: std::ops::Range<u32>, packs: u32) -> Vec<IndexEntry> {
 fn every_entry_is_found_and_nothing_else() {
     let fixture = fixture();
     let packs = fixture.packs(40);
-    for count in [0, 1, 71, 72, 73, 5000, 80_000] {
-        let index = Index::default();
+    // 26 leaves of 72 make a group.
+    for count in [0, 1, 71, 72, 73, 1871, 1872, 1873, 3744, 5000, 80_000] {
         let segment = fixture.segment(&entries(0..count, 40), &packs);
-        segment.verify().expect("as built");
-        index.replace(vec![segment], &[]);
+        assert_eq!(segment.verify_with(&mut |_| ()).expect("as built"), segment.id());
+        let index = index_of(segment);
         for n in (0..count).step_by(1 + count as usize / 997) {
             let location = index.get(&id(n)).expect("readable").expect("present");
             assert_eq!((location.entry.block.position, location.pack), (80 + n, packs[n as usize % 40]));
+            assert!(index.contains(&id(n)).expect("readable"));
         }
         for n in 1_000_000..1_000_200 {
             assert!(!index.contains(&id(n)).expect("readable"));
+            assert_eq!(index.get(&id(n)).expect("readable"), None);
         }
     }
 }
@@ -98,9 +117,40 @@ fn ids_at_the_ends_of_the_range_are_found() {
         all.push(IndexEntry { id: BlobId::from_bytes(id), ..all[0] });
     }
     all.sort_unstable();
-    let index = Index::default();
-    index.replace(vec![fixture.segment(&all, &fixture.packs(1))], &[]);
+    let index = index_of(fixture.segment(&all, &fixture.packs(1)));
     assert!(all.iter().all(|entry| index.contains(&entry.id).expect("readable")));
+    assert!(all.iter().all(|entry| index.get(&entry.id).expect("readable").is_some()));
+}
+
+#[test]
+fn a_search_over_several_root_pages_finds_its_way() {
+    let fixture = fixture();
+    // 510 groups of 1872 entries make a root page. The first half of the ids is crowded into a sixteenth of the
+    // range, so that guesses are wrong.
+    let count: u64 = 1_100_000;
+    let position = BlockSpan { position: 80, sealed_len: 50, raw_len: 100 };
+    let nth = |n: u64| {
+        let step = u64::MAX / count;
+        let number = if n < count / 2 { n * step / 8 } else { n * step };
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        id[8..10].copy_from_slice(&(n as u16).to_le_bytes());
+        IndexEntry { id: BlobId::from_bytes(id), pack: 0, block: position, offset: 0, len: 9 }
+    };
+    let mut builder = SegmentBuilder::new(&fixture.sealer());
+    (0..count).for_each(|n| builder.push(&nth(n)));
+    let index = index_of(fixture.open(builder.finish(&fixture.packs(1)).0).expect("just built"));
+    assert_eq!(index.segments()[0].layout().root_pages(), 2);
+    let boundaries = (1..588).flat_map(|group| [group * 1872 - 1, group * 1872]);
+    for n in (0..count).step_by(1009).chain([count - 1]).chain(boundaries) {
+        let mut id = nth(n).id;
+        assert!(index.contains(&id).expect("readable"), "{n}");
+        assert!(index.get(&id).expect("readable").is_some(), "{n}");
+        let mut bytes = *id.as_bytes();
+        bytes[7] ^= 1;
+        id = BlobId::from_bytes(bytes);
+        assert!(!index.contains(&id).expect("readable"), "beside {n}");
+    }
 }
 
 #[test]
@@ -112,9 +162,27 @@ fn a_blob_in_many_packs_has_many_places_even_across_pages() {
         (1000..1199).map(|n| IndexEntry { block: BlockSpan { position: 80 + n, ..twin.block }, ..twin }),
     );
     all.sort_unstable();
-    let index = Index::default();
-    index.replace(vec![fixture.segment(&all, &fixture.packs(3))], &[]);
+    let index = index_of(fixture.segment(&all, &fixture.packs(3)));
     assert_eq!(index.get_all(&twin.id).expect("readable").len(), 200);
+}
+
+#[test]
+fn a_blob_in_very_many_packs_runs_over_whole_groups() {
+    let fixture = fixture();
+    let (some, twin) = (entries(0..4000, 3), entries(0..4000, 3)[1871]);
+    for more in [1, 72, 1872, 5000] {
+        let mut all = some.clone();
+        let twins = (10_000..10_000 + more)
+            .map(|n| IndexEntry { block: BlockSpan { position: 80 + n, ..twin.block }, ..twin });
+        all.extend(twins);
+        all.sort_unstable();
+        let segment = fixture.segment(&all, &fixture.packs(3));
+        segment.verify().expect("as built");
+        let index = index_of(segment);
+        assert_eq!(index.get_all(&twin.id).expect("readable").len(), 1 + more as usize);
+        assert!(some.iter().all(|entry| index.contains(&entry.id).expect("readable")));
+        assert!(some.iter().all(|entry| index.get(&entry.id).expect("readable").is_some()));
+    }
 }
 
 #[test]
@@ -122,11 +190,10 @@ fn merging_keeps_everything() {
     let fixture = fixture();
     let parts =
         [0..700, 700..701, 500..900].map(|range| fixture.segment(&entries(range, 4), &fixture.packs(4)));
-    let merged = fixture.open(merge(&parts, &fixture.sealer()).expect("intact")).expect("just built");
-    merged.verify().expect("as built");
+    let merged = fixture.merge(&parts).expect("intact");
+    assert_eq!(merged.verify_with(&mut |_| ()).expect("as built"), merged.id());
     assert_eq!((merged.layout().entries, merged.layout().packs), (700 + 1 + 400, 12));
-    let index = Index::default();
-    index.replace(vec![merged.into()], &[]);
+    let index = index_of(merged);
     assert_eq!(index.get_all(&id(600)).expect("readable").len(), 2);
     assert_eq!(index.get_all(&id(100)).expect("readable").len(), 1);
 }
@@ -140,27 +207,174 @@ fn every_altered_byte_is_noticed_by_verification() {
     for at in 0..object.len() {
         let mut altered = object.clone();
         altered[at] ^= 1;
-        assert!(fixture.open(altered).and_then(|segment| segment.verify()).is_err(), "byte {at}");
+        let verified = fixture.open(altered).and_then(|segment| segment.verify());
+        assert!(verified.is_err(), "byte {at}");
     }
     for pages in 0..object.len() / 4096 {
         assert!(fixture.open(object[..pages * 4096].to_vec()).is_err(), "cut to {pages} pages");
     }
 }
 
+/// What is done to a page's plaintext.
+type Lie<'a> = &'a dyn Fn(&mut [u8]);
+
+/// A segment whose page `page` was opened, changed and sealed anew by a holder of the keys.
+fn lying(fixture: &Fixture, entries: &[IndexEntry], page: u64, change: impl Fn(&mut [u8])) -> Segment {
+    let mut builder = SegmentBuilder::new(&fixture.sealer());
+    entries.iter().for_each(|entry| builder.push(entry));
+    let (mut object, layout) = builder.finish(&fixture.packs(1));
+    let header = Header::decode(&object, ObjectKind::Segment).expect("just built");
+    let cipher = header.cipher(&fixture.keys, &fixture.repository).expect("just built");
+    let page = if page == u64::MAX { layout.summary() } else { page };
+    let mut plain = [0; PAGE_LEN];
+    let mut message =
+        crate::format::segment::open_page(&object, &cipher, page, &mut plain).expect("just built").to_vec();
+    change(&mut message);
+    let position = page * PAGE_LEN as u64;
+    let raw_len = message.len() as u64;
+    cipher.seal(crate::crypto::MessageContext { position, raw_len }, &mut message);
+    object[position as usize..][..PAGE_LEN].copy_from_slice(&message);
+    fixture.open(object).expect("the summary is in order")
+}
+
+/// Entries that get lost to lookups that trust tags, and to those that do not.
+fn lost(segment: Segment, entries: &[IndexEntry]) -> (usize, usize) {
+    let index = index_of(segment);
+    let count = |found: &dyn Fn(&BlobId) -> bool| entries.iter().filter(|entry| !found(&entry.id)).count();
+    (
+        count(&|id| index.contains(id).expect("readable")),
+        count(&|id| index.get(id).expect("readable").is_some()),
+    )
+}
+
+#[test]
+fn tags_that_lie_cost_deduplication_and_nothing_else() {
+    let fixture = fixture();
+    let all = entries(0..1000, 1);
+    // Pages 1 to 14 are leaves, 15 is their fan-out page: 26 numbers, then tags.
+    let segment = lying(&fixture, &all, 15, |page| page[26 * 8..].fill(0));
+    let error = segment.verify().expect_err("its tags are wrong").to_string();
+    assert!(error.contains("a fan-out page is not that of its leaves"), "{error}");
+    assert!(error.contains(&segment.id().to_string()), "{error}");
+    let (by_tags, by_leaves) = lost(segment, &all);
+    assert!(by_tags > 990, "{by_tags}");
+    assert_eq!(by_leaves, 0, "whoever has to find a blob finds it");
+    // Tags that promise too much are found out by the leaf.
+    let absent = entries(5000..6000, 1);
+    let tags: Vec<u8> =
+        absent[..72].iter().flat_map(|entry| crate::format::segment::tag(&entry.id)).collect();
+    let segment = lying(&fixture, &all, 15, |page| {
+        page[26 * 8..].chunks_mut(144).take(14).for_each(|leaf| leaf.copy_from_slice(&tags));
+    });
+    assert!(segment.verify().is_err());
+    assert_eq!(lost(segment, &absent), (1000, 1000));
+}
+
 #[test]
 fn a_segment_that_lies_about_its_order_ends_lookups_and_fails_verification() {
     let fixture = fixture();
-    // Built by a holder of the keys who breaks the rules: ascending ids whose leaves are then exchanged.
-    let all = entries(0..72 * 600, 1);
+    let all = entries(0..4000, 1);
+    let reversed = |page: &mut [u8]| {
+        let entries: Vec<_> = page[..72 * 56].chunks(56).rev().map(<[u8]>::to_vec).collect();
+        page[..72 * 56].copy_from_slice(&entries.concat());
+    };
+    let zero = |page: &mut [u8]| page.fill(0);
+    let high = |page: &mut [u8]| page[..26 * 8].fill(0xff);
+    let unused = |page: &mut [u8]| page[4079] = 1;
+    // 1 is the first leaf, 27 its group's fan-out page; 56 leaves and 3 fan-out pages make 60 the root page.
+    let lies: [(u64, &str, Lie<'_>); 9] = [
+        (1, "a leaf in descending order", &reversed),
+        (1, "an empty leaf", &zero),
+        (1, "bytes after the entries", &unused),
+        (27, "an empty fan-out page", &zero),
+        (27, "a fan-out page of the highest numbers", &high),
+        (27, "bytes after the tags", &unused),
+        (60, "an empty root page", &zero),
+        (60, "a root page of the highest numbers", &high),
+        (60, "bytes after the numbers", &unused),
+    ];
+    for (page, what, lie) in lies {
+        let segment = Arc::new(lying(&fixture, &all, page, lie));
+        assert!(segment.verify().is_err(), "{what}");
+        let index = index_of(Arc::clone(&segment));
+        for entry in &all {
+            // Found or not, or an error: never another blob, and never without end.
+            for place in index.get_all(&entry.id).unwrap_or_default() {
+                assert_eq!(place.entry.id, entry.id, "{what}");
+            }
+            let _ = index.contains(&entry.id);
+        }
+    }
+    let descending = Arc::new(lying(&fixture, &all, 1, reversed));
+    let error = fixture.merge(&[descending]).expect_err("not to be merged").to_string();
+    assert!(error.contains("not in order"), "{error}");
+}
+
+#[test]
+fn counts_that_lie_are_refused_before_anything_is_read() {
+    let fixture = fixture();
+    let all = entries(0..100, 1);
     let mut builder = SegmentBuilder::new(&fixture.sealer());
+    all.iter().for_each(|entry| builder.push(entry));
+    let (object, layout) = builder.finish(&fixture.packs(1));
+    let header = Header::decode(&object, ObjectKind::Segment).expect("just built");
+    let cipher = header.cipher(&fixture.keys, &fixture.repository).expect("just built");
+    let position = layout.summary() * PAGE_LEN as u64;
+    for (count, packs) in
+        [(1, 1), (145, 1), (u64::MAX, 1), (u64::MAX / 72, 1), (100, 35), (100, u32::MAX), (0, 0)]
+    {
+        let mut summary = b"SEGMENT1".to_vec();
+        summary.extend_from_slice(&count.to_le_bytes());
+        summary.extend_from_slice(&packs.to_le_bytes());
+        summary.resize(PAGE_PLAIN_LEN, 0);
+        let raw_len = summary.len() as u64;
+        cipher.seal(crate::crypto::MessageContext { position, raw_len }, &mut summary);
+        let mut lying = object.clone();
+        lying[position as usize..].copy_from_slice(&summary);
+        let error = fixture.open(lying).expect_err("it says it has others").to_string();
+        assert!(error.contains("the summary"), "{error}");
+    }
+}
+
+#[test]
+fn entries_of_packs_that_are_not_listed_are_errors() {
+    let fixture = fixture();
+    let all = entries(0..72 * 600, 1);
     let mut lying = all.clone();
     lying.iter_mut().skip(72).step_by(5).for_each(|entry| entry.pack = 9);
-    lying.iter().for_each(|entry| builder.push(entry));
-    let segment = fixture.open(builder.finish(&fixture.packs(1)).0).expect("opens");
+    let segment = fixture.segment(&lying, &fixture.packs(1));
     assert!(segment.verify().is_err(), "packs that are not listed");
-    let index = Index::default();
-    index.replace(vec![segment.into()], &[]);
+    assert!(fixture.merge(&[Arc::clone(&segment)]).is_err(), "they would be another segment's");
+    let index = index_of(segment);
     assert!(all.iter().step_by(37).any(|entry| index.get(&entry.id).is_err()), "lookups say so too");
+}
+
+#[test]
+fn a_lookup_opens_few_pages_and_an_absent_blob_no_leaf() {
+    let fixture = fixture();
+    let backend = crate::backend::testing::RecordingBackend::new(MemoryBackend::new());
+    let mut writer = SegmentWriter::new(&backend, &fixture.sealer()).expect("memory does not fail");
+    let all = entries(0..50_000, 1);
+    all.iter().for_each(|entry| writer.push(entry).expect("memory does not fail"));
+    writer.push_pack(&fixture.packs(1)[0]).expect("memory does not fail");
+    let (id, layout) = writer.finish().expect("memory does not fail");
+    let recording = backend.recording();
+    let calls = recording.take();
+    assert_eq!(calls.len(), 1, "one object was created: {calls:?}");
+    let segment = open_segment(&backend, id, &fixture.keys, &fixture.repository).expect("just stored");
+    assert_eq!(recording.take().len(), 3, "opened, header and summary read");
+    let index = index_of(segment);
+    for entry in &all {
+        assert!(index.contains(&entry.id).expect("readable"));
+    }
+    let inner = layout.root_pages() + layout.fanout_pages();
+    let leaves = layout.leaf_pages();
+    assert_eq!(recording.take().len() as u64, inner + leaves, "in order, each page is opened once");
+    for n in 100_000..110_000 {
+        assert!(!index.contains(&self::id(n)).expect("readable"));
+    }
+    let opened = recording.take().len();
+    assert!(opened < 10_000 / 400, "one tag in 900 fits by chance, yet {opened} pages were opened");
 }
 
 #[test]

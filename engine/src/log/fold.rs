@@ -160,15 +160,51 @@ impl Fold {
         writer: WriterId,
         object_hash: CommitHash,
     ) -> Result<(), FoldError> {
-        self.check_writer(commit, writer)?;
-        let mut next = self.clone();
+        self.check(commit, writer)?;
         for change in &commit.changes {
-            next.change(commit.seq, change)?;
+            self.change(commit.seq, change).expect("what fits all that it touches fits");
         }
-        next.seq = commit.seq;
-        next.head = object_hash;
-        *self = next;
+        self.seq = commit.seq;
+        self.head = object_hash;
         Ok(())
+    }
+
+    /// Whether a commit signed by `writer` fits: what [`Fold::apply`] would say.
+    ///
+    /// # Errors
+    /// [`FoldError`] where it does not.
+    pub fn check(&self, commit: &Commit, writer: WriterId) -> Result<(), FoldError> {
+        self.check_writer(commit, writer)?;
+        let mut touched = self.touched_by(&commit.changes);
+        commit.changes.iter().try_for_each(|change| touched.change(commit.seq, change))
+    }
+
+    /// The part of the fold that decides whether changes fit: what they name, and the keyslots, of which there are
+    /// few. Trying them on a copy of everything would take time proportional to the repository for every commit.
+    fn touched_by(&self, changes: &[Change]) -> Self {
+        let mut part = Self::empty(self.config);
+        part.keyslots = self.keyslots.clone();
+        for change in changes {
+            match change {
+                Change::KeyslotAdded { .. } | Change::KeyslotRemoved { .. } | Change::Note { .. } => {}
+                Change::SnapshotAdded { snapshot, .. }
+                | Change::SnapshotForgotten { snapshot, .. }
+                | Change::SnapshotHeld { snapshot, .. }
+                | Change::SnapshotReleased { snapshot, .. } => {
+                    copy(&self.snapshots, std::slice::from_ref(snapshot), &mut part.snapshots);
+                }
+                Change::SegmentsReplaced { added, removed } => {
+                    let added: Vec<_> = added.iter().map(|info| info.segment).collect();
+                    copy(&self.segments, &added, &mut part.segments);
+                    copy(&self.segments, removed, &mut part.segments);
+                }
+                Change::SegmentsDropped { segments } => copy(&self.segments, segments, &mut part.segments),
+                Change::PacksCondemned { packs }
+                | Change::PacksRescued { packs }
+                | Change::PacksRemoved { packs } => copy(&self.condemned, packs, &mut part.condemned),
+            }
+        }
+        part
     }
 
     /// Passes over an entry that does not verify: it keeps its number and changes nothing.
@@ -266,6 +302,10 @@ impl Fold {
         }
         Ok(())
     }
+}
+
+fn copy<K: Ord + Copy, V: Clone>(from: &BTreeMap<K, V>, keys: &[K], to: &mut BTreeMap<K, V>) {
+    to.extend(keys.iter().filter_map(|key| Some((*key, from.get(key)?.clone()))));
 }
 
 /// Reads the record of a snapshot entry.

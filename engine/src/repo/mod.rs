@@ -160,10 +160,13 @@ impl RepositoryError {
             | Self::Log(LogError::Chain { .. } | LogError::Gap { .. })
             | Self::Fold(FoldError::Snapshot { .. })
             | Self::ForeignConfig
-            | Self::Merge(_)
+            | Self::Merge(MergeError::Source(IndexError::Segment { .. }))
             | Self::Index(IndexError::Segment { .. }) => true,
             // The log says that the segment is there.
-            Self::Index(IndexError::Backend { source, .. }) => source.is_not_found() || source.is_damage(),
+            Self::Index(IndexError::Backend { source, .. })
+            | Self::Merge(MergeError::Source(IndexError::Backend { source, .. })) => {
+                source.is_not_found() || source.is_damage()
+            }
             _ => false,
         }
     }
@@ -181,7 +184,7 @@ pub struct Repository {
     writer: WriterKey,
     index: Arc<Index>,
     reader: Arc<BlobReader>,
-    fold: Mutex<Fold>,
+    fold: Mutex<Arc<Fold>>,
     voids: Mutex<Vec<VoidEntry>>,
     last_prune: std::sync::atomic::AtomicU64,
 }
@@ -233,9 +236,9 @@ impl Repository {
         &self.environment
     }
 
-    /// The log as folded so far.
-    pub fn fold(&self) -> Fold {
-        self.lock_fold().clone()
+    /// The log as folded so far. Shared, not copied: one that is held on to is copied when the log is read on.
+    pub fn fold(&self) -> Arc<Fold> {
+        Arc::clone(&self.lock_fold())
     }
 
     /// The last commit read by this process that condemned or removed packs; 0 for none.
@@ -252,8 +255,8 @@ impl Repository {
             .collect()
     }
 
-    fn lock_fold(&self) -> std::sync::MutexGuard<'_, Fold> {
-        // A fold changes in one assignment: a panic elsewhere leaves it whole.
+    fn lock_fold(&self) -> std::sync::MutexGuard<'_, Arc<Fold>> {
+        // A commit is checked before it changes the fold: a panic elsewhere leaves it whole.
         self.fold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

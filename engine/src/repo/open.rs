@@ -14,7 +14,7 @@ use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError};
 use crate::format::record;
 use crate::format::state::State;
 use crate::ids::{KeyslotId, RepositoryId};
-use crate::index::{self, Index};
+use crate::index::{self, Index, IndexError};
 use crate::log::{self, Fold};
 use crate::repo::{Environment, Repository, RepositoryError};
 use crate::store::BlobReader;
@@ -168,7 +168,7 @@ impl Repository {
             keyslot,
             index,
             reader: Arc::new(reader),
-            fold: Mutex::new(fold),
+            fold: Mutex::new(Arc::new(fold)),
             voids: Mutex::default(),
             last_prune: std::sync::atomic::AtomicU64::new(0),
         }
@@ -194,7 +194,7 @@ impl Repository {
                 && state.config == config
                 && self.state_fits(&state)
             {
-                *self.lock_fold() = Fold::from_state(state);
+                *self.lock_fold() = Arc::new(Fold::from_state(state));
                 return Ok(());
             }
         }
@@ -213,9 +213,22 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`] where the log or a new segment cannot be read.
     pub fn refresh(&self) -> Result<(), RepositoryError> {
-        let mut fold = self.lock_fold();
+        let mut guard = self.lock_fold();
+        let mut missing_at = None;
+        loop {
+            self.read_on(Arc::make_mut(&mut guard))?;
+            match self.follow_segments(&guard) {
+                // Whoever merges segments deletes the old ones once the log says so: it has gone on meanwhile, then.
+                Err(RepositoryError::Index(IndexError::Backend { source, .. }))
+                    if source.is_not_found() && missing_at.replace(guard.seq()) != Some(guard.seq()) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn read_on(&self, fold: &mut Fold) -> Result<(), RepositoryError> {
         let mut voids = Vec::new();
-        log::read_from(&*self.backend, &self.keys, &self.id, &mut fold, &mut |entry| match entry {
+        log::read_from(&*self.backend, &self.keys, &self.id, fold, &mut |entry| match entry {
             Ok(entry) => {
                 let is_prune = |change: &Change| {
                     matches!(change, Change::PacksCondemned { .. } | Change::PacksRemoved { .. })
@@ -227,7 +240,7 @@ impl Repository {
             Err(void) => voids.push(void),
         })?;
         self.voids.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut voids);
-        self.follow_segments(&fold)
+        Ok(())
     }
 
     /// Makes the open segments those of the fold.

@@ -7,16 +7,14 @@ use crate::format::commit::{Change, Commit, SegmentInfo};
 use crate::format::header::ObjectKind;
 use crate::format::pack::Directory;
 use crate::format::record;
-use crate::format::segment::{self, PackEntry};
+use crate::format::segment::{Layout, PackEntry};
+use crate::ids::SegmentId;
 use crate::index::{self, Segment};
 use crate::log::{self, Fold, PublishError};
 use crate::repo::{Repository, RepositoryError};
 
 /// A state is written when this many commits have come since the last one.
 const COMMITS_PER_STATE: u64 = 32;
-
-/// Live segments beyond which the smaller ones are merged.
-const SEGMENTS_MAX: usize = 8;
 
 /// A segment object just stored and not yet committed.
 #[derive(Debug)]
@@ -54,7 +52,9 @@ impl Repository {
             // Filling a gap in a damaged log would break its chain for good.
             log::check_end(&*self.backend, &fold)?;
             // What no reader would accept must not be published: it would be void.
-            fold.clone().apply(&commit, self.writer.id(), fold.head())?;
+            fold.check(&commit, self.writer.id())?;
+            // Reading on would have to copy it otherwise.
+            drop(fold);
             match log::publish(&*self.backend, &commit, &self.writer, &self.sealer()) {
                 Ok(_) => {
                     self.refresh()?;
@@ -90,18 +90,14 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`] where it cannot be stored.
     pub fn store_segment(&self, packs: &[(PackEntry, Directory)]) -> Result<NewSegment, RepositoryError> {
-        self.store_segment_object(index::build(packs, &self.sealer()))
+        self.open_new(index::build(packs, &*self.backend, &self.sealer())?)
     }
 
-    fn store_segment_object(&self, object: Vec<u8>) -> Result<NewSegment, RepositoryError> {
-        let id = segment::id(&object);
-        // A failed creation that took effect leaves an orphan segment: no commit names it, nothing reads it.
-        self.backend.create(&ObjectKey::segment(&id), &object)?;
-        let bytes = object.len() as u64;
-        drop(object);
+    /// Opens a segment that was just stored.
+    pub(super) fn open_new(&self, (id, layout): (SegmentId, Layout)) -> Result<NewSegment, RepositoryError> {
         let segment = index::open_segment(&*self.backend, id, &self.keys, &self.id)?;
-        let layout = segment.layout();
-        let info = SegmentInfo { segment: id, blobs: layout.entries, packs: layout.packs, bytes };
+        let info =
+            SegmentInfo { segment: id, blobs: layout.entries, packs: layout.packs, bytes: segment.size() };
         Ok(NewSegment { info, segment: Arc::new(segment) })
     }
 
@@ -112,50 +108,57 @@ impl Repository {
         }
     }
 
-    /// Merges small segments where there are many, so that lookups touch few. Segments of at most four times
-    /// the smaller half's blobs go into one: each blob is rewritten a number of times logarithmic in the index.
+    /// Merges segments of similar size where there are several, so that lookups touch few. The module
+    /// [`index::tiers`] says which, and what that costs.
     ///
     /// # Errors
     /// [`RepositoryError`] where a segment is damaged or the storage fails.
     pub fn merge_segments(&self) -> Result<(), RepositoryError> {
+        while self.merge_some()? {}
+        Ok(())
+    }
+
+    /// Makes one merge, if there is one to make.
+    fn merge_some(&self) -> Result<bool, RepositoryError> {
         let fold = self.fold();
         let mut infos: Vec<SegmentInfo> = fold.segments().copied().collect();
-        if infos.len() <= SEGMENTS_MAX {
-            return Ok(());
-        }
         infos.sort_by_key(|info| (info.blobs, info.segment));
-        let (mut chosen, mut blobs) = (0, 0);
-        while chosen < infos.len() && (chosen < SEGMENTS_MAX / 2 || infos[chosen].blobs <= blobs) {
-            blobs += infos[chosen].blobs;
-            chosen += 1;
-        }
-        infos.truncate(chosen);
+        let entries: Vec<u64> = infos.iter().map(|info| info.blobs).collect();
+        let chosen = index::tiers::choose(&entries);
         let open = self.index.segments();
-        let parts: Vec<_> = open
-            .iter()
-            .filter(|segment| infos.iter().any(|info| info.segment == segment.id()))
-            .cloned()
-            .collect();
-        if parts.len() != infos.len() {
-            return Ok(());
+        let of_info = |info: &SegmentInfo| open.iter().find(|segment| segment.id() == info.segment).cloned();
+        let infos = &infos[chosen];
+        let Some(parts) = infos.iter().map(of_info).collect::<Option<Vec<_>>>() else { return Ok(false) };
+        if parts.is_empty() {
+            return Ok(false);
         }
-        let merged = self.store_segment_object(index::merge(&parts, &self.sealer())?)?;
+        drop(fold);
+        let merged = index::merge(&parts, &*self.backend, &self.sealer())?;
+        let merged = self.open_new(merged)?.info;
         let removed: Vec<_> = infos.iter().map(|info| info.segment).collect();
-        let mut done = false;
-        self.commit(&mut |fold| {
+        let mut is_ours = false;
+        let committed = self.commit(&mut |fold| {
             // Somebody else may have merged them meanwhile: then ours is an orphan.
-            let all_live = removed.iter().all(|id| fold.segments().any(|info| info.segment == *id));
-            done = all_live;
-            Ok(if all_live {
-                vec![Change::SegmentsReplaced { added: vec![merged.info], removed: removed.clone() }]
-            } else {
-                Vec::new()
+            is_ours = removed.iter().all(|id| fold.segments().any(|info| info.segment == *id));
+            Ok(match is_ours {
+                true => vec![Change::SegmentsReplaced { added: vec![merged], removed: removed.clone() }],
+                false => Vec::new(),
             })
-        })?;
-        let gone = if done { removed } else { vec![merged.info.segment] };
-        for id in gone {
-            self.backend.delete(&ObjectKey::segment(&id))?;
+        });
+        match committed {
+            Ok(_) if is_ours => {
+                // Not before the commit says that they are dead.
+                for id in removed {
+                    self.backend.delete(&ObjectKey::segment(&id))?;
+                }
+                Ok(true)
+            }
+            Ok(_) => {
+                self.backend.delete(&ObjectKey::segment(&merged.segment))?;
+                Ok(false)
+            }
+            // Whether the commit got through is not known: the new segment has to stay.
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 }

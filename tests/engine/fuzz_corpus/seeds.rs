@@ -237,7 +237,7 @@ fn segment() -> Described {
         (0..count).flat_map(|n| [n.wrapping_mul(37), n, n % 3, run, 100, 0, n, 1, 5, 0]).collect()
     };
     let mut seeds = Vec::new();
-    for lies in [0, 1, 2, 4, 8, 16, 31] {
+    for lies in [0, 1, 2, 4, 8, 16, 32, 63] {
         let tail = [5, 0, 1, 77, 1, 0xff, 200, 3, 4, 16, 0, 255];
         for (name, entries) in [("few", entries(5, 0)), ("leaves", entries(60, 4)), ("runs", entries(3, 200))]
         {
@@ -248,7 +248,7 @@ fn segment() -> Described {
     seeds
 }
 
-/// Fan-out pages in order, in descending order and all equal.
+/// Root and fan-out pages in order, in descending order and all equal.
 fn segment_pages() -> Described {
     let ids = [0, 1, 0x40, 0x7f, 0x80, 0xc0, 0xfe, 0xff];
     let page = |number: &dyn Fn(u64) -> u64| {
@@ -260,13 +260,14 @@ fn segment_pages() -> Described {
     let ascending = [page(&|slot| slot * step), page(&|slot| (510 + slot) * step)].concat();
     let descending = [page(&|slot| u64::MAX - slot * step), page(&|slot| (510 - slot) * step)].concat();
     let equal = [page(&|_| 0x4040_4040_4040_4040), page(&|_| 0x4040_4040_4040_4040)].concat();
-    let head = |leaves: u16| [&(leaves - 1).to_le_bytes()[..], &[3, 0, 2], &ids].concat();
+    let head = |leaves: u16, scale: u8| [&leaves.to_le_bytes()[..], &[scale, 3, 0, 2], &ids].concat();
     [("ascending", ascending), ("descending", descending), ("equal", equal)]
         .into_iter()
         .flat_map(|(name, pages)| {
-            [(1, 0), (510, PAGE_PLAIN_LEN), (1020, 2 * PAGE_PLAIN_LEN)].map(|(leaves, len)| {
-                let seed = [&head(leaves)[..], &pages[..len]].concat();
-                ("segment_pages", format!("{name}-{leaves}"), seed)
+            // One root page over one to four groups, and two or three root pages.
+            [(0, 0, 0), (25, 0, 1), (103, 0, 2), (52, 3, 2), (103, 3, 2)].map(|(leaves, scale, count)| {
+                let seed = [&head(leaves, scale)[..], &pages[..count * PAGE_PLAIN_LEN]].concat();
+                ("segment_pages", format!("{name}-{leaves}-{scale}"), seed)
             })
         })
         .collect()

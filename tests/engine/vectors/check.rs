@@ -15,7 +15,7 @@ use strongroom::format::keyslot::{Keyslot, KeyslotError};
 use strongroom::format::pack::{self, PackError};
 use strongroom::format::padme::padme;
 use strongroom::format::record::{self, RecordError};
-use strongroom::format::segment::{self, SegmentError};
+use strongroom::format::segment::{self, Fanout, SegmentError};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::state::State;
 use strongroom::format::tree::Tree;
@@ -249,7 +249,7 @@ fn read_segment(inputs: &Value, object: &[u8]) -> Result<Opened, String> {
     let mut buffer = [0; segment::PAGE_LEN];
     let mut opened = Opened { entries: Vec::new(), packs: Vec::new() };
     for i in 0..layout.entries {
-        let page = layout.first_leaf() + i / segment::LEAF_ENTRIES as u64;
+        let page = layout.leaf(i / segment::LEAF_ENTRIES as u64);
         let leaf = segment::open_page(object, &cipher, page, &mut buffer).map_err(segment_class)?;
         let entry = segment::leaf_entry(leaf, (i % segment::LEAF_ENTRIES as u64) as usize);
         if !entry.is_sane(&layout) {
@@ -257,11 +257,16 @@ fn read_segment(inputs: &Value, object: &[u8]) -> Result<Opened, String> {
         }
         opened.entries.push(entry);
     }
-    for i in 0..layout.leaf_pages() {
-        let page = layout.first_fanout() + i / segment::FANOUT_ENTRIES as u64;
-        let fanout = segment::open_page(object, &cipher, page, &mut buffer).map_err(segment_class)?;
-        let first = segment::prefix(&opened.entries[i as usize * segment::LEAF_ENTRIES].id);
-        assert_eq!(segment::fanout_prefix(fanout, (i % segment::FANOUT_ENTRIES as u64) as usize), first);
+    let groups = opened.entries.chunks(segment::FANOUT_LEAVES * segment::LEAF_ENTRIES);
+    for (group, entries) in (0..).zip(groups) {
+        let fanout = segment::open_page(object, &cipher, layout.fanout(group), &mut buffer);
+        let mut expected = Fanout::default();
+        entries.iter().for_each(|entry| expected.push(&entry.id));
+        assert_eq!(fanout.map_err(segment_class)?, expected.page());
+        let root = layout.first_root() + group / segment::ROOT_ENTRIES as u64;
+        let root = segment::open_page(object, &cipher, root, &mut buffer).map_err(segment_class)?;
+        let slot = group as usize % segment::ROOT_ENTRIES;
+        assert_eq!(segment::first_prefix(root, slot), segment::prefix(&entries[0].id));
     }
     for i in 0..u64::from(layout.packs) {
         let page = layout.first_pack() + i / segment::PACK_ENTRIES as u64;

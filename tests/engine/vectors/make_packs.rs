@@ -362,6 +362,19 @@ fn segments() -> Vec<Vector> {
         good(&format!("segment-lookup-{name}"), "segment-lookup", what, inputs, json!({"places": places}))
     };
     let (few, one_pack) = rows_of(&context, 2, 1);
+    // One id at the end of the first group and at the beginning of the second.
+    let groups = {
+        let (mut entries, packs) = rows_of(&context, 26 * 72 + 30, 2);
+        for i in 1860..1875 {
+            entries[i].id = entries[1860].id;
+        }
+        entries[1860..1875].sort();
+        let mut inputs = object_inputs(7, &build(&context, &entries, &packs));
+        inputs["id"] = entries[1860].id.to_string().into();
+        let places: Value = entries[1860..1875].iter().map(|e| place_json(e, &packs)).collect();
+        let what = "id in two groups";
+        good("segment-lookup-id-in-two-groups", "segment-lookup", what, inputs, json!({"places": places}))
+    };
     let small = build(&context, &few, &one_pack);
     let empty = build(&context, &[], &[]);
     let expected = |object: &[u8], entries: &[IndexEntry], packs: &[PackEntry]| {
@@ -412,6 +425,7 @@ fn segments() -> Vec<Vector> {
         lookup(entries[199].id, "last entry"),
         lookup(entries[72].id, "id on three leaves"),
         lookup(entries[160].id, "entry of third leaf"),
+        groups,
         lookup(BlobId::from_bytes([0; 32]), "before all"),
         lookup(BlobId::from_bytes([0xff; 32]), "after all"),
         lookup(BlobId::from_bytes([0x80; 32]), "absent"),

@@ -1,9 +1,11 @@
 //! Open files of objects that were read lately, so that reading many ranges of a pack opens it once.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::ObjectKey;
+use super::super::{BackendError, ObjectKey, check_range};
 
 /// How many files stay open.
 const CAPACITY: usize = 64;
@@ -15,6 +17,24 @@ pub(super) struct OpenObject {
     pub(super) file: File,
     /// Its length in bytes when it was opened; objects do not change.
     pub(super) size: u64,
+}
+
+impl OpenObject {
+    /// Fills `buffer` from byte `offset` of the object; `failed` tells of an error of the system.
+    pub(super) fn read_at(
+        &self,
+        key: &ObjectKey,
+        offset: u64,
+        buffer: &mut [u8],
+        failed: impl FnOnce(io::Error) -> BackendError,
+    ) -> Result<(), BackendError> {
+        check_range(key, self.size, offset, buffer.len())?;
+        self.file.read_exact_at(buffer, offset).map_err(|error| {
+            // Shorter than when it was opened: say the same as if it had always been.
+            let now = self.file.metadata().map_or(self.size, |metadata| metadata.len());
+            check_range(key, now, offset, buffer.len()).err().unwrap_or_else(|| failed(error))
+        })
+    }
 }
 
 /// The files, least recently used first. An object that another process deletes meanwhile stays readable

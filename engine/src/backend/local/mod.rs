@@ -7,6 +7,7 @@
 mod folders;
 mod handles;
 mod publish;
+mod staged;
 #[cfg(test)]
 mod tests;
 
@@ -24,10 +25,10 @@ use rustix::io::Errno;
 
 use self::handles::{Handles, OpenObject};
 use self::publish::{NEITHER_WAY, NotPublished, Publication, TemporaryFile, TemporaryNames};
+use self::staged::{LocalReader, LocalStaged};
+use super::check_limit;
 use super::key::is_fan_name;
-use super::map::map_object;
-use super::{Backend, BackendError, Created, Folder, ObjectBytes, ObjectInfo, ObjectKey};
-use super::{check_limit, check_range};
+use super::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged};
 
 /// Folder of files that are being written.
 const TEMPORARY: &str = "tmp";
@@ -208,9 +209,31 @@ impl LocalBackend {
         Ok(object)
     }
 
-    fn write(&self, key: &ObjectKey, folder: &OwnedFd, bytes: &[u8]) -> Result<Created, BackendError> {
-        let temporary = TemporaryFile::write(&self.temporary_folder()?, &self.names, bytes)
-            .map_err(|e| self.failed("write", key.as_str(), e))?;
+    /// Publishes a file that `make` has written and flushed under `key`, unless that is taken.
+    fn publish(
+        &self,
+        key: &ObjectKey,
+        make: impl FnOnce() -> Result<TemporaryFile, BackendError>,
+    ) -> Result<Created, BackendError> {
+        if !key.is_well_formed() {
+            return Err(BackendError::malformed(key));
+        }
+        let folder = self.folder_for(key)?;
+        let created = match self.entry(&folder, key)? {
+            Some(_) => Created::Exists,
+            None => self.name(&make()?, key, &folder)?,
+        };
+        // Also for an object that was there: its creator may not have come to this yet.
+        rustix::fs::fsync(&folder).map_err(|e| self.failed("flush", key.parent(), e))?;
+        Ok(created)
+    }
+
+    fn name(
+        &self,
+        temporary: &TemporaryFile,
+        key: &ObjectKey,
+        folder: &OwnedFd,
+    ) -> Result<Created, BackendError> {
         temporary.publish(folder, key.name(), &self.publication).map_err(|error| match error {
             NotPublished::Unsupported => self.unsuitable(NEITHER_WAY),
             NotPublished::Failed(error) => self.failed("publish", key.as_str(), error),
@@ -296,28 +319,15 @@ impl Backend for LocalBackend {
     }
 
     fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
-        let object = self.handle(key)?;
-        check_range(key, object.size, offset, buffer.len())?;
-        object.file.read_exact_at(buffer, offset).map_err(|error| {
-            // Shorter than when it was opened: say the same as if it had always been.
-            let now = object.file.metadata().map_or(object.size, |metadata| metadata.len());
-            let short = check_range(key, now, offset, buffer.len());
-            short.err().unwrap_or_else(|| self.failed("read", key.as_str(), error))
-        })
+        let failed = |error| self.failed("read", key.as_str(), error);
+        self.handle(key)?.read_at(key, offset, buffer, failed)
     }
 
     fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
-        if !key.is_well_formed() {
-            return Err(BackendError::malformed(key));
-        }
-        let folder = self.folder_for(key)?;
-        let created = match self.entry(&folder, key)? {
-            Some(_) => Created::Exists,
-            None => self.write(key, &folder, bytes)?,
-        };
-        // Also for an object that was there: its creator may not have come to this yet.
-        rustix::fs::fsync(&folder).map_err(|e| self.failed("flush", key.parent(), e))?;
-        Ok(created)
+        self.publish(key, || {
+            TemporaryFile::write(&self.temporary_folder()?, &self.names, bytes)
+                .map_err(|e| self.failed("write", key.as_str(), e))
+        })
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
@@ -329,12 +339,15 @@ impl Backend for LocalBackend {
         }
     }
 
-    fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
-        let (file, size) = self.open_limited(key, limit)?;
-        if size == 0 {
-            return Ok(Box::new(Vec::new()));
-        }
-        let map = map_object(&file, size).map_err(|e| self.failed("map", key.as_str(), e))?;
-        Ok(Box::new(map))
+    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
+        let object = self.open_object(key)?;
+        check_limit(key, object.size, limit)?;
+        Ok(Box::new(LocalReader { object, key: key.clone(), path: self.path.join(key.as_str()) }))
+    }
+
+    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
+        let temporary = TemporaryFile::make(&self.temporary_folder()?, &self.names)
+            .map_err(|e| self.failed("write", TEMPORARY, e))?;
+        Ok(Box::new(LocalStaged { backend: self, temporary }))
     }
 }

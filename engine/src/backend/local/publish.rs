@@ -86,12 +86,23 @@ impl TemporaryFile {
     /// the disk is unknown and flushing again would tell nothing, so the file is given up.
     pub(super) fn write(folder: &OwnedFd, names: &TemporaryNames, bytes: &[u8]) -> io::Result<Self> {
         let mut temporary = Self::make(folder, names)?;
-        temporary.file.write_all(bytes)?;
-        temporary.file.sync_all()?;
+        temporary.append(bytes)?;
+        temporary.flush()?;
         Ok(temporary)
     }
 
-    fn make(folder: &OwnedFd, names: &TemporaryNames) -> io::Result<Self> {
+    /// Writes `bytes` at the end of the file.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// Makes the file's content durable.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// An empty read-only file with a name of its own in `folder`.
+    pub(super) fn make(folder: &OwnedFd, names: &TemporaryNames) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Each round fails only if a cleaner takes the file between its creation and the lock.
         for _ in 0..16 {

@@ -211,7 +211,7 @@ fn links_are_not_followed() {
     for result in [
         backend.read(&key, 99).map(drop),
         backend.stat(&key).map(drop),
-        backend.map(&key, 99).map(drop),
+        backend.open(&key, 99).map(drop),
         backend.read_range(&key, 0, &mut [0]),
         list_all(&backend, Folder::Log).map(drop),
     ] {

@@ -10,7 +10,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::super::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey};
+use super::super::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged};
 
 const NO_LIMIT: u64 = u64::MAX;
 
@@ -32,6 +32,9 @@ pub fn check(make: impl Fn() -> Box<dyn Backend>) {
     deleting_is_repeatable(&*make());
     absent_objects_are_not_found(&*make());
     malformed_keys_hold_nothing(&*make());
+    staged_objects_are_nothing_until_published(&*make());
+    staged_objects_replace_nothing(&*make());
+    staged_objects_race_like_others(&*make());
 }
 
 /// A pack key whose id begins with `fan` and is different for each `n`.
@@ -75,8 +78,15 @@ fn assert_holds(backend: &dyn Backend, key: &ObjectKey, expected: &[u8]) {
     let mut buffer = vec![0xee; expected.len()];
     backend.read_range(key, 0, &mut buffer).expect("read_range of all");
     assert!(buffer == expected, "{key}: read_range gave other bytes");
-    let map = backend.map(key, NO_LIMIT).expect("map");
-    assert!((*map).as_ref() == expected, "{key}: map gave other bytes");
+    let open = backend.open(key, NO_LIMIT).expect("open");
+    assert_reads(&*open, key, expected);
+}
+
+fn assert_reads(open: &dyn ObjectReader, key: &ObjectKey, expected: &[u8]) {
+    assert_eq!(open.size(), expected.len() as u64, "{key}: an open object has another size");
+    let mut buffer = vec![0xee; expected.len()];
+    open.read_at(0, &mut buffer).expect("read_at of all");
+    assert!(buffer == expected, "{key}: read_at gave other bytes");
 }
 
 fn assert_absent(backend: &dyn Backend, key: &ObjectKey) {
@@ -87,7 +97,7 @@ fn assert_absent(backend: &dyn Backend, key: &ObjectKey) {
     not_found(backend.stat(key).map(drop), "stat");
     not_found(backend.read(key, NO_LIMIT).map(drop), "read");
     not_found(backend.read_range(key, 0, &mut [0]), "read_range");
-    not_found(backend.map(key, NO_LIMIT).map(drop), "map");
+    not_found(backend.open(key, NO_LIMIT).map(drop), "open");
 }
 
 fn stores_what_it_was_given(backend: &dyn Backend) {
@@ -264,10 +274,14 @@ fn lists_nothing_in_empty_folders(backend: &dyn Backend) {
 fn ranges_are_filled_or_refused(backend: &dyn Backend) {
     let key = pack(0xcd, 1);
     create(backend, &key, b"0123456789");
+    let open = backend.open(&key, NO_LIMIT).expect("open");
     for (offset, length, expected) in [(0, 10, "0123456789"), (3, 4, "3456"), (9, 1, "9"), (10, 0, "")] {
         let mut buffer = vec![0xee; length];
         backend.read_range(&key, offset, &mut buffer).expect("a range inside the object");
         assert_eq!(buffer, expected.as_bytes(), "guarantee 5: {length} bytes from {offset}");
+        buffer.fill(0xee);
+        open.read_at(offset, &mut buffer).expect("a range inside the open object");
+        assert_eq!(buffer, expected.as_bytes(), "guarantee 5: {length} bytes from {offset}, opened");
     }
     for (offset, length, expected_end) in [
         (0, 11, 11),
@@ -277,11 +291,14 @@ fn ranges_are_filled_or_refused(backend: &dyn Backend) {
         (u64::MAX, 1, u64::MAX),
         (u64::MAX - 1, 9, u64::MAX),
     ] {
-        match backend.read_range(&key, offset, &mut vec![0; length]) {
-            Err(BackendError::OutOfRange { key: named, size, start, end }) => {
-                assert_eq!((named, size, start, end), (key.clone(), 10, offset, expected_end));
+        let mut buffer = vec![0; length];
+        for result in [backend.read_range(&key, offset, &mut buffer), open.read_at(offset, &mut buffer)] {
+            match result {
+                Err(BackendError::OutOfRange { key: named, size, start, end }) => {
+                    assert_eq!((named, size, start, end), (key.clone(), 10, offset, expected_end));
+                }
+                other => panic!("guarantee 5: {length} bytes from {offset} of 10 gave {other:?}"),
             }
-            other => panic!("guarantee 5: {length} bytes from {offset} of 10 gave {other:?}"),
         }
     }
 }
@@ -290,8 +307,9 @@ fn limits_hold(backend: &dyn Backend) {
     let key = ObjectKey::log(1);
     create(backend, &key, b"0123456789");
     assert_eq!(backend.read(&key, 10).expect("as long as the limit"), b"0123456789");
-    assert_eq!((*backend.map(&key, 10).expect("as long as the limit")).as_ref(), b"0123456789");
-    for (call, result) in [("read", backend.read(&key, 9).map(drop)), ("map", backend.map(&key, 9).map(drop))]
+    assert_eq!(backend.open(&key, 10).expect("as long as the limit").size(), 10);
+    for (call, result) in
+        [("read", backend.read(&key, 9).map(drop)), ("open", backend.open(&key, 9).map(drop))]
     {
         match result {
             Err(BackendError::TooLarge { key: named, size: 10, limit: 9 }) => assert_eq!(named, key),
@@ -305,14 +323,15 @@ fn deleting_is_repeatable(backend: &dyn Backend) {
     for key in one_of_each() {
         backend.delete(&key).expect("guarantee 6: deleting what never was");
         create(backend, &key, b"first");
-        let map = backend.map(&key, NO_LIMIT).expect("mapped before the delete");
+        let open = backend.open(&key, NO_LIMIT).expect("opened before the delete");
         backend.read_range(&key, 1, &mut [0; 2]).expect("read before the delete");
         backend.delete(&key).expect("guarantee 6: deleting what is there");
         assert_absent(backend, &key);
-        assert_eq!((*map).as_ref(), b"first", "a map outlives the object");
+        assert_reads(&*open, &key, b"first");
         backend.delete(&key).expect("guarantee 6: deleting again");
         assert_eq!(create(backend, &key, b"second"), Created::New, "a deleted key is free again");
         assert_holds(backend, &key, b"second");
+        assert_reads(&*open, &key, b"first");
         backend.delete(&key).expect("deleted");
     }
     lists_nothing_in_empty_folders(backend);
@@ -333,12 +352,89 @@ fn malformed_keys_hold_nothing(backend: &dyn Backend) {
         for name in ["", ".", "..", "../config", "ab", "tmp-file", "0000000000000000001", &"AB".repeat(32)] {
             let key = ObjectKey::in_folder(folder, name);
             assert!(backend.create(&key, b"x").is_err(), "guarantee 7: created {key}");
+            assert!(stage(backend, &[b"x"]).publish(&key).is_err(), "guarantee 7: published {key}");
             assert_absent(backend, &key);
             backend.delete(&key).expect("guarantee 7: deleting what cannot be");
         }
         assert_eq!(list(backend, folder, None), [], "guarantee 7");
     }
     assert_holds(backend, &ObjectKey::config(), b"config");
+}
+
+fn stage<'b>(backend: &'b dyn Backend, parts: &[&[u8]]) -> Box<dyn Staged + 'b> {
+    let mut staged = backend.begin().unwrap_or_else(|error| panic!("begin: {error}"));
+    for part in parts {
+        staged.write(part).unwrap_or_else(|error| panic!("write: {error}"));
+    }
+    staged
+}
+
+/// Guarantee 8: neither found nor listed, and whole once published.
+fn staged_objects_are_nothing_until_published(backend: &dyn Backend) {
+    let large: Vec<u8> = (0..1_000_003_u32).map(|n| (n % 251) as u8).collect();
+    for key in one_of_each() {
+        let mut first = stage(backend, &[b"be", b"gun"]);
+        let mut second = stage(backend, &[&large]);
+        drop(stage(backend, &[b"given up"]));
+        first.write(b" first").expect("write to one of two");
+        assert_absent(backend, &key);
+        lists_nothing_in_empty_folders(backend);
+        assert_eq!(first.publish(&key).expect("publish"), Created::New, "guarantee 8: {key}");
+        assert_holds(backend, &key, b"begun first");
+        backend.delete(&key).expect("deleted");
+
+        second.write(b"end").expect("write to the other");
+        assert_eq!(second.publish(&key).expect("publish"), Created::New, "guarantee 8: {key}");
+        assert_holds(backend, &key, &[&large[..], b"end"].concat());
+        backend.delete(&key).expect("deleted");
+
+        assert_eq!(stage(backend, &[]).publish(&key).expect("publish"), Created::New, "an empty object");
+        assert_holds(backend, &key, b"");
+        backend.delete(&key).expect("deleted");
+    }
+    lists_nothing_in_empty_folders(backend);
+}
+
+/// Guarantee 8: as 2, with both ways of creating.
+fn staged_objects_replace_nothing(backend: &dyn Backend) {
+    for key in one_of_each() {
+        let staged = stage(backend, &[b"sta", b"ged"]);
+        assert_eq!(create(backend, &key, b"created"), Created::New, "{key}");
+        assert_eq!(staged.publish(&key).expect("publish"), Created::Exists, "guarantee 8: {key}");
+        assert_holds(backend, &key, b"created");
+        backend.delete(&key).expect("deleted");
+
+        let late = stage(backend, &[b"late"]);
+        assert_eq!(stage(backend, &[b"staged"]).publish(&key).expect("publish"), Created::New, "{key}");
+        assert_eq!(create(backend, &key, b"created"), Created::Exists, "guarantee 8: {key}");
+        assert_eq!(late.publish(&key).expect("publish"), Created::Exists, "guarantee 8: {key}");
+        assert_holds(backend, &key, b"staged");
+    }
+}
+
+/// Guarantee 8: as 2, at once.
+fn staged_objects_race_like_others(backend: &dyn Backend) {
+    const THREADS: u8 = 6;
+    for key in (0..10).map(ObjectKey::log).chain([pack(1, 0)]) {
+        let barrier = Barrier::new(usize::from(THREADS));
+        let content = |thread: u8| vec![thread; 1000 + usize::from(thread)];
+        let race = |thread: u8| {
+            let staged = thread.is_multiple_of(2).then(|| stage(backend, &[&content(thread)]));
+            barrier.wait();
+            match staged {
+                Some(staged) => staged.publish(&key).expect("publish"),
+                None => create(backend, &key, &content(thread)),
+            }
+        };
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || race(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic in a race")).collect()
+        });
+        let winners: Vec<u8> =
+            (0..THREADS).filter(|thread| results[usize::from(*thread)] == Created::New).collect();
+        assert_eq!(winners.len(), 1, "guarantee 8: winners {winners:?} of the race for {key}");
+        assert_holds(backend, &key, &content(winners[0]));
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::super::{MemoryBackend, ObjectBytes};
+use super::super::super::{Buffered, MemoryBackend};
 use super::super::{FaultBackend, RecordingBackend};
 use super::*;
 
@@ -21,6 +21,9 @@ enum Flaw {
     DeleteFailsIfAbsent,
     PublishesInParts,
     ChecksThenCreates,
+    StagesInTheOpen,
+    PublishReplaces,
+    PublishLosesTheLastPart,
 }
 
 #[derive(Debug)]
@@ -101,8 +104,43 @@ impl Backend for Flawed {
         self.0.delete(key)
     }
 
-    fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
-        self.0.map(key, limit)
+    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
+        self.0.open(key, if matches!(self.1, Flaw::IgnoresLimit) { NO_LIMIT } else { limit })
+    }
+
+    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
+        Ok(match self.1 {
+            Flaw::StagesInTheOpen | Flaw::PublishReplaces | Flaw::PublishLosesTheLastPart => {
+                Box::new(FlawedStaged { backend: self, parts: Vec::new() })
+            }
+            _ => Box::new(Buffered::new(self)),
+        })
+    }
+}
+
+struct FlawedStaged<'b> {
+    backend: &'b Flawed,
+    parts: Vec<Vec<u8>>,
+}
+
+impl Staged for FlawedStaged<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
+        if matches!(self.backend.1, Flaw::StagesInTheOpen) {
+            self.backend.0.plant(&ObjectKey::log(u64::MAX), bytes);
+        }
+        self.parts.push(bytes.to_vec());
+        Ok(())
+    }
+
+    fn publish(mut self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
+        let storage = &self.backend.0;
+        match self.backend.1 {
+            Flaw::PublishReplaces if storage.stat(key).is_ok() => storage.delete(key)?,
+            Flaw::PublishLosesTheLastPart => drop(self.parts.pop()),
+            Flaw::StagesInTheOpen => storage.delete(&ObjectKey::log(u64::MAX))?,
+            _ => {}
+        }
+        storage.create(key, &self.parts.concat())
     }
 }
 
@@ -120,6 +158,9 @@ fn flawed_backends_do_not_pass() {
         Flaw::DeleteFailsIfAbsent,
         Flaw::PublishesInParts,
         Flaw::ChecksThenCreates,
+        Flaw::StagesInTheOpen,
+        Flaw::PublishReplaces,
+        Flaw::PublishLosesTheLastPart,
     ] {
         let suite = AssertUnwindSafe(|| check(|| Box::new(Flawed(MemoryBackend::new(), flaw))));
         assert!(catch_unwind(suite).is_err(), "{flaw:?} passed");

@@ -11,7 +11,8 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::{
-    Backend, BackendError, Created, Folder, MemoryBackend, ObjectBytes, ObjectInfo, ObjectKey,
+    Backend, BackendError, Buffered, Created, Folder, MemoryBackend, ObjectInfo, ObjectKey, ObjectReader,
+    Staged,
 };
 use super::Operation;
 
@@ -73,13 +74,13 @@ struct State {
 #[derive(Debug)]
 pub struct CrashBackend {
     live: MemoryBackend,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl CrashBackend {
     /// Begins with `storage`, all of which is durable, and works on it.
     pub fn new(storage: MemoryBackend) -> Self {
-        Self { live: storage, state: Mutex::default() }
+        Self { live: storage, state: Arc::default() }
     }
 
     /// Cuts off the `n`-th create or delete from now, counted from 1: it fails, and so does every call
@@ -126,13 +127,12 @@ impl CrashBackend {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Fails if power is gone.
     fn powered(&self, operation: Operation, what: &str) -> Result<MutexGuard<'_, State>, BackendError> {
-        let state = self.lock();
-        if state.cut_off.is_some() { Err(no_power(operation, what)) } else { Ok(state) }
+        powered(&self.state, operation, what)
     }
 
     /// Counts a mutating operation; fails if power is gone or goes with this one.
@@ -150,6 +150,19 @@ impl CrashBackend {
         }
         Ok(state)
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn powered<'s>(
+    state: &'s Mutex<State>,
+    operation: Operation,
+    what: &str,
+) -> Result<MutexGuard<'s, State>, BackendError> {
+    let state = lock(state);
+    if state.cut_off.is_some() { Err(no_power(operation, what)) } else { Ok(state) }
 }
 
 fn no_power(operation: Operation, what: &str) -> BackendError {
@@ -205,9 +218,35 @@ impl Backend for CrashBackend {
         self.live.delete(key)
     }
 
-    fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
-        let _powered = self.powered(Operation::Map, key.as_str())?;
-        self.live.map(key, limit)
+    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
+        let _powered = self.powered(Operation::Open, key.as_str())?;
+        let (inner, state) = (self.live.open(key, limit)?, Arc::clone(&self.state));
+        Ok(Box::new(CrashReader { inner, key: key.clone(), state }))
+    }
+
+    // Parts of an object are lost with the power: nothing of them is to be seen in any outcome.
+    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
+        drop(self.powered(Operation::Stage, "a new object")?);
+        Ok(Box::new(Buffered::new(self)))
+    }
+}
+
+/// An open object, as long as there is power.
+#[derive(Debug)]
+struct CrashReader {
+    inner: Box<dyn ObjectReader>,
+    key: ObjectKey,
+    state: Arc<Mutex<State>>,
+}
+
+impl ObjectReader for CrashReader {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
+        let _powered = powered(&self.state, Operation::ReadRange, self.key.as_str())?;
+        self.inner.read_at(offset, buffer)
     }
 }
 
@@ -238,8 +277,13 @@ mod tests {
         let backend = CrashBackend::new(MemoryBackend::new());
         backend.stop_at(2);
         backend.create(&key(1), b"1").expect("before the crash");
-        backend.create(&key(2), b"2").expect_err("cut off");
+        let open = backend.open(&key(1), 9).expect("opened before the crash");
+        let mut staged = backend.begin().expect("begun before the crash");
+        staged.write(b"2").expect("written before the crash");
+        staged.publish(&key(2)).expect_err("cut off");
         backend.read(&key(1), 9).expect_err("no power");
+        open.read_at(0, &mut [0]).expect_err("no power");
+        assert!(backend.begin().is_err(), "no power");
         backend.create(&key(3), b"3").expect_err("no power");
         assert!(backend.is_stopped());
         assert_eq!(backend.mutations(), 2);

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::{Backend, BackendError, Created, Folder, ObjectBytes, ObjectInfo, ObjectKey};
+use super::super::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged};
 use super::Operation;
 
 /// When a failing operation fails.
@@ -145,6 +145,21 @@ impl Faults {
         state.fired += u64::from(hit.is_some());
         hit
     }
+
+    /// Makes a call unless it is to fail, and fails it afterwards if it is to fail then.
+    fn run<T>(
+        &self,
+        operation: Operation,
+        folder: Option<Folder>,
+        what: &dyn Display,
+        call: impl FnOnce() -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let Some((moment, kind)) = self.strike(operation, folder) else { return call() };
+        if moment == Moment::After {
+            call()?;
+        }
+        Err(BackendError::io(operation.verb(), what, io::Error::new(kind, "injected fault")))
+    }
 }
 
 /// Passes everything on to another backend, except what its [`Faults`] fail.
@@ -165,25 +180,21 @@ impl<B: Backend> FaultBackend<B> {
         self.faults.clone()
     }
 
-    fn run<T>(
-        &self,
+    fn run<'b, T>(
+        &'b self,
         operation: Operation,
         folder: Option<Folder>,
         what: &dyn Display,
-        call: impl FnOnce(&B) -> Result<T, BackendError>,
+        call: impl FnOnce(&'b B) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        let Some((moment, kind)) = self.faults.strike(operation, folder) else { return call(&self.inner) };
-        if moment == Moment::After {
-            call(&self.inner)?;
-        }
-        Err(BackendError::io(operation.verb(), what, io::Error::new(kind, "injected fault")))
+        self.faults.run(operation, folder, what, || call(&self.inner))
     }
 
-    fn run_on<T>(
-        &self,
+    fn run_on<'b, T>(
+        &'b self,
         operation: Operation,
         key: &ObjectKey,
-        call: impl FnOnce(&B) -> Result<T, BackendError>,
+        call: impl FnOnce(&'b B) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
         self.run(operation, key.folder(), key, call)
     }
@@ -223,8 +234,50 @@ impl<B: Backend> Backend for FaultBackend<B> {
         self.run_on(Operation::Delete, key, |inner| inner.delete(key))
     }
 
-    fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
-        self.run_on(Operation::Map, key, |inner| inner.map(key, limit))
+    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
+        let inner = self.run_on(Operation::Open, key, |inner| inner.open(key, limit))?;
+        Ok(Box::new(FaultReader { inner, key: key.clone(), faults: self.faults() }))
+    }
+
+    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
+        let inner = self.run(Operation::Stage, None, &NEW, Backend::begin)?;
+        Ok(Box::new(FaultStaged { inner, faults: &self.faults }))
+    }
+}
+
+/// What to call an object that has no name yet.
+const NEW: &str = "a new object";
+
+#[derive(Debug)]
+struct FaultReader {
+    inner: Box<dyn ObjectReader>,
+    key: ObjectKey,
+    faults: Faults,
+}
+
+impl ObjectReader for FaultReader {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
+        let read = || self.inner.read_at(offset, buffer);
+        self.faults.run(Operation::ReadRange, self.key.folder(), &self.key, read)
+    }
+}
+
+struct FaultStaged<'b> {
+    inner: Box<dyn Staged + 'b>,
+    faults: &'b Faults,
+}
+
+impl Staged for FaultStaged<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
+        self.faults.run(Operation::Stage, None, &NEW, || self.inner.write(bytes))
+    }
+
+    fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
+        self.faults.run(Operation::Create, key.folder(), key, || self.inner.publish(key))
     }
 }
 
@@ -274,6 +327,28 @@ mod tests {
         faults.inject(Fault::nth_mutation(1, ErrorKind::TimedOut).after_effect());
         assert_eq!(kind(backend.create(&ObjectKey::log(1), b"1")), ErrorKind::TimedOut);
         assert_eq!(storage.read(&ObjectKey::log(1), 9).expect("stored all the same"), b"1");
+    }
+
+    #[test]
+    fn every_step_of_a_staged_object_can_fail() {
+        let (storage, backend, faults) = make();
+        let stage = || -> Result<Created, BackendError> {
+            let mut staged = backend.begin()?;
+            staged.write(b"1")?;
+            staged.publish(&ObjectKey::log(1))
+        };
+        for n in 1..=3 {
+            faults.inject(Fault::nth(n, ErrorKind::StorageFull));
+            assert_eq!(kind(stage()), ErrorKind::StorageFull);
+            assert!(storage.objects().is_empty(), "step {n} left something");
+        }
+        faults.inject(Fault::nth_mutation(1, ErrorKind::TimedOut).after_effect());
+        assert_eq!(kind(stage()), ErrorKind::TimedOut);
+        assert_eq!(stage().expect("no faults left"), Created::Exists);
+        faults.inject(Fault::nth_of(Operation::ReadRange, 1, ErrorKind::Other).in_folder(Folder::Log));
+        let open = backend.open(&ObjectKey::log(1), 9).expect("opening is another operation");
+        assert_eq!(kind(open.read_at(0, &mut [0])), ErrorKind::Other);
+        assert_eq!(faults.fired(), 5);
     }
 
     #[test]

@@ -24,8 +24,10 @@ pub enum Operation {
     Create,
     /// [`super::Backend::delete`].
     Delete,
-    /// [`super::Backend::map`].
-    Map,
+    /// [`super::Backend::open`]. Reading from what was opened is a [`Operation::ReadRange`].
+    Open,
+    /// [`super::Backend::begin`] and [`super::Staged::write`]. Publishing is a [`Operation::Create`].
+    Stage,
 }
 
 impl Operation {
@@ -42,7 +44,8 @@ impl Operation {
             Self::Read | Self::ReadRange => "read",
             Self::Create => "create",
             Self::Delete => "delete",
-            Self::Map => "map",
+            Self::Open => "open",
+            Self::Stage => "write",
         }
     }
 }

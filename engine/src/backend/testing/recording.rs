@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::{Backend, BackendError, Created, Folder, ObjectBytes, ObjectInfo, ObjectKey};
+use super::super::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged};
 use super::Operation;
 
 /// One call of a backend.
@@ -17,8 +17,8 @@ pub struct Call {
     pub key: Option<ObjectKey>,
     /// First byte of a range; 0 for everything else.
     pub offset: u64,
-    /// Bytes asked for (ranges), returned (whole reads, maps) or handed over (creates); of a list the number
-    /// of objects visited; 0 for everything else.
+    /// Bytes asked for (ranges), returned (whole reads) or handed over (creates, published objects included); of a
+    /// list the number of objects visited; 0 for everything else.
     pub length: u64,
     /// Whether it succeeded.
     pub succeeded: bool,
@@ -27,7 +27,7 @@ pub struct Call {
 impl Call {
     /// Whether it read bytes of an object.
     pub fn is_read(&self) -> bool {
-        matches!(self.operation, Operation::Read | Operation::ReadRange | Operation::Map)
+        matches!(self.operation, Operation::Read | Operation::ReadRange)
     }
 }
 
@@ -56,12 +56,12 @@ impl Recording {
         self.sum(|call| u64::from(call.operation == operation && call.folder == Some(folder)))
     }
 
-    /// How many calls read bytes of objects of `folder`: whole, in part, or mapped.
+    /// How many calls read bytes of objects of `folder`, whole or in part.
     pub fn reads_in(&self, folder: Folder) -> u64 {
         self.sum(|call| u64::from(call.is_read() && call.folder == Some(folder)))
     }
 
-    /// How many bytes of objects of `folder` were read; a map counts whole.
+    /// How many bytes of objects of `folder` were read.
     pub fn bytes_read_in(&self, folder: Folder) -> u64 {
         self.sum(|call| if call.is_read() && call.folder == Some(folder) { call.length } else { 0 })
     }
@@ -70,6 +70,26 @@ impl Recording {
     pub fn bytes_created_in(&self, folder: Folder) -> u64 {
         let created = |call: &Call| call.operation == Operation::Create && call.folder == Some(folder);
         self.sum(|call| if created(call) { call.length } else { 0 })
+    }
+
+    /// Records a call on an object; `length` takes it from what the call returned.
+    fn record<T>(
+        &self,
+        operation: Operation,
+        key: &ObjectKey,
+        offset: u64,
+        result: Result<T, BackendError>,
+        length: impl FnOnce(Option<&T>) -> usize,
+    ) -> Result<T, BackendError> {
+        self.lock().push(Call {
+            operation,
+            folder: key.folder(),
+            key: Some(key.clone()),
+            offset,
+            length: length(result.as_ref().ok()) as u64,
+            succeeded: result.is_ok(),
+        });
+        result
     }
 
     fn sum(&self, value: impl Fn(&Call) -> u64) -> u64 {
@@ -97,26 +117,6 @@ impl<B: Backend> RecordingBackend<B> {
     /// The record, which goes on being written.
     pub fn recording(&self) -> Recording {
         self.recording.clone()
-    }
-
-    /// Records a call on an object; `length` takes it from what the call returned.
-    fn record<T>(
-        &self,
-        operation: Operation,
-        key: &ObjectKey,
-        offset: u64,
-        result: Result<T, BackendError>,
-        length: impl FnOnce(Option<&T>) -> usize,
-    ) -> Result<T, BackendError> {
-        self.recording.lock().push(Call {
-            operation,
-            folder: key.folder(),
-            key: Some(key.clone()),
-            offset,
-            length: length(result.as_ref().ok()) as u64,
-            succeeded: result.is_ok(),
-        });
-        result
     }
 }
 
@@ -148,29 +148,71 @@ impl<B: Backend> Backend for RecordingBackend<B> {
     }
 
     fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
-        self.record(Operation::Stat, key, 0, self.inner.stat(key), |_| 0)
+        self.recording.record(Operation::Stat, key, 0, self.inner.stat(key), |_| 0)
     }
 
     fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
-        self.record(Operation::Read, key, 0, self.inner.read(key, limit), |read| read.map_or(0, Vec::len))
+        self.recording
+            .record(Operation::Read, key, 0, self.inner.read(key, limit), |read| read.map_or(0, Vec::len))
     }
 
     fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
         let result = self.inner.read_range(key, offset, buffer);
-        self.record(Operation::ReadRange, key, offset, result, |_| buffer.len())
+        self.recording.record(Operation::ReadRange, key, offset, result, |_| buffer.len())
     }
 
     fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
-        self.record(Operation::Create, key, 0, self.inner.create(key, bytes), |_| bytes.len())
+        self.recording.record(Operation::Create, key, 0, self.inner.create(key, bytes), |_| bytes.len())
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
-        self.record(Operation::Delete, key, 0, self.inner.delete(key), |_| 0)
+        self.recording.record(Operation::Delete, key, 0, self.inner.delete(key), |_| 0)
     }
 
-    fn map(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectBytes>, BackendError> {
-        let length = |map: Option<&Box<dyn ObjectBytes>>| map.map_or(0, |map| (**map).as_ref().len());
-        self.record(Operation::Map, key, 0, self.inner.map(key, limit), length)
+    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
+        let inner = self.recording.record(Operation::Open, key, 0, self.inner.open(key, limit), |_| 0)?;
+        Ok(Box::new(RecordingReader { inner, key: key.clone(), recording: self.recording() }))
+    }
+
+    // Only a published object is a call that counts: a create, of all its bytes.
+    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
+        Ok(Box::new(RecordingStaged { inner: self.inner.begin()?, length: 0, recording: &self.recording }))
+    }
+}
+
+#[derive(Debug)]
+struct RecordingReader {
+    inner: Box<dyn ObjectReader>,
+    key: ObjectKey,
+    recording: Recording,
+}
+
+impl ObjectReader for RecordingReader {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
+        let result = self.inner.read_at(offset, buffer);
+        self.recording.record(Operation::ReadRange, &self.key, offset, result, |_| buffer.len())
+    }
+}
+
+struct RecordingStaged<'b> {
+    inner: Box<dyn Staged + 'b>,
+    length: usize,
+    recording: &'b Recording,
+}
+
+impl Staged for RecordingStaged<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
+        self.length += bytes.len();
+        self.inner.write(bytes)
+    }
+
+    fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
+        let Self { inner, length, recording } = *self;
+        recording.record(Operation::Create, key, 0, inner.publish(key), |_| length)
     }
 }
 
@@ -192,7 +234,10 @@ mod tests {
         let key = ObjectKey::in_folder(Folder::Packs, &"ab".repeat(32));
         backend.create(&key, b"a pack").expect("created");
         backend.read_range(&key, 2, &mut [0; 3]).expect("read");
-        backend.map(&key, 9).expect("mapped");
+        backend.open(&key, 9).expect("opened").read_at(1, &mut [0; 5]).expect("read");
+        let mut staged = backend.begin().expect("begun");
+        (0..3).for_each(|_| staged.write(b"part").expect("written"));
+        assert_eq!(staged.publish(&key).expect("no failure"), Created::Exists);
         backend.read(&ObjectKey::config(), 9).expect_err("absent");
         backend.list(Folder::Packs, Some(&key), &mut |_| ControlFlow::Continue(())).expect("listed");
 
@@ -213,7 +258,9 @@ mod tests {
         let expected = [
             call(Operation::Create, 0, 6),
             call(Operation::ReadRange, 2, 3),
-            call(Operation::Map, 0, 6),
+            call(Operation::Open, 0, 0),
+            call(Operation::ReadRange, 1, 5),
+            call(Operation::Create, 0, 12),
             read_config,
             call(Operation::List, 0, 1),
         ];
@@ -222,8 +269,8 @@ mod tests {
             (recording.count(Operation::Read), recording.count_in(Operation::Read, Folder::Packs)),
             (1, 0)
         );
-        assert_eq!((recording.reads_in(Folder::Packs), recording.bytes_read_in(Folder::Packs)), (2, 9));
-        assert_eq!(recording.bytes_created_in(Folder::Packs), 6);
+        assert_eq!((recording.reads_in(Folder::Packs), recording.bytes_read_in(Folder::Packs)), (2, 8));
+        assert_eq!(recording.bytes_created_in(Folder::Packs), 18);
         assert_eq!(recording.take(), expected);
         assert!(recording.calls().is_empty());
     }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use super::input::Input;
 use super::setup::{append, entropy, setup};
+use crate::backend::{Backend, MemoryBackend, MemoryReader, ObjectKey};
 use crate::crypto::{MessageContext, ObjectCipher, TAG_LEN};
 use crate::format::header::{HEADER_LEN, Header, ObjectKind};
 use crate::format::pack::BlockSpan;
 use crate::format::segment::{
-    FANOUT_ENTRIES, IndexEntry, LEAF_ENTRIES, Layout, PACK_ENTRIES, PAGE_LEN, PAGE_PLAIN_LEN, PackEntry,
-    SegmentBuilder, SegmentError,
+    FANOUT_LEAVES, Fanout, IndexEntry, LEAF_ENTRIES, Layout, PACK_ENTRIES, PAGE_LEN, PAGE_PLAIN_LEN,
+    PackEntry, ROOT_ENTRIES, SegmentBuilder,
 };
 use crate::ids::{BlobId, PackId, SegmentId};
-use crate::index::{Index, Segment, merge};
+use crate::index::{Index, IndexError, MergeError, Segment, merge};
 
 const ID: SegmentId = SegmentId::from_bytes([1; SegmentId::LEN]);
 
@@ -23,9 +24,17 @@ thread_local! {
     static INDEX: RefCell<Index> = RefCell::default();
 }
 
-fn open(object: Vec<u8>) -> Result<Arc<Segment>, SegmentError> {
+fn open(object: Vec<u8>) -> Result<Arc<Segment>, IndexError> {
     let setup = setup();
+    let object = MemoryReader::new(ObjectKey::segment(&ID), object);
     Segment::open(ID, Box::new(object), &setup.keys, &setup.repository).map(Arc::new)
+}
+
+fn merged(segments: &[Arc<Segment>]) -> Result<Arc<Segment>, MergeError> {
+    let (backend, entropy) = (MemoryBackend::new(), entropy());
+    let (id, _) = merge(segments, &backend, &setup().sealer(&entropy))?;
+    let object = backend.read(&ObjectKey::segment(&id), u64::MAX).expect("just stored");
+    Ok(open(object).expect("just merged"))
 }
 
 /// Segments of entries that the input describes: honest ones, which have to be searched rightly, and merged; and ones
@@ -50,11 +59,14 @@ pub fn segment(data: &[u8]) {
     }
 }
 
-/// Segments whose pages are the input, sealed: fan-out pages above all, over leaves that are not there.
+/// Segments whose pages are the input, sealed: root and fan-out pages above all, over leaves that are not there.
 pub fn segment_pages(data: &[u8]) {
     let setup = setup();
     let mut input = Input::new(data);
-    let leaves = 1 + input.below(2 * FANOUT_ENTRIES + 30) as u64;
+    // Some groups, or so many that there are several root pages.
+    let leaves = input.below(4 * FANOUT_LEAVES);
+    let scale = if input.u8() % 4 == 3 { ROOT_ENTRIES / 2 } else { 1 };
+    let leaves = (1 + leaves * scale) as u64;
     let layout = Layout {
         entries: leaves * LEAF_ENTRIES as u64 - input.below(LEAF_ENTRIES) as u64,
         packs: u32::from(input.u8()) % 70,
@@ -64,10 +76,11 @@ pub fn segment_pages(data: &[u8]) {
     let pages = usize::try_from(layout.object_len()).expect("some megabytes") / PAGE_LEN;
     let mut object = vec![0; pages * PAGE_LEN];
     object[..HEADER_LEN].copy_from_slice(&header);
-    // Of the leaves, the first and the last are there, so that some lookups get that far.
-    let (first, last) = (layout.first_leaf(), layout.first_fanout() - 1);
+    // Of leaves and fan-out pages, the first and the last are there, so that some lookups get that far.
+    let groups = [0, layout.fanout_pages() - 1].map(|group| layout.fanout(group));
+    let leaves = [0, layout.leaf_pages() - 1].map(|leaf| layout.leaf(leaf));
     let mut plain = input.rest().chunks(PAGE_PLAIN_LEN);
-    for page in (layout.first_fanout()..layout.summary()).chain([first, last]) {
+    for page in (layout.first_root()..layout.summary()).chain(groups).chain(leaves) {
         place(&mut object, &cipher, page, plain.next().unwrap_or_default());
     }
     place(&mut object, &cipher, layout.summary(), &summary(layout));
@@ -151,8 +164,7 @@ fn honest(entries: &mut Vec<IndexEntry>, packs: &[PackEntry]) {
     assert!(segment.entries().map(|entry| entry.expect("just built")).eq(entries.iter().copied()));
     assert!(segment.packs().map(|pack| pack.expect("just built")).eq(packs.iter().copied()));
     finds_all(&segment);
-    let merged = merge(&[Arc::clone(&segment), segment], &setup.sealer(&entropy)).expect("good segments");
-    let merged = open(merged).expect("just merged");
+    let merged = merged(&[Arc::clone(&segment), segment]).expect("good segments");
     merged.verify().expect("good segments make a good one");
     assert_eq!(merged.layout().entries, 2 * entries.len() as u64);
 }
@@ -170,26 +182,25 @@ fn written(entries: &[IndexEntry], packs: &[PackEntry], lies: u8, input: &mut In
         }
         append(object, &cipher, &page);
     };
-    for leaf in entries.chunks(LEAF_ENTRIES) {
-        let page = leaf.iter().flat_map(|entry| {
-            let IndexEntry { id, pack, block: BlockSpan { position, sealed_len, raw_len }, offset, len } =
-                *entry;
-            let numbers = [pack, position, sealed_len, raw_len, offset, len].map(u32::to_le_bytes);
-            [id.as_bytes().as_slice(), numbers.as_flattened()].concat()
-        });
-        close(&mut object, page.collect(), lies & 2 != 0);
+    let mut roots = Vec::new();
+    for group in entries.chunks(FANOUT_LEAVES * LEAF_ENTRIES) {
+        let mut fanout = Fanout::default();
+        for leaf in group.chunks(LEAF_ENTRIES) {
+            let page = leaf.iter().flat_map(|entry| {
+                fanout.push(&entry.id);
+                let IndexEntry { id, pack, block: BlockSpan { position, sealed_len, raw_len }, offset, len } =
+                    *entry;
+                let numbers = [pack, position, sealed_len, raw_len, offset, len].map(u32::to_le_bytes);
+                [id.as_bytes().as_slice(), numbers.as_flattened()].concat()
+            });
+            let page = page.collect();
+            close(&mut object, page, lies & 2 != 0);
+        }
+        close(&mut object, fanout.page().to_vec(), lies & 4 != 0);
+        roots.extend(fanout.clear().to_le_bytes());
     }
-    let firsts: Vec<u8> = entries
-        .iter()
-        .step_by(LEAF_ENTRIES)
-        .flat_map(|entry| {
-            let mut first: [u8; 8] = *entry.id.as_bytes().first_chunk().expect("ids are longer");
-            first.reverse();
-            first
-        })
-        .collect();
-    if !firsts.is_empty() {
-        close(&mut object, firsts, lies & 4 != 0);
+    if !roots.is_empty() {
+        close(&mut object, roots, lies & 32 != 0);
     }
     for group in packs.chunks(PACK_ENTRIES) {
         let page = group.iter().flat_map(|pack| {
@@ -221,10 +232,7 @@ fn survives(segment: &Arc<Segment>, ids: &[BlobId]) {
             let _ = index.contains(id);
         }
     });
-    let entropy = entropy();
-    let sealer = setup().sealer(&entropy);
-    if let Ok(merged) = merge(std::slice::from_ref(segment), &sealer) {
-        let merged = open(merged).expect("just merged");
+    if let Ok(merged) = merged(std::slice::from_ref(segment)) {
         assert_eq!(merged.layout(), segment.layout());
         assert!(merged.entries().all(|entry| entry.expect("just merged").pack < merged.layout().packs));
     }
