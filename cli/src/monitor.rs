@@ -17,8 +17,9 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Time between two JSON progress lines.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-const KNOWN: &str = "[{elapsed_precise}] {bar:30} {percent}%  {binary_bytes} of {binary_total_bytes}  \
-                     {binary_bytes_per_sec}  {msg}  {eta} left";
+/// What matters comes first: in 80 columns there is not always room for the bar.
+const KNOWN: &str = "{percent:>3}%  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  \
+                     {msg}  {wide_bar}";
 const UNKNOWN: &str = "[{elapsed_precise}] {spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}";
 
 /// Listens to an operation for a [`Output`].
@@ -167,6 +168,10 @@ impl Monitor for CliMonitor<'_> {
             Some(bar) => self.draw(bar, progress),
             None => self.report(progress),
         }
+    }
+
+    fn wants_totals(&self) -> bool {
+        self.bar.is_some()
     }
 
     fn problem(&self, problem: &Problem) {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios};
 use strongroom::crypto::Password;
 use zeroize::Zeroizing;
 
@@ -135,17 +136,45 @@ fn prompt(text: &str) -> Result<Password, Failure> {
             .exit(Exit::Usage)
             .hint("use --password-file, --password-command or STRONGROOM_PASSWORD"));
     }
-    let password = rpassword::prompt_password(text)
-        .map_err(|error| Failure::io("cannot ask for the password", &error))?;
-    Ok(Password::new(password.into_bytes()))
+    let mut password = ask(text)?;
+    Ok(Password::new(std::mem::take(&mut *password).into_bytes()))
+}
+
+/// Asks on the terminal, which shows nothing of what is typed: not even of what comes before the prompt is out.
+fn ask(text: &str) -> Result<Zeroizing<String>, Failure> {
+    let _silence = Silence::begin();
+    rpassword::prompt_password(text)
+        .map(Zeroizing::new)
+        .map_err(|error| Failure::io("cannot ask for the password", &error))
+}
+
+/// The terminal does not show what is typed as long as this lives.
+struct Silence(Option<(File, Termios)>);
+
+impl Silence {
+    /// What cannot be silenced is left to `rpassword`, which reports it.
+    fn begin() -> Self {
+        let silenced = || -> io::Result<(File, Termios)> {
+            let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+            let before = rustix::termios::tcgetattr(&terminal)?;
+            let mut silent = before.clone();
+            silent.local_modes.remove(LocalModes::ECHO);
+            rustix::termios::tcsetattr(&terminal, OptionalActions::Now, &silent)?;
+            Ok((terminal, before))
+        };
+        Self(silenced().ok())
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Some((terminal, before)) = &self.0 {
+            let _ = rustix::termios::tcsetattr(terminal, OptionalActions::Now, before);
+        }
+    }
 }
 
 fn prompt_twice(text: &str) -> Result<Password, Failure> {
-    let ask = |text: &str| -> Result<Zeroizing<String>, Failure> {
-        rpassword::prompt_password(text)
-            .map(Zeroizing::new)
-            .map_err(|error| Failure::io("cannot ask for the password", &error))
-    };
     if !io::stdin().is_terminal() {
         return prompt(text);
     }

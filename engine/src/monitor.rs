@@ -54,6 +54,11 @@ pub trait Monitor: Send + Sync {
         let _ = progress;
     }
 
+    /// Whether totals are worth counting where they are not known.
+    fn wants_totals(&self) -> bool {
+        false
+    }
+
     /// Called for each problem.
     fn problem(&self, problem: &Problem) {
         let _ = problem;

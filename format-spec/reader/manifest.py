@@ -1,11 +1,11 @@
 """Makes and compares manifests of directories: what a golden repository has to restore to.
 
-    manifest.py make DIR > manifest.json
+    manifest.py make DIR > manifest.json     (needs the package blake3)
     manifest.py compare MANIFEST RESTORED
 
 A manifest is {"root": path, "entries": [entry, …]}. `root` is where the directory lies in the restored tree. An entry has
 `path` (below root), `type` (file, dir, link, fifo, socket, char, block), `mode` (octal), `mtime_ns`; files also `size` and
-`sha256` (or `blake3`); links `target`; hard links `links_to` (the least of their paths); `xattrs` by name in hex if there are. Bytes of paths
+`blake3` (or `sha256`); links `target`; hard links `links_to` (the least of their paths); `xattrs` by name in hex if there are. Bytes of paths
 and targets other than A–Z a–z 0–9 - . _ ~ / stand as %XX.
 """
 
@@ -64,7 +64,7 @@ def blake3_of(content):
 
 
 def make(root):
-    return {"root": quote_from_bytes(os.path.abspath(root).lstrip(b"/")), "entries": list(described(root, ("sha256",)))}
+    return {"root": quote_from_bytes(os.path.abspath(root).lstrip(b"/")), "entries": list(described(root, ("blake3",)))}
 
 
 def described(root, hashes):
@@ -100,8 +100,10 @@ def compare(manifest, restored):
 def main(arguments):
     match arguments:
         case ["make", root]:
-            json.dump(make(os.fsencode(root)), sys.stdout, indent=2, sort_keys=True)
-            print()
+            manifest = make(os.fsencode(root))
+            # An entry a line: differences can be read.
+            entries = ",\n".join(json.dumps(entry, separators=(",", ":"), sort_keys=True) for entry in manifest["entries"])
+            print(f'{{"root":{json.dumps(manifest["root"])},"entries":[\n{entries}\n]}}')
             return 0
         case ["compare", manifest, restored]:
             with open(manifest, encoding="utf-8") as file:

@@ -54,11 +54,23 @@ fn an_unchanged_source_is_taken_over() {
     let second = bench.run(["backup", "--json", "src"]).expect(0).last("summary");
     assert_eq!((&second["files_unmodified"], &second["data_added"]), (&3.into(), &0.into()));
     assert_eq!(second["parent"], snapshots(&bench)[0]["id"]);
+    // What is above the source does not count.
+    bench.write("beside", "the source");
     let third = bench.run(["backup", "--json", "--skip-if-unchanged", "src"]).expect(0).last("summary");
     assert_eq!(third["snapshot_id"], Value::Null);
     let forced = bench.run(["backup", "--json", "--force", "src"]).expect(0).last("summary");
     assert_eq!((&forced["files_new"], &forced["parent"]), (&3.into(), &Value::Null));
     assert_eq!(snapshots(&bench).len(), 3);
+    for change in ["src/new", "src/sub/b.txt"] {
+        bench.write(change, "new content");
+        let run = bench.run(["backup", "--json", "--skip-if-unchanged", "src"]).expect(0);
+        assert!(run.last("summary")["snapshot_id"].is_string(), "{change}");
+    }
+    fs::remove_file(bench.path("src/new")).expect("removed");
+    let run = bench.run(["backup", "--json", "--skip-if-unchanged", "src"]).expect(0);
+    assert!(run.last("summary")["snapshot_id"].is_string());
+    let run = bench.run(["backup", "--json", "--skip-if-unchanged", "src"]).expect(0);
+    assert_eq!(run.last("summary")["snapshot_id"], Value::Null);
 }
 
 #[test]

@@ -11,4 +11,7 @@ mod log;
 mod reference;
 mod repository;
 mod restore;
+mod sources;
+mod storage;
 mod support;
+mod terminal;

@@ -1,7 +1,9 @@
 //! Running the binary and looking at what it says.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -152,6 +154,41 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.expect("an entry").path();
         if path.is_dir() { collect(&path, found) } else { found.push(path) }
     }
+}
+
+/// Says loudly that a test cannot be made here; the harness would hide what the print macros say.
+pub fn cannot(what: &str, reason: &dyn std::fmt::Display) {
+    let thread = std::thread::current();
+    let _ =
+        writeln!(std::io::stderr(), "SKIPPED {}: cannot {what}: {reason}", thread.name().unwrap_or_default());
+}
+
+/// Bytes that do not compress and differ by `seed`.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.rotate_right(29).to_le_bytes()
+    });
+    words.flatten().take(len).collect()
+}
+
+/// Makes sure that two directories of plain files and folders hold the same.
+#[track_caller]
+pub fn assert_same(one: &Path, other: &Path) {
+    let (left, right) = (contents(one), contents(other));
+    assert!(left.keys().eq(right.keys()), "{:?} and {:?}", left.keys(), right.keys());
+    for (name, content) in left {
+        assert!(right[&name] == content, "{} differs", name.display());
+    }
+}
+
+/// Files below a folder by relative path.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = Vec::new();
+    collect(folder, &mut found);
+    let relative = |path: &Path| path.strip_prefix(folder).expect("below").to_owned();
+    found.iter().map(|path| (relative(path), fs::read(path).expect("a file"))).collect()
 }
 
 /// Overwrites a stored object, which is read-only.

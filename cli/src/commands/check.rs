@@ -13,7 +13,7 @@ use crate::output::{insert_bytes, object, visible};
 use crate::{signals, units};
 
 const AFTER_HELP: &str = "\
-Exit code 4 means damage, 5 that the check could not be made.
+Exit code 4 means damage, 5 that the check could not be made or was cancelled.
 
 Examples:
   strongroom -r /backup/repo check
@@ -73,7 +73,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         return Ok(Exit::Damage);
     }
     if report.cancelled {
-        return Err(Failure::new("cancelled", "cancelled; what was not looked at may be anything"));
+        let failure = Failure::new("cancelled", "cancelled; what was not looked at may be anything");
+        return Err(failure.exit(Exit::Unverified));
     }
     Ok(Exit::Ok)
 }

@@ -22,7 +22,7 @@ pub struct Args {
 
 /// Shows or verifies the log. Both read all of it, so damage is found either way.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let repository = context.open()?;
+    let repository = context.open().map_err(unverified)?;
     let (mut commits, mut voids, mut shown) = (0u64, 0u64, Ok(()));
     let config = Config::hash(repository.config_bytes());
     let fold = read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |entry| {

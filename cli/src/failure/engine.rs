@@ -212,7 +212,7 @@ impl From<BackupError> for Failure {
     fn from(error: BackupError) -> Self {
         let message = error.to_string();
         match error {
-            BackupError::Source { .. } => Self::new("source", message),
+            BackupError::Source { .. } | BackupError::RepositoryItself { .. } => Self::new("source", message),
             BackupError::NoPaths => Self::usage("usage", message),
             BackupError::Limit { .. } => Self::usage("limit", message),
             BackupError::Filter(error) => error.into(),

@@ -51,6 +51,8 @@ pub(super) struct Frame {
     slots: Vec<Slot>,
     waiting: usize,
     listed: bool,
+    /// Of a directory on the way to what was asked for: the slots of others that are.
+    ways: Option<Vec<usize>>,
     /// The same directory in the parent snapshots.
     pub parents: Vec<ParentDir>,
 }
@@ -97,11 +99,30 @@ pub(super) struct Assembler {
     next_id: u64,
     writer: BlobWriter,
     root: Option<BlobId>,
+    /// Whether what was asked for is as in the first parent snapshot; none before it is known of any.
+    roots_same: Option<bool>,
 }
 
 impl Assembler {
     pub fn new(writer: BlobWriter) -> Self {
-        Self { frames: HashMap::new(), files: HashMap::new(), next_id: 0, writer, root: None }
+        Self {
+            frames: HashMap::new(),
+            files: HashMap::new(),
+            next_id: 0,
+            writer,
+            root: None,
+            roots_same: None,
+        }
+    }
+
+    /// Whether what was asked for is as in the first parent snapshot, whatever became of the directories above it.
+    pub fn is_unchanged(&self) -> bool {
+        self.roots_same == Some(true)
+    }
+
+    /// Says that a directory is only on the way to what was asked for.
+    pub fn mark_way(&mut self, frame: FrameId) {
+        self.frame(frame).ways = Some(Vec::new());
     }
 
     pub fn writer(&mut self) -> &mut BlobWriter {
@@ -129,7 +150,7 @@ impl Assembler {
         if let Some(place) = &place {
             self.frame(place.parent).waiting += 1;
         }
-        let frame = Frame { own, place, slots: Vec::new(), waiting: 0, listed: false, parents };
+        let frame = Frame { own, place, slots: Vec::new(), waiting: 0, listed: false, ways: None, parents };
         self.frames.insert(id, frame);
         id
     }
@@ -255,12 +276,19 @@ impl Assembler {
             }
             let Some(mut frame) = self.frames.remove(&id) else { return Ok(()) };
             let tree = self.store_tree(session, &frame)?;
+            if let Some(ways) = &frame.ways {
+                self.roots_same = Some(self.roots_same != Some(false) && roots_are_same(&frame, ways));
+            }
             let (Some((name, metadata)), Some(place)) = (frame.own.take(), frame.place.take()) else {
                 self.root = Some(tree);
                 return Ok(());
             };
             let kind = NodeKind::Directory { tree };
+            let is_way = frame.ways.is_some();
             let parent = self.frame(place.parent);
+            if let Some(ways) = parent.ways.as_mut().filter(|_| is_way) {
+                ways.push(place.slot);
+            }
             parent.slots[place.slot] = Slot::Ready(Box::new(Node { name, kind, metadata }));
             parent.waiting -= 1;
             id = place.parent;
@@ -367,6 +395,15 @@ fn node_of<'f>(frame: &'f Frame, slot: &'f Slot) -> Option<&'f Node> {
         Slot::Ready(node) => Some(node),
         Slot::Empty => None,
     }
+}
+
+/// Whether all entries of a directory that were asked for are in the first parent snapshot as they are now.
+fn roots_are_same(frame: &Frame, ways: &[usize]) -> bool {
+    let Some(parent) = frame.parents.first() else { return false };
+    frame.slots.iter().enumerate().filter(|(number, _)| !ways.contains(number)).all(|(_, slot)| {
+        let Some(node) = node_of(frame, slot) else { return false };
+        parent.find(&node.name).is_some_and(|index| parent.nodes[index] == *node)
+    })
 }
 
 /// The tree in the first parent snapshot, if nothing differs from it.

@@ -7,6 +7,7 @@
 mod assemble;
 mod chunk_table;
 mod files;
+mod measure;
 mod options;
 mod parents;
 mod pipeline;
@@ -22,7 +23,8 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::unbounded;
@@ -39,6 +41,7 @@ use crate::repo::Repository;
 use crate::source::{Filter, FilterOptions, ListBuffer, MetadataReader};
 use assemble::{Assembler, file_node};
 use files::{FileError, FileReader, Stream};
+use measure::Measured;
 use parents::Parents;
 use pipeline::Pipeline;
 use roots::RootTree;
@@ -137,6 +140,10 @@ fn back_up_paths(
     let started = Instant::now();
     let filter = Filter::new(filter)?;
     let paths = absolute_paths(paths)?;
+    let forbidden = repository_directory(repository);
+    if let Some(path) = paths.iter().find(|path| is_within(path, &forbidden)) {
+        return Err(BackupError::RepositoryItself { path: path.clone() });
+    }
     snapshot.paths = paths.iter().map(|path| ByteBuf::from(path.as_os_str().as_bytes())).collect();
     let tree = RootTree::new(&paths);
     let parents = Parents::choose(repository, &snapshot, options.parent)?;
@@ -156,30 +163,41 @@ fn back_up_paths(
         partials = vec![id];
         Ok(())
     };
-    let cancelled =
-        with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
-            pipeline.expected = parents.expected;
-            let mut walker = Walker {
-                pipeline,
-                reader: repository.reader(),
-                filter: &filter,
-                files: FileReader::new(GearTable::derive(repository.keys())),
-                metadata: MetadataReader::default(),
-                list: ListBuffer::default(),
-                forbidden: repository_directory(repository),
-                partial_every: options.partial_every,
-                last_partial: Instant::now(),
-                files_at_partial: 0,
-                save_partial: &mut save_partial,
-                cancelled: false,
-            };
-            walker.run(&tree, &parents.trees)?;
-            if !walker.cancelled {
-                walker.pipeline.drain()?;
-            }
-            walker.pipeline.report();
-            Ok(walker.cancelled)
-        })?;
+    let measured = Arc::new(Measured::default());
+    let cancelled = std::thread::scope(|scope| {
+        if parents.expected.is_none() && monitor.wants_totals() {
+            scope.spawn(|| measured.count(&tree, &filter));
+        }
+        let outcome =
+            with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
+                pipeline.expected = parents.expected;
+                pipeline.measured = Arc::clone(&measured);
+                let mut walker = Walker {
+                    pipeline,
+                    reader: repository.reader(),
+                    filter: &filter,
+                    files: FileReader::new(GearTable::derive(repository.keys())),
+                    metadata: MetadataReader::default(),
+                    list: ListBuffer::default(),
+                    forbidden,
+                    partial_every: options.partial_every,
+                    last_partial: Instant::now(),
+                    files_at_partial: 0,
+                    save_partial: &mut save_partial,
+                    cancelled: false,
+                    roots_begun: 0,
+                    root_error: None,
+                };
+                walker.run(&tree, &parents.trees)?;
+                if !walker.cancelled {
+                    walker.pipeline.drain()?;
+                }
+                walker.pipeline.report();
+                Ok(walker.cancelled)
+            });
+        measured.stop();
+        outcome
+    })?;
     snapshot.summary = finished_summary(&summary, &session, started);
     if cancelled {
         let report = BackupReport {
@@ -204,8 +222,10 @@ fn finish(
     partials: &[crate::ids::SnapshotId],
     options: &BackupOptions,
 ) -> Result<BackupReport, BackupError> {
+    // Directories above what was asked for, such as `/tmp`, change without its doing.
+    let is_same = parents.complete_tree == Some(snapshot.tree) || assembler.is_unchanged();
     let unchanged =
-        options.skip_if_unchanged && parents.complete_tree == Some(snapshot.tree) && partials.is_empty();
+        options.skip_if_unchanged && is_same && parents.complete_tree.is_some() && partials.is_empty();
     let mut report = BackupReport {
         snapshot: None,
         parent: snapshot.parent,
@@ -250,6 +270,14 @@ fn absolute_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, BackupError> {
 /// The directory of a local repository, which must not be backed up into itself.
 fn repository_directory(repository: &Repository) -> HashSet<(u64, u64)> {
     std::fs::metadata(repository.location()).map(|meta| (meta.dev(), meta.ino())).into_iter().collect()
+}
+
+/// Whether `path` leads to one of some directories, or into one.
+fn is_within(path: &Path, directories: &HashSet<(u64, u64)>) -> bool {
+    let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    resolved.ancestors().any(|above| {
+        std::fs::metadata(above).is_ok_and(|meta| directories.contains(&(meta.dev(), meta.ino())))
+    })
 }
 
 struct StreamInput {

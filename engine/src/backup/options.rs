@@ -141,6 +141,12 @@ pub enum BackupError {
         /// Why.
         source: std::io::Error,
     },
+    /// A root is the repository, or lies in it: what is stored there would grow what is to be stored.
+    #[error("cannot back up {}: it is in the repository itself", path.display())]
+    RepositoryItself {
+        /// The root.
+        path: PathBuf,
+    },
     /// No root was given.
     #[error("nothing to back up: no path was given")]
     NoPaths,

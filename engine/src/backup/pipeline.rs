@@ -5,6 +5,7 @@ use std::sync::{Arc, Barrier};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::assemble::Assembler;
+use crate::backup::measure::Measured;
 use crate::backup::options::BackupError;
 use crate::backup::session::{BLOBS_PER_SEGMENT, Session};
 use crate::backup::workers::{Answer, Batch, Job};
@@ -24,6 +25,8 @@ pub(super) struct Pipeline<'p, 's> {
     pub summary: &'p mut SnapshotSummary,
     /// Files and bytes expected, from the parent snapshot.
     pub expected: Option<(u64, u64)>,
+    /// The same, counted meanwhile where there is no parent.
+    pub measured: Arc<Measured>,
     jobs: &'p Sender<Job>,
     answers: &'p Receiver<Answer>,
     workers: usize,
@@ -50,6 +53,7 @@ impl<'p, 's> Pipeline<'p, 's> {
             monitor,
             summary,
             expected: None,
+            measured: Arc::default(),
             jobs,
             answers,
             workers,
@@ -72,11 +76,12 @@ impl<'p, 's> Pipeline<'p, 's> {
 
     /// Tells the monitor how far we are.
     pub fn report(&self) {
+        let totals = self.expected.or_else(|| self.measured.totals());
         self.monitor.progress(&Progress {
             items: self.summary.files,
-            items_total: self.expected.map(|(files, _)| files),
+            items_total: totals.map(|(files, _)| files),
             bytes: self.summary.bytes,
-            bytes_total: self.expected.map(|(_, bytes)| bytes),
+            bytes_total: totals.map(|(_, bytes)| bytes),
             problems: self.summary.errors + self.summary.unstable,
         });
     }

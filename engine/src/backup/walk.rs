@@ -41,6 +41,30 @@ pub(super) struct Walker<'w, 'p, 's> {
     #[allow(clippy::type_complexity, reason = "said once, here")]
     pub save_partial: &'w mut dyn FnMut(&mut Pipeline<'p, 's>, BlobId) -> Result<(), BackupError>,
     pub cancelled: bool,
+    /// Roots that could be begun.
+    pub roots_begun: u64,
+    /// The first root that could not.
+    pub root_error: Option<(PathBuf, io::Error)>,
+}
+
+/// Why a root was not begun.
+enum RootError {
+    /// It cannot be read.
+    Root(io::Error),
+    /// The backup cannot go on.
+    Run(BackupError),
+}
+
+impl From<io::Error> for RootError {
+    fn from(error: io::Error) -> Self {
+        Self::Root(error)
+    }
+}
+
+impl From<BackupError> for RootError {
+    fn from(error: BackupError) -> Self {
+        Self::Run(error)
+    }
 }
 
 /// A directory that is being listed.
@@ -76,10 +100,18 @@ impl<'t> Walker<'_, '_, '_> {
             stack.push(self.enter(frame, dir, root.to_owned(), &above));
         } else {
             let frame = self.pipeline.assembler.begin_dir(None, None, parent_dirs);
+            self.pipeline.assembler.mark_way(frame);
             let kind = LevelKind::Way { children: tree.children.iter() };
             stack.push(Level { frame, path: root.to_owned(), kind });
         }
-        self.walk(&mut stack)
+        self.walk(&mut stack)?;
+        // A snapshot in which nothing of what was asked for is would be none.
+        match self.root_error.take() {
+            Some((path, source)) if self.roots_begun == 0 && !self.cancelled => {
+                Err(BackupError::Source { path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn walk(&mut self, stack: &mut Vec<Level<'t>>) -> Result<(), BackupError> {
@@ -190,44 +222,65 @@ impl<'t> Walker<'_, '_, '_> {
         child: &'t RootTree,
     ) -> Result<Option<Level<'t>>, BackupError> {
         let path = roots::join(parent, name);
-        let failed = |source| BackupError::Source { path: path.clone(), source };
         if child.is_root {
-            return self.root(frame, parent, name, &path);
+            return match self.root(frame, parent, name, &path) {
+                Ok(below) => Ok(below),
+                Err(RootError::Run(error)) => Err(error),
+                Err(RootError::Root(error)) => self.root_failed(&path, error),
+            };
         }
-        let dir = SourceDir::open_root(&path).map_err(failed)?;
-        let stat = dir.stat_self().map_err(failed)?;
-        let own = (ByteBuf::from(name), self.capture_dir(&dir, &stat, &path));
+        let opened = SourceDir::open_way(&path).and_then(|dir| Ok((dir.stat_self()?, dir)));
+        let (stat, dir) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.root_failed(&path, error),
+        };
+        let metadata = match dir.is_readable() {
+            true => self.capture_dir(&dir, &stat, &path),
+            false => self.metadata.of_stat(&stat),
+        };
+        let own = (ByteBuf::from(name), metadata);
         let slot = self.pipeline.assembler.reserve(frame);
         let parents = self.parents_of(frame, name, &path);
         let place = Place { parent: frame, slot };
         let frame = self.pipeline.assembler.begin_dir(Some(own), Some(place), parents);
+        self.pipeline.assembler.mark_way(frame);
         self.pipeline.summary.directories += 1;
         Ok(Some(Level { frame, path, kind: LevelKind::Way { children: child.children.iter() } }))
     }
 
-    /// Begins a root. A symbolic link that was named as a root is followed, once.
+    /// Begins a root. A symbolic link to a directory that was named as a root is followed, once.
     fn root(
         &mut self,
         frame: FrameId,
         parent: &Path,
         name: &'t [u8],
         path: &Path,
-    ) -> Result<Option<Level<'t>>, BackupError> {
-        let failed = |source| BackupError::Source { path: path.to_owned(), source };
-        match SourceDir::open_root(path) {
+    ) -> Result<Option<Level<'t>>, RootError> {
+        let below = match SourceDir::open_root(path) {
             Ok(dir) => {
-                let stat = dir.stat_self().map_err(failed)?;
+                let stat = dir.stat_self()?;
                 let above = self.filter.above_root(stat.device);
                 self.directory(frame, name, path.to_owned(), dir, &stat, &above)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                let dir = SourceDir::open_root(parent).map_err(failed)?;
-                let stat = dir.stat(name).map_err(failed)?;
+            // A file, or a link to one or to nothing.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound) => {
+                let dir = SourceDir::open_way(parent)?;
+                let stat = dir.stat(name)?;
                 let above = self.filter.above_root(stat.device);
                 self.entry(frame, &dir, parent, name, &above)
             }
-            Err(error) => Err(failed(error)),
-        }
+            Err(error) => return Err(error.into()),
+        };
+        let below = below?;
+        self.roots_begun += 1;
+        Ok(below)
+    }
+
+    /// A root cannot be read, or no longer: the others are worth storing all the same.
+    fn root_failed(&mut self, path: &Path, error: io::Error) -> Result<Option<Level<'t>>, BackupError> {
+        self.failed(path, &error);
+        self.root_error.get_or_insert((path.to_owned(), error));
+        Ok(None)
     }
 
     /// Deals with one entry of a directory; returns the level below it if it is a directory.

@@ -74,7 +74,9 @@ pub fn run(
     let selector = Selector::new(options)?;
     let (prefix, source) = find(repository, snapshot, path)?;
     let (target, is_fresh) = open_target(target, options)?;
-    let is_all = prefix.is_empty() && selector.takes_all() && matches!(source, Source::Directory(..));
+    let is_all = selector.takes_all()
+        && matches!(source, Source::Directory(..))
+        && (prefix.is_empty() || snapshot.paths.iter().all(|path| is_at_or_below(path, &prefix)));
     let totals = is_all.then_some((snapshot.summary.files, snapshot.summary.bytes));
     let context = Context::new(repository, options, target, Tally::new(monitor, prefix, totals));
     let limits = Limits::for_memory(options.memory);
@@ -101,6 +103,11 @@ pub fn run(
     });
     context.tally.show_progress();
     Ok(context.tally.report(cancelled))
+}
+
+/// Whether an absolute path is `directory` or leads to something in it.
+fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// What is to be restored.

@@ -24,6 +24,7 @@ pub struct SourceDir {
     noatime: AtomicBool,
     /// Whether the handle's position may be past the first entry.
     listed: bool,
+    readable: bool,
 }
 
 /// Memory for reading directories, to be used again for one after the other.
@@ -49,7 +50,28 @@ impl SourceDir {
     pub fn open_root(path: &Path) -> io::Result<Self> {
         let noatime = AtomicBool::new(true);
         let fd = open(CWD, path, OFlags::DIRECTORY, &noatime)?;
-        Ok(Self { fd, noatime, listed: false })
+        Ok(Self { fd, noatime, listed: false, readable: true })
+    }
+
+    /// Opens a directory on the way to one that the user named. One that may be passed but not read, such as a
+    /// `/home` with the mode 0711, is opened all the same; it has no list of [`names`](Self::names).
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub fn open_way(path: &Path) -> io::Result<Self> {
+        match Self::open_root(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+                Ok(Self { fd, noatime: AtomicBool::new(true), listed: false, readable: false })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether it can be read, not only passed.
+    pub fn is_readable(&self) -> bool {
+        self.readable
     }
 
     /// Opens the directory `name` in this one.
@@ -60,7 +82,7 @@ impl SourceDir {
         // Ownership changes at directories, so each one finds out for itself what it may.
         let noatime = AtomicBool::new(true);
         let fd = open(&self.fd, name, OFlags::DIRECTORY | OFlags::NOFOLLOW, &noatime)?;
-        Ok(Self { fd, noatime, listed: false })
+        Ok(Self { fd, noatime, listed: false, readable: true })
     }
 
     /// Opens the regular file `name` for reading.

@@ -81,7 +81,7 @@ impl MetadataReader {
         problem: &mut dyn FnMut(MetadataError),
     ) -> Metadata {
         let file = file.as_fd();
-        let mut metadata = self.basics(stat);
+        let mut metadata = self.of_stat(stat);
         metadata.xattrs = self.xattrs(&Node::Open(file), problem);
         if matches!(stat.kind, SourceKind::File | SourceKind::Directory) {
             metadata.flags = flags(file, problem);
@@ -101,12 +101,13 @@ impl MetadataReader {
     ) -> Metadata {
         let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
-        let mut metadata = self.basics(stat);
+        let mut metadata = self.of_stat(stat);
         metadata.xattrs = self.xattrs(&Node::Path(path), problem);
         metadata
     }
 
-    fn basics(&mut self, stat: &SourceStat) -> Metadata {
+    /// What the state `stat` alone tells: all but attributes and flags.
+    pub fn of_stat(&mut self, stat: &SourceStat) -> Metadata {
         let is_hard_linked = stat.links > 1 && stat.kind != SourceKind::Directory;
         Metadata {
             mode: stat.mode,
