@@ -8,7 +8,7 @@ use strongroom::browse::BrowseError;
 use strongroom::crypto::KdfError;
 use strongroom::forget::ForgetError;
 use strongroom::format::config::ConfigError;
-use strongroom::index::IndexError;
+use strongroom::index::{IndexError, MergeError};
 use strongroom::log::{FoldError, LogError, PublishError};
 use strongroom::repo::RepositoryError;
 use strongroom::restore::RestoreError;
@@ -42,7 +42,8 @@ impl From<RepositoryError> for Failure {
                 .hint("copy the folder `log` back from a copy of the repository"),
             RepositoryError::EmptyPassword => Self::new("empty-password", message),
             RepositoryError::ForeignConfig => Self::damage("config-foreign", message),
-            RepositoryError::Merge(_) => Self::damage("index-damaged", message),
+            RepositoryError::Merge(MergeError::Store(error)) => with_message(error.into(), message),
+            RepositoryError::Merge(MergeError::Source(error)) => with_message(error.into(), message),
             RepositoryError::Conflict => Self::new("conflict", message),
             RepositoryError::LastKeyslot(_) => {
                 Self::new("last-keyslot", message).hint("`strongroom key add` makes another one first")
