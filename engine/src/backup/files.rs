@@ -8,7 +8,7 @@ use crate::backup::options::BackupError;
 use crate::backup::pipeline::Pipeline;
 use crate::backup::sample;
 use crate::backup::workers::{FileToken, Part};
-use crate::chunk::grain::{self, ChunkSizes};
+use crate::chunk::grain;
 use crate::chunk::{Cutter, GearTable};
 use crate::format::block::BlockCodec;
 use crate::format::tree::{Grain, HOLES_MAX, Hole};
@@ -134,16 +134,10 @@ impl FileReader {
             }
         }
         batch.bytes.truncate(start + len);
-        let sizes = grain::sizes(Grain::Medium);
-        let cutter = Cutter::new(&self.gear, sizes);
-        let mut chunks = 0;
-        let mut at = start;
-        while at < batch.bytes.len() {
-            let cut = cutter.cut(&batch.bytes[at..]);
-            batch.chunk_lens.push(u32::try_from(cut).expect("chunks are at most 2 MiB"));
-            at += cut;
-            chunks += 1;
-        }
+        let cutter = Cutter::new(&self.gear, grain::sizes(Grain::Medium));
+        let chunks_before = batch.chunk_lens.len();
+        cutter.cut_all(&batch.bytes[start..], true, &mut batch.chunk_lens);
+        let chunks = chunk_count(batch.chunk_lens.len() - chunks_before);
         batch.parts.push(Part { file: token, number: 0, chunks });
         pipeline.progress(len as u64);
         Ok(ReadFile {
@@ -234,7 +228,9 @@ impl FileReader {
                 grain::choose(head, size_hint, noisy)
             });
             let cutter = Cutter::new(&self.gear, grain::sizes(grain));
-            let (chunks, used) = cut_all(&cutter, &batch.bytes, at_end, &mut batch.chunk_lens);
+            let chunks_before = batch.chunk_lens.len();
+            let used = cutter.cut_all(&batch.bytes, at_end, &mut batch.chunk_lens);
+            let chunks = chunk_count(batch.chunk_lens.len() - chunks_before);
             if chunks > 0 {
                 batch.parts.push(Part { file: stream.token, number: stream.parts, chunks });
                 stream.parts += 1;
@@ -287,17 +283,9 @@ fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>, capacity: usize) -> io::Res
     result
 }
 
-/// Cuts as much of `bytes` as can be decided; returns the number of chunks and their total length.
-fn cut_all(cutter: &Cutter<'_>, bytes: &[u8], at_end: bool, lens: &mut Vec<u32>) -> (u32, usize) {
-    let ChunkSizes { max, .. } = cutter.sizes();
-    let (mut at, mut chunks) = (0, 0);
-    while at < bytes.len() && (at_end || bytes.len() - at >= max) {
-        let len = cutter.cut(&bytes[at..]);
-        lens.push(u32::try_from(len).expect("chunks are at most 2 MiB"));
-        at += len;
-        chunks += 1;
-    }
-    (chunks, at)
+/// The chunks of a part.
+fn chunk_count(count: usize) -> u32 {
+    u32::try_from(count).expect("a buffer has far fewer chunks than bytes")
 }
 
 #[cfg(test)]

@@ -8,7 +8,15 @@ pub struct GearTable {
     pub(super) gear: Box<[u64; 256]>,
     /// The same, shifted left by one, for the scanner's two-byte step.
     pub(super) gear_shifted: Box<[u64; 256]>,
+    /// The same in 32 bits, for scanners that look up one number at a time.
+    pub(super) narrow: Box<[u32; 256]>,
+    /// The same byte by byte, for scanners that look up many at once.
+    pub(super) planes: Box<Planes>,
 }
+
+/// Plane `i` has byte `i` of each number, the lowest first. Aligned to cache lines.
+#[repr(align(64))]
+pub(super) struct Planes(pub [[u8; 256]; 4]);
 
 impl GearTable {
     /// Derives the table: `keyed_BLAKE3(chunker key, "gear")` extended to 1024 bytes, read as 256 little-endian
@@ -19,11 +27,21 @@ impl GearTable {
             .update(b"gear")
             .finalize_xof()
             .fill(bytes.as_mut());
-        let mut table = Self { gear: Box::new([0; 256]), gear_shifted: Box::new([0; 256]) };
-        for (i, number) in bytes.chunks_exact(4).enumerate() {
-            let number = u64::from(u32::from_le_bytes([number[0], number[1], number[2], number[3]]));
-            table.gear[i] = number;
-            table.gear_shifted[i] = number << 1;
+        let mut table = Self {
+            gear: Box::new([0; 256]),
+            gear_shifted: Box::new([0; 256]),
+            narrow: Box::new([0; 256]),
+            planes: Box::new(Planes([[0; 256]; 4])),
+        };
+        let (numbers, _) = bytes.as_chunks::<4>();
+        for (i, number) in numbers.iter().enumerate() {
+            for (plane, byte) in table.planes.0.iter_mut().zip(number) {
+                plane[i] = *byte;
+            }
+            let number = u32::from_le_bytes(*number);
+            table.narrow[i] = number;
+            table.gear[i] = u64::from(number);
+            table.gear_shifted[i] = u64::from(number) << 1;
         }
         table
     }
@@ -34,6 +52,8 @@ impl Drop for GearTable {
         use zeroize::Zeroize;
         self.gear.zeroize();
         self.gear_shifted.zeroize();
+        self.narrow.zeroize();
+        self.planes.0.zeroize();
     }
 }
 
