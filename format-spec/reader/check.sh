@@ -21,7 +21,9 @@ count=0
 for golden in "$project"/tests/golden/v1*/; do
     [ -d "$golden/repo" ] || { echo "no golden repository in $golden" >&2; exit 1; }
     echo "golden repository $(basename "$golden")"
-    $python "$reader" log "$golden/repo" --password-file "$golden/password"
+    for password in "$golden"/*password; do
+        $python "$reader" log "$golden/repo" --password-file "$password"
+    done
     for index in segments packs; do
         count=$((count + 1))
         $python "$reader" restore "$golden/repo" "$work/$count" --password-file "$golden/password" --index $index
