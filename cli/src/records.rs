@@ -155,6 +155,7 @@ fn full_node(entry: &Node) -> Result<Object, TableError> {
     let mut record = node(entry);
     if let NodeKind::File(content) = &entry.kind {
         let grain = content.grain.map(|grain| match grain {
+            Grain::Page => "page",
             Grain::Fine => "fine",
             Grain::Medium => "medium",
             Grain::Coarse => "coarse",

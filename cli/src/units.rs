@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use strongroom::backup::GrainRule;
 use strongroom::forget::policy::{Calendar, CivilTime, Span};
-use strongroom::format::tree::Timestamp;
+use strongroom::format::tree::{Grain, Timestamp};
 
 const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
@@ -26,6 +27,26 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
     number.checked_mul(factor).ok_or_else(|| "the size does not fit 64 bits".into())
+}
+
+/// Reads a grain rule, `PATTERN=SIZE`: the size is a grain's name, or its average size.
+pub fn parse_grain(text: &str) -> Result<GrainRule, String> {
+    let Some((pattern, size)) = text.rsplit_once('=') else {
+        return Err("a grain rule is a pattern and a size, as in '*.vmdk=16KiB'".into());
+    };
+    let grain = match (size.to_ascii_lowercase().as_str(), parse_size(size)) {
+        ("page", _) => Grain::Page,
+        ("fine", _) | (_, Ok(0x4000)) => Grain::Fine,
+        ("medium", _) | (_, Ok(0x1_0000)) => Grain::Medium,
+        ("coarse", _) | (_, Ok(0x10_0000)) => Grain::Coarse,
+        _ => {
+            return Err(format!(
+                "there is no grain {size:?}: it is page (16 KiB at fixed places), fine (about 16 KiB), medium (about \
+                 64 KiB) or coarse (about 1 MiB)"
+            ));
+        }
+    };
+    Ok(GrainRule { pattern: pattern.to_owned(), grain })
 }
 
 /// Reads a duration: a number of seconds, or with a unit as `90s`, `3m`, `2h`, `1d`.

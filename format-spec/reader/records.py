@@ -127,7 +127,7 @@ KEYSLOT = Record(("root", ID), ("writer", ID), ("label", STR))
 DEVICE = Record(("major", U32), ("minor", U32))
 FILE = Record(
     ("size", U64),
-    ("grain", Choice("fine", "medium", "coarse"), None),
+    ("grain", Choice("page", "fine", "medium", "coarse"), None),
     ("depth", U8, 0),
     ("chunks", BIN, b""),
     ("holes", Array(Record(("offset", U64), ("length", U64))), []),

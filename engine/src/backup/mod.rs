@@ -7,6 +7,7 @@
 mod assemble;
 mod chunk_table;
 mod files;
+mod grains;
 mod measure;
 mod options;
 mod parents;
@@ -30,6 +31,7 @@ use std::time::Instant;
 use crossbeam_channel::unbounded;
 use serde_bytes::ByteBuf;
 
+pub use grains::GrainRule;
 pub use options::{BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels};
 
 use crate::chunk::GearTable;
@@ -41,6 +43,7 @@ use crate::repo::Repository;
 use crate::source::{Filter, FilterOptions, ListBuffer, MetadataReader};
 use assemble::{Assembler, file_node};
 use files::{FileError, FileReader, Stream};
+use grains::GrainRules;
 use measure::Measured;
 use parents::Parents;
 use pipeline::Pipeline;
@@ -139,6 +142,7 @@ fn back_up_paths(
 ) -> Result<BackupReport, BackupError> {
     let started = Instant::now();
     let filter = Filter::new(filter)?;
+    let grains = GrainRules::new(&options.grains)?;
     let paths = absolute_paths(paths)?;
     let forbidden = repository_directory(repository);
     if let Some(path) = paths.iter().find(|path| is_within(path, &forbidden)) {
@@ -176,6 +180,7 @@ fn back_up_paths(
                     pipeline,
                     reader: repository.reader(),
                     filter: &filter,
+                    grains: &grains,
                     files: FileReader::new(GearTable::derive(repository.keys())),
                     metadata: MetadataReader::default(),
                     list: ListBuffer::default(),
@@ -300,7 +305,9 @@ fn back_up_stream(
     snapshot.paths = vec![ByteBuf::from([b"/", input.name.as_slice()].concat())];
     let parents = Parents::choose(repository, &snapshot, options.parent)?;
     snapshot.parent = parents.main();
-    let known = parents.stream_grain(repository, &input.name);
+    let place = Path::new("/").join(std::ffi::OsStr::from_bytes(&input.name));
+    let ordered = GrainRules::new(&options.grains)?.of(&place);
+    let known = ordered.or_else(|| parents.stream_grain(repository, &input.name));
     let session = Session::new(repository, options);
     let mut assembler = Assembler::new(session.tree_writer());
     let mut summary = SnapshotSummary { files: 1, files_new: 1, ..SnapshotSummary::default() };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::backup::grains::GrainRule;
 use crate::format::snapshot::SnapshotSummary;
 use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
@@ -53,6 +54,8 @@ pub struct BackupOptions {
     pub partial_every: Duration,
     /// Exclude rules as given, for the record.
     pub excludes: Vec<String>,
+    /// How files are cut that match a pattern; the last rule that matches decides.
+    pub grains: Vec<GrainRule>,
     /// Threads that hash, compress and seal.
     pub threads: usize,
     /// Memory to live in, in bytes.
@@ -75,6 +78,7 @@ impl Default for BackupOptions {
             level: 3,
             partial_every: Duration::from_secs(180),
             excludes: Vec::new(),
+            grains: Vec::new(),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: 160 << 20,
         }

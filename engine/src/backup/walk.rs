@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 
 use crate::backup::assemble::{FrameId, ParentDir, Place, file_node};
 use crate::backup::files::{FileError, FileReader};
+use crate::backup::grains::GrainRules;
 use crate::backup::options::BackupError;
 use crate::backup::pipeline::Pipeline;
 use crate::backup::roots::{self, RootTree};
@@ -28,6 +29,7 @@ pub(super) struct Walker<'w, 'p, 's> {
     pub pipeline: Pipeline<'p, 's>,
     pub reader: &'w BlobReader,
     pub filter: &'w Filter,
+    pub grains: &'w GrainRules,
     pub files: FileReader,
     pub metadata: MetadataReader,
     pub list: ListBuffer,
@@ -466,10 +468,11 @@ impl<'t> Walker<'_, '_, '_> {
                 _ => None,
             }
         });
+        let grain = self.grains.of(&path).or(known.flatten());
         let slot = self.pipeline.assembler.reserve(frame);
         let mut tokens = Vec::new();
         let bytes_before = self.pipeline.summary.bytes;
-        let result = self.files.read(&mut self.pipeline, &mut file, known.flatten(), &mut |pipeline| {
+        let result = self.files.read(&mut self.pipeline, &mut file, grain, &mut |pipeline| {
             // An attempt that is given up ends without a node.
             if let Some(token) = tokens.last() {
                 pipeline.assembler.abandon(*token);

@@ -29,6 +29,7 @@ pub const CHUNK_LEN_MAX: usize = 2 << 20;
 /// Sizes of a grain.
 pub const fn sizes(grain: Grain) -> ChunkSizes {
     match grain {
+        Grain::Page => ChunkSizes { min: 16 << 10, average: 16 << 10, max: 16 << 10 },
         Grain::Fine => ChunkSizes { min: 4 << 10, average: 16 << 10, max: 64 << 10 },
         Grain::Medium => ChunkSizes { min: 16 << 10, average: 64 << 10, max: 256 << 10 },
         Grain::Coarse => ChunkSizes { min: 256 << 10, average: 1 << 20, max: CHUNK_LEN_MAX },
@@ -44,7 +45,7 @@ pub const COARSE_LEN_MIN: u64 = 4 << 20;
 /// caller's compressor says of the head.
 pub fn choose(head: &[u8], size: u64, incompressible: bool) -> Grain {
     if is_database(head) {
-        Grain::Fine
+        Grain::Page
     } else if incompressible && size >= COARSE_LEN_MIN {
         Grain::Coarse
     } else {
@@ -93,12 +94,12 @@ mod tests {
     fn databases_are_told_by_their_pages() {
         let mut sqlite = b"SQLite format 3\0".to_vec();
         sqlite.resize(4096, 0);
-        assert_eq!(choose(&sqlite, 1 << 30, false), Grain::Fine);
+        assert_eq!(choose(&sqlite, 1 << 30, false), Grain::Page);
 
         let mut page = vec![0; 8192];
         page[12..20].copy_from_slice(&[40, 0, 0, 0x10, 0, 0x20, 4, 0x20]);
         let relation = [vec![0; 8192], page.clone(), page.clone()].concat();
-        assert_eq!(choose(&relation, 1 << 30, false), Grain::Fine);
+        assert_eq!(choose(&relation, 1 << 30, false), Grain::Page);
         page[18] = 0;
         assert_eq!(choose(&[relation, page].concat(), 1 << 30, false), Grain::Medium, "one page is none");
 
@@ -107,7 +108,7 @@ mod tests {
         innodb[34..38].copy_from_slice(&[0, 0, 0, 9]);
         innodb[(16 << 10) + 4..(16 << 10) + 8].copy_from_slice(&[0, 0, 0, 1]);
         innodb[(16 << 10) + 34..(16 << 10) + 38].copy_from_slice(&[0, 0, 0, 9]);
-        assert_eq!(choose(&innodb, 1 << 30, false), Grain::Fine);
+        assert_eq!(choose(&innodb, 1 << 30, false), Grain::Page);
     }
 
     #[test]

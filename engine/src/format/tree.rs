@@ -147,7 +147,9 @@ pub struct Hole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grain {
-    /// Database-like files.
+    /// Files made of pages that change in place: databases.
+    Page,
+    /// Files that change in many small places and whose content moves.
     Fine,
     /// Ordinary files.
     Medium,

@@ -33,7 +33,7 @@ mod tests;
 
 pub use dir::{ListBuffer, SourceDir};
 pub use files_from::{FilesFromError, Separator};
-pub use filter::{DirFilter, Filter, FilterError, FilterOptions, Reason};
+pub use filter::{DirFilter, Filter, FilterError, FilterOptions, PathPatterns, Reason};
 pub use metadata::{MetadataError, MetadataReader};
 pub use names::{Entry, Names};
 pub use stat::{SourceKind, SourceStat};

@@ -17,8 +17,8 @@ use strongroom::ids::{BlobId, SnapshotId};
 use super::make_keys::purpose_key;
 use super::support::{ROOT, Vector, bad, data, good, hex, record_json};
 
-pub const GRAINS: [(&str, Grain); 3] =
-    [("fine", Grain::Fine), ("medium", Grain::Medium), ("coarse", Grain::Coarse)];
+pub const GRAINS: [(&str, Grain); 4] =
+    [("page", Grain::Page), ("fine", Grain::Fine), ("medium", Grain::Medium), ("coarse", Grain::Coarse)];
 
 pub const RULES: [(&str, SplitRule); 2] = [("tree", TREE_RULE), ("chunks", CHUNK_RULE)];
 

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use strongroom::backup::{BackupOptions, ParentChoice, SnapshotLabels};
+use strongroom::backup::{BackupOptions, GrainRule, ParentChoice, SnapshotLabels};
 use strongroom::format::tree::Timestamp;
 use strongroom::repo::Repository;
 use strongroom::source::{FilterOptions, Separator, files_from};
@@ -121,6 +121,9 @@ struct Manner {
     /// zstd level [default: 3]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
     compression: Option<i32>,
+    /// Cut files that match in pieces of about this size: page, fine, medium or coarse, or 16KiB, 64KiB or 1MiB
+    #[arg(long, value_name = "PATTERN=SIZE", value_parser = units::parse_grain)]
+    grain: Vec<GrainRule>,
     /// Time between partial snapshots [default: 3m]
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     partial_every: Option<Duration>,
@@ -199,6 +202,7 @@ impl Args {
             level: self.manner.compression.unwrap_or(default.level),
             partial_every: self.manner.partial_every.unwrap_or(default.partial_every),
             excludes: self.exclude.as_given(),
+            grains: self.manner.grain.clone(),
             threads: context.threads(default.threads),
             memory: context.memory(default.memory),
         })

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use layers::Layer;
 use markers::{Marker, Tagged};
 use patterns::Patterns;
-pub use patterns::{Origin, Rule};
+pub use patterns::{Origin, PathPatterns, Rule};
 
 use super::dir::SourceDir;
 use super::names::Names;

@@ -164,14 +164,44 @@ impl Patterns {
 
     /// The rule that excludes `path`, if the last one that matches does.
     pub(super) fn excluding(&self, path: &Path) -> Option<&Rule> {
+        self.last_match(path).map(|rule| &self.rules[rule]).filter(|rule| !rule.keeps)
+    }
+
+    /// Number of the last rule that matches `path`.
+    fn last_match(&self, path: &Path) -> Option<usize> {
         let mut bytes = Cow::Borrowed(path.as_os_str().as_bytes());
         if self.ignores_case {
             bytes = Cow::Owned(lower_case_bytes(&bytes));
         }
         let matching = self.globs.matches_candidate(&Candidate::from_bytes(bytes.as_ref()));
-        let last = matching.into_iter().max()?;
-        let rule = &self.rules[self.rule_of_glob[last]];
-        (!rule.keeps).then_some(rule)
+        matching.into_iter().max().map(|last| self.rule_of_glob[last])
+    }
+}
+
+/// Patterns that say something else of a path than to leave it out. They mean what exclude patterns mean.
+#[derive(Debug, Default)]
+pub struct PathPatterns(Option<Patterns>);
+
+impl PathPatterns {
+    /// Compiles patterns.
+    ///
+    /// # Errors
+    /// [`FilterError::Pattern`] where one does not parse or begins with `!`.
+    pub fn new(patterns: &[String]) -> Result<Self, FilterError> {
+        let rules = given(patterns)?;
+        if let Some(rule) = rules.iter().find(|rule| rule.keeps) {
+            return Err(FilterError::Pattern {
+                pattern: rule.pattern.clone(),
+                origin: rule.origin.clone(),
+                reason: "\"!\" takes an exclusion back, and here nothing is excluded".to_owned(),
+            });
+        }
+        Patterns::new(rules, false).map(Self)
+    }
+
+    /// Number of the last pattern that matches this full path.
+    pub fn last_match(&self, path: &Path) -> Option<usize> {
+        self.0.as_ref()?.last_match(path)
     }
 }
 
