@@ -19,6 +19,9 @@ pub const RECORD_LEN_MAX: usize = 64 << 20;
 /// Longest stored record object that is read: a record that did not compress, with framing and padding.
 pub const RECORD_OBJECT_LEN_MAX: u64 = 72 << 20;
 
+/// Levels of nesting that a record may have.
+const MAX_DEPTH: usize = 64;
+
 /// Stored bytes are not the record they should be.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -61,14 +64,37 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 /// # Errors
 /// [`RecordError::Decode`] or [`RecordError::Trailing`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
-    let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(bytes));
+    // From a slice: a reader would copy each string through a buffer of its own.
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
     // Our own types nest a handful of levels; a hostile record may not use up the stack.
-    decoder.set_max_depth(64);
+    decoder.set_max_depth(MAX_DEPTH);
     let record = T::deserialize(&mut decoder)?;
-    let used = usize::try_from(decoder.position()).unwrap_or(usize::MAX);
-    match bytes.len().saturating_sub(used) {
-        0 => Ok(record),
-        extra => Err(RecordError::Trailing { extra }),
+    if is_at_end(&mut decoder) { Ok(record) } else { Err(trailing::<T>(bytes)) }
+}
+
+/// Whether nothing follows: not even the first byte of a value can be read.
+fn is_at_end<'de>(decoder: impl serde::Deserializer<'de, Error = rmp_serde::decode::Error>) -> bool {
+    /// Takes no value at all.
+    struct Nothing;
+    impl serde::de::Visitor<'_> for Nothing {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the end")
+        }
+    }
+    matches!(decoder.deserialize_any(Nothing), Err(rmp_serde::decode::Error::InvalidMarkerRead(_)))
+}
+
+/// How many bytes follow the record.
+fn trailing<T: DeserializeOwned>(bytes: &[u8]) -> RecordError {
+    let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(bytes));
+    decoder.set_max_depth(MAX_DEPTH);
+    match T::deserialize(&mut decoder) {
+        Ok(_) => {
+            let used = usize::try_from(decoder.position()).unwrap_or(usize::MAX);
+            RecordError::Trailing { extra: bytes.len().saturating_sub(used) }
+        }
+        Err(error) => error.into(),
     }
 }
 
@@ -144,6 +170,27 @@ mod tests {
 
     use super::*;
     use crate::crypto::{RootSecret, SeededEntropy};
+
+    #[test]
+    fn whatever_follows_a_record_is_counted() {
+        let record = encode(&vec![1u32, 2, 3]);
+        assert_eq!(decode::<Vec<u32>>(&record).expect("a whole record"), [1, 2, 3]);
+        // Every first byte a value can have, alone and with something behind it.
+        for first in 0..=u8::MAX {
+            for more in [&[][..], &[0], &[0; 70]] {
+                let extended = [record.as_slice(), &[first], more].concat();
+                let error = decode::<Vec<u32>>(&extended).expect_err("bytes follow");
+                assert!(
+                    matches!(error, RecordError::Trailing { extra } if extra == 1 + more.len()),
+                    "{first}: {error}"
+                );
+            }
+        }
+        for len in 0..record.len() {
+            let error = decode::<Vec<u32>>(&record[..len]).expect_err("cut short");
+            assert!(matches!(error, RecordError::Decode(_)), "{len}: {error}");
+        }
+    }
 
     #[test]
     fn what_nobody_would_open_is_not_sealed() {
