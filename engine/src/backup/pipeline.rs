@@ -42,8 +42,8 @@ pub(super) struct Pipeline<'p, 's> {
     workers: usize,
     free: Vec<Batch>,
     batch: Batch,
-    free_files: Vec<Box<FileBatch>>,
-    files: Box<FileBatch>,
+    free_files: Vec<FileBatch>,
+    files: FileBatch,
     pub links: Links,
     /// Files that turned out to be nothing for a worker, or waited for another of their names.
     pub deferred: Vec<FileJob>,
@@ -74,8 +74,8 @@ impl<'p, 's> Pipeline<'p, 's> {
             workers,
             free,
             batch: Batch::default(),
-            free_files: (0..2 * workers + 1).map(|_| Box::default()).collect(),
-            files: Box::default(),
+            free_files: (0..2 * workers + 1).map(|_| FileBatch::default()).collect(),
+            files: FileBatch::default(),
             links: Links::default(),
             deferred: Vec::new(),
             outstanding: 0,
@@ -176,8 +176,8 @@ impl<'p, 's> Pipeline<'p, 's> {
     }
 
     /// Takes over what became of small files.
-    fn take_files(&mut self, mut batch: Box<FileBatch>) -> Result<(), BackupError> {
-        let FileBatch { jobs, outcomes, .. } = &mut *batch;
+    fn take_files(&mut self, mut batch: FileBatch) -> Result<(), BackupError> {
+        let FileBatch { jobs, outcomes, .. } = &mut batch;
         for (job, outcome) in jobs.drain(..).zip(outcomes.drain(..)) {
             let (frame, slot, link) = (job.frame, job.slot, job.link);
             let node = match outcome {

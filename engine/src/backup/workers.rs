@@ -53,7 +53,7 @@ impl Batch {
 /// What workers are told.
 pub(super) enum Job {
     Batch(Batch),
-    Files(Box<FileBatch>),
+    Files(FileBatch),
     /// Close the open block; wait until all workers have.
     Flush(Arc<Barrier>),
 }
@@ -61,7 +61,7 @@ pub(super) enum Job {
 /// What workers answer.
 pub(super) enum Answer {
     Batch(Batch),
-    Files(Box<FileBatch>),
+    Files(FileBatch),
     Flushed,
     Failed(WorkerError),
 }
