@@ -44,6 +44,8 @@ pub(super) struct Pipeline<'p, 's> {
     batch: Batch,
     free_files: Vec<FileBatch>,
     files: FileBatch,
+    /// Files whose reading was begun.
+    pub begun: u64,
     pub links: Links,
     /// Files that turned out to be nothing for a worker, or waited for another of their names.
     pub deferred: Vec<FileJob>,
@@ -76,6 +78,7 @@ impl<'p, 's> Pipeline<'p, 's> {
             batch: Batch::default(),
             free_files: (0..2 * workers + 1).map(|_| FileBatch::default()).collect(),
             files: FileBatch::default(),
+            begun: 0,
             links: Links::default(),
             deferred: Vec::new(),
             outstanding: 0,
@@ -150,6 +153,7 @@ impl<'p, 's> Pipeline<'p, 's> {
 
     /// Hands a small file to the workers, together with others.
     pub fn push_file(&mut self, job: FileJob, size: u64) -> Result<(), BackupError> {
+        self.begun += 1;
         self.assembler.expect(job.frame);
         self.files.push(job, size);
         let dirs_max = FILES_DIRS_MAX / (2 * self.workers + 2);

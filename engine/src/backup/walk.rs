@@ -32,7 +32,7 @@ pub(super) struct Walker<'w, 'p, 's> {
     pub scratch: Scratch,
     pub partial_every: Duration,
     pub last_partial: Instant,
-    /// Files read when the last partial snapshot was made.
+    /// Files begun when the last partial snapshot was made.
     pub files_at_partial: u64,
     /// Makes a partial snapshot of this tree.
     #[allow(clippy::type_complexity, reason = "said once, here")]
@@ -263,12 +263,8 @@ impl<'t> Walker<'_, '_, '_> {
 
     fn partial_is_due(&self) -> bool {
         let is_time =
-            self.last_partial.elapsed() >= self.partial_every && self.files_read() > self.files_at_partial;
+            self.last_partial.elapsed() >= self.partial_every && self.pipeline.begun > self.files_at_partial;
         is_time || self.pipeline.session.blobs_uncommitted() >= BLOBS_PER_SEGMENT
-    }
-
-    fn files_read(&self) -> u64 {
-        self.pipeline.summary.files_new + self.pipeline.summary.files_changed
     }
 
     /// Saves a snapshot of what is complete.
@@ -279,7 +275,7 @@ impl<'t> Walker<'_, '_, '_> {
             (self.save_partial)(&mut self.pipeline, tree)?;
         }
         self.last_partial = Instant::now();
-        self.files_at_partial = self.files_read();
+        self.files_at_partial = self.pipeline.begun;
         Ok(())
     }
 
@@ -529,6 +525,7 @@ impl<'t> Walker<'_, '_, '_> {
                 _ => None,
             }
         });
+        self.pipeline.begun += 1;
         let mut tokens = Vec::new();
         let bytes_before = self.pipeline.summary.bytes;
         let result = self.files.read(&mut self.pipeline, &file, known.flatten(), &mut |pipeline| {
