@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_bytes::ByteBuf;
 
 use crate::backup::chunk_table::ChunkTable;
+use crate::backup::links::LinkKey;
 use crate::backup::options::BackupError;
 use crate::backup::session::Session;
 use crate::backup::workers::{Batch, FileToken};
@@ -57,6 +58,14 @@ pub(super) struct Frame {
     pub parents: Vec<ParentDir>,
 }
 
+impl Frame {
+    /// Takes an entry over from a parent snapshot; the node is what it is taken over as.
+    pub fn reuse(&mut self, parent: usize, index: usize) -> &Node {
+        self.slots.push(Slot::Reused { parent, index });
+        &self.parents[parent].nodes[index]
+    }
+}
+
 /// A directory of a parent snapshot.
 #[derive(Debug, Default)]
 pub(super) struct ParentDir {
@@ -81,6 +90,8 @@ struct OpenFile {
     next_part: u32,
     early: HashMap<u32, Vec<u8>>,
     parts_total: Option<u32>,
+    /// Whether the file has other names that want to know its node.
+    link: Option<LinkKey>,
 }
 
 /// A tree as it is encoded, without copying nodes.
@@ -101,6 +112,8 @@ pub(super) struct Assembler {
     root: Option<BlobId>,
     /// Whether what was asked for is as in the first parent snapshot; none before it is known of any.
     roots_same: Option<bool>,
+    /// Files with other names that were completed.
+    pub linked: Vec<(LinkKey, Node)>,
 }
 
 impl Assembler {
@@ -112,6 +125,7 @@ impl Assembler {
             writer,
             root: None,
             roots_same: None,
+            linked: Vec::new(),
         }
     }
 
@@ -166,9 +180,25 @@ impl Assembler {
         slots.len() - 1
     }
 
-    /// Takes an entry over from a parent snapshot.
-    pub fn reuse(&mut self, frame: FrameId, parent: usize, index: usize) {
-        self.frame(frame).slots.push(Slot::Reused { parent, index });
+    /// Says that a file will come for a reserved place.
+    pub fn expect(&mut self, frame: FrameId) {
+        self.frame(frame).waiting += 1;
+    }
+
+    /// The file expected for a place is there, or will never be.
+    pub fn complete(
+        &mut self,
+        session: &Session<'_>,
+        id: FrameId,
+        slot: usize,
+        node: Option<Box<Node>>,
+    ) -> Result<(), BackupError> {
+        let frame = self.frame(id);
+        if let Some(node) = node {
+            frame.slots[slot] = Slot::Ready(node);
+        }
+        frame.waiting -= 1;
+        self.settle_dir(session, id)
     }
 
     /// Fills a reserved place with a complete node.
@@ -176,8 +206,14 @@ impl Assembler {
         self.frame(frame).slots[slot] = Slot::Ready(Box::new(node));
     }
 
+    /// What was expected for a place came another way, or will never be.
+    pub fn release(&mut self, session: &Session<'_>, id: FrameId) -> Result<(), BackupError> {
+        self.frame(id).waiting -= 1;
+        self.settle_dir(session, id)
+    }
+
     /// Begins a file in a reserved place.
-    pub fn begin_file(&mut self, frame: FrameId, slot: usize) -> FileToken {
+    pub fn begin_file(&mut self, frame: FrameId, slot: usize, link: Option<LinkKey>) -> FileToken {
         let token = FileToken(self.next_id());
         self.frame(frame).waiting += 1;
         let file = OpenFile {
@@ -188,6 +224,7 @@ impl Assembler {
             next_part: 0,
             early: HashMap::new(),
             parts_total: None,
+            link,
         };
         self.files.insert(token, file);
         token
@@ -254,6 +291,9 @@ impl Assembler {
             if let NodeKind::File(content) = &mut node.kind {
                 content.depth = depth;
                 content.chunks = ByteBuf::from(table);
+            }
+            if let Some(link) = file.link {
+                self.linked.push((link, (*node).clone()));
             }
             self.frame(file.frame).slots[file.slot] = Slot::Ready(node);
         }

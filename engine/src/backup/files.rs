@@ -1,8 +1,12 @@
-//! Reading files: into pooled buffers, cut into chunks, handed to the workers; and noticing when a file changes
-//! under our eyes.
+//! Reading large and sparse files and streams: into pooled buffers, cut into chunks, handed to the workers; and
+//! noticing when a file changes under our eyes. Small files are the workers' own affair, see [`super::small`].
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use crate::backup::options::BackupError;
 use crate::backup::pipeline::Pipeline;
@@ -15,12 +19,10 @@ use crate::format::tree::{Grain, HOLES_MAX, Hole};
 use crate::source::SourceStat;
 use crate::source::sparse;
 
-/// A file up to this size is read beside others into one buffer.
-const SMALL_LEN_MAX: u64 = 256 << 10;
 /// Bytes of a file that decide its grain.
 const HEAD_LEN: usize = 64 << 10;
 /// How often a file that changes is read again.
-const RETRIES: u32 = 2;
+pub(super) const RETRIES: u32 = 2;
 /// A changing file larger than this is read once only.
 const RETRY_LEN_MAX: u64 = 1 << 30;
 
@@ -76,25 +78,17 @@ impl FileReader {
     pub fn read(
         &mut self,
         pipeline: &mut Pipeline<'_, '_>,
-        file: &mut File,
+        file: &File,
         known: Option<Grain>,
         begin: &mut dyn FnMut(&mut Pipeline<'_, '_>) -> Result<FileToken, BackupError>,
     ) -> Result<ReadFile, FileError> {
         let mut attempt = 0;
         loop {
-            let before = SourceStat::of_file(&*file)?;
+            let before = SourceStat::of_file(file)?;
             let token = begin(pipeline)?;
-            let mut read = if before.size <= SMALL_LEN_MAX && before.allocated >= before.size.min(1) {
-                self.read_small(pipeline, file, token, &before)?
-            } else {
-                self.read_large(pipeline, file, token, &before, known)?
-            };
-            let after = SourceStat::of_file(&*file)?;
-            let same = read.size == before.size
-                && after.size == before.size
-                && after.mtime == before.mtime
-                && after.ctime == before.ctime
-                && after.inode == before.inode;
+            let mut read = self.read_large(pipeline, file, token, &before, known)?;
+            let after = SourceStat::of_file(file)?;
+            let same = is_same(&before, &after, read.size);
             read.stat = before;
             if same {
                 return Ok(read);
@@ -104,57 +98,14 @@ impl FileReader {
                 return Ok(read);
             }
             attempt += 1;
-            io::Seek::rewind(file)?;
         }
-    }
-
-    /// Reads a whole small file into the open batch.
-    fn read_small(
-        &mut self,
-        pipeline: &mut Pipeline<'_, '_>,
-        file: &mut File,
-        token: FileToken,
-        stat: &SourceStat,
-    ) -> Result<ReadFile, FileError> {
-        // One byte more than expected: that shows at once whether the file has grown.
-        let want = usize::try_from(stat.size).expect("small files are small") + 1;
-        let batch = pipeline.batch_with_room(want)?;
-        let start = batch.bytes.len();
-        batch.bytes.resize(start + want, 0);
-        let mut len = 0;
-        while len < want {
-            match file.read(&mut batch.bytes[start + len..]) {
-                Ok(0) => break,
-                Ok(read) => len += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    batch.bytes.truncate(start);
-                    return Err(error.into());
-                }
-            }
-        }
-        batch.bytes.truncate(start + len);
-        let cutter = Cutter::new(&self.gear, grain::sizes(Grain::Medium));
-        let chunks_before = batch.chunk_lens.len();
-        cutter.cut_all(&batch.bytes[start..], true, &mut batch.chunk_lens);
-        let chunks = chunk_count(batch.chunk_lens.len() - chunks_before);
-        batch.parts.push(Part { file: token, number: 0, chunks });
-        pipeline.progress(len as u64);
-        Ok(ReadFile {
-            stat: *stat,
-            size: len as u64,
-            holes: Vec::new(),
-            grain: None,
-            parts: 1,
-            unstable: false,
-        })
     }
 
     /// Reads a large or sparse file, buffer by buffer.
     fn read_large(
         &mut self,
         pipeline: &mut Pipeline<'_, '_>,
-        file: &mut File,
+        file: &File,
         token: FileToken,
         stat: &SourceStat,
         known: Option<Grain>,
@@ -190,24 +141,21 @@ impl FileReader {
     fn read_extent(
         &mut self,
         pipeline: &mut Pipeline<'_, '_>,
-        file: &mut File,
+        file: &File,
         stream: &mut Stream,
         offset: u64,
         length: Option<u64>,
         file_size: u64,
     ) -> Result<u64, FileError> {
-        io::Seek::seek(file, io::SeekFrom::Start(offset))?;
-        match length {
-            Some(length) => self.read_stream(pipeline, &mut file.take(length), stream, file_size),
-            None => self.read_stream(pipeline, file, stream, file_size),
-        }
+        let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
+        self.read_stream(pipeline, &mut Extent { file, at: offset, end }, stream, file_size)
     }
 
     /// Reads a stream to its end. `size_hint` is its expected length: it decides the grain along with the first bytes.
     pub fn read_stream(
         &mut self,
         pipeline: &mut Pipeline<'_, '_>,
-        reader: &mut dyn Read,
+        reader: &mut dyn Content,
         stream: &mut Stream,
         size_hint: u64,
     ) -> Result<u64, FileError> {
@@ -217,8 +165,7 @@ impl FileReader {
             let batch = pipeline.empty_batch()?;
             // What the last buffer could not decide comes first.
             let carried = batch.bytes.len();
-            let capacity = batch.bytes.capacity();
-            at_end = fill(reader, &mut batch.bytes, capacity)?;
+            at_end = reader.fill(&mut batch.bytes)?;
             total += (batch.bytes.len() - carried) as u64;
             let read = (batch.bytes.len() - carried) as u64;
             let grain = *stream.grain.get_or_insert_with(|| {
@@ -264,23 +211,80 @@ pub(super) struct Stream {
     pub grain: Option<Grain>,
 }
 
-/// Reads until `buffer` holds `capacity` bytes; true at the end of the stream.
-fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>, capacity: usize) -> io::Result<bool> {
-    let mut len = buffer.len();
-    buffer.resize(capacity, 0);
-    let result = loop {
-        if len == capacity {
-            break Ok(false);
+/// Whether a file of which `read` bytes were read stayed as it was.
+pub(super) fn is_same(before: &SourceStat, after: &SourceStat, read: u64) -> bool {
+    read == before.size
+        && after.size == before.size
+        && after.mtime == before.mtime
+        && after.ctime == before.ctime
+        && after.inode == before.inode
+}
+
+/// What is read from its beginning to its end.
+pub(super) trait Content {
+    /// Reads until the capacity of `buffer` is used up; true at the end.
+    fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool>;
+}
+
+/// A part of a file, up to `end` or to wherever the file ends before.
+struct Extent<'f> {
+    file: &'f File,
+    at: u64,
+    end: u64,
+}
+
+impl Content for Extent<'_> {
+    fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        while buffer.len() < buffer.capacity() {
+            let read = if self.end == u64::MAX {
+                // Straight into memory that nobody has filled with zeros before.
+                match rustix::io::pread(self.file, spare_capacity(buffer), self.at) {
+                    Ok(read) => read,
+                    Err(Errno::INTR) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            } else {
+                let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+                let start = buffer.len();
+                buffer.resize(start + left.min(buffer.capacity() - start), 0);
+                let result = self.file.read_at(&mut buffer[start..], self.at);
+                buffer.truncate(start + result.as_ref().map_or(0, |read| *read));
+                match result {
+                    Ok(read) => read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                }
+            };
+            self.at += read as u64;
+            if read == 0 || self.at == self.end {
+                return Ok(true);
+            }
         }
-        match reader.read(&mut buffer[len..]) {
-            Ok(0) => break Ok(true),
-            Ok(read) => len += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => break Err(error),
-        }
-    };
-    buffer.truncate(len);
-    result
+        Ok(false)
+    }
+}
+
+/// A stream that is no file.
+pub(super) struct ReadContent<R>(pub R);
+
+impl<R: Read> Content for ReadContent<R> {
+    fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        let (mut len, capacity) = (buffer.len(), buffer.capacity());
+        buffer.resize(capacity, 0);
+        let result = loop {
+            if len == capacity {
+                break Ok(false);
+            }
+            match self.0.read(&mut buffer[len..]) {
+                Ok(0) => break Ok(true),
+                Ok(read) => len += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        buffer.truncate(len);
+        result
+    }
 }
 
 /// The chunks of a part.

@@ -1,20 +1,24 @@
 //! Backup: from a source to a snapshot.
 //!
-//! One thread walks, reads and cuts; workers hash, deduplicate, compress and seal; each store uploads in the
-//! background. Buffers circulate between them, so memory is bounded whatever the source. Everything stored becomes
-//! part of the repository by one commit at the end, and by partial snapshots on the way.
+//! One thread walks, with helpers that scan directories ahead of it, and reads and cuts large files; workers read
+//! small files, hash, deduplicate, compress and seal; each store uploads in the background. Buffers circulate
+//! between them, so memory is bounded whatever the source. Everything stored becomes part of the repository by one
+//! commit at the end, and by partial snapshots on the way.
 
 mod assemble;
 mod chunk_table;
 mod files;
 mod grains;
+mod links;
 mod measure;
 mod options;
 mod parents;
 mod pipeline;
 mod roots;
 mod sample;
+mod scan;
 mod session;
+mod small;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -40,14 +44,15 @@ use crate::format::tree::{FileContent, Metadata};
 use crate::ids::BlobId;
 use crate::monitor::Monitor;
 use crate::repo::Repository;
-use crate::source::{Filter, FilterOptions, ListBuffer, MetadataReader};
+use crate::source::{Filter, FilterOptions};
 use assemble::{Assembler, file_node};
-use files::{FileError, FileReader, Stream};
+use files::{FileError, FileReader, ReadContent, Stream};
 use grains::GrainRules;
 use measure::Measured;
 use parents::Parents;
 use pipeline::Pipeline;
 use roots::RootTree;
+use scan::{Scanner, Scratch};
 use session::Session;
 use walk::Walker;
 
@@ -176,15 +181,14 @@ fn back_up_paths(
             with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
                 pipeline.expected = parents.expected;
                 pipeline.measured = Arc::clone(&measured);
+                let scanner = Scanner::new(repository.reader(), &filter, forbidden);
                 let mut walker = Walker {
                     pipeline,
                     reader: repository.reader(),
-                    filter: &filter,
                     grains: &grains,
+                    scanner: &scanner,
                     files: FileReader::new(GearTable::derive(repository.keys())),
-                    metadata: MetadataReader::default(),
-                    list: ListBuffer::default(),
-                    forbidden,
+                    scratch: Scratch::default(),
                     partial_every: options.partial_every,
                     last_partial: Instant::now(),
                     files_at_partial: 0,
@@ -193,10 +197,8 @@ fn back_up_paths(
                     roots_begun: 0,
                     root_error: None,
                 };
-                walker.run(&tree, &parents.trees)?;
-                if !walker.cancelled {
-                    walker.pipeline.drain()?;
-                }
+                // The walk scans as well.
+                scanner.with_helpers(options.threads - 1, || walker.run(&tree, &parents.trees))?;
                 walker.pipeline.report();
                 Ok(walker.cancelled)
             });
@@ -315,10 +317,10 @@ fn back_up_stream(
     with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
         let root = pipeline.assembler.begin_dir(None, None, Vec::new());
         let slot = pipeline.assembler.reserve(root);
-        let token = pipeline.assembler.begin_file(root, slot);
+        let token = pipeline.assembler.begin_file(root, slot, None);
         let mut stream = Stream { token, parts: 0, grain: known };
         let mut files = FileReader::new(GearTable::derive(repository.keys()));
-        let mut reader = Cancellable { inner: &mut input.reader, monitor };
+        let mut reader = ReadContent(Cancellable { inner: &mut input.reader, monitor });
         let size = match files.read_stream(&mut pipeline, &mut reader, &mut stream, u64::MAX) {
             Ok(size) => size,
             Err(FileError::Run(error)) => return Err(error),

@@ -1,21 +1,31 @@
 //! The pipeline between the reading thread and the workers: bounded by a fixed set of buffers.
 
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, Barrier};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::assemble::Assembler;
+use crate::backup::links::{LinkKey, Links};
 use crate::backup::measure::Measured;
 use crate::backup::options::BackupError;
 use crate::backup::session::{BLOBS_PER_SEGMENT, Session};
+use crate::backup::small::{FileBatch, FileJob, FileOutcome};
 use crate::backup::workers::{Answer, Batch, Job};
+use crate::backup::{roots, scan};
 use crate::format::snapshot::SnapshotSummary;
-use crate::monitor::{Monitor, Problem, Progress};
+use crate::format::tree::{Node, NodeKind};
+use crate::monitor::{EntryAction, Monitor, Problem, Progress};
 
 /// Capacity of a buffer: room for the longest chunk twice over.
 const BUFFER_LEN: usize = 4 << 20;
-/// Small files are collected up to this many bytes, so that all workers get some.
-const SMALL_BATCH_LEN: usize = 1 << 20;
+/// Small files go to a worker when they have this many bytes, or are this many: so that all workers get some.
+const FILES_LEN: u64 = 1 << 20;
+const FILES_MAX: usize = 256;
+/// Directories that small files on their way may hold open, in all.
+const FILES_DIRS_MAX: usize = 256;
 
 /// The reading thread's end of the pipeline.
 pub(super) struct Pipeline<'p, 's> {
@@ -32,6 +42,13 @@ pub(super) struct Pipeline<'p, 's> {
     workers: usize,
     free: Vec<Batch>,
     batch: Batch,
+    free_files: Vec<FileBatch>,
+    files: FileBatch,
+    /// Files whose reading was begun.
+    pub begun: u64,
+    pub links: Links,
+    /// Files that turned out to be nothing for a worker, or waited for another of their names.
+    pub deferred: Vec<FileJob>,
     outstanding: usize,
 }
 
@@ -59,6 +76,11 @@ impl<'p, 's> Pipeline<'p, 's> {
             workers,
             free,
             batch: Batch::default(),
+            free_files: (0..2 * workers + 1).map(|_| FileBatch::default()).collect(),
+            files: FileBatch::default(),
+            begun: 0,
+            links: Links::default(),
+            deferred: Vec::new(),
             outstanding: 0,
         }
     }
@@ -94,13 +116,127 @@ impl<'p, 's> Pipeline<'p, 's> {
         self.monitor.problem(&Problem { code, path: Some(path.to_vec()), message, is_error });
     }
 
-    /// The open batch with room for `len` more bytes of small files.
-    pub fn batch_with_room(&mut self, len: usize) -> Result<&mut Batch, BackupError> {
-        if !self.batch.bytes.is_empty() && self.batch.bytes.len() + len > SMALL_BATCH_LEN {
-            self.send_batch()?;
+    /// Reports an entry that cannot be had.
+    pub fn failed(&mut self, path: &Path, error: &io::Error) {
+        self.problem(scan::failure_code(error), path.as_os_str().as_bytes(), scan::failure(error), true);
+    }
+
+    /// Reports a file that became something else.
+    pub fn not_a_file(&mut self, path: &Path) {
+        let message = "it was a file a moment ago and is something else now".to_owned();
+        self.problem("vanished", path.as_os_str().as_bytes(), message, true);
+    }
+
+    /// Tells what was done with an entry to those who want to know.
+    pub fn note(&self, path: &Path, action: EntryAction) {
+        if self.monitor.wants_entries() {
+            self.monitor.entry(path.as_os_str().as_bytes(), action);
         }
-        self.open_batch()?;
-        Ok(&mut self.batch)
+    }
+
+    /// Counts a file that was read.
+    pub fn count_file(&mut self, path: &Path, changed: bool, unstable: bool) {
+        self.summary.files += 1;
+        if changed {
+            self.summary.files_changed += 1;
+            self.note(path, EntryAction::Changed);
+        } else {
+            self.summary.files_new += 1;
+            self.note(path, EntryAction::New);
+        }
+        if unstable {
+            self.summary.unstable += 1;
+            let message = "changed while it was read: the copy may mix old and new content".to_owned();
+            self.problem("unstable", path.as_os_str().as_bytes(), message, false);
+        }
+    }
+
+    /// Hands a small file to the workers, together with others.
+    pub fn push_file(&mut self, job: FileJob, size: u64) -> Result<(), BackupError> {
+        self.begun += 1;
+        self.assembler.expect(job.frame);
+        self.files.push(job, size);
+        let dirs_max = FILES_DIRS_MAX / (2 * self.workers + 2);
+        let is_full = self.files.bytes >= FILES_LEN
+            || self.files.jobs.len() >= FILES_MAX
+            || self.files.dirs >= dirs_max.max(1);
+        if is_full { self.send_files() } else { Ok(()) }
+    }
+
+    fn send_files(&mut self) -> Result<(), BackupError> {
+        if self.files.jobs.is_empty() {
+            return Ok(());
+        }
+        while let Ok(answer) = self.answers.try_recv() {
+            self.take(answer)?;
+        }
+        while self.free_files.is_empty() {
+            self.wait()?;
+        }
+        let next = self.free_files.pop().expect("looked just now");
+        let batch = std::mem::replace(&mut self.files, next);
+        self.outstanding += 1;
+        self.jobs.send(Job::Files(batch)).map_err(|_| BackupError::Worker)
+    }
+
+    /// Takes over what became of small files.
+    fn take_files(&mut self, mut batch: FileBatch) -> Result<(), BackupError> {
+        let FileBatch { jobs, outcomes, .. } = &mut batch;
+        for (job, outcome) in jobs.drain(..).zip(outcomes.drain(..)) {
+            let (frame, slot, link) = (job.frame, job.slot, job.link);
+            let node = match outcome {
+                FileOutcome::Stored { node, size, unstable, problems } => {
+                    let path = || roots::join(&job.dir.path, &node.name);
+                    if unstable || !problems.is_empty() || self.monitor.wants_entries() {
+                        self.metadata_problems(&path(), problems);
+                        self.count_file(&path(), job.changed, unstable);
+                    } else {
+                        self.count_file(Path::new(""), job.changed, false);
+                    }
+                    self.summary.bytes += size;
+                    Some(node)
+                }
+                FileOutcome::Failed(error) => {
+                    self.failed(&roots::join(&job.dir.path, &job.name), &error);
+                    None
+                }
+                FileOutcome::NotFile => {
+                    self.not_a_file(&roots::join(&job.dir.path, &job.name));
+                    None
+                }
+                FileOutcome::Large => {
+                    self.deferred.push(job);
+                    continue;
+                }
+            };
+            self.settle_link(link, node.as_deref());
+            self.assembler.complete(self.session, frame, slot, node)?;
+        }
+        batch.clear();
+        self.free_files.push(batch);
+        self.report();
+        Ok(())
+    }
+
+    /// Says what became of a file with other names. One that changed while it was read is nothing for them.
+    pub fn settle_link(&mut self, link: Option<LinkKey>, node: Option<&Node>) {
+        let Some(link) = link else { return };
+        let is_stable = |node: &&Node| !matches!(&node.kind, NodeKind::File(content) if content.unstable);
+        self.deferred.append(&mut self.links.settle(link, node.filter(is_stable)));
+    }
+
+    /// Does the same for the files that the assembler has completed.
+    pub fn settle_links(&mut self) {
+        for (link, node) in std::mem::take(&mut self.assembler.linked) {
+            self.settle_link(Some(link), Some(&node));
+        }
+    }
+
+    /// Reports parts of an entry's metadata that cannot be read.
+    pub fn metadata_problems(&mut self, path: &Path, problems: Vec<String>) {
+        for message in problems {
+            self.problem("metadata-unreadable", path.as_os_str().as_bytes(), message, true);
+        }
     }
 
     /// An open batch that holds nothing but what the last one of a stream could not decide.
@@ -167,16 +303,19 @@ impl<'p, 's> Pipeline<'p, 's> {
         match answer {
             Answer::Batch(batch) => {
                 self.assembler.accept(self.session, &batch)?;
+                self.settle_links();
                 self.free.push(batch);
                 Ok(())
             }
+            Answer::Files(batch) => self.take_files(batch),
             Answer::Flushed => Ok(()),
             Answer::Failed(error) => Err(error.into()),
         }
     }
 
-    /// Waits until all that was read is hashed, and all blocks are closed.
+    /// Waits until all that was read is hashed, and all blocks are closed. Files may be deferred meanwhile.
     pub fn drain(&mut self) -> Result<(), BackupError> {
+        self.send_files()?;
         if !self.batch.parts.is_empty() {
             self.send_batch()?;
         }

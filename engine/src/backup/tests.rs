@@ -362,3 +362,171 @@ fn a_failing_backend_fails_the_backup_and_never_hangs() {
         }
     }
 }
+
+/// A tree of many directories with files of all sorts of lengths, some equal.
+fn varied(root: &Path) {
+    for n in 0..400u32 {
+        let place = root.join(format!("a{}/b{}/c{}", n % 3, n % 7, n % 11));
+        fs::create_dir_all(&place).unwrap();
+        let len = [0, 1, 900, 20_000, 90_000, 300_000][n as usize % 6];
+        fs::write(place.join(format!("f{n}")), noise((n % 100) as u8, len)).unwrap();
+    }
+    fs::write(root.join("large"), noise(200, 11 << 20)).unwrap();
+    symlink("large", root.join("link")).unwrap();
+}
+
+fn tree_of(repository: &Repository, snapshot: SnapshotId) -> BlobId {
+    repository.find_snapshot(&snapshot.to_string()).unwrap().1.tree
+}
+
+#[test]
+fn the_tree_depends_on_the_source_and_on_no_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    varied(folder.path());
+    let trees: Vec<_> = [1, 2, 3, 8, 8, 8]
+        .into_iter()
+        .map(|threads| {
+            let repository = repository();
+            let options = BackupOptions { threads, ..BackupOptions::default() };
+            let first = run(&repository, paths(folder.path()), &options, &Silent).unwrap();
+            assert!(first.is_complete());
+            let again = run(&repository, paths(folder.path()), &options, &Silent).unwrap();
+            assert_eq!((again.summary.files_unmodified, again.summary.files), (401, 401));
+            let tree = tree_of(&repository, first.snapshot.unwrap());
+            assert_eq!(tree_of(&repository, again.snapshot.unwrap()), tree, "{threads}");
+            // Without parent all is read again, and found to be there.
+            let forced = BackupOptions { parent: ParentChoice::None, ..options };
+            let read = run(&repository, paths(folder.path()), &forced, &Silent).unwrap();
+            assert_eq!(read.summary.files_new, 401);
+            assert_eq!(tree_of(&repository, read.snapshot.unwrap()), tree, "{threads}");
+            tree
+        })
+        .collect();
+    assert!(trees.windows(2).all(|pair| pair[0] == pair[1]), "{trees:?}");
+}
+
+#[test]
+fn a_directory_with_more_subdirectories_than_are_scanned_ahead_is_stored_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..1500 {
+        fs::create_dir(folder.path().join(format!("d{n:04}"))).unwrap();
+        fs::write(folder.path().join(format!("d{n:04}/f")), n.to_string()).unwrap();
+    }
+    let repository = repository();
+    let report = back_up(&repository, folder.path());
+    let stored = entries(&repository, report.snapshot.unwrap(), folder.path());
+    assert_eq!(stored.len(), 3000);
+    assert_eq!(content(&repository, &stored["d1499/f"]), b"1499");
+    fs::remove_dir_all(folder.path().join("d0700")).unwrap();
+    fs::write(folder.path().join("d1300/f"), "other").unwrap();
+    let report = back_up(&repository, folder.path());
+    let summary = &report.summary;
+    assert_eq!((summary.files_unmodified, summary.files_changed, summary.files_new), (1498, 1, 0));
+    let stored = entries(&repository, report.snapshot.unwrap(), folder.path());
+    assert_eq!(stored.len(), 2998);
+    assert_eq!(content(&repository, &stored["d1300/f"]), b"other");
+}
+
+/// Makes files vanish or grow once the first entry is seen.
+struct Meddler {
+    root: PathBuf,
+    done: AtomicBool,
+    problems: Collect,
+}
+
+impl Monitor for Meddler {
+    fn progress(&self, _: &crate::monitor::Progress) {
+        if !self.done.swap(true, Ordering::Relaxed) {
+            fs::remove_file(self.root.join("z/gone")).unwrap();
+            fs::write(self.root.join("z/grown"), noise(7, 3 << 20)).unwrap();
+            fs::remove_file(self.root.join("z/turned")).unwrap();
+            fs::create_dir(self.root.join("z/turned")).unwrap();
+        }
+    }
+    fn problem(&self, problem: &Problem) {
+        self.problems.problem(problem);
+    }
+}
+
+#[test]
+fn files_that_grow_or_vanish_after_they_were_listed_are_stored_as_they_are_or_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    fs::create_dir(root.join("z")).unwrap();
+    for name in ["gone", "grown", "turned", "plain"] {
+        fs::write(root.join("z").join(name), name).unwrap();
+    }
+    // Read by the walk itself, long before the small files of a directory are sent to anybody.
+    fs::write(root.join("z/a-large"), noise(1, 1 << 20)).unwrap();
+    let repository = repository();
+    let meddler =
+        Meddler { root: root.to_owned(), done: AtomicBool::new(false), problems: Collect::default() };
+    let report = run(&repository, paths(root), &options(), &meddler).unwrap();
+    assert!(!report.is_complete());
+    assert_eq!((report.summary.errors, report.summary.files), (2, 3));
+    let stored = entries(&repository, report.snapshot.unwrap(), root);
+    let names: Vec<_> = stored.keys().map(String::as_str).collect();
+    assert_eq!(names, ["z", "z/a-large", "z/grown", "z/plain"]);
+    assert!(content(&repository, &stored["z/grown"]) == noise(7, 3 << 20));
+    let problems = meddler.problems.0.lock().unwrap();
+    let mut told: Vec<_> = problems.iter().map(|problem| problem.code).collect();
+    told.sort_unstable();
+    assert_eq!(told, ["vanished", "vanished"], "{problems:?}");
+}
+
+#[test]
+fn cancelled_at_once_nothing_hangs() {
+    struct Cancelled;
+    impl Monitor for Cancelled {
+        fn is_cancelled(&self) -> bool {
+            true
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    varied(folder.path());
+    for threads in [1, 4] {
+        let options = BackupOptions { threads, ..BackupOptions::default() };
+        let report = run(&repository(), paths(folder.path()), &options, &Cancelled).unwrap();
+        assert!(report.cancelled);
+    }
+}
+
+#[test]
+fn every_name_of_a_file_has_its_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for n in 0..20 {
+        fs::create_dir(root.join(format!("d{n:02}"))).unwrap();
+    }
+    let sizes = [10, 30_000, 300_000, 5 << 20];
+    for (seed, size) in (0..).zip(sizes) {
+        let first = root.join(format!("d00/{size}"));
+        fs::write(&first, noise(seed, size)).unwrap();
+        for n in 1..20 {
+            fs::hard_link(&first, root.join(format!("d{n:02}/{size}"))).unwrap();
+        }
+        // A name outside of what is backed up.
+        fs::hard_link(&first, root.join(format!("d19/{size}-again"))).unwrap();
+    }
+    for threads in [1, 4] {
+        let repository = repository();
+        let options = BackupOptions { threads, ..BackupOptions::default() };
+        let source = BackupSource::Paths {
+            paths: (0..20).map(|n| root.join(format!("d{n:02}"))).collect(),
+            filter: FilterOptions { exclude: vec!["*-again".to_owned()], ..FilterOptions::default() },
+        };
+        let report = run(&repository, source, &options, &Silent).unwrap();
+        assert!(report.is_complete());
+        assert_eq!(report.summary.files_new, 80);
+        assert_eq!(report.summary.bytes, 20 * sizes.iter().sum::<usize>() as u64);
+        let stored = entries(&repository, report.snapshot.unwrap(), root);
+        for (seed, size) in (0..).zip(sizes) {
+            let first = &stored[&format!("d00/{size}")];
+            assert!(content(&repository, first) == noise(seed, size));
+            assert_eq!(first.metadata.links, Some(21));
+            for n in 1..20 {
+                assert_eq!(&stored[&format!("d{n:02}/{size}")], first, "the same in all but the directory");
+            }
+        }
+    }
+}

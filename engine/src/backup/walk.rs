@@ -1,8 +1,9 @@
 //! The walk: directory by directory in name order, taking over what the parent snapshot has and reading the rest.
+//! Directories come scanned, mostly ahead of time; small files go to the workers, large ones are read here.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
@@ -10,34 +11,30 @@ use serde_bytes::ByteBuf;
 use crate::backup::assemble::{FrameId, ParentDir, Place, file_node};
 use crate::backup::files::{FileError, FileReader};
 use crate::backup::grains::GrainRules;
+use crate::backup::links::Link;
 use crate::backup::options::BackupError;
 use crate::backup::pipeline::Pipeline;
 use crate::backup::roots::{self, RootTree};
+use crate::backup::scan::{self, Child, Dir, Refusal, Scanned, Scanner, Scratch, Verdict};
 use crate::backup::session::BLOBS_PER_SEGMENT;
-use crate::browse;
+use crate::backup::small::{FileJob, SMALL_LEN_MAX};
 use crate::format::tree::{FileContent, Metadata, Node, NodeKind};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
-use crate::source::{
-    DirFilter, Filter, ListBuffer, MetadataReader, Names, SourceDir, SourceKind, SourceStat,
-};
+use crate::source::{Names, SourceDir, SourceKind, SourceStat};
 use crate::store::BlobReader;
-use crate::target::check_name;
 
 /// Everything the walk needs that does not change.
 pub(super) struct Walker<'w, 'p, 's> {
     pub pipeline: Pipeline<'p, 's>,
     pub reader: &'w BlobReader,
-    pub filter: &'w Filter,
     pub grains: &'w GrainRules,
+    pub scanner: &'w Scanner<'w>,
     pub files: FileReader,
-    pub metadata: MetadataReader,
-    pub list: ListBuffer,
-    /// Directories never entered: the repository itself, by device and inode.
-    pub forbidden: HashSet<(u64, u64)>,
+    pub scratch: Scratch,
     pub partial_every: Duration,
     pub last_partial: Instant,
-    /// Files read when the last partial snapshot was made.
+    /// Files begun when the last partial snapshot was made.
     pub files_at_partial: u64,
     /// Makes a partial snapshot of this tree.
     #[allow(clippy::type_complexity, reason = "said once, here")]
@@ -69,49 +66,55 @@ impl From<BackupError> for RootError {
     }
 }
 
-/// A directory that is being listed.
+/// A directory that the walk is in.
 struct Level<'t> {
     frame: FrameId,
-    path: PathBuf,
     kind: LevelKind<'t>,
 }
 
 enum LevelKind<'t> {
     /// On the way to roots: only they are looked at.
-    Way { children: std::collections::btree_map::Iter<'t, Vec<u8>, RootTree> },
+    Way { path: PathBuf, children: std::collections::btree_map::Iter<'t, Vec<u8>, RootTree> },
     /// Part of a root.
-    Real { dir: SourceDir, names: Names, next: usize, filter: DirFilter },
+    Real { dir: Arc<Dir>, names: Names, verdicts: std::vec::IntoIter<Verdict>, next: usize },
+}
+
+/// What to go on with.
+enum Step {
+    /// The directory is done.
+    Leave,
+    /// Entries were taken over.
+    Go,
+    /// An entry of a real directory.
+    Entry(Arc<Dir>, Vec<u8>, Verdict),
 }
 
 impl<'t> Walker<'_, '_, '_> {
-    /// Walks all roots; returns whether it came to the end.
+    /// Walks all roots, unless it is cancelled on the way.
     pub fn run(&mut self, tree: &'t RootTree, parents: &[BlobId]) -> Result<(), BackupError> {
-        let mut parent_dirs = Vec::new();
-        for parent in parents {
-            parent_dirs.push(self.load_parent(Some(*parent), Path::new("/")));
-        }
         let mut stack = Vec::new();
         let root = Path::new("/");
         if tree.is_root {
-            let dir = SourceDir::open_root(root)
-                .map_err(|source| BackupError::Source { path: root.to_owned(), source })?;
-            let stat =
-                dir.stat_self().map_err(|source| BackupError::Source { path: root.to_owned(), source })?;
-            let above = self.filter.above_root(stat.device);
-            let frame = self.pipeline.assembler.begin_dir(None, None, parent_dirs);
-            stack.push(self.enter(frame, dir, root.to_owned(), &above));
+            let failed = |source| BackupError::Source { path: root.to_owned(), source };
+            let dir = SourceDir::open_root(root).map_err(failed)?;
+            let stat = dir.stat_self().map_err(failed)?;
+            let scanned = self.scanner.system_root(dir, &stat, parents, &mut self.scratch);
+            stack.push(self.enter(None, scanned));
         } else {
-            let frame = self.pipeline.assembler.begin_dir(None, None, parent_dirs);
+            let parents = parents.iter().map(|parent| self.load_parent(Some(*parent), root)).collect();
+            let frame = self.pipeline.assembler.begin_dir(None, None, parents);
             self.pipeline.assembler.mark_way(frame);
-            let kind = LevelKind::Way { children: tree.children.iter() };
-            stack.push(Level { frame, path: root.to_owned(), kind });
+            let kind = LevelKind::Way { path: root.to_owned(), children: tree.children.iter() };
+            stack.push(Level { frame, kind });
         }
         self.walk(&mut stack)?;
+        if self.cancelled {
+            return Ok(());
+        }
+        self.settle()?;
         // A snapshot in which nothing of what was asked for is would be none.
         match self.root_error.take() {
-            Some((path, source)) if self.roots_begun == 0 && !self.cancelled => {
-                Err(BackupError::Source { path, source })
-            }
+            Some((path, source)) if self.roots_begun == 0 => Err(BackupError::Source { path, source }),
             _ => Ok(()),
         }
     }
@@ -126,28 +129,131 @@ impl<'t> Walker<'_, '_, '_> {
                 self.partial(stack)?;
                 continue;
             }
+            self.read_deferred()?;
+            let frame = level.frame;
             let below = match &mut level.kind {
-                LevelKind::Way { children } => match children.next() {
-                    Some((name, child)) => self.way_child(level.frame, &level.path, name, child)?,
-                    None => {
-                        self.leave(stack)?;
-                        continue;
-                    }
-                },
-                LevelKind::Real { dir, names, next, filter } => match names.get(*next) {
-                    Some(entry) => {
-                        *next += 1;
-                        self.entry(level.frame, dir, &level.path, entry.name, filter)?
+                LevelKind::Way { path, children } => match children.next() {
+                    Some((name, child)) => {
+                        let path = path.clone();
+                        self.way_child(frame, &path, name, child)?
                     }
                     None => {
                         self.leave(stack)?;
                         continue;
                     }
                 },
+                LevelKind::Real { dir, names, verdicts, next } => {
+                    match self.step(frame, dir, names, verdicts, next) {
+                        Step::Entry(dir, name, verdict) => self.entry(frame, &dir, &name, verdict)?,
+                        Step::Go => None,
+                        Step::Leave => {
+                            self.leave(stack)?;
+                            continue;
+                        }
+                    }
+                }
             };
             stack.extend(below);
         }
         Ok(())
+    }
+
+    /// Takes a run of unchanged entries over, or finds the next one with something to do.
+    fn step(
+        &mut self,
+        frame: FrameId,
+        dir: &Arc<Dir>,
+        names: &Names,
+        verdicts: &mut std::vec::IntoIter<Verdict>,
+        next: &mut usize,
+    ) -> Step {
+        let wants_entries = self.pipeline.monitor.wants_entries();
+        let (mut files, mut bytes, mut taken) = (0, 0, 0);
+        while let Some(Verdict::Reused { parent, index }) = verdicts.as_slice().first() {
+            let node = self.pipeline.assembler.frame(frame).reuse(*parent as usize, *index as usize);
+            if let NodeKind::File(content) = &node.kind {
+                files += 1;
+                bytes += content.size;
+            }
+            if wants_entries {
+                let path = roots::join(&dir.path, &node.name);
+                self.pipeline.note(&path, EntryAction::Unmodified);
+            }
+            verdicts.next();
+            *next += 1;
+            taken += 1;
+            if taken == REUSED_AT_ONCE {
+                break;
+            }
+        }
+        if taken > 0 {
+            self.pipeline.summary.files += files;
+            self.pipeline.summary.files_unmodified += files;
+            self.pipeline.progress(bytes);
+            return Step::Go;
+        }
+        match (verdicts.next(), names.get(*next)) {
+            (Some(verdict), Some(entry)) => {
+                *next += 1;
+                Step::Entry(Arc::clone(dir), entry.name.to_vec(), verdict)
+            }
+            _ => Step::Leave,
+        }
+    }
+
+    /// Waits until all files are stored, whoever reads them.
+    pub fn settle(&mut self) -> Result<(), BackupError> {
+        loop {
+            self.pipeline.drain()?;
+            if self.pipeline.deferred.is_empty() {
+                return Ok(());
+            }
+            self.read_deferred()?;
+        }
+    }
+
+    /// Reads the files that were nothing for a worker, and deals with the names that waited for another.
+    fn read_deferred(&mut self) -> Result<(), BackupError> {
+        while let Some(job) = self.pipeline.deferred.pop() {
+            let frame = job.frame;
+            // One that a worker gave back is still being waited for under its key.
+            let unknown = if job.link.is_some() || self.cancelled { Some(job) } else { self.linked(job)? };
+            match unknown {
+                Some(job) if !self.cancelled => self.file(&job)?,
+                Some(job) => self.pipeline.settle_link(job.link, None),
+                None => {}
+            }
+            self.pipeline.assembler.release(self.pipeline.session, frame)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a name of a file with several the node it has under another, or lets it wait for that. Returns a job that
+    /// has to be done all the same.
+    fn linked(&mut self, mut job: FileJob) -> Result<Option<FileJob>, BackupError> {
+        let Ok(stat) = job.dir.handle.stat(&job.name) else { return Ok(Some(job)) };
+        if stat.kind != SourceKind::File || stat.links < 2 {
+            return Ok(Some(job));
+        }
+        match self.pipeline.links.ask(&stat) {
+            Link::Unknown(link) => {
+                job.link = link;
+                Ok(Some(job))
+            }
+            Link::OnItsWay => {
+                self.pipeline.assembler.expect(job.frame);
+                self.pipeline.links.wait((stat.device, stat.inode), job);
+                Ok(None)
+            }
+            Link::Stored(node) => {
+                let path = roots::join(&job.dir.path, &job.name);
+                self.pipeline.count_file(&path, job.changed, false);
+                self.pipeline.progress(stat.size);
+                let node = Node { name: job.name, ..(*node).clone() };
+                self.pipeline.assembler.put(job.frame, job.slot, node);
+                Ok(None)
+            }
+        }
     }
 
     fn leave(&mut self, stack: &mut Vec<Level<'t>>) -> Result<(), BackupError> {
@@ -159,60 +265,34 @@ impl<'t> Walker<'_, '_, '_> {
 
     fn partial_is_due(&self) -> bool {
         let is_time =
-            self.last_partial.elapsed() >= self.partial_every && self.files_read() > self.files_at_partial;
+            self.last_partial.elapsed() >= self.partial_every && self.pipeline.begun > self.files_at_partial;
         is_time || self.pipeline.session.blobs_uncommitted() >= BLOBS_PER_SEGMENT
-    }
-
-    fn files_read(&self) -> u64 {
-        self.pipeline.summary.files_new + self.pipeline.summary.files_changed
     }
 
     /// Saves a snapshot of what is complete.
     fn partial(&mut self, stack: &[Level<'_>]) -> Result<(), BackupError> {
-        self.pipeline.drain()?;
+        self.settle()?;
         let frames: Vec<_> = stack.iter().map(|level| level.frame).collect();
         if let Some(tree) = self.pipeline.assembler.partial_root(self.pipeline.session, &frames)? {
             (self.save_partial)(&mut self.pipeline, tree)?;
         }
         self.last_partial = Instant::now();
-        self.files_at_partial = self.files_read();
+        self.files_at_partial = self.pipeline.begun;
         Ok(())
     }
 
-    /// The nodes of a parent's directory. Unreadable parents are a warning: everything is then read again.
+    /// The nodes of a parent's directory on the way to the roots.
     fn load_parent(&mut self, tree: Option<BlobId>, path: &Path) -> ParentDir {
-        let Some(tree) = tree else { return ParentDir::default() };
-        let mut nodes = Vec::new();
-        let result = browse::nodes(self.reader, &tree, &mut |node| {
-            nodes.push(node);
-            std::ops::ControlFlow::Continue(())
-        });
-        match result {
-            Ok(()) => ParentDir { tree: Some(tree), nodes },
-            Err(error) => {
-                let message =
-                    format!("cannot read the parent snapshot here, everything is read again: {error}");
-                self.pipeline.problem("parent-unreadable", bytes(path), message, false);
-                ParentDir::default()
-            }
-        }
+        let pipeline = &mut self.pipeline;
+        scan::load_parent(self.reader, tree, &mut |code, message, is_error| {
+            pipeline.problem(code, bytes(path), message, is_error);
+        })
     }
 
-    /// The same subdirectory in all parents that have it.
-    fn parents_of(&mut self, frame: FrameId, name: &[u8], path: &Path) -> Vec<ParentDir> {
-        let trees: Vec<Option<BlobId>> = self
-            .pipeline
-            .assembler
-            .frame(frame)
-            .parents
-            .iter()
-            .map(|parent| match &parent.nodes[parent.find(name)?].kind {
-                NodeKind::Directory { tree } => Some(*tree),
-                _ => None,
-            })
-            .collect();
-        // The first parent stays the first, even if it has nothing here: its tree may be taken over as a whole.
-        trees.into_iter().map(|tree| self.load_parent(tree, path)).collect()
+    /// The nodes of this name in the parent snapshots.
+    fn parent_nodes(&mut self, frame: FrameId, name: &[u8]) -> Vec<Option<Node>> {
+        let parents = &self.pipeline.assembler.frame(frame).parents;
+        parents.iter().map(|parent| parent.find(name).map(|at| parent.nodes[at].clone())).collect()
     }
 
     /// Goes on towards the roots.
@@ -238,16 +318,22 @@ impl<'t> Walker<'_, '_, '_> {
         };
         let metadata = match dir.is_readable() {
             true => self.capture_dir(&dir, &stat, &path),
-            false => self.metadata.of_stat(&stat),
+            false => self.scratch.metadata.of_stat(&stat),
         };
         let own = (ByteBuf::from(name), metadata);
         let slot = self.pipeline.assembler.reserve(frame);
-        let parents = self.parents_of(frame, name, &path);
+        let nodes = self.parent_nodes(frame, name);
+        // The first parent stays the first, even if it has nothing here: its tree may be taken over as a whole.
+        let trees = nodes.iter().map(|node| match node.as_ref().map(|node| &node.kind) {
+            Some(NodeKind::Directory { tree }) => Some(*tree),
+            _ => None,
+        });
+        let parents = trees.map(|tree| self.load_parent(tree, &path)).collect();
         let place = Place { parent: frame, slot };
         let frame = self.pipeline.assembler.begin_dir(Some(own), Some(place), parents);
         self.pipeline.assembler.mark_way(frame);
         self.pipeline.summary.directories += 1;
-        Ok(Some(Level { frame, path, kind: LevelKind::Way { children: child.children.iter() } }))
+        Ok(Some(Level { frame, kind: LevelKind::Way { path, children: child.children.iter() } }))
     }
 
     /// Begins a root. A symbolic link to a directory that was named as a root is followed, once.
@@ -261,15 +347,20 @@ impl<'t> Walker<'_, '_, '_> {
         let below = match SourceDir::open_root(path) {
             Ok(dir) => {
                 let stat = dir.stat_self()?;
-                let above = self.filter.above_root(stat.device);
-                self.directory(frame, name, path.to_owned(), dir, &stat, &above)
+                let nodes = self.parent_nodes(frame, name);
+                let nodes: Vec<_> = nodes.iter().map(Option::as_ref).collect();
+                let scanned = self.scanner.root(dir, path, &stat, &nodes, &mut self.scratch);
+                self.directory(frame, name, path, scanned)
             }
             // A file, or a link to one or to nothing.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound) => {
-                let dir = SourceDir::open_way(parent)?;
-                let stat = dir.stat(name)?;
-                let above = self.filter.above_root(stat.device);
-                self.entry(frame, &dir, parent, name, &above)
+                let handle = SourceDir::open_way(parent)?;
+                let stat = handle.stat(name)?;
+                let filter = self.scanner.above_root(stat.device);
+                let dir = Arc::new(Dir { handle, path: parent.to_owned(), filter });
+                let parents = &self.pipeline.assembler.frame(frame).parents;
+                let verdict = self.scanner.single(&dir, name, parents);
+                self.entry(frame, &dir, name, verdict)
             }
             Err(error) => return Err(error.into()),
         };
@@ -280,7 +371,7 @@ impl<'t> Walker<'_, '_, '_> {
 
     /// A root cannot be read, or no longer: the others are worth storing all the same.
     fn root_failed(&mut self, path: &Path, error: io::Error) -> Result<Option<Level<'t>>, BackupError> {
-        self.failed(path, &error);
+        self.pipeline.failed(path, &error);
         self.root_error.get_or_insert((path.to_owned(), error));
         Ok(None)
     }
@@ -289,179 +380,147 @@ impl<'t> Walker<'_, '_, '_> {
     fn entry(
         &mut self,
         frame: FrameId,
-        dir: &SourceDir,
-        parent: &Path,
+        dir: &Arc<Dir>,
         name: &[u8],
-        filter: &DirFilter,
+        verdict: Verdict,
     ) -> Result<Option<Level<'t>>, BackupError> {
-        // Some file systems have names that others, and so trees, do not take.
-        let checked = check_name(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidFilename, error));
-        let stat = match checked.and_then(|()| dir.stat(name)) {
-            Ok(stat) => stat,
-            Err(error) => {
-                self.failed(&roots::join(parent, name), &error);
-                return Ok(None);
+        match verdict {
+            Verdict::Directory(child) => {
+                let path = roots::join(&dir.path, name);
+                let scanned = match child {
+                    Some(child) => self.scanner.take(&child, &mut self.scratch),
+                    None => self.scan_late(frame, dir, name),
+                };
+                return self.directory(frame, name, &path, scanned);
             }
-        };
-        if !self.filter.keeps_all(filter) {
-            let path = roots::join(parent, name);
-            if self.filter.excluded(filter, &path, stat.kind, stat.size).is_some() {
-                self.note(&path, EntryAction::Excluded);
-                return Ok(None);
+            Verdict::Reused { parent, index } => {
+                let node = self.pipeline.assembler.frame(frame).reuse(parent as usize, index as usize);
+                if let NodeKind::File(content) = &node.kind {
+                    let size = content.size;
+                    self.pipeline.summary.files += 1;
+                    self.pipeline.summary.files_unmodified += 1;
+                    self.pipeline.progress(size);
+                }
+                self.pipeline.note(&roots::join(&dir.path, name), EntryAction::Unmodified);
             }
-        }
-        match stat.kind {
-            SourceKind::Directory => {
-                let path = roots::join(parent, name);
-                match dir.open_dir(name) {
-                    Ok(below) => self.directory(frame, name, path, below, &stat, filter),
-                    Err(error) => {
-                        self.failed(&path, &error);
-                        Ok(None)
+            Verdict::File { size, linked } => {
+                let slot = self.pipeline.assembler.reserve(frame);
+                let changed = self.has_file(frame, name);
+                let (dir, name) = (Arc::clone(dir), ByteBuf::from(name));
+                let mut job = FileJob { dir, name, frame, slot, changed, link: None };
+                if linked {
+                    match self.linked(job)? {
+                        Some(unknown) => job = unknown,
+                        None => return Ok(None),
                     }
                 }
+                if size > SMALL_LEN_MAX {
+                    self.file(&job)?;
+                } else {
+                    self.pipeline.push_file(job, size)?;
+                }
             }
-            _ if self.reuse(frame, parent, name, &stat) => Ok(None),
-            SourceKind::File => self.file(frame, dir, parent, name).map(|()| None),
-            _ => {
-                self.special(frame, dir, parent, name, &stat);
-                Ok(None)
-            }
+            Verdict::Special => self.special(frame, dir, name),
+            Verdict::Excluded => self.pipeline.note(&roots::join(&dir.path, name), EntryAction::Excluded),
+            Verdict::Failed(error) => self.pipeline.failed(&roots::join(&dir.path, name), &error),
         }
+        Ok(None)
     }
 
-    /// Takes an entry over from a parent snapshot if its `stat` says that nothing changed.
-    fn reuse(&mut self, frame: FrameId, parent_path: &Path, name: &[u8], stat: &SourceStat) -> bool {
-        let found =
-            self.pipeline.assembler.frame(frame).parents.iter().enumerate().find_map(|(number, parent)| {
-                let index = parent.find(name)?;
-                let node = &parent.nodes[index];
-                let same = match (&node.kind, stat.kind) {
-                    (NodeKind::File(content), SourceKind::File) => {
-                        !content.unstable && stat.looks_unchanged(&node.metadata, content.size)
-                    }
-                    (NodeKind::Symlink { .. }, SourceKind::Symlink)
-                    | (NodeKind::Fifo, SourceKind::Fifo)
-                    | (NodeKind::Socket, SourceKind::Socket) => {
-                        stat.looks_unchanged(&node.metadata, stat.size)
-                    }
-                    _ => false,
-                };
-                same.then_some((number, index, matches!(node.kind, NodeKind::File(_))))
-            });
-        let Some((number, index, is_file)) = found else { return false };
-        self.pipeline.assembler.reuse(frame, number, index);
-        if is_file {
-            self.pipeline.summary.files += 1;
-            self.pipeline.summary.files_unmodified += 1;
-            self.pipeline.progress(stat.size);
-        }
-        if self.pipeline.monitor.wants_entries() {
-            self.note(&roots::join(parent_path, name), EntryAction::Unmodified);
-        }
-        true
+    /// Scans a subdirectory that was not scanned ahead.
+    fn scan_late(&mut self, frame: FrameId, dir: &Arc<Dir>, name: &[u8]) -> Result<Scanned, Refusal> {
+        let stat = dir.handle.stat(name).map_err(Refusal::Failed)?;
+        let parents = &self.pipeline.assembler.frame(frame).parents;
+        let child: Arc<Child> = self.scanner.child(dir, parents, name, stat);
+        self.scanner.take(&child, &mut self.scratch)
     }
 
-    /// Begins a directory that is open.
+    /// Whether a parent snapshot has a file of this name.
+    fn has_file(&mut self, frame: FrameId, name: &[u8]) -> bool {
+        let parents = &self.pipeline.assembler.frame(frame).parents;
+        parents.iter().any(|parent| {
+            parent.find(name).is_some_and(|at| matches!(parent.nodes[at].kind, NodeKind::File(_)))
+        })
+    }
+
+    /// Begins a directory that was scanned.
     fn directory(
         &mut self,
         frame: FrameId,
         name: &[u8],
-        path: PathBuf,
-        dir: SourceDir,
-        stat: &SourceStat,
-        filter: &DirFilter,
+        path: &Path,
+        scanned: Result<Scanned, Refusal>,
     ) -> Result<Option<Level<'t>>, BackupError> {
-        if self.forbidden.contains(&(stat.device, stat.inode)) {
-            let message = "this is the repository itself: left out".to_owned();
-            self.pipeline.problem("repository-in-source", bytes(&path), message, false);
-            return Ok(None);
-        }
-        let metadata = match self.known_dir_metadata(frame, name, stat) {
-            Some(metadata) => metadata,
-            None => self.capture_dir(&dir, stat, &path),
+        let scanned = match scanned {
+            Ok(scanned) => scanned,
+            Err(Refusal::Repository) => {
+                let message = "this is the repository itself: left out".to_owned();
+                self.pipeline.problem("repository-in-source", bytes(path), message, false);
+                return Ok(None);
+            }
+            Err(Refusal::Failed(error)) => {
+                self.pipeline.failed(path, &error);
+                return Ok(None);
+            }
         };
         let slot = self.pipeline.assembler.reserve(frame);
-        let parents = self.parents_of(frame, name, &path);
-        let own = (ByteBuf::from(name), metadata);
-        let place = Place { parent: frame, slot };
-        let below = self.pipeline.assembler.begin_dir(Some(own), Some(place), parents);
         self.pipeline.summary.directories += 1;
-        if self.filter.not_entered(filter, stat).is_some() {
-            self.note(&path, EntryAction::Excluded);
-            self.pipeline.assembler.end_dir(self.pipeline.session, below)?;
+        let not_entered = scanned.not_entered;
+        let level = self.enter(Some((ByteBuf::from(name), Place { parent: frame, slot })), scanned);
+        if not_entered {
+            self.pipeline.note(path, EntryAction::Excluded);
+            self.pipeline.assembler.end_dir(self.pipeline.session, level.frame)?;
             return Ok(None);
         }
-        Ok(Some(self.enter(below, dir, path, filter)))
+        Ok(Some(level))
     }
 
-    fn known_dir_metadata(&mut self, frame: FrameId, name: &[u8], stat: &SourceStat) -> Option<Metadata> {
-        self.pipeline.assembler.frame(frame).parents.iter().find_map(|parent| {
-            let node = &parent.nodes[parent.find(name)?];
-            let is_dir = matches!(node.kind, NodeKind::Directory { .. });
-            (is_dir && stat.looks_unchanged(&node.metadata, 0)).then(|| node.metadata.clone())
-        })
+    /// Goes into a directory; the root directory of the system has no name and place.
+    fn enter(&mut self, own: Option<(ByteBuf, Place)>, scanned: Scanned) -> Level<'t> {
+        let Scanned { dir, metadata, names, verdicts, parents, findings, .. } = scanned;
+        for finding in findings {
+            self.pipeline.problem(finding.code, bytes(&dir.path), finding.message, finding.is_error);
+        }
+        let (own, place) = own.map(|(name, place)| ((name, metadata), place)).unzip();
+        let frame = self.pipeline.assembler.begin_dir(own, place, parents);
+        Level { frame, kind: LevelKind::Real { dir, names, verdicts: verdicts.into_iter(), next: 0 } }
     }
 
     fn capture_dir(&mut self, dir: &SourceDir, stat: &SourceStat, path: &Path) -> Metadata {
         let mut problems = Vec::new();
-        let metadata = self.metadata.of_open(dir, stat, &mut |error| problems.push(error.to_string()));
-        self.metadata_problems(path, problems);
+        let metadata =
+            self.scratch.metadata.of_open(dir, stat, &mut |error| problems.push(error.to_string()));
+        self.pipeline.metadata_problems(path, problems);
         metadata
     }
 
-    fn metadata_problems(&mut self, path: &Path, problems: Vec<String>) {
-        for message in problems {
-            self.pipeline.problem("metadata-unreadable", bytes(path), message, true);
-        }
-    }
-
-    /// Lists a directory. One that cannot be listed is stored as empty and reported.
-    fn enter(&mut self, frame: FrameId, mut dir: SourceDir, path: PathBuf, filter: &DirFilter) -> Level<'t> {
-        let names = match dir.names(&mut self.list) {
-            Ok(names) => names,
-            Err(error) => {
-                self.failed(&path, &error);
-                Names::default()
-            }
-        };
-        let mut warnings = Vec::new();
-        let filter =
-            self.filter.enter(filter, &path, &dir, &names, &mut |error| warnings.push(error.to_string()));
-        for message in warnings {
-            self.pipeline.problem("ignore-rule", bytes(&path), message, true);
-        }
-        Level { frame, path, kind: LevelKind::Real { dir, names, next: 0, filter } }
-    }
-
     /// Reads a file that is new or changed.
-    fn file(
-        &mut self,
-        frame: FrameId,
-        dir: &SourceDir,
-        parent: &Path,
-        name: &[u8],
-    ) -> Result<(), BackupError> {
-        let path = roots::join(parent, name);
-        let mut file = match dir.open_file(name) {
-            Ok(file) => file,
+    fn file(&mut self, job: &FileJob) -> Result<(), BackupError> {
+        let stored = self.file_of(job)?;
+        if !stored {
+            self.pipeline.settle_link(job.link, None);
+        }
+        self.pipeline.settle_links();
+        Ok(())
+    }
+
+    /// Returns whether the file is stored or on its way.
+    fn file_of(&mut self, job: &FileJob) -> Result<bool, BackupError> {
+        let FileJob { dir, name, frame, slot, link, .. } = job;
+        let (frame, slot, link) = (*frame, *slot, *link);
+        let path = roots::join(&dir.path, name);
+        let opened = dir.handle.open_file(name).and_then(|file| Ok((SourceStat::of_file(&file)?, file)));
+        let file = match opened {
+            Ok((stat, file)) if stat.kind == SourceKind::File => file,
+            Ok(_) => {
+                self.pipeline.not_a_file(&path);
+                return Ok(false);
+            }
             Err(error) => {
-                self.failed(&path, &error);
-                return Ok(());
+                self.pipeline.failed(&path, &error);
+                return Ok(false);
             }
         };
-        match SourceStat::of_file(&file) {
-            Ok(stat) if stat.kind == SourceKind::File => {}
-            Ok(_) => {
-                let message = "it was a file a moment ago and is something else now".to_owned();
-                self.pipeline.problem("vanished", bytes(&path), message, true);
-                return Ok(());
-            }
-            Err(error) => {
-                self.failed(&path, &error);
-                return Ok(());
-            }
-        }
         let known = self.pipeline.assembler.frame(frame).parents.iter().find_map(|parent| {
             match &parent.nodes[parent.find(name)?].kind {
                 NodeKind::File(content) => Some(content.grain),
@@ -469,15 +528,15 @@ impl<'t> Walker<'_, '_, '_> {
             }
         });
         let grain = self.grains.of(&path).or(known.flatten());
-        let slot = self.pipeline.assembler.reserve(frame);
+        self.pipeline.begun += 1;
         let mut tokens = Vec::new();
         let bytes_before = self.pipeline.summary.bytes;
-        let result = self.files.read(&mut self.pipeline, &mut file, grain, &mut |pipeline| {
+        let result = self.files.read(&mut self.pipeline, &file, grain, &mut |pipeline| {
             // An attempt that is given up ends without a node.
             if let Some(token) = tokens.last() {
                 pipeline.assembler.abandon(*token);
             }
-            let token = pipeline.assembler.begin_file(frame, slot);
+            let token = pipeline.assembler.begin_file(frame, slot, link);
             tokens.push(token);
             Ok(token)
         });
@@ -489,30 +548,17 @@ impl<'t> Walker<'_, '_, '_> {
                     self.pipeline.assembler.abandon(*token);
                 }
                 self.pipeline.summary.bytes = bytes_before;
-                self.failed(&path, &error);
-                return Ok(());
+                self.pipeline.failed(&path, &error);
+                return Ok(false);
             }
         };
         self.pipeline.summary.bytes = bytes_before + read.size;
         let mut problems = Vec::new();
         let metadata =
-            self.metadata.of_open(&file, &read.stat, &mut |error| problems.push(error.to_string()));
+            self.scratch.metadata.of_open(&file, &read.stat, &mut |error| problems.push(error.to_string()));
         drop(file);
-        self.metadata_problems(&path, problems);
-        self.pipeline.summary.files += 1;
-        let action = if known.is_some() {
-            self.pipeline.summary.files_changed += 1;
-            EntryAction::Changed
-        } else {
-            self.pipeline.summary.files_new += 1;
-            EntryAction::New
-        };
-        self.note(&path, action);
-        if read.unstable {
-            self.pipeline.summary.unstable += 1;
-            let message = "changed while it was read: the copy may mix old and new content".to_owned();
-            self.pipeline.problem("unstable", bytes(&path), message, false);
-        }
+        self.pipeline.metadata_problems(&path, problems);
+        self.pipeline.count_file(&path, known.is_some(), read.unstable);
         let content = FileContent {
             size: read.size,
             grain: read.grain,
@@ -521,47 +567,53 @@ impl<'t> Walker<'_, '_, '_> {
             ..FileContent::default()
         };
         let node = file_node(name, content, metadata);
-        let Some(token) = tokens.pop() else { return Ok(()) };
-        self.pipeline.assembler.end_file(self.pipeline.session, token, read.parts, node)
+        let Some(token) = tokens.pop() else { return Ok(false) };
+        self.pipeline.assembler.end_file(self.pipeline.session, token, read.parts, node)?;
+        Ok(true)
     }
 
     /// Stores a link, device, pipe or socket.
-    fn special(&mut self, frame: FrameId, dir: &SourceDir, parent: &Path, name: &[u8], stat: &SourceStat) {
-        let path = roots::join(parent, name);
-        let (major, minor) = (stat.rdev_major, stat.rdev_minor);
-        let kind = match stat.kind {
-            SourceKind::Symlink => match dir.read_link(name) {
-                Ok(target) if target.is_empty() => {
-                    let error = io::Error::new(io::ErrorKind::InvalidData, "the symbolic link is empty");
-                    return self.failed(&path, &error);
-                }
-                Ok(target) => NodeKind::Symlink { target: ByteBuf::from(target) },
-                Err(error) => return self.failed(&path, &error),
-            },
-            SourceKind::CharDevice => NodeKind::CharDevice { major, minor },
-            SourceKind::BlockDevice => NodeKind::BlockDevice { major, minor },
-            SourceKind::Fifo => NodeKind::Fifo,
-            SourceKind::Socket => NodeKind::Socket,
-            SourceKind::File | SourceKind::Directory => return,
+    fn special(&mut self, frame: FrameId, dir: &Dir, name: &[u8]) {
+        let path = roots::join(&dir.path, name);
+        let (stat, kind) = match special_kind(dir, name) {
+            Ok(found) => found,
+            Err(error) => return self.pipeline.failed(&path, &error),
         };
         let mut problems = Vec::new();
-        let metadata = self.metadata.of_name(dir, name, stat, &mut |error| problems.push(error.to_string()));
-        self.metadata_problems(&path, problems);
+        let metadata = self.scratch.metadata.of_name(&dir.handle, name, &stat, &mut |error| {
+            problems.push(error.to_string());
+        });
+        self.pipeline.metadata_problems(&path, problems);
         let slot = self.pipeline.assembler.reserve(frame);
         self.pipeline.assembler.put(frame, slot, Node { name: ByteBuf::from(name), kind, metadata });
-        self.note(&path, EntryAction::New);
+        self.pipeline.note(&path, EntryAction::New);
     }
+}
 
-    fn failed(&mut self, path: &Path, error: &io::Error) {
-        let code = if error.kind() == io::ErrorKind::NotFound { "vanished" } else { "unreadable" };
-        self.pipeline.problem(code, bytes(path), format!("not backed up: {error}"), true);
-    }
+/// Entries taken over before the walk looks whether it is cancelled.
+const REUSED_AT_ONCE: usize = 1024;
 
-    fn note(&self, path: &Path, action: EntryAction) {
-        if self.pipeline.monitor.wants_entries() {
-            self.pipeline.monitor.entry(bytes(path), action);
+/// What a link, device, pipe or socket is now: some time may have passed since it was scanned.
+fn special_kind(dir: &Dir, name: &[u8]) -> io::Result<(SourceStat, NodeKind)> {
+    let stat = dir.handle.stat(name)?;
+    let (major, minor) = (stat.rdev_major, stat.rdev_minor);
+    let kind = match stat.kind {
+        SourceKind::Symlink => {
+            let target = dir.handle.read_link(name)?;
+            if target.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the symbolic link is empty"));
+            }
+            NodeKind::Symlink { target: ByteBuf::from(target) }
         }
-    }
+        SourceKind::CharDevice => NodeKind::CharDevice { major, minor },
+        SourceKind::BlockDevice => NodeKind::BlockDevice { major, minor },
+        SourceKind::Fifo => NodeKind::Fifo,
+        SourceKind::Socket => NodeKind::Socket,
+        SourceKind::File | SourceKind::Directory => {
+            return Err(io::Error::other("it became something else while the backup ran"));
+        }
+    };
+    Ok((stat, kind))
 }
 
 fn bytes(path: &Path) -> &[u8] {

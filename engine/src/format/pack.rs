@@ -247,6 +247,11 @@ pub fn open_payload<'s>(
     Ok(cipher.open(span.context(), sealed)?)
 }
 
+/// Bytes that [`finish`] adds, before padding, to a pack of so many blocks and blobs.
+pub const fn closing_len(blocks: usize, blobs: usize) -> usize {
+    8 + blocks * BLOCK_ENTRY_LEN + blobs * BLOB_ENTRY_LEN + TAG_LEN + TRAILER_LEN
+}
+
 /// Ends a pack: appends the sealed directory, padding and trailer to its header and blocks.
 pub fn finish(pack: &mut Vec<u8>, directory: &Directory, cipher: &ObjectCipher) {
     let directory_at = pack.len() as u64;
@@ -371,7 +376,9 @@ mod tests {
             directory.blocks.push(DirectoryBlock { span, blobs });
             pack.extend_from_slice(&payload);
         }
+        let unpadded = pack.len() + closing_len(directory.blocks.len(), directory.blob_count());
         finish(&mut pack, &directory, &cipher);
+        assert_eq!(pack.len() as u64, padme(unpadded as u64));
         (pack, directory, keys, repository)
     }
 

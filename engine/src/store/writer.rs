@@ -42,7 +42,7 @@ pub struct StoreOptions {
     pub level: i32,
     /// Whether each block is decoded and compared before it is written.
     pub verify: bool,
-    /// Bytes after which a pack is closed.
+    /// Longest pack, unless a single block is longer.
     pub pack_len_target: usize,
     /// Pack buffers in all: how many packs are filled or uploaded at one time.
     pub buffers: usize,
@@ -93,6 +93,8 @@ struct PackInProgress {
 struct PackParts {
     bytes: Vec<u8>,
     directory: Directory,
+    /// Blobs in the directory.
+    blobs: usize,
     copying: usize,
     closed: bool,
 }
@@ -227,8 +229,14 @@ impl Shared {
     fn reserve(&self, sealed_len: usize, raw_len: u32, blobs: Vec<DirectoryBlob>) -> Reservation {
         let mut open = lock(&self.open);
         if let Some(pack) = &*open {
-            let used = lock(&pack.parts).bytes.len();
-            if used > HEADER_LEN && used + sealed_len > self.options.pack_len_target {
+            // With directory and trailer: a pack that just exceeded a round length would be padded to the next one.
+            let parts = lock(&pack.parts);
+            let blobs_after = parts.blobs + blobs.len();
+            let blocks_after = parts.directory.blocks.len() + 1;
+            let used = parts.bytes.len();
+            let end = used + sealed_len + pack::closing_len(blocks_after, blobs_after);
+            drop(parts);
+            if used > HEADER_LEN && end > self.options.pack_len_target {
                 let full = Arc::clone(pack);
                 *open = None;
                 self.close(full);
@@ -241,6 +249,7 @@ impl Shared {
         let end = parts.bytes.len() + sealed_len;
         parts.bytes.resize(end, 0);
         parts.copying += 1;
+        parts.blobs += blobs.len();
         let span = BlockSpan { position, sealed_len: len32(sealed_len), raw_len };
         parts.directory.blocks.push(DirectoryBlock { span, blobs });
         drop(parts);
