@@ -15,6 +15,7 @@ pub mod ids;
 pub mod index;
 pub mod log;
 pub mod monitor;
+pub mod prune;
 pub mod reach;
 pub mod rebuild;
 pub mod repo;

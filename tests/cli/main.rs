@@ -8,6 +8,7 @@ mod errors;
 mod forget;
 mod keys;
 mod log;
+mod prune;
 mod reference;
 mod repository;
 mod restore;

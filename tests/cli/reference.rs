@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 28] = [
     "",
     "init",
     "backup",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 27] = [
     "snapshot hold",
     "snapshot release",
     "forget",
+    "prune",
     "ls",
     "restore",
     "check",

@@ -10,6 +10,7 @@ pub mod key;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod prune;
 pub mod restore;
 pub mod snapshot;
 pub mod snapshots;
@@ -32,6 +33,8 @@ pub enum Command {
     Snapshot(snapshot::Args),
     /// Forget snapshots that are no longer wanted
     Forget(Box<forget::Args>),
+    /// Give back the space of what no snapshot needs any more
+    Prune(prune::Args),
     /// List what is in a snapshot
     Ls(ls::Args),
     /// Restore a snapshot or a part of it
@@ -62,6 +65,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Snapshots(args) => snapshots::run(&args, context),
         Command::Snapshot(args) => snapshot::run(&args, context),
         Command::Forget(args) => forget::run(&args, context),
+        Command::Prune(args) => prune::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Check(args) => check::run(&args, context),

@@ -10,6 +10,8 @@ use strongroom::forget::ForgetError;
 use strongroom::format::config::ConfigError;
 use strongroom::index::{IndexError, MergeError};
 use strongroom::log::{FoldError, LogError, PublishError};
+use strongroom::prune::PruneError;
+use strongroom::reach::ReachError;
 use strongroom::repo::RepositoryError;
 use strongroom::restore::RestoreError;
 use strongroom::source::{FilesFromError, FilterError};
@@ -262,6 +264,32 @@ impl From<ForgetError> for Failure {
                 ))
             }
             ForgetError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<PruneError> for Failure {
+    fn from(error: PruneError) -> Self {
+        const CHECK: &str =
+            "`strongroom check` names what is lost; a backup of the same files may bring it back";
+        let message = error.to_string();
+        match error {
+            PruneError::Missing { .. } => Self::damage("blob-missing", message).hint(CHECK),
+            PruneError::Reach(ReachError::Read(error)) | PruneError::Read(error) => {
+                let failure = with_message(error.into(), message);
+                if failure.exit == Exit::Damage { failure.hint(CHECK) } else { failure }
+            }
+            PruneError::Reach(ReachError::Record { .. } | ReachError::Table { .. }) => {
+                Self::damage("tree-damaged", message).hint(CHECK)
+            }
+            PruneError::Reach(ReachError::Cancelled) | PruneError::Cancelled => {
+                Self::new("cancelled", message)
+            }
+            PruneError::ForgedState => Self::damage("state-damaged", message)
+                .hint("`strongroom check` names the state; states can be deleted, the log tells all they do"),
+            PruneError::Overtaken => Self::new("conflict", message),
+            PruneError::Store(error) => error.into(),
+            PruneError::Repository(error) => error.into(),
         }
     }
 }

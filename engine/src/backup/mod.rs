@@ -14,6 +14,7 @@ mod measure;
 mod options;
 mod parents;
 mod pipeline;
+mod revalidate;
 mod roots;
 mod sample;
 mod scan;
@@ -43,7 +44,7 @@ use crate::format::snapshot::{Snapshot, SnapshotSummary};
 use crate::format::tree::{FileContent, Metadata};
 use crate::ids::BlobId;
 use crate::monitor::Monitor;
-use crate::repo::Repository;
+use crate::repo::{Repository, RepositoryError};
 use crate::source::{Filter, FilterOptions};
 use assemble::{Assembler, file_node};
 use files::{FileError, FileReader, ReadContent, Stream};
@@ -56,7 +57,11 @@ use scan::{Scanner, Scratch};
 use session::Session;
 use walk::Walker;
 
-/// Backs a source up.
+/// How often a backup begins anew because others removed what it rests on.
+const RETRIES: u32 = 3;
+
+/// Backs a source up. Where another prune took away what the backup rests on, it begins anew: what it stored meanwhile is
+/// found there.
 ///
 /// # Errors
 /// [`BackupError`]: no snapshot was made, or only partial ones.
@@ -67,9 +72,41 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     check_limits(options)?;
+    let snapshot = new_snapshot(repository, options);
+    let (paths, filter) = match source {
+        BackupSource::Paths { paths, filter } => (paths, filter),
+        // A stream is read once: whoever made it has to make it again.
+        BackupSource::Stream { name, reader, finish } => {
+            let input = StreamInput { name, reader, finish };
+            return back_up_stream(repository, input, snapshot, options, monitor);
+        }
+    };
+    let mut retries = 0;
+    loop {
+        let base = repository.fold().seq();
+        let result = back_up_paths(repository, &paths, filter.clone(), snapshot.clone(), options, monitor);
+        let Err(error) = result else { return result };
+        // A tree of the parent may be gone, too, if the parent was forgotten meanwhile.
+        let may_be_gone = match &error {
+            BackupError::Repository(RepositoryError::Conflict) => true,
+            BackupError::Read(_) => {
+                repository.refresh()?;
+                repository.last_prune() > base
+            }
+            _ => false,
+        };
+        if !may_be_gone || retries == RETRIES {
+            return Err(error);
+        }
+        retries += 1;
+    }
+}
+
+/// The snapshot to be, without what reading the source tells.
+fn new_snapshot(repository: &Repository, options: &BackupOptions) -> Snapshot {
     let environment = repository.environment();
     let now = (environment.now)();
-    let snapshot = Snapshot {
+    Snapshot {
         time: options.labels.time.unwrap_or(now),
         hostname: match options.labels.host.as_str() {
             "" => environment.host.clone(),
@@ -84,15 +121,6 @@ pub fn run(
         excludes: options.excludes.clone(),
         program: environment.program.clone(),
         summary: SnapshotSummary::default(),
-    };
-    match source {
-        BackupSource::Paths { paths, filter } => {
-            back_up_paths(repository, &paths, filter, snapshot, options, monitor)
-        }
-        BackupSource::Stream { name, reader, finish } => {
-            let input = StreamInput { name, reader, finish };
-            back_up_stream(repository, input, snapshot, options, monitor)
-        }
     }
 }
 

@@ -1,18 +1,19 @@
 //! What a backup run stores into: packs, the ids it has stored, and the commits that make them count.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_bytes::ByteBuf;
 
 use crate::backup::options::{BackupError, BackupOptions};
+use crate::backup::revalidate::{Claim, Homes};
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
 use crate::format::header::ObjectKind;
 use crate::format::record;
 use crate::format::snapshot::Snapshot;
 use crate::ids::{BlobId, SnapshotId};
-use crate::index::{IndexError, Pending};
+use crate::index::{IndexError, Pending, Segment};
 use crate::log::Fold;
 use crate::repo::{Repository, RepositoryError};
 use crate::store::{BlobWriter, PackStore, StoreError, StoreOptions};
@@ -33,6 +34,9 @@ pub(super) struct Session<'r> {
     dry_run: bool,
     /// The last commit known when the run began to rely on what is stored.
     base: u64,
+    /// Segments that list all that the run may have deduplicated against.
+    known: Mutex<Vec<Arc<Segment>>>,
+    threads: usize,
     blobs_committed: AtomicU64,
 }
 
@@ -64,6 +68,8 @@ impl<'r> Session<'r> {
             pending: Pending::default(),
             dry_run: options.dry_run,
             base: repository.fold().seq(),
+            known: Mutex::new(repository.index().segments().to_vec()),
+            threads: options.threads,
             blobs_committed: AtomicU64::new(0),
         }
     }
@@ -123,7 +129,8 @@ impl<'r> Session<'r> {
         let record = record::encode(snapshot);
         let id = SnapshotId::new(self.put(tree_writer, BlobKind::Snapshot, &record)?);
         let added = Change::SnapshotAdded { snapshot: id, record: ByteBuf::from(record) };
-        self.commit_with(tree_writer, &mut |fold| {
+        let rests_on = RestsOn { roots: &[snapshot.tree], records: &[*id.blob()] };
+        self.commit_with(tree_writer, rests_on, &mut |fold| {
             let mut changes = vec![added.clone()];
             for old in superseded {
                 // A held one stays, superseded or not.
@@ -139,12 +146,13 @@ impl<'r> Session<'r> {
 
     /// Makes everything stored so far durable and part of the index, without a snapshot.
     pub fn commit_blobs(&self, tree_writer: &mut BlobWriter) -> Result<(), BackupError> {
-        self.commit_with(tree_writer, &mut |_| Vec::new())
+        self.commit_with(tree_writer, RestsOn::default(), &mut |_| Vec::new())
     }
 
     fn commit_with(
         &self,
         tree_writer: &mut BlobWriter,
+        rests_on: RestsOn<'_>,
         decide: &mut dyn FnMut(&Fold) -> Vec<Change>,
     ) -> Result<(), BackupError> {
         tree_writer.flush()?;
@@ -155,26 +163,62 @@ impl<'r> Session<'r> {
         if self.dry_run {
             return Ok(());
         }
+        let known = self.known_segments();
         let segment = if packs.is_empty() { None } else { Some(self.repository.store_segment(&packs)?) };
-        let added: Vec<_> = segment.iter().map(|segment| segment.info).collect();
-        let base = self.base;
-        self.repository.commit(&mut |fold| {
-            // This version cannot prune and so knows no rescue: if another one pruned meanwhile, start over.
-            if self.repository.last_prune() > base {
-                return Err(RepositoryError::Conflict);
-            }
-            let mut changes = Vec::new();
-            if !added.is_empty() {
-                changes.push(Change::SegmentsReplaced { added: added.clone(), removed: Vec::new() });
-            }
+        let (repository, threads) = (self.repository, self.threads);
+        let claim = Claim { repository, packs: &packs, segment: segment.as_ref(), known: &known, threads };
+        let result = repository.commit(&mut |fold| {
+            let homes = match repository.last_prune() > self.base {
+                false => Homes::of(segment.as_ref()),
+                true => claim.validate(fold, rests_on.roots, rests_on.records)?,
+            };
+            let mut changes = homes.changes();
             changes.extend(decide(fold));
             Ok(changes)
-        })?;
+        });
+        match result {
+            Err(RepositoryError::Conflict) => {
+                // What was stored is kept: the next try finds it there.
+                repository.commit(&mut |fold| Ok(claim.validate(fold, &[], &[])?.changes()))?;
+                return Err(RepositoryError::Conflict.into());
+            }
+            result => result?,
+        };
         let stored = packs.iter().flat_map(|(_, directory)| &directory.blocks).flat_map(|block| &block.blobs);
         self.pending.release(stored.map(|blob| &blob.id));
         self.blobs_committed.fetch_add(uncommitted, Ordering::Relaxed);
         Ok(())
     }
+
+    /// All segments that list what the run has relied on. As long as nobody pruned, those that are live now list all that
+    /// earlier ones did.
+    fn known_segments(&self) -> Vec<Arc<Segment>> {
+        let mut known = self.lock_known();
+        let live = self.repository.index().segments();
+        if self.repository.last_prune() <= self.base {
+            known.clear();
+        }
+        for segment in live.iter() {
+            if !known.iter().any(|other| other.id() == segment.id()) {
+                known.push(Arc::clone(segment));
+            }
+        }
+        known.clone()
+    }
+
+    fn lock_known(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
+        // It changes in single calls: a panic elsewhere leaves it whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a commit rests on besides the packs just stored.
+#[derive(Clone, Copy, Default)]
+struct RestsOn<'a> {
+    /// Trees, with everything below them.
+    roots: &'a [BlobId],
+    /// Records of snapshots.
+    records: &'a [BlobId],
 }
 
 impl From<IndexError> for BackupError {

@@ -1,8 +1,8 @@
 //! New segments: of freshly written packs, and of old segments merged. They are stored as they are made.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::backend::{Backend, BackendError, ObjectKey, Staged};
 use crate::format::header::Sealer;
 use crate::format::pack::Directory;
 use crate::format::segment::{IndexEntry, Layout, PackEntry, SegmentBuilder};
-use crate::ids::SegmentId;
+use crate::ids::{PackId, SegmentId};
 use crate::index::segment::UNORDERED;
 use crate::index::{IndexError, Segment, SegmentError};
 
@@ -155,6 +155,48 @@ pub fn merge(
         }
     }
     Ok(writer.finish()?)
+}
+
+/// Merges segments into one that lists only the packs that `keep` chooses, each once, and their entries, and stores it.
+/// None where no pack is left.
+///
+/// # Errors
+/// As [`merge`].
+pub fn merge_filtered(
+    segments: &[Arc<Segment>],
+    keep: &dyn Fn(&PackId) -> bool,
+    backend: &dyn Backend,
+    sealer: &Sealer<'_>,
+) -> Result<Option<(SegmentId, Layout)>, MergeError> {
+    let mut table = Vec::new();
+    let mut seen = HashSet::new();
+    // For packs numbered on from segment to segment, the number of each that stays.
+    let mut numbers: Vec<Option<u32>> = Vec::new();
+    for segment in segments {
+        for pack in segment.packs() {
+            let pack = pack?;
+            // A pack that two segments list has all its entries in each.
+            let stays = keep(&pack.id) && seen.insert(pack.id);
+            numbers.push(stays.then(|| u32::try_from(table.len()).expect("fewer than 2^32 packs")));
+            table.extend(stays.then_some(pack));
+        }
+    }
+    if table.is_empty() {
+        return Ok(None);
+    }
+    let mut writer = SegmentWriter::new(backend, sealer)?;
+    let mut stored = Ok(());
+    merge_entries(segments, &mut |entry| {
+        if let Some(Some(pack)) = numbers.get(entry.pack as usize) {
+            stored = writer.push(&IndexEntry { pack: *pack, ..*entry });
+        }
+        if stored.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    stored?;
+    for pack in &table {
+        writer.push_pack(pack)?;
+    }
+    Ok(Some(writer.finish()?))
 }
 
 /// Calls `visit` with all entries of several segments in ascending order, until it breaks. Packs are numbered on from

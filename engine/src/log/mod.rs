@@ -8,4 +8,4 @@ mod tests;
 
 pub use fold::{Fold, FoldError, snapshot_record};
 pub use publish::{PublishError, publish};
-pub use read::{LogEntry, LogError, VoidEntry, check_end, read_all, read_from, read_until};
+pub use read::{LogEntry, LogError, VoidEntry, check_end, commit_time, read_all, read_from, read_until};

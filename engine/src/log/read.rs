@@ -165,6 +165,20 @@ fn verify(
     Ok((commit, writer))
 }
 
+/// When commit `seq` says that it was made; none where the entry is no commit.
+///
+/// # Errors
+/// [`LogError::Backend`] where it cannot be read.
+pub fn commit_time(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    seq: u64,
+) -> Result<Option<crate::format::tree::Timestamp>, LogError> {
+    let object = backend.read(&ObjectKey::log(seq), RECORD_OBJECT_LEN_MAX)?;
+    Ok(Commit::open(object, seq, keys, repository).ok().map(|(commit, _)| commit.time))
+}
+
 /// Reads the whole log from its first entry and makes sure that none is missing.
 ///
 /// # Errors

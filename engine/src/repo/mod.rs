@@ -4,6 +4,7 @@ mod keyslots;
 mod open;
 mod write;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::{Backend, BackendError};
@@ -13,7 +14,7 @@ use crate::format::config::ConfigError;
 use crate::format::header::Sealer;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
-use crate::ids::{KeyslotId, RepositoryId, SnapshotId};
+use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId};
 use crate::index::{Index, IndexError, MergeError};
 use crate::log::{Fold, FoldError, LogError, PublishError, VoidEntry};
 use crate::store::BlobReader;
@@ -189,6 +190,14 @@ pub struct Repository {
     /// Segments that cannot be opened, where that is to be lived with; otherwise it ends what was tried.
     broken: Option<Mutex<Vec<IndexError>>>,
     last_prune: std::sync::atomic::AtomicU64,
+    gone: Mutex<Gone>,
+}
+
+/// What commits read by this process took away for good: these ids never come back.
+#[derive(Debug, Default)]
+struct Gone {
+    packs: HashSet<PackId>,
+    segments: HashSet<SegmentId>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -243,7 +252,7 @@ impl Repository {
         Arc::clone(&self.lock_fold())
     }
 
-    /// The last commit read by this process that condemned or removed packs; 0 for none.
+    /// The last commit read by this process that condemned or removed packs or dropped segments; 0 for none.
     pub fn last_prune(&self) -> u64 {
         self.last_prune.load(std::sync::atomic::Ordering::Relaxed)
     }
@@ -252,6 +261,22 @@ impl Repository {
     pub fn broken_segments(&self) -> Vec<String> {
         let broken = self.broken.as_ref().map(|broken| broken.lock().unwrap_or_else(PoisonError::into_inner));
         broken.iter().flat_map(|broken| broken.iter()).map(ToString::to_string).collect()
+    }
+
+    /// Whether a commit read by this process removed the pack: its id never comes back, even where the fold has
+    /// forgotten it or has it condemned again.
+    pub fn is_pack_gone(&self, pack: &PackId) -> bool {
+        self.lock_gone().packs.contains(pack)
+    }
+
+    /// Whether a commit read by this process dropped the segment.
+    pub fn is_segment_gone(&self, segment: &SegmentId) -> bool {
+        self.lock_gone().segments.contains(segment)
+    }
+
+    fn lock_gone(&self) -> std::sync::MutexGuard<'_, Gone> {
+        // Sets only grow: a panic elsewhere leaves them whole.
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Entries of the log that do not verify and were passed over while opening.

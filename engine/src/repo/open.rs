@@ -195,6 +195,7 @@ impl Repository {
             voids: Mutex::default(),
             broken: None,
             last_prune: std::sync::atomic::AtomicU64::new(0),
+            gone: Mutex::default(),
         }
     }
 
@@ -250,21 +251,26 @@ impl Repository {
         }
     }
 
+    /// Reads the log on, and keeps in mind what a running operation may rely on and has to do without.
     fn read_on(&self, fold: &mut Fold) -> Result<(), RepositoryError> {
         let mut voids = Vec::new();
-        log::read_from(&*self.backend, &self.keys, &self.id, fold, &mut |entry| match entry {
+        let mut gone = self.lock_gone();
+        let result = log::read_from(&*self.backend, &self.keys, &self.id, fold, &mut |entry| match entry {
             Ok(entry) => {
-                let is_prune = |change: &Change| {
-                    matches!(change, Change::PacksCondemned { .. } | Change::PacksRemoved { .. })
-                };
-                if entry.commit.changes.iter().any(is_prune) {
+                for change in &entry.commit.changes {
+                    match change {
+                        Change::PacksCondemned { .. } => {}
+                        Change::PacksRemoved { packs } => gone.packs.extend(packs),
+                        Change::SegmentsDropped { segments } => gone.segments.extend(segments),
+                        _ => continue,
+                    }
                     self.last_prune.fetch_max(entry.commit.seq, Ordering::Relaxed);
                 }
             }
             Err(void) => voids.push(void),
-        })?;
+        });
         self.voids.lock().unwrap_or_else(PoisonError::into_inner).append(&mut voids);
-        Ok(())
+        Ok(result?)
     }
 
     /// Makes the open segments those of the fold.

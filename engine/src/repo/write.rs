@@ -8,7 +8,7 @@ use crate::format::header::ObjectKind;
 use crate::format::pack::Directory;
 use crate::format::record;
 use crate::format::segment::{Layout, PackEntry};
-use crate::ids::SegmentId;
+use crate::ids::{PackId, SegmentId};
 use crate::index::{self, Segment};
 use crate::log::{self, Fold, PublishError};
 use crate::repo::{Repository, RepositoryError};
@@ -108,6 +108,20 @@ impl Repository {
         self.open_new(index::merge(parts, &*self.backend, &self.sealer())?)
     }
 
+    /// Stores a segment that lists what `parts` list of the packs that `keep` chooses; the caller commits it. None
+    /// where nothing is left.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where a part is damaged or the segment cannot be stored.
+    pub fn store_filtered(
+        &self,
+        parts: &[Arc<Segment>],
+        keep: &dyn Fn(&PackId) -> bool,
+    ) -> Result<Option<NewSegment>, RepositoryError> {
+        let stored = index::merge_filtered(parts, keep, &*self.backend, &self.sealer())?;
+        stored.map(|stored| self.open_new(stored)).transpose()
+    }
+
     /// Opens a segment that was just stored.
     ///
     /// # Errors
@@ -156,7 +170,9 @@ impl Repository {
         let mut is_ours = false;
         let committed = self.commit(&mut |fold| {
             // Somebody else may have merged them meanwhile: then ours is an orphan.
-            is_ours = removed.iter().all(|id| fold.segments().any(|info| info.segment == *id));
+            is_ours = removed.iter().all(|id| fold.has_segment(id))
+                // Or taken for a stray one by a prune.
+                && !self.is_segment_gone(&merged.segment);
             Ok(match is_ours {
                 true => vec![Change::SegmentsReplaced { added: vec![merged], removed: removed.clone() }],
                 false => Vec::new(),

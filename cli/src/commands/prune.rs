@@ -1,0 +1,161 @@
+//! `prune`: give back the space of what no snapshot needs any more.
+
+use std::time::Duration;
+
+use serde_json::json;
+use strongroom::prune::{self, Limit, PruneOptions, PruneReport};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Outcome;
+use crate::monitor::CliMonitor;
+use crate::output::object;
+use crate::{signals, units};
+
+const AFTER_HELP: &str = "\
+A run condemns packs, and a later one deletes them: by default once they were condemned for 24
+hours, so that readers at work finish in peace. With --grace 0s both happen in one run. Backups go
+on meanwhile: what they need of condemned packs they rescue.
+
+Disk full: `prune --max-unused unlimited --grace 0s` writes no data, only the index anew; what
+earlier runs condemned is deleted first.
+
+Examples:
+  strongroom -r /backup/repo prune --dry-run
+  strongroom -r /backup/repo prune --max-unused 10% --max-repack-size 20GiB";
+
+/// Arguments of `prune`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// How much unneeded data may stay: a share (5%), an amount (10GiB), or `unlimited`
+    #[arg(long, value_name = "LIMIT", default_value = "5%", value_parser = parse_limit)]
+    max_unused: Limit,
+    /// Write at most this much of packs anew; 0 deletes only wholly unneeded packs
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    max_repack_size: Option<u64>,
+    /// Time between condemning and deleting packs
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = units::parse_duration)]
+    grace: Duration,
+    /// Say what would be done, do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    let wrong = || "a share as 5%, an amount as 10GiB, or `unlimited`".to_owned();
+    match text.strip_suffix('%') {
+        _ if text == "unlimited" => Ok(Limit::Unlimited),
+        Some(percent) => match percent.parse() {
+            Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Limit::Percent(percent)),
+            _ => Err(wrong()),
+        },
+        None => units::parse_size(text).map(Limit::Bytes).map_err(|_| wrong()),
+    }
+}
+
+/// Prunes.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let repository = context.open()?;
+    let default = PruneOptions::default();
+    let options = PruneOptions {
+        max_unused: args.max_unused,
+        max_repack_size: args.max_repack_size,
+        grace: args.grace,
+        dry_run: args.dry_run,
+        threads: context.threads(default.threads),
+        memory: context.memory(default.memory),
+        ..default
+    };
+    let monitor = CliMonitor::new(&context.output, "packs", signals::cancel_flag()?);
+    let report = prune::run(&repository, &options, &monitor);
+    let elapsed = monitor.finish();
+    let report = report?;
+    if context.output.json() {
+        json_line(&report, elapsed, context);
+    } else {
+        text(&report, elapsed, context);
+    }
+    Ok(Exit::Ok)
+}
+
+fn json_line(report: &PruneReport, elapsed: Duration, context: &Context) {
+    context.output.message(object(json!({
+        "type": "summary",
+        "dry_run": report.dry_run,
+        "snapshots": report.snapshots,
+        "packs": report.packs,
+        "packs_bytes": report.packs_bytes,
+        "packs_unneeded": report.packs_dead,
+        "packs_unneeded_bytes": report.packs_dead_bytes,
+        "packs_repacked": report.packs_repacked,
+        "packs_repacked_bytes": report.packs_repacked_bytes,
+        "bytes_rewritten": report.bytes_rewritten,
+        "packs_stray": report.packs_stray,
+        "packs_stray_bytes": report.packs_stray_bytes,
+        "segments_stray": report.segments_stray,
+        "packs_condemned": report.packs_condemned,
+        "packs_condemned_bytes": report.packs_condemned_bytes,
+        "packs_removed": report.packs_removed,
+        "packs_removed_bytes": report.packs_removed_bytes,
+        "packs_waiting": report.packs_waiting,
+        "unused_bytes": report.unused_bytes,
+        "total_duration": elapsed.as_secs_f64(),
+    })));
+}
+
+fn text(report: &PruneReport, elapsed: Duration, context: &Context) {
+    let out = &context.output;
+    let size = units::size;
+    out.text(format!(
+        "Needed:    by {} snapshots; {} packs, {}, are in the index",
+        report.snapshots,
+        report.packs,
+        size(report.packs_bytes)
+    ));
+    out.text(format!("Unneeded:  {} packs, {}", report.packs_dead, size(report.packs_dead_bytes)));
+    if report.packs_repacked > 0 {
+        let (about, verb) = if report.dry_run { ("about ", "to be rewritten") } else { ("", "rewritten") };
+        out.text(format!(
+            "In part:   {} packs, {}, {verb} as {about}{}",
+            report.packs_repacked,
+            size(report.packs_repacked_bytes),
+            size(report.bytes_rewritten)
+        ));
+    }
+    if report.packs_stray > 0 || report.segments_stray > 0 {
+        out.text(format!(
+            "Stray:     {} packs, {}, and {} index segments of interrupted or running backups",
+            report.packs_stray,
+            size(report.packs_stray_bytes),
+            report.segments_stray
+        ));
+    }
+    let removed = if report.dry_run { "Would delete now:" } else { "Deleted:  " };
+    out.text(format!(
+        "{removed} {} packs, {}, in {}",
+        report.packs_removed,
+        size(report.packs_removed_bytes),
+        units::clock(elapsed)
+    ));
+    if report.packs_waiting > 0 {
+        out.text(format!("Condemned: {} packs wait to be deleted by a later run", report.packs_waiting));
+    }
+    out.text(format!("Left:      about {} that no snapshot needs", size(report.unused_bytes)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits() {
+        assert_eq!(parse_limit("7.5%"), Ok(Limit::Percent(7.5)));
+        assert_eq!(parse_limit("0"), Ok(Limit::Bytes(0)));
+        assert_eq!(parse_limit("10GiB"), Ok(Limit::Bytes(10 << 30)));
+        assert_eq!(parse_limit("unlimited"), Ok(Limit::Unlimited));
+        for bad in ["", "%", "101%", "-1%", "NaN%", "much"] {
+            assert!(parse_limit(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! When others pruned while a backup ran: does everything that its commit rests on still have a home?
+//!
+//! A blob is at home in a pack that a live segment lists; condemned packs are in none. A condemned pack that is needed is
+//! rescued by the same commit, with its entries back in a live segment. What lay in a removed pack is lost: its id never
+//! comes back, so the backup has to begin anew and read it from the source again.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use crate::format::chunk_list::Chunk;
+use crate::format::commit::{Change, SegmentInfo};
+use crate::format::pack::Directory;
+use crate::format::segment::PackEntry;
+use crate::ids::{BlobId, PackId};
+use crate::index::{Index, Location, Segment};
+use crate::log::Fold;
+use crate::reach::{self, Needs, ReachError};
+use crate::repo::{NewSegment, Repository, RepositoryError};
+use crate::store::ReadError;
+
+/// What a commit adds so that all it rests on has a home.
+#[derive(Debug, Default)]
+pub(super) struct Homes {
+    /// Segments: that of the packs just stored, and that of rescued ones.
+    added: Vec<SegmentInfo>,
+    rescued: BTreeSet<PackId>,
+}
+
+impl Homes {
+    /// Where nobody pruned: the new segment is all it takes.
+    pub fn of(segment: Option<&NewSegment>) -> Self {
+        Self { added: segment.iter().map(|segment| segment.info).collect(), rescued: BTreeSet::new() }
+    }
+
+    /// The changes.
+    pub fn changes(self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if !self.rescued.is_empty() {
+            changes.push(Change::PacksRescued { packs: self.rescued.into_iter().collect() });
+        }
+        if !self.added.is_empty() {
+            changes.push(Change::SegmentsReplaced { added: self.added, removed: Vec::new() });
+        }
+        changes
+    }
+}
+
+/// What a backup has to show.
+pub(super) struct Claim<'a> {
+    pub repository: &'a Repository,
+    /// Packs stored and not committed.
+    pub packs: &'a [(PackEntry, Directory)],
+    /// Their segment, as stored before anybody pruned.
+    pub segment: Option<&'a NewSegment>,
+    /// All segments that the backup may have deduplicated against.
+    pub known: &'a [Arc<Segment>],
+    pub threads: usize,
+}
+
+impl Claim<'_> {
+    /// Finds homes for the packs just stored and for all below `roots`, which is what the commit rests on.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Conflict`] where something was removed; otherwise a failure of the storage.
+    pub fn validate(
+        &self,
+        fold: &Fold,
+        roots: &[BlobId],
+        records: &[BlobId],
+    ) -> Result<Homes, RepositoryError> {
+        let mut homes = Homes::default();
+        let own = self.own_segment(fold, &mut homes)?;
+        let live = Index::default();
+        let mut segments = self.repository.index().segments().to_vec();
+        segments.retain(|segment| fold.has_segment(&segment.id()));
+        segments.extend(own);
+        live.replace(segments, &[]);
+        let known = Index::default();
+        known.replace(self.known.to_vec(), &[]);
+        let rescued = BTreeSet::new();
+        let mut search =
+            Search { repository: self.repository, fold, live, known, rescued, met: HashSet::new() };
+        for record in records {
+            search.place(record).map_err(conflict)?;
+        }
+        reach::follow(self.repository.reader(), roots.iter().copied(), &mut search, self.threads)
+            .map_err(conflict)?;
+        let rescued = search.rescued;
+        if !rescued.is_empty() {
+            let segment = self.repository.store_filtered(self.known, &|pack| rescued.contains(pack))?;
+            homes.added.extend(segment.map(|segment| segment.info));
+            homes.rescued.extend(rescued);
+        }
+        Ok(homes)
+    }
+
+    /// The segment of what is left of the packs just stored; strays that were condemned are rescued.
+    fn own_segment(&self, fold: &Fold, homes: &mut Homes) -> Result<Option<Arc<Segment>>, RepositoryError> {
+        let left: Vec<_> =
+            self.packs.iter().filter(|(pack, _)| !self.repository.is_pack_gone(&pack.id)).cloned().collect();
+        let condemned = left.iter().map(|(pack, _)| pack.id).filter(|id| fold.condemned_since(id).is_some());
+        homes.rescued.extend(condemned);
+        if left.is_empty() {
+            return Ok(None);
+        }
+        let is_whole = |new: &&NewSegment| {
+            left.len() == self.packs.len() && !self.repository.is_segment_gone(&new.info.segment)
+        };
+        let (info, segment) = match self.segment.filter(is_whole) {
+            Some(segment) => (segment.info, segment.segment()),
+            None => {
+                let segment = self.repository.store_segment(&left)?;
+                (segment.info, segment.segment())
+            }
+        };
+        homes.added.push(info);
+        Ok(Some(segment))
+    }
+}
+
+/// What cannot be found or read is taken for lost: the backup begins anew, and fails there if it was damage.
+fn conflict(error: ReachError) -> RepositoryError {
+    match error {
+        ReachError::Read(ReadError::Index(error)) => error.into(),
+        _ => RepositoryError::Conflict,
+    }
+}
+
+struct Search<'a> {
+    repository: &'a Repository,
+    fold: &'a Fold,
+    live: Index,
+    known: Index,
+    rescued: BTreeSet<PackId>,
+    met: HashSet<BlobId>,
+}
+
+impl Search<'_> {
+    /// A home of the blob, or a condemned pack that is then to be rescued.
+    fn place(&mut self, id: &BlobId) -> Result<Location, ReachError> {
+        if let Some(home) = self.live.get(id).map_err(ReadError::Index)? {
+            return Ok(home);
+        }
+        let locations = self.known.get_all(id).map_err(ReadError::Index)?;
+        let is_left = |at: &&Location| {
+            !self.repository.is_pack_gone(&at.pack.id) && self.fold.condemned_since(&at.pack.id).is_some()
+        };
+        let left: Vec<&Location> = locations.iter().filter(is_left).collect();
+        let chosen = left.iter().find(|at| self.rescued.contains(&at.pack.id)).or(left.first());
+        let kind = crate::crypto::keys::BlobKind::Tree;
+        let chosen = **chosen.ok_or(ReadError::Missing { id: *id, kind })?;
+        self.rescued.insert(chosen.pack.id);
+        Ok(chosen)
+    }
+}
+
+impl Needs for Search<'_> {
+    fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
+        if self.met.insert(*id) { self.place(id).map(Some) } else { Ok(None) }
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {
+        self.place(&chunk.id).map(|_| ())
+    }
+}

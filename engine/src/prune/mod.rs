@@ -1,0 +1,115 @@
+//! Prune: give back the space of what no snapshot needs any more.
+//!
+//! - [`marks`]: which blobs live snapshots need, one bit for each index entry
+//! - [`survey`]: what there is: packs and segments, listed and stray, and how much of each pack is needed
+//! - [`plan`]: what to do about it, as a value that can be shown
+//! - [`copy`]: what is needed of mostly dead packs, written anew
+//! - [`condemn`]: the commit that takes packs out of the index
+//! - [`remove`]: the commit, some time later, that lets them be deleted, and the deletion
+//!
+//! Safety rests on the order of commits alone, see `format-spec`, Ordering rules: the marks hold for the log up to a
+//! commit, and whatever came after it is looked at before anything is published. No backup is ever in the way, nor is any
+//! held up. Clocks decide only how long condemned packs are kept out of politeness to slow readers.
+
+mod condemn;
+mod copy;
+mod marks;
+mod options;
+mod plan;
+#[cfg(test)]
+mod race_tests;
+mod remove;
+mod survey;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;
+
+pub use options::{Limit, PruneError, PruneOptions, PruneReport};
+pub use plan::Plan;
+
+use crate::log::{self, Fold};
+use crate::monitor::Monitor;
+use crate::repo::Repository;
+
+use condemn::{Condemned, Outcome};
+use copy::Copies;
+use survey::Survey;
+
+/// How often the plan is made anew because another prune came first.
+const ATTEMPTS: u32 = 5;
+
+/// Prunes. Packs condemned long enough ago are removed first, so that their space can be used for what is written anew.
+///
+/// # Errors
+/// [`PruneError`]: nothing that any snapshot needs was touched.
+pub fn run(
+    repository: &Repository,
+    options: &PruneOptions,
+    monitor: &dyn Monitor,
+) -> Result<PruneReport, PruneError> {
+    let mut report = PruneReport { dry_run: options.dry_run, ..PruneReport::default() };
+    repository.refresh()?;
+    verify_log(repository)?;
+    let due = remove::due(repository, options.grace, &|_| true)?;
+    remove::run(repository, &due, options.dry_run, &mut report)?;
+    for _ in 0..ATTEMPTS {
+        let base = repository.fold().seq();
+        match attempt(repository, options, monitor, &mut report) {
+            Ok(Some(condemned)) => {
+                if options.grace.is_zero() {
+                    // Strays may belong to a writer at work: they wait for another run.
+                    let due = remove::due(repository, options.grace, &|pack| condemned.was_listed(pack))?;
+                    remove::run(repository, &due, false, &mut report)?;
+                }
+                report.packs_waiting = repository.fold().condemned().count() as u64;
+                return Ok(report);
+            }
+            Ok(None) if options.dry_run => return Ok(report),
+            Ok(None) => repository.refresh()?,
+            // What could not be read may be what another prune has removed.
+            Err(error @ (PruneError::Read(_) | PruneError::Reach(_) | PruneError::Missing { .. })) => {
+                repository.refresh()?;
+                if repository.last_prune() <= base {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(PruneError::Overtaken)
+}
+
+/// Plans and condemns. None where there is nothing to do it with: in a dry run, or because another prune came first.
+fn attempt(
+    repository: &Repository,
+    options: &PruneOptions,
+    monitor: &dyn Monitor,
+    report: &mut PruneReport,
+) -> Result<Option<Condemned>, PruneError> {
+    let mut survey = Survey::take(repository)?;
+    survey.mark(repository, options, monitor)?;
+    let plan = plan::make(&survey, options);
+    report.take_plan(&plan);
+    if options.dry_run {
+        return Ok(None);
+    }
+    let copies = Copies::make(repository, &survey, &plan, options, monitor, report)?;
+    match condemn::run(repository, &survey, &plan, &copies, options)? {
+        Outcome::Done(condemned) => {
+            report.take_condemned(&condemned);
+            Ok(Some(condemned))
+        }
+        Outcome::AnotherPrune => Ok(None),
+    }
+}
+
+/// Deleting rests on signed commits alone: states are not signed, and whoever once had a password could forge one.
+fn verify_log(repository: &Repository) -> Result<(), PruneError> {
+    let fold = repository.fold();
+    let mut verified = Fold::empty(fold.config());
+    let (backend, keys) = (&**repository.backend(), repository.keys());
+    log::read_until(backend, keys, &repository.id(), &mut verified, fold.seq(), &mut |_| {})
+        .map_err(|error| PruneError::Repository(error.into()))?;
+    if verified == *fold { Ok(()) } else { Err(PruneError::ForgedState) }
+}

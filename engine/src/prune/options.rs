@@ -1,0 +1,166 @@
+//! What a prune is asked to do and what it tells afterwards.
+
+use std::time::Duration;
+
+use crate::ids::{BlobId, PackId};
+use crate::prune::plan::Plan;
+use crate::reach::ReachError;
+use crate::repo::RepositoryError;
+use crate::store::{ReadError, StoreError};
+
+/// How much unneeded data may stay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Limit {
+    /// A share of the bytes of all packs that stay, in percent.
+    Percent(f64),
+    /// So many bytes.
+    Bytes(u64),
+    /// Any amount: only packs without any needed blob go.
+    Unlimited,
+}
+
+/// How a prune goes about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PruneOptions {
+    /// How much unneeded data may stay in packs that are needed in part.
+    pub max_unused: Limit,
+    /// Bytes of packs that are written anew at most.
+    pub max_repack_size: Option<u64>,
+    /// Time between condemning and removing packs: politeness to slow readers.
+    pub grace: Duration,
+    /// Plan, but change nothing.
+    pub dry_run: bool,
+    /// zstd level of blocks that are written anew.
+    pub level: i32,
+    /// Threads that decode and encode.
+    pub threads: usize,
+    /// Memory to live in, in bytes.
+    pub memory: u64,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self {
+            max_unused: Limit::Percent(5.0),
+            max_repack_size: None,
+            grace: Duration::from_secs(24 * 3600),
+            dry_run: false,
+            level: 3,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory: 160 << 20,
+        }
+    }
+}
+
+/// What a prune did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PruneReport {
+    /// Nothing was changed: the counts are those of the plan.
+    pub dry_run: bool,
+    /// Snapshots whose needs were marked.
+    pub snapshots: u64,
+    /// Packs in the index before, and their bytes.
+    pub packs: u64,
+    /// See `packs`.
+    pub packs_bytes: u64,
+    /// Packs without any needed blob.
+    pub packs_dead: u64,
+    /// Their bytes.
+    pub packs_dead_bytes: u64,
+    /// Packs whose needed blobs are written anew.
+    pub packs_repacked: u64,
+    /// Their bytes.
+    pub packs_repacked_bytes: u64,
+    /// Bytes of the packs that were written; in a dry run about as many as they would have.
+    pub bytes_rewritten: u64,
+    /// Stored packs that no commit names.
+    pub packs_stray: u64,
+    /// Their bytes.
+    pub packs_stray_bytes: u64,
+    /// Stored segments that no commit names: deleted.
+    pub segments_stray: u64,
+    /// Packs condemned by this run.
+    pub packs_condemned: u64,
+    /// Their bytes.
+    pub packs_condemned_bytes: u64,
+    /// Packs deleted by this run.
+    pub packs_removed: u64,
+    /// Their bytes.
+    pub packs_removed_bytes: u64,
+    /// Packs that wait, condemned, to be removed by a later run.
+    pub packs_waiting: u64,
+    /// About how many bytes of the packs that stay are not needed.
+    pub unused_bytes: u64,
+}
+
+/// A prune changed nothing, or not all that it was to change.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// Something that a snapshot needs is missing already.
+    #[error(
+        "snapshots need {count} blobs that no stored pack holds, such as {first}: nothing was pruned, for what is left of a \
+         damaged repository may be wanted for its repair"
+    )]
+    Missing {
+        /// One of them.
+        first: BlobId,
+        /// How many.
+        count: u64,
+    },
+    /// A snapshot's trees cannot be read.
+    #[error("nothing was pruned, since what snapshots need cannot be told: {0}")]
+    Reach(#[from] ReachError),
+    /// A pack that was to be written anew cannot be read.
+    #[error(
+        "nothing was condemned, for what is left of a damaged repository may be wanted for its repair: {0}"
+    )]
+    Read(#[from] ReadError),
+    /// A state does not follow from the log.
+    #[error("a state in the repository is not what the signed log amounts to: nothing was pruned")]
+    ForgedState,
+    /// Other prunes were always faster.
+    #[error("other prunes changed the repository all the time; nothing was condemned. Run the command again")]
+    Overtaken,
+    /// The operation was cancelled.
+    #[error("cancelled; nothing was condemned")]
+    Cancelled,
+    /// The repository cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+impl From<crate::backend::BackendError> for PruneError {
+    fn from(error: crate::backend::BackendError) -> Self {
+        Self::Repository(error.into())
+    }
+}
+
+impl From<crate::index::IndexError> for PruneError {
+    fn from(error: crate::index::IndexError) -> Self {
+        Self::Repository(error.into())
+    }
+}
+
+impl PruneReport {
+    pub(super) fn take_plan(&mut self, plan: &Plan) {
+        let sum = |packs: &[(PackId, u64)]| packs.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        self.snapshots = plan.snapshots;
+        (self.packs, self.packs_bytes) = (plan.packs, plan.packs_bytes);
+        (self.packs_dead, self.packs_dead_bytes) = (plan.dead.len() as u64, sum(&plan.dead));
+        (self.packs_repacked, self.packs_repacked_bytes) = (plan.repack.len() as u64, sum(&plan.repack));
+        (self.packs_stray, self.packs_stray_bytes) = (plan.stray.len() as u64, sum(&plan.stray));
+        self.segments_stray = plan.stray_segments.len() as u64;
+        self.unused_bytes = plan.unused_bytes;
+        if self.dry_run {
+            self.bytes_rewritten = plan.rewrite_bytes;
+        }
+    }
+
+    pub(super) fn take_condemned(&mut self, condemned: &super::condemn::Condemned) {
+        self.packs_condemned = condemned.packs.len() as u64;
+        self.packs_condemned_bytes = condemned.packs.values().map(|pack| pack.bytes).sum();
+    }
+}

@@ -1,0 +1,83 @@
+//! The commit that lets condemned packs be deleted, and the deletion.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::backend::ObjectKey;
+use crate::format::commit::Change;
+use crate::format::tree::Timestamp;
+use crate::ids::PackId;
+use crate::log;
+use crate::prune::{PruneError, PruneReport};
+use crate::repo::Repository;
+
+/// Condemned packs whose grace is over, with the commit that condemned each. Grace goes by clocks, and is no part of
+/// what keeps data safe: with a wrong clock packs go too early or too late for the comfort of readers.
+pub(super) fn due(
+    repository: &Repository,
+    grace: Duration,
+    is_wanted: &dyn Fn(&PackId) -> bool,
+) -> Result<BTreeMap<PackId, u64>, PruneError> {
+    let fold = repository.fold();
+    let now = (repository.environment().now)();
+    let mut over: BTreeMap<u64, bool> = BTreeMap::new();
+    let mut due = BTreeMap::new();
+    for (pack, seq) in fold.condemned().filter(|(pack, _)| is_wanted(pack)) {
+        let is_over = match over.get(&seq) {
+            Some(is_over) => *is_over,
+            None => {
+                let is_over = grace.is_zero() || is_over(repository, seq, grace, now)?;
+                over.insert(seq, is_over);
+                is_over
+            }
+        };
+        if is_over {
+            due.insert(*pack, seq);
+        }
+    }
+    Ok(due)
+}
+
+fn is_over(repository: &Repository, seq: u64, grace: Duration, now: Timestamp) -> Result<bool, PruneError> {
+    let (backend, keys) = (&**repository.backend(), repository.keys());
+    let condemned = log::commit_time(backend, keys, &repository.id(), seq)
+        .map_err(|error| PruneError::Repository(error.into()))?;
+    let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+    Ok(condemned.is_some_and(|time| time.seconds.saturating_add(grace) <= now.seconds))
+}
+
+/// Removes packs that are still condemned by the same commit, and deletes their objects once that is published.
+pub(super) fn run(
+    repository: &Repository,
+    due: &BTreeMap<PackId, u64>,
+    dry_run: bool,
+    report: &mut PruneReport,
+) -> Result<(), PruneError> {
+    let backend = repository.backend();
+    let mut sizes = BTreeMap::new();
+    for pack in due.keys() {
+        // Only to tell how much was freed; one that is gone already frees nothing.
+        sizes.insert(*pack, backend.stat(&ObjectKey::pack(pack)).map_or(0, |info| info.size));
+    }
+    let mut removed: Vec<PackId> = due.keys().copied().collect();
+    if !dry_run && !due.is_empty() {
+        repository.commit(&mut |fold| {
+            removed.clear();
+            // Rescued and condemned again: another grace has begun.
+            removed.extend(
+                due.iter().filter(|(id, seq)| fold.condemned_since(id) == Some(**seq)).map(|(id, _)| *id),
+            );
+            Ok(if removed.is_empty() {
+                Vec::new()
+            } else {
+                vec![Change::PacksRemoved { packs: removed.clone() }]
+            })
+        })?;
+        for pack in &removed {
+            backend.delete(&ObjectKey::pack(pack))?;
+        }
+    }
+    report.packs_removed += removed.len() as u64;
+    report.packs_removed_bytes += removed.iter().filter_map(|pack| sizes.get(pack)).sum::<u64>();
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! What there is: live segments and their packs, how much of each is needed, and what no commit names.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::backend::{Folder, ObjectKey};
+use crate::format::chunk_list::Chunk;
+use crate::format::segment::{IndexEntry, PackEntry};
+use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
+use crate::index::{Location, Segment};
+use crate::log::snapshot_record;
+use crate::monitor::{Monitor, Progress};
+use crate::prune::marks::Marks;
+use crate::prune::{PruneError, PruneOptions};
+use crate::reach::{self, Needs, ReachError};
+use crate::repo::{Repository, RepositoryError};
+use crate::store::ReadError;
+
+/// A pack that live segments list.
+#[derive(Debug, Clone)]
+pub(super) struct PackUse {
+    /// What segments say of it.
+    pub entry: PackEntry,
+    /// Whether its object is there, with its length.
+    pub stored: bool,
+    /// Needed blobs.
+    pub blobs_needed: u64,
+    /// About how many of its bytes they take.
+    pub bytes_needed: u64,
+}
+
+/// The state of the repository at a commit.
+pub(super) struct Survey {
+    /// The last commit it takes in.
+    pub base: u64,
+    /// Live snapshots.
+    pub snapshots: BTreeSet<SnapshotId>,
+    roots: Vec<BlobId>,
+    /// Live segments, by number, and the marks of their entries.
+    pub marks: Marks,
+    /// Packs of each segment, by number: their index in `packs`.
+    pub tables: Vec<Vec<usize>>,
+    /// All packs that live segments list.
+    pub packs: Vec<PackUse>,
+    /// Stored packs that no commit names, with their lengths.
+    pub stray: Vec<(PackId, u64)>,
+    /// Stored segments that no commit names, with their lengths.
+    pub stray_segments: Vec<(SegmentId, u64)>,
+}
+
+impl Survey {
+    /// Looks at everything but what is needed. Objects are listed before the log is read on: what was committed in
+    /// between is then known as such and not taken for a stray.
+    pub fn take(repository: &Repository) -> Result<Self, PruneError> {
+        let backend = &**repository.backend();
+        let mut stored_packs = BTreeMap::new();
+        backend.list(Folder::Packs, None, &mut |info| {
+            stored_packs
+                .extend(info.key.pack_id().filter(|_| info.key.is_well_formed()).map(|id| (id, info.size)));
+            ControlFlow::Continue(())
+        })?;
+        let mut stray_segments = Vec::new();
+        backend.list(Folder::Index, None, &mut |info| {
+            let id = info.key.segment_id().filter(|_| info.key.is_well_formed());
+            stray_segments.extend(id.map(|id| (id, info.size)));
+            ControlFlow::Continue(())
+        })?;
+        repository.refresh()?;
+        let fold = repository.fold();
+        stray_segments.retain(|(id, _)| !fold.has_segment(id));
+        let (mut snapshots, mut roots) = (BTreeSet::new(), Vec::new());
+        for entry in fold.snapshots() {
+            let record = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
+            snapshots.insert(entry.snapshot);
+            roots.push(record.tree);
+        }
+        let mut segments: Vec<Arc<Segment>> = repository.index().segments().to_vec();
+        segments.retain(|segment| fold.has_segment(&segment.id()));
+        // The largest one first: what lies in two places stays where much is.
+        segments.sort_by_key(|segment| (std::cmp::Reverse(segment.layout().entries), segment.id()));
+        let (packs, tables) = tables(&segments)?;
+        let mut known: BTreeSet<PackId> = packs.iter().map(|pack| pack.entry.id).collect();
+        let mut packs = packs;
+        for pack in &mut packs {
+            pack.stored = match stored_packs.get(&pack.entry.id) {
+                Some(size) => *size == pack.entry.size,
+                // Stored after the list was made, perhaps.
+                None => backend
+                    .stat(&ObjectKey::pack(&pack.entry.id))
+                    .is_ok_and(|info| info.size == pack.entry.size),
+            };
+        }
+        known.extend(fold.condemned().map(|(pack, _)| *pack));
+        let stray = stored_packs.into_iter().filter(|(pack, _)| !known.contains(pack)).collect();
+        let is_stored = |table: &Vec<usize>| table.iter().map(|at| packs[*at].stored).collect();
+        let marks = Marks::new(segments, tables.iter().map(is_stored).collect());
+        let base = fold.seq();
+        Ok(Self { base, snapshots, roots, marks, tables, packs, stray, stray_segments })
+    }
+
+    /// Marks all that live snapshots need, and sums up what that is of each pack.
+    pub fn mark(
+        &mut self,
+        repository: &Repository,
+        options: &PruneOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<(), PruneError> {
+        for snapshot in &self.snapshots {
+            self.marks.need(snapshot.blob())?;
+        }
+        let mut marking =
+            Marking { repository, marks: &mut self.marks, met: HashSet::default(), monitor, blobs: 0 };
+        reach::follow(repository.reader(), self.roots.drain(..), &mut marking, options.threads).map_err(
+            |error| if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() },
+        )?;
+        self.marks.finish()?;
+        for (number, segment) in self.marks.segments().iter().enumerate() {
+            for (position, entry) in segment.entries().enumerate() {
+                let entry = entry?;
+                if self.marks.is_needed(number, position)
+                    && let Some(pack) = self.tables[number].get(entry.pack as usize)
+                {
+                    self.packs[*pack].blobs_needed += 1;
+                    self.packs[*pack].bytes_needed += share(&entry);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// About how many bytes of its sealed block a blob takes.
+fn share(entry: &IndexEntry) -> u64 {
+    let block = &entry.block;
+    u64::from(entry.len) * u64::from(block.sealed_len) / u64::from(block.raw_len).max(1)
+}
+
+type Tables = (Vec<PackUse>, Vec<Vec<usize>>);
+
+fn tables(segments: &[Arc<Segment>]) -> Result<Tables, PruneError> {
+    let mut numbers: BTreeMap<PackId, usize> = BTreeMap::new();
+    let mut packs: Vec<PackUse> = Vec::new();
+    let mut tables = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let mut table = Vec::new();
+        for entry in segment.packs() {
+            let entry = entry?;
+            let number = *numbers.entry(entry.id).or_insert(packs.len());
+            if number == packs.len() {
+                packs.push(PackUse { entry, stored: false, blobs_needed: 0, bytes_needed: 0 });
+            }
+            table.push(number);
+        }
+        tables.push(table);
+    }
+    Ok((packs, tables))
+}
+
+/// Halves of ids are hashes already.
+#[derive(Default)]
+struct HalfHasher(u64);
+
+impl Hasher for HalfHasher {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u128(&mut self, half: u128) {
+        // Half of a half is as good as all of it.
+        self.0 = half as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The walk over all snapshots.
+struct Marking<'a> {
+    repository: &'a Repository,
+    marks: &'a mut Marks,
+    /// Trees met: their number is that of directories, far below that of blobs.
+    met: HashSet<u128, BuildHasherDefault<HalfHasher>>,
+    monitor: &'a dyn Monitor,
+    blobs: u64,
+}
+
+impl Marking<'_> {
+    fn need(&mut self, id: &BlobId) -> Result<(), ReachError> {
+        self.marks.need(id).map_err(|error| ReachError::Read(ReadError::Index(error)))
+    }
+}
+
+impl Needs for Marking<'_> {
+    fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
+        let half = u128::from_le_bytes(*id.as_bytes().first_chunk().expect("ids have 32 bytes"));
+        if !self.met.insert(half) {
+            return Ok(None);
+        }
+        self.need(id)?;
+        let location = self.repository.index().get(id).map_err(ReadError::Index)?;
+        // One that is missing is found out when the marks are joined; here it could not be read.
+        let kind = crate::crypto::keys::BlobKind::Tree;
+        location.map(Some).ok_or(ReachError::Read(ReadError::Missing { id: *id, kind }))
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {
+        self.blobs += 1;
+        if self.blobs.is_multiple_of(1 << 16) {
+            self.monitor.progress(&Progress::default());
+        }
+        self.need(&chunk.id)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.monitor.is_cancelled()
+    }
+}

@@ -1,0 +1,68 @@
+//! `prune`: what it frees, and what it says.
+
+use crate::support::{Bench, Run};
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A repository with two snapshots of one file that changed wholly.
+fn two_snapshots() -> Bench {
+    let bench = Bench::new();
+    for seed in 1..=2 {
+        let file = bench.write("src/file", noise(seed, 300_000));
+        bench.run([std::ffi::OsStr::new("backup"), file.as_os_str()]).expect(0);
+    }
+    bench
+}
+
+#[test]
+fn forget_and_prune_give_space_back() {
+    let bench = two_snapshots();
+    bench.run(["forget", "--keep-last", "1"]).expect(0);
+    let dry = bench.run(["prune", "--dry-run", "--json"]).expect(0).last("summary");
+    assert_eq!((&dry["packs_removed"], &dry["dry_run"]), (&0.into(), &true.into()));
+    let dead = dry["packs_unneeded_bytes"].as_u64().expect("a number");
+    assert!(dead > 300_000, "{dry}");
+    let before = bench.objects("packs").len();
+    let run = bench.run(["prune"]).expect(0);
+    assert!(run.stdout.contains("wait to be deleted"), "{run:?}");
+    assert_eq!(bench.objects("packs").len(), before, "24 hours are not over");
+    let summary = bench.run(["prune", "--grace", "0s", "--json"]).expect(0).last("summary");
+    assert!(summary["packs_removed_bytes"].as_u64() >= Some(dead), "{summary}");
+    assert!(bench.objects("packs").len() < before);
+    bench.run(["check", "--read-data"]).expect(0);
+    bench.run(["restore", "latest", "--target", "restored"]).expect(0);
+    let log = bench.run(["log"]).expect(0).stdout;
+    assert!(log.contains("packs condemned") && log.contains("packs removed"), "{log}");
+}
+
+#[test]
+fn both_steps_fit_into_one_run() {
+    let bench = two_snapshots();
+    bench.run(["forget", "--keep-last", "1"]).expect(0);
+    let summary = bench.run(["prune", "--grace", "0s", "--json"]).expect(0).last("summary");
+    assert_eq!(summary["packs_condemned"], summary["packs_removed"]);
+    assert_eq!(summary["packs_waiting"], 0);
+    bench.run(["check", "--read-data"]).expect(0);
+}
+
+#[test]
+fn a_damaged_repository_is_not_pruned() {
+    let bench = two_snapshots();
+    bench.run(["forget", "--keep-last", "1"]).expect(0);
+    for pack in bench.objects("packs") {
+        std::fs::remove_file(pack).expect("removed");
+    }
+    let run = bench.run(["prune", "--json"]).expect(4);
+    assert!(run.last("error")["hint"].is_string(), "{run:?}");
+    let mut wrong = bench.command();
+    Run::of(wrong.args(["prune", "--max-unused", "101%"])).expect(2);
+}
