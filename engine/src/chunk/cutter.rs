@@ -33,7 +33,7 @@ pub struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    /// A cutter for chunks of these sizes, with the fastest scanner of this processor.
+    /// A cutter for chunks of these sizes, with the best scanner for this processor.
     pub fn new(gear: &'a GearTable, sizes: ChunkSizes) -> Self {
         Self::with_scanner(gear, sizes, Scanner::best())
     }
