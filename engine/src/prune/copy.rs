@@ -83,7 +83,7 @@ impl Copies {
                 let bytes = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 monitor.progress(&Progress { bytes, bytes_total: Some(total), ..Progress::default() });
             };
-            copies.pass(repository, packs, options, monitor, &tell, report)?;
+            copies.pass(repository, &packs, options, monitor, &tell, report)?;
         }
         Ok(copies)
     }
@@ -91,7 +91,7 @@ impl Copies {
     fn pass(
         &mut self,
         repository: &Repository,
-        packs: Vec<OldPack>,
+        packs: &[OldPack],
         options: &PruneOptions,
         monitor: &dyn Monitor,
         tell: &(dyn Fn(u64) + Sync),
