@@ -16,6 +16,7 @@ pub mod index;
 pub mod log;
 pub mod monitor;
 pub mod reach;
+pub mod rebuild;
 pub mod repo;
 pub mod restore;
 pub mod source;

@@ -186,6 +186,8 @@ pub struct Repository {
     reader: Arc<BlobReader>,
     fold: Mutex<Arc<Fold>>,
     voids: Mutex<Vec<VoidEntry>>,
+    /// Segments that cannot be opened, where that is to be lived with; otherwise it ends what was tried.
+    broken: Option<Mutex<Vec<IndexError>>>,
     last_prune: std::sync::atomic::AtomicU64,
 }
 
@@ -244,6 +246,12 @@ impl Repository {
     /// The last commit read by this process that condemned or removed packs; 0 for none.
     pub fn last_prune(&self) -> u64 {
         self.last_prune.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Segments that could not be opened by [`Repository::open_for_repair`], or later by the same repository.
+    pub fn broken_segments(&self) -> Vec<String> {
+        let broken = self.broken.as_ref().map(|broken| broken.lock().unwrap_or_else(PoisonError::into_inner));
+        broken.iter().flat_map(|broken| broken.iter()).map(ToString::to_string).collect()
     }
 
     /// Entries of the log that do not verify and were passed over while opening.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::{Backend, Created, Folder, ObjectKey};
 use crate::crypto::keys::SecretKey;
@@ -91,6 +91,28 @@ impl Repository {
         password: &Password,
         environment: Environment,
     ) -> Result<Self, RepositoryError> {
+        Self::open_with(backend, password, environment, None)
+    }
+
+    /// Opens a repository of whose index any part may be missing or damaged: what is left out is to be had from
+    /// [`Repository::broken_segments`]. Only for rebuilding the index: everything else would take blobs for missing.
+    ///
+    /// # Errors
+    /// As [`Repository::open`], but for segments.
+    pub fn open_for_repair(
+        backend: Arc<dyn Backend>,
+        password: &Password,
+        environment: Environment,
+    ) -> Result<Self, RepositoryError> {
+        Self::open_with(backend, password, environment, Some(Mutex::default()))
+    }
+
+    fn open_with(
+        backend: Arc<dyn Backend>,
+        password: &Password,
+        environment: Environment,
+        broken: Option<Mutex<Vec<IndexError>>>,
+    ) -> Result<Self, RepositoryError> {
         let location = backend.location();
         let config_bytes = match backend.read(&ObjectKey::config(), CONFIG_LEN_MAX) {
             Ok(bytes) => bytes,
@@ -101,8 +123,9 @@ impl Repository {
             Config::decode(&config_bytes).map_err(|source| RepositoryError::Config { location, source })?;
         let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository)?;
         let fold = Fold::empty(Config::hash(&config_bytes));
-        let repository =
+        let mut repository =
             Self::assemble(backend, environment, config.repository, config_bytes, slot, keyslot, fold);
+        repository.broken = broken;
         repository.start_from_state()?;
         repository.refresh()?;
         let fold = repository.lock_fold();
@@ -170,6 +193,7 @@ impl Repository {
             reader: Arc::new(reader),
             fold: Mutex::new(Arc::new(fold)),
             voids: Mutex::default(),
+            broken: None,
             last_prune: std::sync::atomic::AtomicU64::new(0),
         }
     }
@@ -239,18 +263,26 @@ impl Repository {
             }
             Err(void) => voids.push(void),
         })?;
-        self.voids.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut voids);
+        self.voids.lock().unwrap_or_else(PoisonError::into_inner).append(&mut voids);
         Ok(())
     }
 
     /// Makes the open segments those of the fold.
     pub(super) fn follow_segments(&self, fold: &Fold) -> Result<(), RepositoryError> {
         let open = self.index.segments();
-        let mut added = Vec::new();
+        let (mut added, mut unopened) = (Vec::new(), Vec::new());
         for info in fold.segments() {
             if !open.iter().any(|segment| segment.id() == info.segment) {
-                let segment = index::open_segment(&*self.backend, info.segment, &self.keys, &self.id)?;
-                added.push(Arc::new(segment));
+                match index::open_segment(&*self.backend, info.segment, &self.keys, &self.id) {
+                    Ok(segment) => added.push(Arc::new(segment)),
+                    Err(error) => unopened.push(error),
+                }
+            }
+        }
+        match (&self.broken, unopened.into_iter()) {
+            (None, mut unopened) => unopened.next().map_or(Ok(()), Err)?,
+            (Some(broken), unopened) => {
+                *broken.lock().unwrap_or_else(PoisonError::into_inner) = unopened.collect();
             }
         }
         let removed: Vec<_> = open

@@ -24,6 +24,13 @@ pub struct NewSegment {
     segment: Arc<Segment>,
 }
 
+impl NewSegment {
+    /// The segment, open.
+    pub fn segment(&self) -> Arc<Segment> {
+        Arc::clone(&self.segment)
+    }
+}
+
 impl Repository {
     /// Makes one commit of the changes that `decide` wants, given the log as it is at that moment. When another
     /// writer comes first, the log is read on and `decide` is asked again. No changes, no commit.
@@ -93,8 +100,19 @@ impl Repository {
         self.open_new(index::build(packs, &*self.backend, &self.sealer())?)
     }
 
+    /// Stores the merger of several segments; the caller commits it.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where one of them is damaged or the new one cannot be stored.
+    pub fn store_merged(&self, parts: &[Arc<Segment>]) -> Result<NewSegment, RepositoryError> {
+        self.open_new(index::merge(parts, &*self.backend, &self.sealer())?)
+    }
+
     /// Opens a segment that was just stored.
-    pub(super) fn open_new(&self, (id, layout): (SegmentId, Layout)) -> Result<NewSegment, RepositoryError> {
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where it cannot be read.
+    pub fn open_new(&self, (id, layout): (SegmentId, Layout)) -> Result<NewSegment, RepositoryError> {
         let segment = index::open_segment(&*self.backend, id, &self.keys, &self.id)?;
         let info =
             SegmentInfo { segment: id, blobs: layout.entries, packs: layout.packs, bytes: segment.size() };
@@ -133,8 +151,7 @@ impl Repository {
             return Ok(false);
         }
         drop(fold);
-        let merged = index::merge(&parts, &*self.backend, &self.sealer())?;
-        let merged = self.open_new(merged)?.info;
+        let merged = self.store_merged(&parts)?.info;
         let removed: Vec<_> = infos.iter().map(|info| info.segment).collect();
         let mut is_ours = false;
         let committed = self.commit(&mut |fold| {

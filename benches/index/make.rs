@@ -1,0 +1,207 @@
+//! Synthetic repositories: real objects of every kind but for the packs' blocks, which are holes.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_bytes::ByteBuf;
+use strongroom::backend::{Backend, LocalBackend, ObjectKey};
+use strongroom::crypto::keys::BlobKind;
+use strongroom::crypto::{MessageContext, Password, SystemEntropy};
+use strongroom::format::commit::Change;
+use strongroom::format::header::{HEADER_LEN, ObjectKind};
+use strongroom::format::pack::{self, BlockSpan, Directory, DirectoryBlob, DirectoryBlock, TRAILER_LEN};
+use strongroom::format::padme::padme;
+use strongroom::format::record;
+use strongroom::format::segment::PackEntry;
+use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
+use strongroom::format::tree::Timestamp;
+use strongroom::ids::{BlobId, PackId, SnapshotId};
+use strongroom::repo::{Environment, InitOptions, Repository};
+
+use crate::phases::{self, Stopwatch};
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// Blobs of a segment as backups make them.
+const SEGMENT_BLOBS: u64 = 256 << 10;
+/// Blocks of a pack, blobs of a block: 1 MiB of 40 KiB chunks, compressed to two thirds.
+const PACK_BLOCKS: u64 = 48;
+const BLOCK_BLOBS: u64 = 26;
+const BLOB_LEN: u32 = 40 << 10;
+const SEALED_LEN: u32 = 680 << 10;
+
+/// Files of the directory that is really backed up.
+const FILES: usize = 1000;
+
+pub fn password() -> Password {
+    Password::new(b"benchmark".to_vec())
+}
+
+pub fn environment() -> Environment {
+    Environment {
+        entropy: Arc::new(SystemEntropy),
+        now: Arc::new(|| Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+        host: "host".into(),
+        user: "user".into(),
+        program: "benchmark".into(),
+    }
+}
+
+/// Two rounds of a well-known mixing function: as good as random for what this is for.
+fn mix(seed: u64) -> u64 {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..2 {
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+    }
+    x
+}
+
+/// The id of synthetic blob `number`; numbers from the count of blobs on are of blobs that are not there.
+pub fn blob(number: u64) -> BlobId {
+    BlobId::from_bytes(bytes(4 * number))
+}
+
+fn bytes(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (word, at) in (seed..).zip(0..4) {
+        bytes[at * 8..at * 8 + 8].copy_from_slice(&mix(word).to_le_bytes());
+    }
+    bytes
+}
+
+/// A repository in `dir/repo` with `count` synthetic blobs and a snapshot of `dir/source`.
+pub fn blobs(dir: &Path, count: u64, with_packs: bool) -> Outcome {
+    let watch = Stopwatch::start();
+    let unfinished = dir.with_extension("unfinished");
+    fs::create_dir_all(&unfinished)?;
+    let backend = Arc::new(LocalBackend::create_repository(&unfinished.join("repo"))?);
+    let repository = Repository::init(backend, &password(), &InitOptions::default(), environment())?;
+    source(&unfinished.join("source"))?;
+    let (mut next, mut merging) = (0, 0.0);
+    while next < count {
+        let end = count.min(next + SEGMENT_BLOBS);
+        let mut packs = Vec::new();
+        while next < end {
+            let pack_end = end.min(next + PACK_BLOCKS * BLOCK_BLOBS);
+            let folder = with_packs.then_some(unfinished.as_path());
+            packs.push(pack(&repository, folder, next, pack_end)?);
+            next = pack_end;
+        }
+        let segment = repository.store_segment(&packs)?;
+        drop(packs);
+        let added = vec![segment.info];
+        repository.commit(&mut |_| {
+            Ok(vec![Change::SegmentsReplaced { added: added.clone(), removed: Vec::new() }])
+        })?;
+        let begun = Stopwatch::start();
+        repository.merge_segments()?;
+        merging += begun.processor();
+    }
+    drop(repository);
+    fs::rename(&unfinished, dir)?;
+    phases::back_up(dir)?;
+    let written = fs::read_dir(dir.join("repo/index"))?.map(|entry| Ok(entry?.metadata()?.len()));
+    let written = written.collect::<std::io::Result<Vec<u64>>>()?;
+    println!(
+        "made {count} blobs in {:.1} s, {:.1} s of processor, {merging:.1} s of those merging; {} segments, {:.2} bytes a blob",
+        watch.wall(),
+        watch.processor(),
+        written.len(),
+        written.iter().sum::<u64>() as f64 / count as f64,
+    );
+    phases::memory("make");
+    Ok(())
+}
+
+/// A directory of small files.
+fn source(dir: &Path) -> Outcome {
+    for n in 0..FILES {
+        let parent = dir.join((n % 10).to_string());
+        fs::create_dir_all(&parent)?;
+        fs::write(parent.join(n.to_string()), format!("file {n}\n").repeat(100))?;
+    }
+    Ok(())
+}
+
+/// A pack of blobs `from..to`: header, directory and trailer around a hole where blocks would be. Stored if there is a
+/// directory for it.
+fn pack(repository: &Repository, dir: Option<&Path>, from: u64, to: u64) -> Outcome<(PackEntry, Directory)> {
+    let (header, cipher) = pack::start(ObjectKind::DataPack, &repository.sealer());
+    let mut directory = Directory::default();
+    let mut position = HEADER_LEN as u32;
+    let numbers: Vec<u64> = (from..to).collect();
+    for numbers in numbers.chunks(BLOCK_BLOBS as usize) {
+        let raw_len = numbers.len() as u32 * BLOB_LEN;
+        let span = BlockSpan { position, sealed_len: SEALED_LEN.min(raw_len), raw_len };
+        let blobs = (0..).zip(numbers).map(|(at, number)| DirectoryBlob {
+            id: blob(*number),
+            kind: BlobKind::Data,
+            offset: at * BLOB_LEN,
+            len: BLOB_LEN,
+        });
+        directory.blocks.push(DirectoryBlock { span, blobs: blobs.collect() });
+        position += span.sealed_len;
+    }
+    let at = u64::from(position);
+    let mut message = directory.encode();
+    let len = message.len() as u64;
+    cipher.seal(MessageContext { position: at, raw_len: len }, &mut message);
+    let size = padme(at + message.len() as u64 + TRAILER_LEN as u64);
+    let mut trailer = [at.to_le_bytes(), len.to_le_bytes()].concat();
+    let trailer_at = size - TRAILER_LEN as u64;
+    cipher.seal(MessageContext { position: trailer_at, raw_len: 16 }, &mut trailer);
+
+    let id = PackId::from_bytes(bytes(mix(from) | 1));
+    if let Some(dir) = dir {
+        let path = dir.join("repo").join(ObjectKey::pack(&id).as_str());
+        fs::create_dir_all(path.parent().expect("a pack lies in a folder"))?;
+        let mut file = File::create(path)?;
+        file.write_all(&header.encode())?;
+        file.write_all_at(&message, at)?;
+        file.write_all_at(&trailer, trailer_at)?;
+    }
+    Ok((PackEntry { id, header, size, blobs: (to - from) as u32 }, directory))
+}
+
+/// A repository in `dir/repo` whose log adds `count` snapshots, one by one.
+pub fn log(dir: &Path, count: u64) -> Outcome {
+    let watch = Stopwatch::start();
+    let unfinished = dir.with_extension("unfinished");
+    fs::create_dir_all(&unfinished)?;
+    let backend = Arc::new(LocalBackend::create_repository(&unfinished.join("repo"))?);
+    let repository = Repository::init(
+        Arc::clone(&backend) as Arc<dyn Backend>,
+        &password(),
+        &InitOptions::default(),
+        environment(),
+    )?;
+    for n in 0..count {
+        let snapshot = Snapshot {
+            time: Timestamp { seconds: 1_700_000_000 + n as i64, nanos: 0 },
+            hostname: "host".into(),
+            username: "user".into(),
+            paths: vec![ByteBuf::from("/home"), ByteBuf::from("/var/lib")],
+            tree: blob(n),
+            tags: Vec::new(),
+            parent: None,
+            partial: false,
+            excludes: vec!["*.tmp".into()],
+            program: "benchmark".into(),
+            summary: SnapshotSummary { files: 150_000 + n, ..SnapshotSummary::default() },
+        };
+        let added = Change::SnapshotAdded {
+            snapshot: SnapshotId::new(blob(count + n)),
+            record: ByteBuf::from(record::encode(&snapshot)),
+        };
+        repository.commit(&mut |_| Ok(vec![added.clone()]))?;
+    }
+    println!("made {count} snapshots in {:.1} s, {:.1} s of processor", watch.wall(), watch.processor());
+    phases::memory("make");
+    fs::rename(unfinished, dir)?;
+    Ok(())
+}
