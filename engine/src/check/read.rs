@@ -19,8 +19,8 @@ const PIECE_LEN: usize = 2 << 20;
 /// Reads the packs that the options choose, and all suspects.
 pub(super) fn check(context: &Context<'_>, segments: &Segments) {
     let mut chosen = choose(context, &segments.packs);
-    // Long ones first, so that the threads end at about the same time.
-    chosen.sort_by_key(|pack| std::cmp::Reverse(pack.stored));
+    // Heavy ones first, so that the threads end at about the same time.
+    chosen.sort_by_key(|pack| std::cmp::Reverse(pack.weight()));
     context.expect(chosen.len(), chosen.iter().filter_map(|pack| pack.stored).sum());
     context.spread(&chosen, Scratch::default, |scratch, pack, _: &mut Vec<()>| {
         PackRead::new(context, segments, pack, scratch).run();

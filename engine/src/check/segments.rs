@@ -38,6 +38,16 @@ pub(super) struct KnownPack {
     pub listings: Vec<Listing>,
 }
 
+impl KnownPack {
+    /// About what it costs to read the pack in whole: each byte of it is read, hashed and opened, each of its
+    /// plaintext decompressed and hashed.
+    pub fn weight(&self) -> u64 {
+        let raw =
+            self.listings.iter().filter_map(|listing| listing.contents).map(|contents| contents.len).max();
+        self.stored.unwrap_or(0).saturating_add(raw.unwrap_or(0))
+    }
+}
+
 /// One segment's list of what a pack holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Listing {
@@ -53,6 +63,8 @@ pub(super) struct Listing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Contents {
     count: u64,
+    /// Bytes of all blobs.
+    pub len: u64,
     sum: u128,
 }
 
@@ -61,6 +73,7 @@ impl Contents {
     /// which are keyed hashes, are as good as random.
     pub fn add(&mut self, id: &BlobId, block: &BlockSpan, offset: u32, len: u32) {
         self.count += 1;
+        self.len = self.len.wrapping_add(len.into());
         self.sum = self.sum.wrapping_add(fingerprint(id, block, offset, len));
     }
 }

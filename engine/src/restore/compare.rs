@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::SeekFrom;
 
-use super::content::pieces;
 use super::context::Context;
 use super::existing::Fate;
 use super::tally::{self, explain};
@@ -61,7 +60,7 @@ pub(super) fn find_present(
     let mut same = 0;
     for at in unit.wanted.clone() {
         let wanted = &window.wanted[at];
-        if holds(context, &file, &job.holes, wanted, buffer).unwrap_or(false) {
+        if holds(context, &file, wanted, buffer).unwrap_or(false) {
             present[at].store(true, Relaxed);
             same += u64::from(wanted.len);
         }
@@ -70,22 +69,23 @@ pub(super) fn find_present(
     context.tally.show_progress();
 }
 
+/// Whether an existing file reads as zeros where the snapshot's has holes.
+pub(super) fn holes_are_empty(context: &Context<'_>, job: &Job, buffer: &mut Vec<u8>) -> bool {
+    if job.holes.is_empty() {
+        return true;
+    }
+    let opened = context.readable().map(|root| root.open_to_read(&job.path));
+    let Some(Ok(Some(file))) = opened else { return false };
+    job.holes.iter().all(|hole| matches!(first_nonzero(&file, *hole, buffer), Ok(None)))
+}
+
 /// Whether the file has the chunk in its place.
-fn holds(
-    context: &Context<'_>,
-    file: &File,
-    holes: &[Hole],
-    wanted: &Wanted,
-    buffer: &mut Vec<u8>,
-) -> io::Result<bool> {
+fn holds(context: &Context<'_>, file: &File, wanted: &Wanted, buffer: &mut Vec<u8>) -> io::Result<bool> {
     if buffer.len() < wanted.len as usize {
         buffer.resize(wanted.len as usize, 0);
     }
     let bytes = &mut buffer[..wanted.len as usize];
-    let read = pieces(holes, wanted.at, wanted.len, |from, at, len| {
-        file.read_exact_at(&mut bytes[from as usize..][..len as usize], at)
-    });
-    match read {
+    match file.read_exact_at(bytes, wanted.at) {
         Ok(()) => Ok(context.repository.keys().blob_id(BlobKind::Data, bytes) == wanted.id),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
@@ -115,7 +115,7 @@ fn check(context: &Context<'_>, window: &Window, unit: &Unit, buffer: &mut Vec<u
     let unreadable = |error: io::Error| format!("the restored file cannot be read back: {error}");
     for at in unit.wanted.clone() {
         let wanted = &window.wanted[at];
-        if !holds(context, &file, &job.holes, wanted, buffer).map_err(unreadable)? {
+        if !holds(context, &file, wanted, buffer).map_err(unreadable)? {
             let end = wanted.at + u64::from(wanted.len);
             return Err(format!(
                 "bytes {} to {end} read back from the target differ from the snapshot",

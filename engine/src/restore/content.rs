@@ -1,14 +1,12 @@
 //! The content of a file as its node tells it: checked before anything is written, then chunk by chunk with the
 //! place of each.
 
-use std::sync::Arc;
-
 use serde_bytes::ByteBuf;
 
 use crate::format::chunk_list::{
     self, CHUNK_ENTRY_LEN, Chunk, ChunkList, DEPTH_MAX, LIST_ENTRY_LEN, ListRef, TableError,
 };
-use crate::format::tree::{FileContent, Hole};
+use crate::format::tree::{FileContent, HOLES_MAX, Hole};
 use crate::ids::BlobId;
 
 /// A node's content contradicts itself, or a part of its chunk table cannot be had.
@@ -29,15 +27,25 @@ pub(super) enum ContentError {
     /// A part of the table holds more or less than its parent says.
     #[error("a part of the file's chunk table has {found} bytes of content, expected {expected}")]
     Part { expected: u64, found: u64 },
+    /// A chunk that does not end before the next hole.
+    #[error("the file's chunk at {at} has {len} bytes: it crosses the hole at {hole}")]
+    Crosses { at: u64, len: u32, hole: u64 },
+    /// More holes than any file has.
+    #[error("the file has {0} holes, at most {HOLES_MAX} are possible")]
+    HoleCount(usize),
     /// A part of the table cannot be read.
     #[error("chunk list {id} of the file cannot be read: {problem}")]
     List { id: BlobId, problem: String },
 }
 
-/// Checks size, holes and the top of the chunk table; gives the bytes that are not in holes.
+/// Checks size, holes and the top of the chunk table, and where chunks are in it also their places; gives the bytes
+/// that are not in holes.
 pub(super) fn check(content: &FileContent) -> Result<u64, ContentError> {
     if i64::try_from(content.size).is_err() {
         return Err(ContentError::Size(content.size));
+    }
+    if content.holes.len() > HOLES_MAX {
+        return Err(ContentError::HoleCount(content.holes.len()));
     }
     let (mut end, mut in_holes) = (None, 0);
     for (number, hole) in content.holes.iter().enumerate() {
@@ -58,7 +66,16 @@ pub(super) fn check(content: &FileContent) -> Result<u64, ContentError> {
     }
     let expected = content.size - in_holes;
     let found = table_bytes(&content.chunks, content.depth)?;
-    if found == expected { Ok(found) } else { Err(ContentError::Length { expected, found }) }
+    if found != expected {
+        return Err(ContentError::Length { expected, found });
+    }
+    if content.depth == 0 && !content.holes.is_empty() {
+        let mut placer = Placer::new(content.holes.as_slice());
+        for chunk in chunk_list::chunks(&content.chunks)? {
+            placer.place(chunk?.len)?;
+        }
+    }
+    Ok(found)
 }
 
 /// Bytes of content that a table stands for.
@@ -181,68 +198,40 @@ impl Level {
 }
 
 /// Finds the place of each chunk in a file with holes.
-pub(super) struct Placer {
-    holes: Arc<[Hole]>,
+pub(super) struct Placer<H> {
+    holes: H,
     next_hole: usize,
     at: u64,
 }
 
-impl Placer {
+impl<H: AsRef<[Hole]>> Placer<H> {
     /// Begins at the first byte of a file whose holes passed [`check`].
-    pub(super) fn new(holes: Arc<[Hole]>) -> Self {
+    pub(super) fn new(holes: H) -> Self {
         Self { holes, next_hole: 0, at: 0 }
     }
 
-    /// Offset in the file of the first byte of the next chunk, which has `len` bytes. It may go on behind holes:
-    /// see [`pieces`].
-    pub(super) fn place(&mut self, len: u32) -> u64 {
-        self.skip_holes(0);
-        let start = self.at;
-        self.at += u64::from(len);
-        self.skip_holes(len.into());
-        start
-    }
-
-    /// Steps over the holes that begin before (or, without content before them, at) the current end.
-    fn skip_holes(&mut self, len: u64) {
-        while let Some(hole) = self.holes.get(self.next_hole) {
-            if hole.offset > self.at || (hole.offset == self.at && len > 0) {
-                break;
-            }
+    /// Offset in the file of the first byte of the next chunk, which has `len` bytes.
+    ///
+    /// # Errors
+    /// [`ContentError::Crosses`] where it does not fit before the next hole.
+    pub(super) fn place(&mut self, len: u32) -> Result<u64, ContentError> {
+        let holes = self.holes.as_ref();
+        if let Some(hole) = holes.get(self.next_hole).filter(|hole| hole.offset == self.at) {
             self.at += hole.length;
             self.next_hole += 1;
         }
+        let (at, end) = (self.at, self.at.saturating_add(len.into()));
+        if let Some(hole) = holes.get(self.next_hole).filter(|hole| hole.offset < end) {
+            return Err(ContentError::Crosses { at, len, hole: hole.offset });
+        }
+        self.at = end;
+        Ok(at)
     }
 
     /// Offset in the file of what comes next.
     pub(super) fn position(&self) -> u64 {
         self.at
     }
-}
-
-/// Calls `visit` with the parts of a chunk between holes: offset in the chunk, offset in the file, length.
-pub(super) fn pieces<E>(
-    holes: &[Hole],
-    at: u64,
-    len: u32,
-    mut visit: impl FnMut(u32, u64, u32) -> Result<(), E>,
-) -> Result<(), E> {
-    let (mut done, mut at) = (0, at);
-    let mut next = holes.partition_point(|hole| hole.offset < at);
-    while done < len {
-        let room = holes.get(next).map_or(u64::MAX, |hole| hole.offset - at);
-        let length = u32::try_from(room).unwrap_or(u32::MAX).min(len - done);
-        if length > 0 {
-            visit(done, at, length)?;
-        }
-        done += length;
-        at += u64::from(length);
-        if let Some(hole) = holes.get(next).filter(|hole| hole.offset == at) {
-            at += hole.length;
-            next += 1;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -278,23 +267,24 @@ mod tests {
     }
 
     #[test]
-    fn chunks_find_their_places_around_holes() {
-        let holes: Arc<[Hole]> = vec![hole(0, 10), hole(15, 5), hole(40, 60)].into();
-        let mut placer = Placer::new(Arc::clone(&holes));
-        // 5 bytes up to a hole, then 22 over the next hole's start and none behind the last.
-        let places: Vec<u64> = [3, 2, 20].into_iter().map(|len| placer.place(len)).collect();
+    fn chunks_find_their_places_between_holes() {
+        let holes = [hole(0, 10), hole(15, 5), hole(40, 60)];
+        let mut placer = Placer::new(&holes[..]);
+        let places: Vec<u64> = [3, 2, 20].into_iter().map(|len| placer.place(len).unwrap()).collect();
         assert_eq!(places, [10, 13, 20]);
-        let mut placer = Placer::new(Arc::clone(&holes));
-        assert_eq!(placer.place(9), 10, "a chunk may go on behind a hole");
-        assert_eq!(placer.place(16), 24);
-        let mut parts = Vec::new();
-        let mut collect = |from, at, len| {
-            parts.push((from, at, len));
-            Ok::<_, ()>(())
+        let mut placer = Placer::new(&holes[..]);
+        assert!(matches!(placer.place(6), Err(ContentError::Crosses { at: 10, len: 6, hole: 15 })));
+        assert_eq!(placer.place(5).unwrap(), 10, "up to the hole");
+        assert!(matches!(placer.place(21), Err(ContentError::Crosses { at: 20, len: 21, hole: 40 })));
+        let content = |size, lens: &[u32], holes: &[Hole]| FileContent {
+            size,
+            chunks: table(lens),
+            holes: holes.to_vec(),
+            ..FileContent::default()
         };
-        pieces(&holes, 10, 9, &mut collect).unwrap();
-        pieces(&holes, 24, 16, &mut collect).unwrap();
-        assert_eq!(parts, [(0, 10, 5), (5, 20, 4), (0, 24, 16)]);
+        assert_eq!(check(&content(100, &[5, 20], &holes)).unwrap(), 25);
+        let crossing = check(&content(100, &[6, 19], &holes)).unwrap_err();
+        assert!(matches!(crossing, ContentError::Crosses { .. }), "{crossing}");
     }
 
     #[test]
@@ -322,9 +312,10 @@ mod tests {
     fn contradictions_are_refused() {
         let good = FileContent { size: 30, chunks: table(&[10]), ..FileContent::default() };
         let with = |holes: Vec<Hole>| FileContent { holes, ..good.clone() };
-        assert!(check(&with(vec![hole(0, 5), hole(10, 15)])).is_ok());
+        assert!(check(&with(vec![hole(0, 5), hole(15, 15)])).is_ok());
         let bad = [
             with(vec![]),
+            with(vec![hole(0, 5), hole(10, 15)]),
             with(vec![hole(0, 0), hole(5, 20)]),
             with(vec![hole(0, 5), hole(5, 15)]),
             with(vec![hole(10, 15), hole(0, 5)]),

@@ -3,7 +3,7 @@
 use serde_bytes::ByteBuf;
 
 use crate::browse::{self, BrowseError};
-use crate::format::tree::{Node, Tree, TreePart};
+use crate::format::tree::{Node, PART_WEIGHT, Tree, TreePart};
 use crate::format::tree_rules::{EntryRule, PART_DEPTH_MAX, TreeRuleError};
 use crate::ids::BlobId;
 use crate::store::BlobReader;
@@ -19,6 +19,8 @@ struct Level {
     /// Entries or parts that were taken.
     taken: usize,
     loaded: Option<Loaded>,
+    /// About the memory that was loaded, in bytes.
+    loaded_len: u64,
 }
 
 enum Loaded {
@@ -29,7 +31,7 @@ enum Loaded {
 impl Cursor {
     /// Before the first entry of `tree`.
     pub(super) fn new(tree: BlobId) -> Self {
-        Self { levels: vec![Level { tree, taken: 0, loaded: None }], last: ByteBuf::new() }
+        Self { levels: vec![Level { tree, taken: 0, loaded: None, loaded_len: 0 }], last: ByteBuf::new() }
     }
 
     /// The next entry in name order. After an error, what can be read of the rest follows.
@@ -72,20 +74,32 @@ impl Cursor {
                     self.levels.pop();
                     return rules(TreeRuleError::Depth);
                 }
-                Some(part) => self.levels.push(Level { tree: part.tree, taken: 0, loaded: None }),
+                Some(part) => {
+                    self.levels.push(Level { tree: part.tree, taken: 0, loaded: None, loaded_len: 0 });
+                }
             }
         }
     }
 
     /// Drops what is in memory; [`Cursor::next`] reads it again.
     pub(super) fn park(&mut self) {
-        self.levels.iter_mut().for_each(|level| level.loaded = None);
+        self.levels.iter_mut().for_each(|level| (level.loaded, level.loaded_len) = (None, 0));
+    }
+
+    /// About the bytes in memory.
+    pub(super) fn loaded_len(&self) -> u64 {
+        self.levels.iter().map(|level| level.loaded_len).sum()
     }
 }
 
 impl Level {
     fn load(&mut self, reader: &BlobReader) -> Result<(), BrowseError> {
-        self.loaded = Some(match browse::load_unchecked(reader, &self.tree)? {
+        let tree = browse::load_unchecked(reader, &self.tree)?;
+        self.loaded_len = match &tree {
+            Tree::Nodes(nodes) => nodes.iter().map(|node| node.weight() + size_of::<Node>() as u64).sum(),
+            Tree::Parts(parts) => parts.len() as u64 * PART_WEIGHT,
+        };
+        self.loaded = Some(match tree {
             Tree::Nodes(nodes) => Loaded::Nodes(skipped(nodes, self.taken)),
             Tree::Parts(parts) => Loaded::Parts(skipped(parts, self.taken)),
         });

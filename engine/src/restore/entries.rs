@@ -9,7 +9,7 @@ use super::tally::{self, add, explain};
 use super::walk::{Stopped, Walk};
 use super::window::{FileState, Job, Link, Missing, Wanted};
 use crate::crypto::keys::BlobKind;
-use crate::format::chunk_list::ChunkList;
+use crate::format::chunk_list::{Chunk, ChunkList};
 use crate::format::record;
 use crate::format::tree::{FileContent, Hole, Metadata, NodeKind};
 use crate::ids::BlobId;
@@ -56,7 +56,7 @@ impl Walk<'_> {
             Ok(in_chunks) => in_chunks,
             Err(error) => {
                 tally.advance(1, 0);
-                tally.fail(tally::FAILED, path.as_bytes(), explain(&error));
+                tally.fail(tally::DAMAGED, path.as_bytes(), explain(&error));
                 return Ok(());
             }
         };
@@ -75,11 +75,10 @@ impl Walk<'_> {
             return Ok(());
         }
         if self.is_further_name(EntryKind::File, content.size, &path, &metadata, present) {
-            add(&tally.counts.files_written, 1);
-            tally.advance(1, content.size);
             return Ok(());
         }
         self.window.weigh(&path, &metadata);
+        self.window.weigh_holes(&content.holes);
         let holes: Arc<[Hole]> = content.holes.into();
         let job = Job {
             path,
@@ -105,8 +104,9 @@ impl Walk<'_> {
         let mut load = |id: &BlobId| load_list(reader, id);
         let mut placer = Placer::new(Arc::clone(&job.holes));
         while let Some(chunk) = chunks.next(&mut load) {
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
+            let placed = chunk.and_then(|chunk| Ok((chunk, placer.place(chunk.len)?)));
+            let (Chunk { id, len }, at) = match placed {
+                Ok(placed) => placed,
                 Err(error) => {
                     let at = placer.position();
                     let why = explain(&error).into();
@@ -120,13 +120,7 @@ impl Walk<'_> {
                     break;
                 }
             }
-            let wanted = Wanted {
-                id: chunk.id,
-                len: chunk.len,
-                job: self.window.next_job(),
-                at: placer.place(chunk.len),
-            };
-            self.window.wanted.push(wanted);
+            self.window.wanted.push(Wanted { id, len, job: self.window.next_job(), at });
         }
         job.wanted.end = self.window.next_wanted();
         self.window.jobs.push(job);
@@ -135,6 +129,10 @@ impl Walk<'_> {
 
     /// Ends the window with the first part of a file; gives the job for the next part.
     fn continue_in_next(&mut self, mut job: Job) -> Result<Job, Stopped> {
+        if job.fate == Fate::Shared {
+            // Whether all of it is as it should be would only be known too late.
+            job.fate = Fate::Replace;
+        }
         let rest = Job {
             path: job.path.clone(),
             metadata: Arc::clone(&job.metadata),
@@ -172,7 +170,8 @@ impl Walk<'_> {
             }
             Name::Further(first) => {
                 self.window.weigh(path, metadata);
-                self.window.links.push(Link { first, path: path.clone(), replaces: present });
+                let size = (kind == EntryKind::File).then_some(size);
+                self.window.links.push(Link { first, path: path.clone(), replaces: present, size });
                 true
             }
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::compare;
 use super::context::Context;
 use super::existing::Fate;
-use super::files::Files;
+use super::files::{self, Files};
 use super::finish;
 use super::locate::{self, ReadPlan};
 use super::parallel::in_parallel;
@@ -21,12 +21,13 @@ const BATCH: usize = 64;
 /// Executes windows one after the other, with the same threads' buffers.
 pub(super) struct Executor<'a> {
     context: &'a Context<'a>,
+    /// Twice as many as there are threads: see [`Executor::write`].
     workers: Vec<Worker>,
 }
 
 impl<'a> Executor<'a> {
     pub(super) fn new(context: &'a Context<'a>) -> Self {
-        let workers = (0..context.options.threads.max(1)).map(|_| Worker::default()).collect();
+        let workers = (0..context.options.threads.max(1) * 2).map(|_| Worker::default()).collect();
         Self { context, workers }
     }
 
@@ -37,12 +38,8 @@ impl<'a> Executor<'a> {
         for unplaced in &plan.unplaced {
             let wanted = &window.wanted[unplaced.wanted as usize];
             let job = &window.jobs[wanted.job as usize];
-            // Cannot fail: it only takes notes.
-            let _ = super::content::pieces(&job.holes, wanted.at, wanted.len, |_, at, len| {
-                let why = Arc::clone(&unplaced.why);
-                job.state.miss(Missing { at, len: len.into(), code: unplaced.code, why });
-                Ok::<_, ()>(())
-            });
+            let (at, len) = (wanted.at, wanted.len.into());
+            job.state.miss(Missing { at, len, code: unplaced.code, why: Arc::clone(&unplaced.why) });
         }
         match self.context.writable() {
             Some(root) => self.write(root, window, &plan),
@@ -51,29 +48,52 @@ impl<'a> Executor<'a> {
         self.context.tally.show_progress();
     }
 
+    /// As many workers as there are threads.
+    fn busy(&mut self) -> &mut [Worker] {
+        let threads = self.workers.len() / 2;
+        &mut self.workers[..threads]
+    }
+
     /// Which chunks are in place in files that exist; empty if there are no such files.
     fn find_present(&mut self, window: &Window) -> Vec<AtomicBool> {
-        let units = compare::units(window, |job| {
-            matches!(job.fate, Fate::InPlace { size } if size > 0) && !job.wanted.is_empty()
+        let units = compare::units(window, |job| match job.fate {
+            Fate::InPlace { size } => size > 0 && !job.wanted.is_empty(),
+            Fate::Shared => true,
+            _ => false,
         });
         if units.is_empty() {
             return Vec::new();
         }
         let present: Vec<_> = window.wanted.iter().map(|_| AtomicBool::new(false)).collect();
         let context = self.context;
-        in_parallel(&mut self.workers, units.len(), &|worker, unit| {
+        in_parallel(self.busy(), units.len(), &|worker, unit| {
             if !context.tally.is_cancelled() {
                 compare::find_present(context, window, &units[unit], &mut worker.buffer, &present);
             }
+        });
+        let shared: Vec<&Job> = window.jobs.iter().filter(|job| job.fate == Fate::Shared).collect();
+        in_parallel(self.busy(), shared.len(), &|worker, at| {
+            let job = shared[at];
+            let is_present = present[job.wanted.start as usize..job.wanted.end as usize]
+                .iter()
+                .all(|chunk| chunk.load(Relaxed));
+            let same = is_present && compare::holes_are_empty(context, job, &mut worker.buffer);
+            job.state.same.store(same, Relaxed);
         });
         present
     }
 
     fn locate(&self, window: &Window, present: &[AtomicBool]) -> ReadPlan {
-        let is_kept = |at: usize| window.jobs[window.wanted[at].job as usize].fate == Fate::Keep;
-        let skip = |at: usize| present.get(at).is_some_and(|present| present.load(Relaxed)) || is_kept(at);
+        let skip = |at: usize| {
+            let job = &window.jobs[window.wanted[at].job as usize];
+            match job.fate {
+                Fate::Keep => true,
+                Fate::Shared => job.state.same.load(Relaxed),
+                _ => present.get(at).is_some_and(|present| present.load(Relaxed)),
+            }
+        };
         let index = self.context.reader().index();
-        locate::plan(&window.wanted, &skip, &|id| index.get(id), self.workers.len())
+        locate::plan(&window.wanted, &skip, &|id| index.get(id), self.workers.len() / 2)
     }
 
     fn write(&mut self, root: &'a TargetRoot, window: &Window, plan: &ReadPlan) {
@@ -81,7 +101,10 @@ impl<'a> Executor<'a> {
         let files = Files::new(context, root, &window.jobs, &chunk_counts(window, plan));
         let scatter = Scatter { context, wanted: &window.wanted, plan, files: &files };
         let batches = window.jobs.len().div_ceil(BATCH);
-        in_parallel(&mut self.workers, plan.reads.len() + batches, &|worker, index| {
+        // Direct writes wait for the disk: others decode meanwhile.
+        let waits = window.jobs.iter().any(files::is_large);
+        let workers = self.workers.len() / if waits { 1 } else { 2 };
+        in_parallel(&mut self.workers[..workers], plan.reads.len() + batches, &|worker, index| {
             if context.tally.is_cancelled() {
                 return;
             }
@@ -103,13 +126,13 @@ impl<'a> Executor<'a> {
             self.verify(window);
         }
         finish::links(context, root, &window.links);
-        finish::directories(context, root, &mut self.workers, &window.directories);
+        finish::directories(context, root, self.busy(), &window.directories);
     }
 
     fn verify(&mut self, window: &Window) {
         let context = self.context;
         let units = compare::units(window, compare::is_verifiable);
-        in_parallel(&mut self.workers, units.len(), &|worker, unit| {
+        in_parallel(self.busy(), units.len(), &|worker, unit| {
             if !context.tally.is_cancelled() {
                 compare::verify(context, window, &units[unit], &mut worker.buffer);
             }
@@ -131,6 +154,7 @@ impl<'a> Executor<'a> {
             let is_equal = match job.fate {
                 Fate::Keep | Fate::Leave => true,
                 Fate::InPlace { size } => size == job.size,
+                Fate::Shared => job.state.same.load(Relaxed),
                 Fate::Create | Fate::Replace => false,
             };
             if chunks > 0 || !is_equal {
@@ -152,6 +176,7 @@ impl<'a> Executor<'a> {
                 tally.advance(1, job.size);
             }
         }
+        finish::count_links(self.context, &window.links);
     }
 }
 

@@ -16,6 +16,9 @@ pub(super) enum Fate {
         /// Its length in bytes.
         size: u64,
     },
+    /// A file of this length with several names, no more than were recorded, is there: compare, and put the file in its place if
+    /// anything differs. Another name may lie outside the target, so it is not written to.
+    Shared,
     /// A file is there whose content is taken as equal: apply metadata only.
     Keep,
     /// What is there stays as it is.
@@ -48,8 +51,12 @@ pub(super) fn decide(
     {
         return Fate::Keep;
     }
-    // Another name may lie outside the target: then it gets an inode of its own.
-    if found.links == 1 { Fate::InPlace { size: found.size } } else { Fate::Replace }
+    match found.links {
+        1 => Fate::InPlace { size: found.size },
+        links if links <= names && size == Some(found.size) => Fate::Shared,
+        // Another name may lie outside the target: then it gets an inode of its own.
+        _ => Fate::Replace,
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +100,16 @@ mod tests {
         for overwrite in [Always, IfChanged, IfNewer, Never] {
             assert_eq!(decide(overwrite, Some(7), &wanted, None), Fate::Create);
         }
+        let linked = Metadata { links: Some(2), ..wanted.clone() };
+        let decided = |overwrite, size, seconds, links| {
+            decide(overwrite, Some(7), &linked, Some(&stat(File, size, seconds, links)))
+        };
+        assert_eq!(decided(Always, 7, 10, 2), Fate::Shared);
+        assert_eq!(decided(Always, 8, 10, 2), Fate::Replace);
+        assert_eq!(decided(Always, 7, 10, 3), Fate::Replace, "one name more than recorded");
+        assert_eq!(decided(Always, 7, 10, 1), Fate::InPlace { size: 7 });
+        assert_eq!(decided(IfChanged, 7, 10, 2), Fate::Keep);
+        assert_eq!(decided(IfChanged, 7, 11, 2), Fate::Shared);
         assert_eq!(decide(Always, None, &wanted, Some(&stat(File, 7, 10, 1))), Fate::Replace);
     }
 }

@@ -12,7 +12,7 @@ use super::tally::{self, add, explain};
 use super::window::Job;
 use crate::format::tree::Hole;
 use crate::monitor::EntryAction;
-use crate::target::{Obstacle, TargetError, TargetRoot, creation_mode, holes};
+use crate::target::{Obstacle, Output, TargetError, TargetRoot, creation_mode, holes};
 
 /// Files of a window that are open at once.
 const OPEN_MAX: usize = 256;
@@ -54,7 +54,7 @@ struct Slot {
 
 #[derive(Default)]
 struct Handle {
-    file: Option<Arc<File>>,
+    file: Option<Arc<Output>>,
     /// It has been opened before: now it exists and has its length.
     begun: bool,
 }
@@ -87,7 +87,7 @@ impl<'a> Files<'a> {
     }
 
     /// The open file of a job that several reads write to.
-    pub(super) fn shared(&self, index: u32) -> Result<Arc<File>, FileError> {
+    pub(super) fn shared(&self, index: u32) -> Result<Arc<Output>, FileError> {
         let job = self.job(index);
         let mut handle = lock(&self.slots[index as usize].file);
         if let Some(file) = &handle.file {
@@ -99,7 +99,8 @@ impl<'a> Files<'a> {
         let file = Arc::new(if job.first && !handle.begun {
             self.begin(job, false)?
         } else {
-            self.root.open_existing(&job.path)?.ok_or(FileError::Vanished)?
+            let file = self.again(job)?;
+            if is_large(job) { Output::large(file) } else { Output::cached(file) }
         });
         handle.begun = true;
         handle.file = Some(Arc::clone(&file));
@@ -123,15 +124,15 @@ impl<'a> Files<'a> {
 
     /// Opens or creates the file of a job for the first time and gives it its length and holes. One that is
     /// `whole` is never opened again and grows by writing.
-    pub(super) fn begin(&self, job: &Job, whole: bool) -> Result<File, FileError> {
+    pub(super) fn begin(&self, job: &Job, whole: bool) -> Result<Output, FileError> {
         let obstacle = match job.fate {
             Fate::InPlace { .. } => match self.root.open_existing(&job.path) {
-                Ok(Some(file)) => return self.fit(job, file),
+                Ok(Some(file)) => return self.fit(job, file).map(Output::cached),
                 Ok(None) => return Err(FileError::Vanished),
                 Err(error) => return Err(error.into()),
             },
             Fate::Create => Obstacle::Refuse,
-            Fate::Replace | Fate::Keep | Fate::Leave => Obstacle::Replace,
+            Fate::Replace | Fate::Shared | Fate::Keep | Fate::Leave => Obstacle::Replace,
         };
         let mode = match (self.context.options.metadata.mode, whole) {
             (false, _) => 0o666,
@@ -141,10 +142,13 @@ impl<'a> Files<'a> {
         };
         let file = self.root.create_file(&job.path, mode, obstacle)?;
         job.state.changed.store(true, Ordering::Relaxed);
-        if job.size > 0 && !(whole && job.holes.is_empty()) {
-            set_len(&file, job.size)?;
+        let is_large = is_large(job);
+        if whole && job.holes.is_empty() && !is_large || job.size == 0 {
+            return Ok(Output::cached(file));
         }
-        Ok(file)
+        let output = if is_large { Output::large(file) } else { Output::cached(file) };
+        output.reserve(job.size).map_err(|source| FileError::Length { size: job.size, source })?;
+        Ok(output)
     }
 
     /// Gives an existing file its length and holes.
@@ -181,14 +185,14 @@ impl<'a> Files<'a> {
         if self.slots[index as usize].total > 0 || job.state.is_dead() {
             return;
         }
-        if job.fate == Fate::Keep {
+        if job.fate == Fate::Keep || job.fate == Fate::Shared && job.state.same.load(Ordering::Relaxed) {
             return self.keep_content(job);
         }
         if !job.first && !job.last && !job.state.incomplete.load(Ordering::Relaxed) {
             return;
         }
-        match if job.first { self.begin(job, job.last) } else { self.again(job) } {
-            Ok(file) => self.finish(job, Some(&file)),
+        match if job.first { self.begin(job, job.last) } else { self.again(job).map(Output::cached) } {
+            Ok(output) => self.finish(job, Some(output.file())),
             Err(error) => self.give_up(job, &error),
         }
     }
@@ -276,6 +280,11 @@ impl<'a> Files<'a> {
         let action = if changed { EntryAction::Restored } else { EntryAction::Skipped };
         context.tally.entry(job.path.as_bytes(), action);
     }
+}
+
+/// Whether the file is new, long, and takes all of its space.
+pub(super) fn is_large(job: &Job) -> bool {
+    job.size >= Output::LARGE && job.holes.is_empty() && !matches!(job.fate, Fate::InPlace { .. })
 }
 
 fn set_len(file: &File, size: u64) -> Result<(), FileError> {

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::parallel::in_parallel;
+use super::tally::add;
 use super::window::{DoneDirectory, Link};
 use crate::monitor::EntryAction;
 use crate::target::{EntryKind, Obstacle, TargetRoot};
@@ -14,10 +15,31 @@ pub(super) fn links(context: &Context<'_>, root: &TargetRoot, links: &[Link]) {
     for link in links {
         let obstacle = if link.replaces { Obstacle::Replace } else { Obstacle::Refuse };
         match root.hard_link(&link.first, &link.path, obstacle) {
-            Ok(()) => context.tally.entry(link.path.as_bytes(), EntryAction::Restored),
+            Ok(made) => count_link(context, link, made),
             Err(error) => context.fail(&link.path, &error),
         }
     }
+}
+
+/// Counts further names as [`links`] would make them.
+pub(super) fn count_links(context: &Context<'_>, links: &[Link]) {
+    for link in links {
+        let is_linked = link.replaces
+            && context
+                .readable()
+                .is_some_and(|root| root.is_same_inode(&link.first, &link.path).unwrap_or(false));
+        count_link(context, link, !is_linked);
+    }
+}
+
+fn count_link(context: &Context<'_>, link: &Link, made: bool) {
+    let counts = &context.tally.counts;
+    if let Some(size) = link.size {
+        add(if made { &counts.files_written } else { &counts.files_unchanged }, 1);
+        context.tally.advance(1, size);
+    }
+    let action = if made { EntryAction::Restored } else { EntryAction::Skipped };
+    context.tally.entry(link.path.as_bytes(), action);
 }
 
 /// Applies the metadata of directories, which come children before parents.

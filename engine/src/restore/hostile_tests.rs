@@ -186,6 +186,16 @@ fn cases_of_content() -> Vec<Case> {
         case("touching holes", 1, "at the end of the one", |b| holed(b, 30, &[(0, 10), (10, 10)])),
         case("descending holes", 1, "at the end of the one", |b| holed(b, 30, &[(20, 10), (0, 10)])),
         case("an empty hole", 1, "is empty", |b| holed(b, 30, &[(5, 0), (10, 20)])),
+        case(
+            "a chunk that crosses a hole",
+            1,
+            "blob-damaged /file: the file's chunk at 0 has 10 bytes",
+            |b| holed(b, 20, &[(5, 10)]),
+        ),
+        case("65,537 holes", 1, "65537 holes, at most 65536", |b| {
+            let holes: Vec<_> = (0..65_537).map(|n| (10 + 2 * n, 1)).collect();
+            holed(b, 10 + 2 * 65_537, &holes)
+        }),
         case("a chunk of no bytes", 1, "a chunk of 0 bytes", |b| {
             let chunk = Chunk { len: 0, ..b.chunk(b"x") };
             file(FileContent { size: 0, chunks: ByteBuf::from(table(&[chunk])), ..FileContent::default() })
@@ -247,6 +257,15 @@ fn cases_of_lists() -> Vec<Case> {
         case("a list with half an entry", 1, "whole entries", |b| {
             let list = b.list(0, vec![0; 35], 10);
             listed(10, 1, &[list])
+        }),
+        case("a chunk in a list that crosses a hole", 1, "bytes 10 to 30 of 30 are missing", |b| {
+            let chunk = b.chunk(b"ten bytes!");
+            let list = b.list(0, table(&[chunk; 2]), 20);
+            let mut nodes = listed(30, 1, &[list]);
+            if let NodeKind::File(content) = &mut nodes[0].kind {
+                content.holes = vec![Hole { offset: 15, length: 10 }];
+            }
+            nodes
         }),
         case("a second list that is missing", 1, "bytes 10 to 20 of 20", |b| {
             let chunk = b.chunk(b"ten bytes!");

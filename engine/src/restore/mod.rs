@@ -33,6 +33,8 @@ mod window;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod test_support;
 #[cfg(test)]
 mod tests;

@@ -2,13 +2,11 @@
 //! all its places.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::content::pieces;
 use super::context::Context;
 use super::files::{FileError, Files};
 use super::locate::{Block, Item, Read, ReadPlan};
@@ -18,6 +16,7 @@ use crate::backend::ObjectKey;
 use crate::crypto::keys::BlobKind;
 use crate::ids::BlobId;
 use crate::store::{DecodeScratch, ReadError};
+use crate::target::{Bounce, Output};
 
 /// What a thread keeps from read to read.
 #[derive(Debug, Default)]
@@ -26,6 +25,7 @@ pub(super) struct Worker {
     sealed: Vec<u8>,
     raw: Vec<u8>,
     order: Vec<Item>,
+    bounce: Bounce,
     /// For reading files back.
     pub(super) buffer: Vec<u8>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Scatter<'a> {
 impl Scatter<'_> {
     /// Executes one read.
     pub(super) fn read(&self, worker: &mut Worker, read: &Read) {
-        let Worker { scratch, sealed, raw, order, .. } = worker;
+        let Worker { scratch, sealed, raw, order, bounce, .. } = worker;
         let blocks = &self.plan.blocks[read.blocks.clone()];
         let Some(first) = blocks.first() else { return };
         let pack = &self.plan.packs[first.pack as usize];
@@ -54,7 +54,9 @@ impl Scatter<'_> {
         }
         let sealed = &mut sealed[..read.len];
         let is_read = reader.backend().read_range(&ObjectKey::pack(&pack.id), read.start, sealed).is_ok();
+        let mut rescued = Rescued::new();
         for block in blocks {
+            rescued.clear();
             let start = usize::try_from(u64::from(block.span.position) - read.start).unwrap_or(usize::MAX);
             let own = sealed.get_mut(start..).and_then(|rest| rest.get_mut(..block.span.sealed_len as usize));
             let opened = match own {
@@ -62,21 +64,22 @@ impl Scatter<'_> {
                 // A read that failed as a whole may work block by block: a pack that is cut short, say.
                 _ => reader.read_block(pack, &block.span, scratch, raw),
             };
-            self.block(block, &opened, raw, scratch, order);
+            self.verify(block, &opened, raw, scratch, &mut rescued);
+            self.scatter(block, raw, &rescued, order, bounce);
         }
         self.context.tally.show_progress();
     }
 
-    fn block(
+    /// Verifies what is wanted of a block; what it does not give is looked for elsewhere.
+    fn verify(
         &self,
         block: &Block,
         opened: &Result<(), ReadError>,
         raw: &[u8],
         scratch: &mut DecodeScratch,
-        order: &mut Vec<Item>,
+        rescued: &mut Rescued,
     ) {
         let items = &self.plan.items[block.items.clone()];
-        let mut rescued = Rescued::new();
         let mut last = None;
         for item in items {
             let wanted = &self.wanted[item.wanted as usize];
@@ -97,13 +100,25 @@ impl Scatter<'_> {
                 rescued.insert(wanted.id, self.rescue(wanted, block, error, scratch));
             }
         }
-        // Items were in the order of the block; now file by file, from front to back.
+    }
+
+    /// Writes what is wanted of a block.
+    fn scatter(
+        &self,
+        block: &Block,
+        raw: &[u8],
+        rescued: &Rescued,
+        order: &mut Vec<Item>,
+        bounce: &mut Bounce,
+    ) {
+        // Items are in the order of the block; now file by file, from front to back.
+        let items = &self.plan.items[block.items.clone()];
         order.clear();
         order.extend_from_slice(items);
         order.sort_unstable_by_key(|item| item.wanted);
         let job_of = |item: &Item| self.wanted[item.wanted as usize].job;
         for run in order.chunk_by(|a, b| job_of(a) == job_of(b)) {
-            self.write(job_of(&run[0]), run, raw, &rescued);
+            self.write(job_of(&run[0]), run, raw, rescued, bounce);
         }
     }
 
@@ -148,11 +163,14 @@ impl Scatter<'_> {
     }
 
     /// Writes the items of one file that are in the block.
-    fn write(&self, index: u32, run: &[Item], raw: &[u8], rescued: &Rescued) {
+    fn write(&self, index: u32, run: &[Item], raw: &[u8], rescued: &Rescued, bounce: &mut Bounce) {
         let job = self.files.job(index);
         let whole = self.files.is_all(index, run.len());
         let opened = if whole { self.files.begin(job, true).map(Arc::new) } else { self.files.shared(index) };
-        let result = opened.and_then(|file| self.write_all(job, &file, run, raw, rescued).map(|()| file));
+        let result = opened.and_then(|output| {
+            let out = Out { output: &output, bounce, raw, from: 0, at: 0, len: 0 };
+            self.write_all(job, out, run, rescued).map(|()| output)
+        });
         let file = match result {
             Ok(file) => Some(file),
             Err(error) => {
@@ -160,34 +178,30 @@ impl Scatter<'_> {
                 None
             }
         };
-        self.files.done(index, u32::try_from(run.len()).unwrap_or(u32::MAX), file.as_deref());
+        self.files.done(
+            index,
+            u32::try_from(run.len()).unwrap_or(u32::MAX),
+            file.as_ref().map(|output| output.file()),
+        );
     }
 
     fn write_all(
         &self,
         job: &Job,
-        file: &File,
+        mut out: Out<'_>,
         run: &[Item],
-        raw: &[u8],
         rescued: &Rescued,
     ) -> Result<(), FileError> {
         job.state.changed.store(true, Relaxed);
-        let mut out = Out { file, raw, from: 0, at: 0, len: 0 };
         let mut written = 0;
         for item in run {
             let wanted = &self.wanted[item.wanted as usize];
             let (at, len) = (wanted.at, wanted.len);
             match if rescued.is_empty() { None } else { rescued.get(&wanted.id) } {
-                None => pieces(&job.holes, at, len, |from, at, len| out.put(item.offset + from, at, len))?,
-                Some(Ok(bytes)) => pieces(&job.holes, at, len, |from, at, len| {
-                    let bytes = &bytes[from as usize..][..len as usize];
-                    file.write_all_at(bytes, at).map_err(FileError::Write)
-                })?,
+                None => out.put(item.offset, at, len)?,
+                Some(Ok(bytes)) => out.output.file().write_all_at(bytes, at).map_err(FileError::Write)?,
                 Some(Err((code, why))) => {
-                    pieces(&job.holes, at, len, |_, at, len| {
-                        job.state.miss(Missing { at, len: len.into(), code, why: Arc::clone(why) });
-                        Ok::<_, FileError>(())
-                    })?;
+                    job.state.miss(Missing { at, len: len.into(), code, why: Arc::clone(why) });
                     continue;
                 }
             }
@@ -202,7 +216,8 @@ impl Scatter<'_> {
 
 /// Joins writes of what lies side by side both in the block and in the file.
 struct Out<'a> {
-    file: &'a File,
+    output: &'a Output,
+    bounce: &'a mut Bounce,
     raw: &'a [u8],
     from: usize,
     at: u64,
@@ -224,7 +239,7 @@ impl Out<'_> {
     fn flush(&mut self) -> Result<(), FileError> {
         if self.len > 0 {
             let bytes = &self.raw[self.from..self.from + self.len];
-            self.file.write_all_at(bytes, self.at).map_err(FileError::Write)?;
+            self.output.write_all_at(bytes, self.at, self.bounce).map_err(FileError::Write)?;
             self.len = 0;
         }
         Ok(())

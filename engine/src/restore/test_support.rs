@@ -176,13 +176,18 @@ impl Builder {
         node(name, NodeKind::File(content))
     }
 
-    /// A file of which `holes` read as zeros and `bytes` fill the rest.
+    /// A file of which `holes` read as zeros and `bytes` fill the rest, cut at holes and every 1000 bytes.
     pub(super) fn sparse(&mut self, name: &str, size: u64, holes: &[(u64, u64)], bytes: &[u8]) -> Node {
-        let mut content = self.content(bytes, 1000);
-        content.size = size;
-        content.holes =
-            holes.iter().map(|(offset, length)| Hole { offset: *offset, length: *length }).collect();
-        node(name, NodeKind::File(content))
+        let (mut table, mut at, mut rest) = (Vec::new(), 0, bytes);
+        for (offset, length) in holes.iter().copied().chain([(u64::MAX, 0)]) {
+            let room = usize::try_from(offset - at).unwrap_or(usize::MAX);
+            let (part, after) = rest.split_at(room.min(rest.len()));
+            part.chunks(1000).for_each(|chunk| chunk_list::push_chunk(&mut table, self.chunk(chunk)));
+            (at, rest) = (offset + length, after);
+        }
+        let holes = holes.iter().map(|(offset, length)| Hole { offset: *offset, length: *length }).collect();
+        let chunks = ByteBuf::from(table);
+        node(name, NodeKind::File(FileContent { size, chunks, holes, ..FileContent::default() }))
     }
 
     /// A directory.

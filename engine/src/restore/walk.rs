@@ -23,6 +23,9 @@ const PATH_LEN_MAX: usize = 64 << 10;
 /// Directories of the current path whose entries stay in memory.
 const LOADED_DIRECTORIES: usize = 8;
 
+/// Bytes that the entries of those among them may take that are not the last two.
+const LOADED_LEN_MAX: u64 = 16 << 20;
+
 /// Whether a directory of the walk exists in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Made {
@@ -207,6 +210,14 @@ impl<'a> Walk<'a> {
         let outer = self.frames.len().checked_sub(LOADED_DIRECTORIES);
         if let Some(frame) = outer.and_then(|at| self.frames.get_mut(at)) {
             frame.cursor.park();
+        }
+        // The directory above stays: to read it again for each of its subdirectories takes too long.
+        let mut loaded = 0;
+        for frame in self.frames.iter_mut().rev().skip(2).take(LOADED_DIRECTORIES) {
+            loaded += frame.cursor.loaded_len();
+            if loaded > LOADED_LEN_MAX {
+                frame.cursor.park();
+            }
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) struct Wanted {
     pub(super) len: u32,
     /// Index of the file in the window.
     pub(super) job: u32,
-    /// Offset of its first byte in the file; it may go on behind holes.
+    /// Offset of its first byte in the file.
     pub(super) at: u64,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Wanted {
 pub(super) struct Missing {
     /// Offset in the file.
     pub(super) at: u64,
-    /// Length in bytes, holes included.
+    /// Length in bytes.
     pub(super) len: u64,
     /// Code of the problem.
     pub(super) code: &'static str,
@@ -80,6 +80,8 @@ pub(super) struct FileState {
     pub(super) incomplete: AtomicBool,
     /// Something was written to it.
     pub(super) changed: AtomicBool,
+    /// It is there with several names, and all of it is as it should be.
+    pub(super) same: AtomicBool,
     /// What was read back is not what it should be.
     pub(super) differs: AtomicBool,
     missing: Mutex<Vec<Missing>>,
@@ -155,6 +157,8 @@ pub(super) struct Link {
     pub(super) path: RelativePath,
     /// Something may be there that has to go.
     pub(super) replaces: bool,
+    /// Length of the file in bytes; `None` where it is of another kind.
+    pub(super) size: Option<u64>,
 }
 
 /// A directory with everything in it, waiting for its metadata.
@@ -176,6 +180,11 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// Counts the memory of a file's holes.
+    pub(super) fn weigh_holes(&mut self, holes: &[Hole]) {
+        self.bytes += size_of_val(holes);
+    }
+
     /// Counts memory that is behind pointers.
     pub(super) fn weigh(&mut self, path: &RelativePath, metadata: &Metadata) {
         let xattrs = metadata.xattrs.iter().map(|xattr| 48 + xattr.name.len() + xattr.value.len());

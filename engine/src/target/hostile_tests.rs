@@ -28,9 +28,9 @@ pub(super) const OPERATIONS: [(&str, Operation); 20] = [
     ("open_existing", |root, path| root.open_existing(path).map(|file| file.map_or((), scribble))),
     ("symlink", |root, path| root.symlink(path, b"/nowhere", Refuse)),
     ("symlink, replacing", |root, path| root.symlink(path, b"/nowhere", Replace)),
-    ("hard_link, new", |root, path| root.hard_link(&self::path("own"), path, Refuse)),
-    ("hard_link, new, replacing", |root, path| root.hard_link(&self::path("own"), path, Replace)),
-    ("hard_link, existing", |root, path| root.hard_link(path, &self::path("second"), Refuse)),
+    ("hard_link, new", |root, path| root.hard_link(&self::path("own"), path, Refuse).map(drop)),
+    ("hard_link, new, replacing", |root, path| root.hard_link(&self::path("own"), path, Replace).map(drop)),
+    ("hard_link, existing", |root, path| root.hard_link(path, &self::path("second"), Refuse).map(drop)),
     ("make_node", |root, path| root.make_node(path, SpecialNode::Fifo, 0o600, Refuse)),
     ("make_node, replacing", |root, path| root.make_node(path, SpecialNode::Socket, 0o600, Replace)),
     ("remove", TargetRoot::remove),
@@ -318,14 +318,14 @@ const CASES: [Case; 18] = [
     Case {
         what: "a hard link to a link is a second name of the link",
         plant: |sandbox| symlink(sandbox.outside().join("victim"), sandbox.at("y")).unwrap(),
-        act: |root| root.hard_link(&path("y"), &path("x"), Refuse),
+        act: |root| root.hard_link(&path("y"), &path("x"), Refuse).map(drop),
         expect: "ok",
         then: |sandbox| fs::symlink_metadata(sandbox.at("x")).unwrap().is_symlink(),
     },
     Case {
         what: "a directory gets no hard link",
         plant: |sandbox| fs::create_dir(sandbox.at("y")).unwrap(),
-        act: |root| root.hard_link(&path("y"), &path("x"), Refuse),
+        act: |root| root.hard_link(&path("y"), &path("x"), Refuse).map(drop),
         expect: "PermissionDenied",
         then: |sandbox| !sandbox.at("x").exists(),
     },
@@ -335,7 +335,7 @@ const CASES: [Case; 18] = [
             fs::write(sandbox.at("y"), "").unwrap();
             fs::hard_link(sandbox.at("y"), sandbox.at("x")).unwrap();
         },
-        act: |root| root.hard_link(&path("y"), &path("x"), Replace),
+        act: |root| root.hard_link(&path("y"), &path("x"), Replace).map(drop),
         expect: "ok",
         then: |sandbox| fs::metadata(sandbox.at("x")).unwrap().nlink() == 2,
     },

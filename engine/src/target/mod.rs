@@ -34,6 +34,7 @@
 
 mod accounts;
 mod cache;
+mod direct;
 mod error;
 mod handle;
 pub mod holes;
@@ -56,6 +57,7 @@ mod race_tests;
 pub(crate) mod test_support;
 
 pub use accounts::{Accounts, LocalAccounts};
+pub use direct::{Bounce, Output};
 pub use error::TargetError;
 pub use metadata::{MetadataError, MetadataOptions, MetadataPart, MetadataWriter, creation_mode};
 pub use name::{NameError, RelativePath, check_name};

@@ -185,24 +185,30 @@ impl TargetRoot {
     }
 
     /// Gives the entry `existing` the second name `new`. A symbolic link is linked itself, never what it
-    /// points to. If `existing` and `new` already are one inode, nothing is done.
+    /// points to. If `existing` and `new` already are one inode, nothing is done. Whether the name was made.
     pub fn hard_link(
         &self,
         existing: &RelativePath,
         new: &RelativePath,
         obstacle: Obstacle,
-    ) -> Result<(), TargetError> {
+    ) -> Result<bool, TargetError> {
         const LINK: &str = "make the hard link";
-        if let (Some(first), Some(second)) = (self.stat(existing)?, self.stat(new)?)
-            && first.is_same_inode(&second)
-        {
-            return Ok(());
+        // Where nothing may be replaced there is nothing to be found either.
+        if obstacle == Obstacle::Replace && self.is_same_inode(existing, new)? {
+            return Ok(false);
         }
         let (from_path, from_name) = existing.split().ok_or(TargetError::IsRoot { operation: LINK })?;
         let from = self.parent(LINK, existing, from_path)?;
         self.create(LINK, new, obstacle, |parent, name| {
             rustix::fs::linkat(&from, from_name, parent, name, AtFlags::empty())
-        })
+        })?;
+        Ok(true)
+    }
+
+    /// Whether both are there and names of one inode.
+    pub fn is_same_inode(&self, one: &RelativePath, other: &RelativePath) -> Result<bool, TargetError> {
+        let (one, other) = (self.stat(one)?, self.stat(other)?);
+        Ok(one.is_some_and(|one| other.is_some_and(|other| one.is_same_inode(&other))))
     }
 
     /// Makes a special file with the permission bits `mode`, less the process's umask.
