@@ -140,7 +140,7 @@ fn edit(root: &Path, dice: &mut Dice) {
         }
         (10, Some(file)) => {
             fs::set_permissions(file, Permissions::from_mode([0o600, 0o644, 0o755, 0o400][dice.below(4)]))
-                .expect("a mode")
+                .expect("a mode");
         }
         (11, Some(file)) => {
             let time = SystemTime::UNIX_EPOCH
