@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,13 @@ class Tool:
         return done.stdout
 
 
+def new_repository(binary, work, number):
+    repository = work / f"repository{number}"
+    tool = Tool(binary, repository)
+    tool.run("init", "-q")
+    return repository, tool
+
+
 def pack_bytes(repository):
     return sum(path.stat().st_size for path in (repository / "packs").rglob("*") if path.is_file())
 
@@ -69,18 +77,22 @@ def main():
         tool.run("backup", "-q", "--partial-every", "1s", source)
         duration, whole = time.monotonic() - begun, pack_bytes(calm)
 
-        repository = work / "repository"
-        tool = Tool(args.binary, repository)
-        tool.run("init", "-q")
-        killed = 0
+        # A backup that came to its end leaves little to interrupt: the next kills are tried on a new repository.
+        killed, finished = 0, 0
+        repository, tool = new_repository(args.binary, work, finished)
         while killed < args.kills:
             backup = tool.start("backup", "-q", "--partial-every", "1s", source)
             time.sleep(rnd.uniform(0.0, duration))
-            if backup.poll() is None:
-                killed += 1
+            was_running = backup.poll() is None
             backup.kill()
             backup.wait()
             tool.run("check", "--read-data", "-q")
+            if was_running:
+                killed += 1
+            elif killed < args.kills:
+                finished += 1
+                shutil.rmtree(repository)
+                repository, tool = new_repository(args.binary, work, finished)
         summary = json.loads(tool.run("backup", "--json", source).splitlines()[-1])
         tool.run("check", "--read-data", "-q")
         target = work / "restored"
@@ -90,7 +102,7 @@ def main():
             sys.exit("the restored tree differs from the source")
         stored = pack_bytes(repository)
         print(
-            f"{killed} kills: every check clean; the last backup took {summary['files_unmodified']} files over from "
+            f"{killed} kills in {finished + 1} repositories: every check clean; the last backup took {summary['files_unmodified']} files over from "
             f"partial snapshots and read {summary['files_new'] + summary['files_changed']}; packs hold "
             f"{stored / 1e6:.1f} MB, {stored / whole:.2f} times those of an undisturbed backup"
         )

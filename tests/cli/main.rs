@@ -4,6 +4,7 @@
 
 mod backup;
 mod check;
+mod documents;
 mod errors;
 mod forget;
 mod keys;

@@ -1,5 +1,7 @@
 //! Integration tests of the engine, one binary for all of them.
 
 mod fuzz_corpus;
+mod golden;
+mod model;
 mod threats;
 mod vectors;
