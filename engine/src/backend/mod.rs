@@ -32,7 +32,7 @@ use std::sync::Arc;
 pub use key::{Folder, ObjectKey};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
-use object::Buffered;
+pub(crate) use object::Buffered;
 pub use object::{MemoryReader, ObjectReader, Staged};
 
 /// One stored object as `list` and `stat` see it.

@@ -48,7 +48,7 @@ impl<T: AsRef<[u8]> + Send + Sync + fmt::Debug> ObjectReader for MemoryReader<T>
 ///
 /// Until it is published it is no object: it is neither found nor listed, and dropping it leaves nothing behind.
 /// Publishing is a [`Backend::create`] of all bytes written, with the same guarantees.
-pub trait Staged {
+pub trait Staged: Send {
     /// Appends bytes.
     ///
     /// # Errors
@@ -63,14 +63,14 @@ pub trait Staged {
 }
 
 /// The way of backends that have nowhere to put parts of an object: collects them and creates it at once.
-pub(super) struct Buffered<'b, B: ?Sized> {
+pub(crate) struct Buffered<'b, B: ?Sized> {
     backend: &'b B,
     bytes: Vec<u8>,
 }
 
 impl<'b, B: ?Sized> Buffered<'b, B> {
     /// An empty one.
-    pub(super) fn new(backend: &'b B) -> Self {
+    pub(crate) fn new(backend: &'b B) -> Self {
         Self { backend, bytes: Vec::new() }
     }
 }

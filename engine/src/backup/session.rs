@@ -18,10 +18,6 @@ use crate::log::Fold;
 use crate::repo::{Repository, RepositoryError};
 use crate::store::{BlobWriter, PackStore, StoreError, StoreOptions};
 
-/// Bytes after which a pack of file content is closed.
-const DATA_PACK_LEN: usize = 32 << 20;
-/// Bytes after which a pack of trees is closed.
-const TREE_PACK_LEN: usize = 8 << 20;
 /// Blobs stored without a segment, at most: what `Pending` and the directories take of memory.
 pub(super) const BLOBS_PER_SEGMENT: u64 = 256 << 10;
 
@@ -42,29 +38,15 @@ pub(super) struct Session<'r> {
 
 impl<'r> Session<'r> {
     pub fn new(repository: &'r Repository, options: &BackupOptions) -> Self {
-        let store = |kind, pack_len_target, buffers| {
-            let store_options = StoreOptions {
-                level: options.level,
-                verify: options.verify_blocks,
-                pack_len_target,
-                buffers,
-                dry_run: options.dry_run,
-            };
-            PackStore::new(
-                kind,
-                store_options,
-                Arc::clone(repository.backend()),
-                Arc::clone(repository.keys()),
-                repository.id(),
-                Arc::clone(&repository.environment().entropy),
-            )
+        let store_options = StoreOptions {
+            verify: options.verify_blocks,
+            dry_run: options.dry_run,
+            ..StoreOptions::new(options.level, options.threads, options.memory)
         };
-        // Two packs of data in flight and one of trees, in less than half of the memory.
-        let data_pack = DATA_PACK_LEN.min(usize::try_from(options.memory / 5).unwrap_or(DATA_PACK_LEN));
         Self {
             repository,
-            data: store(ObjectKind::DataPack, data_pack, 2),
-            trees: store(ObjectKind::MetadataPack, TREE_PACK_LEN, 2),
+            data: repository.pack_store(ObjectKind::DataPack, &store_options),
+            trees: repository.pack_store(ObjectKind::MetadataPack, &store_options),
             pending: Pending::default(),
             dry_run: options.dry_run,
             base: repository.fold().seq(),

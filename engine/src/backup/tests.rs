@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
@@ -375,8 +376,10 @@ fn varied(root: &Path) {
     symlink("large", root.join("link")).unwrap();
 }
 
-fn tree_of(repository: &Repository, snapshot: SnapshotId) -> BlobId {
-    repository.find_snapshot(&snapshot.to_string()).unwrap().1.tree
+/// The tree of a folder. Those above it change with whatever else happens there.
+fn tree_of(repository: &Repository, snapshot: SnapshotId, folder: &Path) -> BlobId {
+    let root = repository.find_snapshot(&snapshot.to_string()).unwrap().1.tree;
+    browse::find(repository.reader(), &root, folder.as_os_str().as_bytes()).unwrap().tree().unwrap()
 }
 
 #[test]
@@ -392,13 +395,13 @@ fn the_tree_depends_on_the_source_and_on_no_number_of_threads() {
             assert!(first.is_complete());
             let again = run(&repository, paths(folder.path()), &options, &Silent).unwrap();
             assert_eq!((again.summary.files_unmodified, again.summary.files), (401, 401));
-            let tree = tree_of(&repository, first.snapshot.unwrap());
-            assert_eq!(tree_of(&repository, again.snapshot.unwrap()), tree, "{threads}");
+            let tree = tree_of(&repository, first.snapshot.unwrap(), folder.path());
+            assert_eq!(tree_of(&repository, again.snapshot.unwrap(), folder.path()), tree, "{threads}");
             // Without parent all is read again, and found to be there.
             let forced = BackupOptions { parent: ParentChoice::None, ..options };
             let read = run(&repository, paths(folder.path()), &forced, &Silent).unwrap();
             assert_eq!(read.summary.files_new, 401);
-            assert_eq!(tree_of(&repository, read.snapshot.unwrap()), tree, "{threads}");
+            assert_eq!(tree_of(&repository, read.snapshot.unwrap(), folder.path()), tree, "{threads}");
             tree
         })
         .collect();

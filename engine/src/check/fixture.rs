@@ -63,18 +63,9 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     pub fn new(repository: &'a Repository) -> Self {
-        let options =
-            StoreOptions { level: 3, verify: false, pack_len_target: 32 << 20, buffers: 1, dry_run: false };
-        let stores = [ObjectKind::DataPack, ObjectKind::MetadataPack].map(|kind| {
-            PackStore::new(
-                kind,
-                options,
-                Arc::clone(repository.backend()),
-                Arc::clone(repository.keys()),
-                repository.id(),
-                Arc::clone(&repository.environment().entropy),
-            )
-        });
+        let options = StoreOptions { verify: false, ..StoreOptions::new(3, 1, 160 << 20) };
+        let stores = [ObjectKind::DataPack, ObjectKind::MetadataPack]
+            .map(|kind| repository.pack_store(kind, &options));
         let writers = [stores[0].writer(), stores[1].writer()];
         Self { repository, stores, writers, snapshots: Vec::new() }
     }

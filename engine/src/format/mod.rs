@@ -70,7 +70,14 @@ mod tests {
                 "04-blocks-packs.md",
                 format!("longest blob, longest raw block | {} |", len(block::BLOB_LEN_MAX)),
             ),
-            ("04-blocks-packs.md", format!("grows beyond {} raw", len(block::BLOCK_LEN_TARGET))),
+            (
+                "04-blocks-packs.md",
+                format!(
+                    "grows beyond {} raw, of metadata {}",
+                    len(block::DATA_BLOCK_LEN),
+                    len(block::METADATA_BLOCK_LEN)
+                ),
+            ),
             ("05-index.md", format!("sequence of {}-byte pages", segment::PAGE_LEN)),
             ("05-index.md", format!("sealed message of {} bytes", segment::PAGE_PLAIN_LEN)),
             ("05-index.md", format!("### Entry ({} bytes)", segment::ENTRY_LEN)),

@@ -247,27 +247,27 @@ pub fn open_payload<'s>(
     Ok(cipher.open(span.context(), sealed)?)
 }
 
-/// Bytes that [`finish`] adds, before padding, to a pack of so many blocks and blobs.
+/// Bytes that [`closing`] has, before padding, to a pack of so many blocks and blobs.
 pub const fn closing_len(blocks: usize, blobs: usize) -> usize {
     8 + blocks * BLOCK_ENTRY_LEN + blobs * BLOB_ENTRY_LEN + TAG_LEN + TRAILER_LEN
 }
 
-/// Ends a pack: appends the sealed directory, padding and trailer to its header and blocks.
-pub fn finish(pack: &mut Vec<u8>, directory: &Directory, cipher: &ObjectCipher) {
-    let directory_at = pack.len() as u64;
-    let mut message = directory.encode();
-    let directory_len = message.len() as u64;
-    cipher.seal(MessageContext { position: directory_at, raw_len: directory_len }, &mut message);
-    pack.extend_from_slice(&message);
-    let padded = usize::try_from(padme((pack.len() + TRAILER_LEN) as u64)).expect("packs are held in memory");
-    let unpadded = pack.len();
-    pack.resize(padded - TRAILER_LEN, 0);
-    cipher.fill_padding(&mut pack[unpadded..]);
-    let mut trailer = directory_at.to_le_bytes().to_vec();
+/// What ends a pack whose header and blocks have `blocks_end` bytes: the sealed directory, padding and the trailer.
+pub fn closing(blocks_end: u64, directory: &Directory, cipher: &ObjectCipher) -> Vec<u8> {
+    let mut bytes = directory.encode();
+    let directory_len = bytes.len() as u64;
+    cipher.seal(MessageContext { position: blocks_end, raw_len: directory_len }, &mut bytes);
+    let unpadded = blocks_end + (bytes.len() + TRAILER_LEN) as u64;
+    let padding = usize::try_from(padme(unpadded) - unpadded).expect("padding is a small part of a pack");
+    let padding_at = bytes.len();
+    bytes.resize(padding_at + padding, 0);
+    cipher.fill_padding(&mut bytes[padding_at..]);
+    let mut trailer = blocks_end.to_le_bytes().to_vec();
     trailer.extend_from_slice(&directory_len.to_le_bytes());
-    let position = pack.len() as u64;
+    let position = blocks_end + bytes.len() as u64;
     cipher.seal(MessageContext { position, raw_len: trailer.len() as u64 }, &mut trailer);
-    pack.extend_from_slice(&trailer);
+    bytes.extend_from_slice(&trailer);
+    bytes
 }
 
 /// Id of a pack: BLAKE3 of all its bytes.
@@ -377,7 +377,7 @@ mod tests {
             pack.extend_from_slice(&payload);
         }
         let unpadded = pack.len() + closing_len(directory.blocks.len(), directory.blob_count());
-        finish(&mut pack, &directory, &cipher);
+        pack.extend_from_slice(&closing(pack.len() as u64, &directory, &cipher));
         assert_eq!(pack.len() as u64, padme(unpadded as u64));
         (pack, directory, keys, repository)
     }

@@ -5,7 +5,6 @@
 //! named by no commit until [`super::condemn`] publishes one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::crypto::TAG_LEN;
@@ -19,12 +18,8 @@ use crate::prune::plan::Plan;
 use crate::prune::survey::Survey;
 use crate::prune::{PruneError, PruneOptions, PruneReport};
 use crate::repo::{NewSegment, Repository};
-use crate::store::{BlobReader, BlobWriter, DecodeScratch, PackStore, ReadError, StoreOptions};
+use crate::store::{BlobReader, BlobWriter, DecodeScratch, ReadError, StoreOptions};
 
-/// Bytes after which a pack of file content is closed.
-const DATA_PACK_LEN: usize = 32 << 20;
-/// Bytes after which a pack of trees is closed.
-const TREE_PACK_LEN: usize = 8 << 20;
 /// Blobs of packs that are written anew between two passes over the index: they take some 60 bytes each.
 const BLOBS_PER_PASS: u64 = 256 << 10;
 
@@ -97,9 +92,9 @@ impl Copies {
         tell: &(dyn Fn(u64) + Sync),
         report: &mut PruneReport,
     ) -> Result<(), PruneError> {
-        let data_pack = DATA_PACK_LEN.min(usize::try_from(options.memory / 5).unwrap_or(DATA_PACK_LEN));
-        let data = store(repository, ObjectKind::DataPack, data_pack, options);
-        let trees = store(repository, ObjectKind::MetadataPack, TREE_PACK_LEN, options);
+        let store_options = StoreOptions::new(options.level, options.threads, options.memory);
+        let data = repository.pack_store(ObjectKind::DataPack, &store_options);
+        let trees = repository.pack_store(ObjectKind::MetadataPack, &store_options);
         let next = AtomicUsize::new(0);
         let work = || -> Result<(), PruneError> {
             let mut copier = Copier {
@@ -140,19 +135,6 @@ impl Copies {
         self.done.extend(packs.iter().map(|pack| pack.entry.id));
         Ok(())
     }
-}
-
-fn store(repository: &Repository, kind: ObjectKind, len: usize, options: &PruneOptions) -> PackStore {
-    let store_options =
-        StoreOptions { level: options.level, verify: true, pack_len_target: len, buffers: 2, dry_run: false };
-    PackStore::new(
-        kind,
-        store_options,
-        Arc::clone(repository.backend()),
-        Arc::clone(repository.keys()),
-        repository.id(),
-        Arc::clone(&repository.environment().entropy),
-    )
 }
 
 /// All blobs of some packs, in pack order, by one pass over the segments that list them.

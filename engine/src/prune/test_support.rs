@@ -12,7 +12,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::backend::{
-    Backend, BackendError, Created, Folder, MemoryBackend, ObjectInfo, ObjectKey, ObjectReader, Staged,
+    Backend, BackendError, Buffered, Created, Folder, MemoryBackend, ObjectInfo, ObjectKey, ObjectReader,
+    Staged,
 };
 use crate::backup::{self, BackupOptions, BackupSource};
 use crate::check::{self, CheckOptions, ReadData};
@@ -302,7 +303,8 @@ impl Backend for Hooked {
         self.inner.open(key, limit)
     }
 
+    // Publishing is a create of this backend.
     fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
-        self.inner.begin()
+        Ok(Box::new(Buffered::new(self)))
     }
 }

@@ -12,6 +12,7 @@ use crate::ids::{PackId, SegmentId};
 use crate::index::{self, Segment};
 use crate::log::{self, Fold, PublishError};
 use crate::repo::{Repository, RepositoryError};
+use crate::store::{PackStore, StoreOptions};
 
 /// A state is written when this many commits have come since the last one.
 const COMMITS_PER_STATE: u64 = 32;
@@ -90,6 +91,18 @@ impl Repository {
             // The one before is kept, should the new one turn out unreadable.
             let _ = self.backend.delete(&ObjectKey::state(old));
         }
+    }
+
+    /// A store for new packs of `kind`.
+    pub fn pack_store(&self, kind: ObjectKind, options: &StoreOptions) -> PackStore {
+        PackStore::new(
+            kind,
+            *options,
+            Arc::clone(&self.backend),
+            Arc::clone(&self.keys),
+            self.id(),
+            Arc::clone(&self.environment.entropy),
+        )
     }
 
     /// Stores the segment of packs just written; the caller commits it.

@@ -120,11 +120,13 @@ impl Builder {
         let shared: Arc<dyn Backend> = Arc::new(backend.clone());
         let repository = Repository::init(Arc::clone(&shared), &password, &options, environment).unwrap();
         let store = |kind| {
-            let options =
-                StoreOptions { level: 1, verify: false, pack_len_target, buffers: 2, dry_run: false };
-            let entropy = Arc::clone(&repository.environment().entropy);
-            let keys = Arc::clone(repository.keys());
-            let store = PackStore::new(kind, options, Arc::clone(&shared), keys, repository.id(), entropy);
+            let options = StoreOptions {
+                verify: false,
+                block_len: 1 << 20,
+                pack_len: pack_len_target,
+                ..StoreOptions::new(1, 1, 160 << 20)
+            };
+            let store = repository.pack_store(kind, &options);
             let writer = store.writer();
             (store, writer)
         };

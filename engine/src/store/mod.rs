@@ -1,9 +1,12 @@
 //! Blobs in and out of packs: the stores between operations and the backend.
 
 mod directory;
+pub mod packs;
 pub mod reader;
+mod upload;
 pub mod writer;
 
 pub use directory::read_directory;
+pub use packs::{PackStore, StoreError, StoreOptions};
 pub use reader::{BlobReader, DecodeScratch, ReadError};
-pub use writer::{BlobWriter, PackStore, StoreError, StoreOptions};
+pub use writer::BlobWriter;

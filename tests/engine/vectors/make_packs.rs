@@ -53,13 +53,15 @@ impl<'a> PackMaker<'a> {
     }
 
     pub fn finish(mut self) -> Vec<u8> {
-        pack::finish(&mut self.object, &self.directory, &self.cipher);
+        let closing = pack::closing(self.object.len() as u64, &self.directory, &self.cipher);
+        self.object.extend_from_slice(&closing);
         self.object
     }
 
     /// The pack, its row of a segment's pack table and its entries there, as pack number `number`.
     pub fn indexed(mut self, number: u32) -> (Vec<u8>, PackEntry, Vec<IndexEntry>) {
-        pack::finish(&mut self.object, &self.directory, &self.cipher);
+        let closing = pack::closing(self.object.len() as u64, &self.directory, &self.cipher);
+        self.object.extend_from_slice(&closing);
         let entries = self
             .directory
             .blocks

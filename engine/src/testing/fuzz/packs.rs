@@ -168,7 +168,7 @@ fn build(kind: ObjectKind, input: &mut Input<'_>) -> (Vec<u8>, Vec<Blobs>) {
         directory.blocks.push(seal_block(&mut object, &cipher, &mut codec, &blobs));
         blocks.push(blobs);
     }
-    pack::finish(&mut object, &directory, &cipher);
+    object.extend_from_slice(&pack::closing(object.len() as u64, &directory, &cipher));
     (object, blocks)
 }
 
