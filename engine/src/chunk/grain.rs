@@ -2,13 +2,14 @@
 //!
 //! | grain  | min, average, max     | for                                                          |
 //! |--------|-----------------------|--------------------------------------------------------------|
-//! | fine   | 4, 16, 64 KiB         | databases: small changes all over large files                |
+//! | page   | 16 KiB, at fixed places | databases that keep their pages where they are: SQLite, PostgreSQL, InnoDB |
+//! | fine   | 4, 16, 64 KiB         | by order only: other files with small changes all over        |
 //! | medium | 16, 64, 256 KiB       | everything else                                              |
 //! | coarse | 256 KiB, 1 MiB, 2 MiB | large incompressible files: media, archives, packages        |
 //!
 //! The grain is chosen when a file is first seen and then kept in its node: another choice tomorrow would cut
-//! everything anew. What it costs: about 36 bytes of chunk list and 56 bytes of index per chunk. What it does not do: page-aligned
-//! cutting. A file whose content changes its nature keeps its grain as long as its path is in the parent snapshot.
+//! everything anew. What it costs: about 36 bytes of chunk list and 56 bytes of index per chunk. A file whose content
+//! changes its nature keeps its grain as long as its path is in the parent snapshot.
 
 use crate::format::tree::Grain;
 
