@@ -204,7 +204,7 @@ impl From<StoreError> for Failure {
                 }
                 _ => Self::new("storage", message),
             },
-            StoreError::TooLong(_) => Self::new("internal", message),
+            StoreError::TooLong(_) | StoreError::Panicked => Self::new("internal", message),
             StoreError::Verification => Self::new("verification", message)
                 .hint("nothing wrong was stored; test this machine's memory"),
         }

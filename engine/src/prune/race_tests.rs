@@ -63,6 +63,20 @@ fn a_pack_condemned_while_a_backup_relied_on_it_is_rescued() {
 }
 
 #[test]
+fn a_panic_while_a_pack_is_stored_fails_the_backup() {
+    let mut world = World::new();
+    let before = world.back_up(&world.open());
+    world.write("d/new", &noise(7, 40_000));
+    let hooked = Hooked::new(&world.storage);
+    hooked.before_create(a_pack, || panic!("on purpose"));
+    let failed = backup::run(&open(hooked.clone()), world.paths(), &options(), &Silent);
+    assert!(failed.is_err() && hooked.is_done(), "{failed:?}");
+    let repository = world.open();
+    assert_eq!(repository.find_snapshot("latest").expect("one").0, before);
+    world.verify();
+}
+
+#[test]
 fn what_was_removed_while_a_backup_relied_on_it_is_stored_again() {
     let mut world = forgotten();
     let hooked = Hooked::new(&world.storage);

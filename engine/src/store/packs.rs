@@ -39,6 +39,11 @@ pub enum StoreError {
     /// What was sealed does not read back as what was to be stored.
     #[error("a block did not decode to what was compressed: this machine's memory or processor is at fault")]
     Verification,
+    /// A panic while packs were written, which was reported where it happened.
+    #[error(
+        "the program failed while it stored a pack: this is a defect of the program, not of the repository"
+    )]
+    Panicked,
 }
 
 /// How packs are made.
@@ -210,7 +215,9 @@ impl PackStore {
         open.close();
         open.send(Event::Barrier(done));
         drop(open);
-        let _ = wait.recv();
+        if wait.recv().is_err() {
+            self.shared.fail(StoreError::Panicked);
+        }
         self.shared.check_failure()?;
         Ok(std::mem::take(&mut lock(&self.shared.finished)))
     }

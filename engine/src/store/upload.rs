@@ -5,6 +5,7 @@
 //! them: waiting for a disk holds up nobody who seals.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -75,6 +76,15 @@ pub(super) fn run(shared: &Shared, events: &Receiver<(Ticket, Event)>, backend: 
     });
 }
 
+/// Does a part of the work and notes how it failed. Also after a panic: those who wait for an answer have to get one.
+fn guarded(shared: &Shared, work: impl FnOnce() -> Result<(), BackendError>) {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => shared.fail(StoreError::Backend(Arc::new(error))),
+        Err(_) => shared.fail(StoreError::Panicked),
+    }
+}
+
 /// The pack that is being written.
 struct Unfinished<'b> {
     staged: Option<Box<dyn Staged + 'b>>,
@@ -104,22 +114,17 @@ impl Writing<'_, '_> {
         if self.shared.check_failure().is_err() {
             self.pack = None;
         }
-        let result = match event {
-            Event::Start(header) => self.start(&header),
+        match event {
+            Event::Start(header) => guarded(self.shared, || self.start(&header)),
             Event::Block(bytes) => {
-                let result = self.pack.as_mut().map_or(Ok(()), |pack| pack.write(&bytes));
+                guarded(self.shared, || self.pack.as_mut().map_or(Ok(()), |pack| pack.write(&bytes)));
                 self.shared.give_back(bytes);
-                result
             }
-            Event::End(closed) => self.end(closed),
+            Event::End(closed) => guarded(self.shared, || self.end(closed)),
             Event::Barrier(done) => {
                 // The other thread lives as long as this sender.
                 let _ = self.publish.send(Publication::Barrier(done));
-                Ok(())
             }
-        };
-        if let Err(error) = result {
-            self.shared.fail(StoreError::Backend(Arc::new(error)));
         }
     }
 
@@ -152,9 +157,7 @@ fn publish_all(shared: &Shared, publications: &Receiver<Publication<'_>>, backen
     for publication in publications {
         match publication {
             Publication::Pack(written) if shared.check_failure().is_ok() => {
-                if let Err(error) = publish(shared, *written, backend) {
-                    shared.fail(StoreError::Backend(Arc::new(error)));
-                }
+                guarded(shared, || publish(shared, *written, backend));
             }
             Publication::Pack(_) => {}
             Publication::Barrier(done) => {
