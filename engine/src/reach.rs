@@ -145,11 +145,7 @@ fn take(needs: &mut dyn Needs, below: Below, pending: &mut Vec<Wanted>) -> Resul
 }
 
 /// Reads groups of one block each, on several threads.
-fn read_groups(
-    reader: &BlobReader,
-    groups: &[&[(Wanted, Location)]],
-    threads: usize,
-) -> Vec<Below> {
+fn read_groups(reader: &BlobReader, groups: &[&[(Wanted, Location)]], threads: usize) -> Vec<Below> {
     let next = AtomicUsize::new(0);
     let run = || {
         let mut below = Below::default();

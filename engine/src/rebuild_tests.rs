@@ -101,7 +101,9 @@ fn a_lost_index_comes_back_as_it_was() {
         assert_eq!(testing::open(Arc::new(backend.clone()), 5).is_ok(), keep == 3);
         let repository = open_for_repair(&backend);
         assert_eq!(repository.broken_segments().len(), 3 - keep);
-        let report = run(&repository, &RebuildOptions { blobs_per_segment, ..RebuildOptions::default() }, &Silent).expect("rebuilt");
+        let report =
+            run(&repository, &RebuildOptions { blobs_per_segment, ..RebuildOptions::default() }, &Silent)
+                .expect("rebuilt");
         assert_eq!(places(&repository), before);
         assert_eq!(places(&open(&backend)), before);
         assert_eq!(report.blobs, before.len() as u64);

@@ -14,9 +14,9 @@
 mod context;
 #[cfg(test)]
 mod damage_tests;
+mod doubt;
 #[cfg(test)]
 mod fixture;
-mod doubt;
 mod hits;
 mod log;
 mod options;

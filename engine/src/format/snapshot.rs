@@ -57,10 +57,10 @@ impl Snapshot {
     /// The tag of repaired snapshots, for those who choose by tags.
     pub const REPAIRED_TAG: &str = "repaired";
 
-    /// Where the snapshot stands in the order of snapshots, given the commit that added it: where it was committed, but
-    /// for repaired ones, which stand where their original stood. An old one is not the latest for having been repaired.
-    pub fn position(&self, added: u64) -> u64 {
-        self.repaired.map_or(added, |repaired| repaired.added.min(added))
+    /// What snapshots are ordered by, given the commit that added each: by that commit, but for repaired ones, which
+    /// stand just behind their original. An old one is not the latest for having been repaired.
+    pub fn position(&self, added: u64) -> (u64, u64) {
+        (self.repaired.map_or(added, |repaired| repaired.added.min(added)), added)
     }
 }
 

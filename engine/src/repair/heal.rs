@@ -121,11 +121,7 @@ impl<'a> Finder<'a> {
     }
 
     /// The directory of a pack, if it can be read: what nothing relies on may be damaged.
-    fn directory(
-        &self,
-        pack: (PackId, u64),
-        buffer: &mut Vec<u8>,
-    ) -> Option<(PackEntry, pack::Directory)> {
+    fn directory(&self, pack: (PackId, u64), buffer: &mut Vec<u8>) -> Option<(PackEntry, pack::Directory)> {
         let (repository, backend) = (self.repository, &**self.repository.backend());
         read_directory(backend, repository.keys(), &repository.id(), pack, buffer).ok()
     }

@@ -33,7 +33,15 @@ pub struct PacksOptions {
 impl Default for PacksOptions {
     fn default() -> Self {
         let BackupOptions { level, threads, memory, .. } = BackupOptions::default();
-        Self { packs: Vec::new(), read_data: false, allow_mass: false, dry_run: false, level, threads, memory }
+        Self {
+            packs: Vec::new(),
+            read_data: false,
+            allow_mass: false,
+            dry_run: false,
+            level,
+            threads,
+            memory,
+        }
     }
 }
 

@@ -147,7 +147,10 @@ impl Repair<'_> {
                 }
             }
             self.report.bytes_written += bytes.len() as u64;
-            self.damage.missing.remove(&id);
+            if !self.options.dry_run {
+                // In a dry run its blobs are looked for one by one: they are still not there.
+                self.damage.missing.remove(&id);
+            }
             self.report.packs.push(DamagedPack {
                 pack: id,
                 problem: "it is not there".into(),
@@ -173,19 +176,16 @@ impl Repair<'_> {
                 .map(|(_, suspect)| suspect.clone())
                 .collect();
             let (repository, monitor) = (self.repository, self.monitor);
-            counts.append(&mut salvage::run(
-                repository,
-                &session,
-                &mut writers,
-                &new,
-                &mut self.damage,
-                monitor,
-            )?);
+            let salvaged = salvage::run(repository, &session, &mut writers, &new, &mut self.damage, monitor)?;
+            self.damage.suspects.retain(|pack, _| salvaged.get(pack).is_none_or(|counts| !counts.is_sound));
+            counts.extend(salvaged);
             let threads = self.options.threads;
             let found =
                 search::run(repository, &session, &mut writers, finder, &self.damage, threads, monitor)?;
             self.report.healed.from_log += found.from_log;
-            if !self.add_suspects(&found.suspects)? {
+            // Each pack is salvaged once: what it does not give then, it does not give.
+            let new = found.suspects.iter().copied().filter(|pack| !counts.contains_key(pack)).collect();
+            if !release || !self.add_suspects(&new)? {
                 break found;
             }
         };
@@ -221,7 +221,8 @@ impl Repair<'_> {
     }
 
     fn tell_packs(&mut self, counts: &BTreeMap<PackId, Counts>) {
-        for entry in self.damage.missing.values() {
+        let copied: BTreeSet<PackId> = self.report.packs.iter().map(|pack| pack.pack).collect();
+        for entry in self.damage.missing.values().filter(|entry| !copied.contains(&entry.id)) {
             self.report.packs.push(DamagedPack {
                 pack: entry.id,
                 problem: "it is not there".into(),
@@ -249,9 +250,7 @@ impl Repair<'_> {
             unreadable: 0,
             fate: Fate::Sound,
         };
-        self.report
-            .packs
-            .extend(self.options.packs.iter().filter(|pack| !known.contains(*pack)).map(sound));
+        self.report.packs.extend(self.options.packs.iter().filter(|pack| !known.contains(*pack)).map(sound));
         self.report.packs.sort_by_key(|pack| pack.pack);
     }
 

@@ -221,7 +221,8 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         };
         match tree {
             Tree::Nodes(read) => {
-                let follows = nodes.last().zip(read.first()).is_none_or(|(last, first)| last.name < first.name);
+                let follows =
+                    nodes.last().zip(read.first()).is_none_or(|(last, first)| last.name < first.name);
                 if follows {
                     nodes.extend(read);
                 }

@@ -3,22 +3,26 @@
 
 use std::collections::BTreeMap;
 
+use crate::backend::ObjectKey;
 use crate::backup::Session;
 use crate::crypto::TAG_LEN;
 use crate::crypto::keys::BlobKind;
-use crate::format::header::ObjectKind;
+use crate::format::header::{HEADER_LEN, ObjectKind};
 use crate::format::pack::{BlockSpan, Directory};
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
 use crate::monitor::Monitor;
 use crate::repair::damage::{Damage, Suspect};
 use crate::repair::packs::Writers;
-use crate::repair::{RepairError, is_lost};
+use crate::repair::{RepairError, is_loss, is_lost};
 use crate::repo::Repository;
-use crate::store::{BlobReader, DecodeScratch, read_directory};
+use crate::store::{BlobReader, DecodeScratch, ReadError, read_directory};
 
 /// Blobs that are gathered from the index at a time: some 60 bytes each.
 const BLOBS_PER_PASS: u64 = 256 << 10;
+
+/// Bytes of a pack that are hashed at a time.
+const PIECE_LEN: usize = 2 << 20;
 
 /// A blob that a pack should hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +36,8 @@ struct Expected {
 /// What was had of one pack.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
+    /// Nothing is wrong with it: what cast doubt on it has passed.
+    pub is_sound: bool,
     /// Blobs that it should hold.
     pub blobs: u64,
     /// Blobs that it does not give.
@@ -73,13 +79,43 @@ pub(super) fn run(
                 damage: &mut *damage,
                 scratch: DecodeScratch::default(),
                 raw: Vec::new(),
+                is_writing: false,
                 counts: Counts::default(),
             };
-            salvager.pack(&suspect.entry, expected)?;
+            if is_intact(repository, &suspect.entry)? {
+                salvager.pack(&suspect.entry, expected.clone())?;
+                salvager.counts.is_sound = salvager.counts.unreadable == 0;
+            }
+            if !salvager.counts.is_sound {
+                (salvager.is_writing, salvager.counts) = (true, Counts::default());
+                salvager.pack(&suspect.entry, expected)?;
+            }
             all.insert(suspect.entry.id, salvager.counts);
         }
     }
     Ok(all)
+}
+
+/// Whether a pack's bytes are those of its id, and the index speaks of the same pack.
+fn is_intact(repository: &Repository, entry: &PackEntry) -> Result<bool, RepairError> {
+    let (backend, key) = (&**repository.backend(), ObjectKey::pack(&entry.id));
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE_LEN];
+    let mut at = 0;
+    while at < entry.size {
+        let len = usize::try_from(entry.size - at).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));
+        match backend.read_range(&key, at, &mut piece[..len]) {
+            Ok(()) => {}
+            Err(source) if is_loss(&source) => return Ok(false),
+            Err(source) => return Err(RepairError::Read(ReadError::Backend { pack: entry.id, source })),
+        }
+        if at == 0 && piece.get(..HEADER_LEN).is_none_or(|header| header != entry.header.encode()) {
+            return Ok(false);
+        }
+        hasher.update(&piece[..len]);
+        at += len as u64;
+    }
+    Ok(PackId::from_bytes(hasher.finalize().into()) == entry.id)
 }
 
 /// What segments list of some packs, in pack order.
@@ -102,7 +138,12 @@ fn gather(
             let entry = entry?;
             let Some(Some(pack)) = table.get(entry.pack as usize) else { continue };
             let Some(expected) = packs.get_mut(pack) else { continue };
-            expected.push(Expected { block: entry.block, offset: entry.offset, len: entry.len, id: entry.id });
+            expected.push(Expected {
+                block: entry.block,
+                offset: entry.offset,
+                len: entry.len,
+                id: entry.id,
+            });
         }
     }
     for expected in packs.values_mut() {
@@ -136,6 +177,8 @@ struct Salvager<'a, 'r> {
     damage: &'a mut Damage,
     scratch: DecodeScratch,
     raw: Vec<u8>,
+    /// What is good is written anew; otherwise it is only counted.
+    is_writing: bool,
     counts: Counts,
 }
 
@@ -154,7 +197,7 @@ impl Salvager<'_, '_> {
 
     fn directory(&self, entry: &PackEntry) -> Option<Directory> {
         let (backend, repository) = (&**self.repository.backend(), self.repository);
-        let size = backend.stat(&crate::backend::ObjectKey::pack(&entry.id)).ok()?.size;
+        let size = backend.stat(&ObjectKey::pack(&entry.id)).ok()?.size;
         let pack = (entry.id, size);
         let read = read_directory(backend, repository.keys(), &repository.id(), pack, &mut Vec::new());
         // A directory of another pack, put in its place, says nothing of this one.
@@ -182,7 +225,7 @@ impl Salvager<'_, '_> {
                 self.damage.bad.insert((entry.id, blob.id));
                 continue;
             };
-            if !self.is_elsewhere(kind, &blob.id)? && self.session.claim_anyway(&blob.id) {
+            if self.is_writing && !self.is_elsewhere(kind, &blob.id)? && self.session.claim_anyway(&blob.id) {
                 self.writers.put(kind, blob.id, bytes, compress)?;
                 self.counts.written += 1;
             }

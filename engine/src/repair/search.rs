@@ -111,11 +111,7 @@ impl Search<'_, '_, '_> {
         }
     }
 
-    fn home(
-        &self,
-        id: &BlobId,
-        fits: &dyn Fn(&Location) -> bool,
-    ) -> Result<Option<Location>, ReachError> {
+    fn home(&self, id: &BlobId, fits: &dyn Fn(&Location) -> bool) -> Result<Option<Location>, ReachError> {
         self.damage.home(self.repository.index(), id, fits).map_err(|error| ReadError::Index(error).into())
     }
 
@@ -150,9 +146,8 @@ impl Needs for Search<'_, '_, '_> {
         if self.blobs.is_multiple_of(1 << 16) {
             self.monitor.progress(&Progress::default());
         }
-        let is_home = |at: &Location| {
-            at.entry.len == chunk.len && at.pack.header.kind == ObjectKind::DataPack
-        };
+        let is_home =
+            |at: &Location| at.entry.len == chunk.len && at.pack.header.kind == ObjectKind::DataPack;
         if self.home(&chunk.id, &is_home)?.is_none() {
             self.found.wanted.insert(chunk.id, BlobKind::Data);
         }

@@ -78,7 +78,7 @@ fn attempt(
         report.checked += 1;
         let rewritten = rewriter.run(original.tree)?;
         if rewritten.lost_count > 0 {
-            let added = original.position(entry.added);
+            let (added, _) = original.position(entry.added);
             let repaired = (entry.snapshot, original, added);
             candidates.push(candidate(repository, repaired, rewritten, entry.hold.clone()));
         }
@@ -185,7 +185,9 @@ fn changes_of(candidate: &mut Candidate, fold: &Fold, forget: bool, room: &mut u
     }
     if forget && hit.hold.is_none() {
         let reason = match hit.repaired {
-            Some(id) => format!("repaired as snapshot {}: {} lost entries left out", id.short(), hit.lost_count),
+            Some(id) => {
+                format!("repaired as snapshot {}: {} lost entries left out", id.short(), hit.lost_count)
+            }
             None => "nothing of it could be read".to_owned(),
         };
         changes.push(Change::SnapshotForgotten { snapshot: hit.original, reason });

@@ -16,7 +16,9 @@ use crate::format::snapshot::Snapshot;
 use crate::ids::SnapshotId;
 use crate::log;
 use crate::monitor::Silent;
-use crate::prune::test_support::{Hooked, World, a_commit, assert_restores, at_once, noise, open, options, prune};
+use crate::prune::test_support::{
+    Hooked, World, a_commit, assert_restores, at_once, noise, open, options, prune,
+};
 use crate::repo::Repository;
 
 fn with_forget() -> SnapshotsOptions {
@@ -101,9 +103,8 @@ fn what_is_lost_is_left_out_and_named_everywhere() {
 
     let again = run(&repository, &with_forget(), &Silent).expect("repaired");
     assert_eq!(again.left(), 0);
-    let repaired = |report: &SnapshotsReport| {
-        report.snapshots.iter().map(|hit| hit.repaired).collect::<Vec<_>>()
-    };
+    let repaired =
+        |report: &SnapshotsReport| report.snapshots.iter().map(|hit| hit.repaired).collect::<Vec<_>>();
     assert_eq!(repaired(&again), repaired(&report), "the same again is the same");
     assert!(!check_all(&repository).is_damaged());
     assert_eq!(repository.snapshots().expect("readable").len(), 2);

@@ -53,7 +53,7 @@ pub fn copy_of(storage: &MemoryBackend) -> Repository {
 /// Two backups: a large file of several blocks, small ones in folders, and a change of each.
 pub fn world() -> World {
     let mut world = World::new();
-    world.write("large", &noise(1, 3 << 20));
+    world.write("large", &noise(1, 5 << 19));
     for n in 0..6 {
         world.write(&format!("dir{}/small{n}", n % 2), &noise(100 + n, 3000));
     }

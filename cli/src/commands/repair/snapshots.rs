@@ -153,7 +153,9 @@ fn text(report: &SnapshotsReport, elapsed: Duration, context: &Context) -> Resul
     if report.snapshots.is_empty() {
         out.text("Nothing is lost");
     } else if report.dry_run {
-        out.text("Next:    repair packs --from and --from-source, if there is a copy; else without --dry-run");
+        out.text(
+            "Next:    repair packs --from and --from-source, if there is a copy; else without --dry-run",
+        );
     } else if report.left() > 0 {
         out.text("Next:    --forget forgets the originals that are left, unless they are held");
     }
