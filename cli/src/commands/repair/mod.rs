@@ -14,7 +14,7 @@ In this order, each step only where `check` still finds something:
                        (--from) and of the files (--from-source) that there are
   3. repair snapshots  if something is lost for good: snapshots without it, each loss named
 
-All of them can be interrupted and run again, and backups may go on meanwhile. Nothing is deleted:
+All of them can be interrupted and run again, and backups may go on meanwhile. No pack is deleted:
 `prune` removes what is replaced, after its grace.
 
 Example:
