@@ -99,7 +99,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         while let Some(frame) = frames.last_mut() {
             let Some(slot) = frame.below.pop() else {
                 let Some(frame) = frames.pop() else { break };
-                self.leave(frame, frames.last_mut(), &mut done)?;
+                self.leave(&frame, frames.last_mut(), &mut done)?;
                 continue;
             };
             let Some(Node { name, kind: NodeKind::Directory { tree }, .. }) = &frame.nodes[slot] else {
@@ -127,7 +127,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
     /// Ends a directory: stores it anew where something below was lost.
     fn leave(
         &mut self,
-        frame: Frame,
+        frame: &Frame,
         above: Option<&mut Frame>,
         done: &mut Rewritten,
     ) -> Result<(), RepairError> {

@@ -222,7 +222,7 @@ fn only_named_snapshots_are_repaired() {
 
 #[test]
 fn what_others_commit_meanwhile_is_kept_and_what_they_forget_is_gone() {
-    let mut world = world();
+    let world = world();
     let repository = lose_large(&world);
     drop(repository);
     let hooked = Hooked::new(&world.storage);
