@@ -190,6 +190,7 @@ pub fn log(dir: &Path, count: u64) -> Outcome {
             tags: Vec::new(),
             parent: None,
             partial: false,
+            repaired: None,
             excludes: vec!["*.tmp".into()],
             program: "benchmark".into(),
             summary: SnapshotSummary { files: 150_000 + n, ..SnapshotSummary::default() },

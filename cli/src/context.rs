@@ -1,6 +1,8 @@
 //! What a command works with: options, output, and the repository behind them.
 
+use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
@@ -38,7 +40,11 @@ impl Context {
 
     /// The storage of an existing repository.
     fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
-        let Location::Local(path) = self.location()?;
+        Self::backend_at(self.location()?)
+    }
+
+    fn backend_at(location: Location) -> Result<Arc<dyn Backend>, Failure> {
+        let Location::Local(path) = location;
         let backend = LocalBackend::open(&path).map_err(|error| match &error {
             BackendError::Io { source, .. }
                 if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
@@ -62,6 +68,23 @@ impl Context {
         let backend = self.backend()?;
         let password = password::existing(&self.global)?;
         Ok(Repository::open(backend, &password, environment())?)
+    }
+
+    /// Opens the repository, of whose index any part may be lost.
+    pub fn open_for_repair(&self) -> Result<Repository, Failure> {
+        let backend = self.backend()?;
+        let password = password::existing(&self.global)?;
+        Ok(Repository::open_for_repair(backend, &password, environment())?)
+    }
+
+    /// Opens another repository, as far as it can be read: with the password in `password_file`, else with this one's.
+    pub fn open_other(&self, location: &OsStr, password_file: Option<&Path>) -> Result<Repository, Failure> {
+        let backend = Self::backend_at(Location::parse(location)?)?;
+        let password = match password_file {
+            Some(file) => password::new(Some(file))?,
+            None => password::existing(&self.global)?,
+        };
+        Ok(Repository::open_for_repair(backend, &password, environment())?)
     }
 
     /// Threads that do the work.

@@ -28,6 +28,9 @@ pub fn snapshot(id: &SnapshotId, snapshot: &Snapshot) -> Object {
         "tree": snapshot.tree,
         "program_version": snapshot.program,
         "partial": snapshot.partial,
+        "repaired": snapshot.repaired.map(|repaired| {
+            json!({"original": repaired.original, "entries_lost": repaired.lost})
+        }),
         "excludes": snapshot.excludes,
         "summary": summary(&snapshot.summary),
     }));

@@ -18,6 +18,7 @@ pub mod monitor;
 pub mod prune;
 pub mod reach;
 pub mod rebuild;
+pub mod repair;
 pub mod repo;
 pub mod restore;
 pub mod source;

@@ -59,6 +59,16 @@ pub trait Needs {
     /// [`ReachError`] ends the walk.
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError>;
 
+    /// A tree or chunk list that has no place or cannot be read. Returns its bytes from elsewhere, whose id the caller has
+    /// verified, or none to go on without it and what is below it.
+    ///
+    /// # Errors
+    /// [`ReachError`] ends the walk: so does every error, unless the caller knows better.
+    fn unreadable(&mut self, id: &BlobId, error: ReachError) -> Result<Option<Vec<u8>>, ReachError> {
+        let _ = id;
+        Err(error)
+    }
+
     /// Whether to stop.
     fn is_cancelled(&self) -> bool {
         false
@@ -77,6 +87,8 @@ struct Wanted {
 struct Below {
     trees: Vec<Wanted>,
     chunks: Vec<Chunk>,
+    /// What cannot be read or is none, with the reason.
+    unreadable: Vec<(Wanted, ReachError)>,
 }
 
 /// Follows `roots` and everything below them.
@@ -98,38 +110,50 @@ pub fn follow(
         // In the order of ids each page of the index is opened once.
         batch.sort_unstable_by_key(|wanted| wanted.id);
         let mut located = Vec::with_capacity(batch.len());
+        let mut unreadable = Vec::new();
         for wanted in batch {
-            located.extend(needs.tree(&wanted.id)?.map(|location| (wanted, location)));
+            match needs.tree(&wanted.id) {
+                Ok(location) => located.extend(location.map(|location| (wanted, location))),
+                Err(error) => unreadable.push((wanted, error)),
+            }
         }
         located.sort_unstable_by_key(|(_, at)| (at.pack.id, at.entry.block.position, at.entry.offset));
         let is_same_block = |(_, a): &(Wanted, Location), (_, b): &(Wanted, Location)| {
             a.pack.id == b.pack.id && a.entry.block == b.entry.block
         };
         let groups: Vec<&[(Wanted, Location)]> = located.chunk_by(is_same_block).collect();
-        for below in read_groups(reader, &groups, threads)? {
-            for chunk in &below.chunks {
-                needs.chunk(chunk)?;
+        for mut below in read_groups(reader, &groups, threads) {
+            unreadable.append(&mut below.unreadable);
+            take(needs, below, &mut pending)?;
+        }
+        for (wanted, error) in unreadable {
+            if let Some(bytes) = needs.unreadable(&wanted.id, error)? {
+                let mut below = Below::default();
+                blob(&wanted, &bytes, &mut below)?;
+                take(needs, below, &mut pending)?;
             }
-            pending.extend(below.trees);
         }
     }
     Ok(())
 }
 
+/// Hands over what a blob leads to.
+fn take(needs: &mut dyn Needs, below: Below, pending: &mut Vec<Wanted>) -> Result<(), ReachError> {
+    below.chunks.iter().try_for_each(|chunk| needs.chunk(chunk))?;
+    pending.extend(below.trees);
+    Ok(())
+}
+
 /// Reads groups of one block each, on several threads.
-fn read_groups(
-    reader: &BlobReader,
-    groups: &[&[(Wanted, Location)]],
-    threads: usize,
-) -> Result<Vec<Below>, ReachError> {
+fn read_groups(reader: &BlobReader, groups: &[&[(Wanted, Location)]], threads: usize) -> Vec<Below> {
     let next = AtomicUsize::new(0);
     let run = || {
         let mut below = Below::default();
         let (mut scratch, mut raw) = (DecodeScratch::default(), Vec::new());
         while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-            read_group(reader, group, &mut scratch, &mut raw, &mut below)?;
+            read_group(reader, group, &mut scratch, &mut raw, &mut below);
         }
-        Ok(below)
+        below
     };
     let threads = threads.max(1).min(groups.len());
     std::thread::scope(|scope| {
@@ -141,7 +165,7 @@ fn read_groups(
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        all.into_iter().collect()
+        all
     })
 }
 
@@ -151,8 +175,8 @@ fn read_group(
     scratch: &mut DecodeScratch,
     raw: &mut Vec<u8>,
     below: &mut Below,
-) -> Result<(), ReachError> {
-    let Some((_, first)) = group.first() else { return Ok(()) };
+) {
+    let Some((_, first)) = group.first() else { return };
     let block = reader.read_block(&first.pack, &first.entry.block, scratch, raw);
     for (wanted, at) in group {
         let bytes = match &block {
@@ -162,13 +186,16 @@ fn read_group(
             }
             Err(_) => Err(ReadError::Missing { id: wanted.id, kind: BlobKind::Tree }),
         };
-        match bytes {
-            Ok(bytes) => blob(wanted, bytes, below)?,
+        let result = match bytes {
+            Ok(bytes) => blob(wanted, bytes, below),
             // There may be another copy; if not, this says what is wrong.
-            Err(_) => blob(wanted, &reader.read(BlobKind::Tree, &wanted.id)?, below)?,
-        }
+            Err(_) => match reader.read(BlobKind::Tree, &wanted.id) {
+                Ok(bytes) => blob(wanted, &bytes, below),
+                Err(error) => Err(error.into()),
+            },
+        };
+        below.unreadable.extend(result.err().map(|error| (*wanted, error)));
     }
-    Ok(())
 }
 
 fn blob(wanted: &Wanted, bytes: &[u8], below: &mut Below) -> Result<(), ReachError> {

@@ -4,7 +4,7 @@
 //! segment, and segments of similar size are merged on the way. Nothing counts before one commit at the end puts the new
 //! segments in place of the old ones, whose objects are deleted after it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::format::pack::Directory;
 use crate::format::segment::{IndexEntry, PackEntry};
 use crate::ids::{PackId, SegmentId};
 use crate::index::{self, IndexError, MergeError, Segment, SegmentWriter, tiers};
-use crate::log::Fold;
+use crate::log::{self, Fold};
 use crate::monitor::{Monitor, Problem, Progress};
 use crate::repo::{NewSegment, Repository, RepositoryError};
 use crate::store::{ReadError, read_directory};
@@ -24,11 +24,13 @@ use crate::store::{ReadError, read_directory};
 pub struct RebuildOptions {
     /// Blobs gathered before they become a segment: about 100 bytes of memory for each.
     pub blobs_per_segment: usize,
+    /// Read everything, write nothing.
+    pub dry_run: bool,
 }
 
 impl Default for RebuildOptions {
     fn default() -> Self {
-        Self { blobs_per_segment: 256 << 10 }
+        Self { blobs_per_segment: 256 << 10, dry_run: false }
     }
 }
 
@@ -45,6 +47,8 @@ pub struct RebuildReport {
     pub blobs_kept: u64,
     /// Condemned packs, which belong to no index.
     pub condemned: u64,
+    /// Packs that are there although a commit has removed them: they are about to be deleted, and belong to no index either.
+    pub removed: u64,
     /// New segments.
     pub segments: u64,
 }
@@ -90,11 +94,13 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<RebuildReport, RebuildError> {
     let base = repository.fold();
+    let removed = removed_packs(repository, &base)?;
     let mut rebuild = Rebuild {
         repository,
         options,
         monitor,
         base: &base,
+        removed,
         gathered: Vec::new(),
         blobs: 0,
         segments: Vec::new(),
@@ -110,11 +116,30 @@ pub fn run(
     }
 }
 
+/// All packs that commits up to `base` have removed: their ids never come back, whatever is stored under them. The fold does
+/// not know them any more.
+fn removed_packs(repository: &Repository, base: &Fold) -> Result<HashSet<PackId>, RebuildError> {
+    let mut removed = HashSet::new();
+    let mut fold = Fold::empty(base.config());
+    let (backend, keys) = (&**repository.backend(), repository.keys());
+    log::read_until(backend, keys, &repository.id(), &mut fold, base.seq(), &mut |entry| {
+        let Ok(entry) = entry else { return };
+        for change in &entry.commit.changes {
+            if let Change::PacksRemoved { packs } = change {
+                removed.extend(packs);
+            }
+        }
+    })
+    .map_err(RepositoryError::from)?;
+    Ok(removed)
+}
+
 struct Rebuild<'r> {
     repository: &'r Repository,
     options: &'r RebuildOptions,
     monitor: &'r dyn Monitor,
     base: &'r Fold,
+    removed: HashSet<PackId>,
     gathered: Vec<(PackEntry, Directory)>,
     /// Blobs in `gathered`.
     blobs: usize,
@@ -151,6 +176,11 @@ impl Rebuild<'_> {
         }
         let (repository, backend) = (self.repository, &**self.repository.backend());
         let pack = (id, info.size);
+        // Whoever removed it may be deleting it just now.
+        if self.removed.contains(&id) {
+            self.report.removed += 1;
+            return Ok(());
+        }
         match read_directory(backend, repository.keys(), &repository.id(), pack, &mut self.buffer) {
             Ok((entry, directory)) => {
                 self.report.packs += 1;
@@ -184,6 +214,12 @@ impl Rebuild<'_> {
         if self.gathered.is_empty() {
             return Ok(());
         }
+        if self.options.dry_run {
+            self.report.blobs += self.blobs as u64;
+            self.gathered.clear();
+            self.blobs = 0;
+            return Ok(());
+        }
         self.segments.push(self.repository.store_segment(&self.gathered)?);
         self.gathered.clear();
         self.blobs = 0;
@@ -210,7 +246,7 @@ impl Rebuild<'_> {
         if damaged.is_empty() {
             return Ok(());
         }
-        for old in self.repository.index().segments().iter() {
+        for old in self.repository.index().segments().iter().filter(|_| !self.options.dry_run) {
             match self.kept_of(old, &damaged) {
                 Ok(kept) => self.segments.extend(kept),
                 // It could not be merged either: what it alone knew is lost, and the check says which files that hits.
@@ -270,6 +306,9 @@ impl Rebuild<'_> {
 
     /// Puts the new segments in place of those that were there at the beginning. Segments that came since stay.
     fn commit(&mut self) -> Result<(), RebuildError> {
+        if self.options.dry_run {
+            return Ok(());
+        }
         let added: Vec<_> = self.segments.iter().map(|segment| segment.info).collect();
         let old: Vec<SegmentId> = self.base.segments().map(|info| info.segment).collect();
         let (base, last_prune) = (self.base, self.repository.last_prune());

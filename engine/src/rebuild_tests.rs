@@ -101,7 +101,9 @@ fn a_lost_index_comes_back_as_it_was() {
         assert_eq!(testing::open(Arc::new(backend.clone()), 5).is_ok(), keep == 3);
         let repository = open_for_repair(&backend);
         assert_eq!(repository.broken_segments().len(), 3 - keep);
-        let report = run(&repository, &RebuildOptions { blobs_per_segment }, &Silent).expect("rebuilt");
+        let report =
+            run(&repository, &RebuildOptions { blobs_per_segment, ..RebuildOptions::default() }, &Silent)
+                .expect("rebuilt");
         assert_eq!(places(&repository), before);
         assert_eq!(places(&open(&backend)), before);
         assert_eq!(report.blobs, before.len() as u64);
@@ -167,7 +169,7 @@ fn condemned_packs_are_left_out() {
 fn a_failure_changes_nothing_and_leaves_nothing() {
     let storage = sample();
     let before = storage.objects();
-    let options = RebuildOptions { blobs_per_segment: 1 };
+    let options = RebuildOptions { blobs_per_segment: 1, ..RebuildOptions::default() };
     for n in 1.. {
         let storage = storage.snapshot();
         let backend = FaultBackend::new(storage.clone());

@@ -174,6 +174,7 @@ SNAPSHOT = Record(
     ("tags", Array(STR), []),
     ("parent", ID, None),
     ("partial", BOOL, False),
+    ("repaired", Record(("original", ID), ("added", U64), ("lost", U64)), None),
     ("excludes", Array(STR), []),
     ("program", STR),
     ("summary", Record(*((name, U64) for name in COUNTS.split()))),

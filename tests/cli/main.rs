@@ -11,6 +11,7 @@ mod keys;
 mod log;
 mod prune;
 mod reference;
+mod repair;
 mod repository;
 mod restore;
 mod sources;

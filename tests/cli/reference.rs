@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 32] = [
     "",
     "init",
     "backup",
@@ -16,6 +16,10 @@ const COMMANDS: [&str; 28] = [
     "snapshot release",
     "forget",
     "prune",
+    "repair",
+    "repair index",
+    "repair packs",
+    "repair snapshots",
     "ls",
     "restore",
     "check",

@@ -161,6 +161,7 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
     }
     if report.is_damaged() {
         out.line("The repository is damaged: what is not listed as hit can be restored")?;
+        out.text("Next:    `strongroom repair --help` says what to do, in which order");
     } else if !report.cancelled {
         out.text("No damage was found");
     }

@@ -3,6 +3,8 @@
 use serde_json::json;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
+use strongroom::format::note::{REPAIR_NOTE, RepairNote};
+use strongroom::format::record;
 use strongroom::log::{LogEntry, VoidEntry, read_all, snapshot_record};
 
 use crate::context::Context;
@@ -116,6 +118,15 @@ fn describe(change: &Change) -> String {
         Change::PacksCondemned { packs } => format!("{} packs condemned", packs.len()),
         Change::PacksRescued { packs } => format!("{} packs rescued", packs.len()),
         Change::PacksRemoved { packs } => format!("{} packs removed", packs.len()),
+        Change::Note { kind, record } if kind == REPAIR_NOTE => match record::decode::<RepairNote>(record) {
+            Ok(note) => {
+                let lost: Vec<_> = note.lost.iter().map(|path| visible(path)).collect();
+                let more = if note.more > 0 { format!(" and {} more", note.more) } else { String::new() };
+                let (snapshot, original) = (note.snapshot.short(), note.original.short());
+                format!("snapshot {snapshot} is {original} without {}{more}", lost.join(", "))
+            }
+            Err(_) => "note of a repair, with an unreadable record".to_owned(),
+        },
         Change::Note { kind, record } => {
             format!("note of kind {} ({} bytes)", visible(kind.as_bytes()), record.len())
         }

@@ -11,6 +11,7 @@ pub mod log;
 pub mod ls;
 pub mod man;
 pub mod prune;
+pub mod repair;
 pub mod restore;
 pub mod snapshot;
 pub mod snapshots;
@@ -35,6 +36,8 @@ pub enum Command {
     Forget(Box<forget::Args>),
     /// Give back the space of what no snapshot needs any more
     Prune(prune::Args),
+    /// Repair the index, packs or snapshots of a damaged repository
+    Repair(Box<repair::Args>),
     /// List what is in a snapshot
     Ls(ls::Args),
     /// Restore a snapshot or a part of it
@@ -66,6 +69,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Snapshot(args) => snapshot::run(&args, context),
         Command::Forget(args) => forget::run(&args, context),
         Command::Prune(args) => prune::run(&args, context),
+        Command::Repair(args) => repair::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Check(args) => check::run(&args, context),

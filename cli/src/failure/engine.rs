@@ -12,6 +12,8 @@ use strongroom::index::{IndexError, MergeError};
 use strongroom::log::{FoldError, LogError, PublishError};
 use strongroom::prune::PruneError;
 use strongroom::reach::ReachError;
+use strongroom::rebuild::RebuildError;
+use strongroom::repair::RepairError;
 use strongroom::repo::RepositoryError;
 use strongroom::restore::RestoreError;
 use strongroom::source::{FilesFromError, FilterError};
@@ -290,6 +292,51 @@ impl From<PruneError> for Failure {
             PruneError::Overtaken => Self::new("conflict", message),
             PruneError::Store(error) => error.into(),
             PruneError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<RebuildError> for Failure {
+    fn from(error: RebuildError) -> Self {
+        let message = error.to_string();
+        match error {
+            RebuildError::Repository(error) => error.into(),
+            RebuildError::Pack { source, .. } => {
+                with_message(source.into(), message).hint("the old index is in force; run the command again")
+            }
+            RebuildError::Cancelled => Self::new("cancelled", message),
+        }
+    }
+}
+
+impl From<RepairError> for Failure {
+    fn from(error: RepairError) -> Self {
+        let message = error.to_string();
+        match error {
+            RepairError::IndexDamaged { .. } => {
+                Self::damage("index-damaged", message).hint("`strongroom repair index` first")
+            }
+            RepairError::UnknownPack(_) => {
+                Self::new("unknown-pack", message).hint("`strongroom check` names damaged packs by their ids")
+            }
+            RepairError::Mass { .. } => Self::damage("mass-missing", message).hint(
+                "mount or copy what is missing; --allow-mass goes on without it if it is gone for good",
+            ),
+            RepairError::Foreign { .. } => Self::new("foreign-repository", message)
+                .hint("only a copy of the repository itself can help: its blobs have the same ids"),
+            RepairError::Path { .. } => Self::new("source", message),
+            RepairError::Itself { .. } => Self::usage("usage", message),
+            RepairError::Read(error) | RepairError::Reach(ReachError::Read(error)) => {
+                with_message(error.into(), message)
+            }
+            RepairError::Reach(ReachError::Cancelled) | RepairError::Cancelled => {
+                Self::new("cancelled", message)
+            }
+            RepairError::Reach(_) => Self::damage("tree-damaged", message),
+            RepairError::Overtaken => Self::new("conflict", message),
+            RepairError::Store(error) => error.into(),
+            RepairError::Source(error) => error.into(),
+            RepairError::Repository(error) => error.into(),
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
 use serde_bytes::ByteBuf;
 
 use crate::backup::chunk_table::ChunkTable;
@@ -11,13 +10,12 @@ use crate::backup::links::LinkKey;
 use crate::backup::options::BackupError;
 use crate::backup::session::Session;
 use crate::backup::workers::{Batch, FileToken};
-use crate::chunk::split::{Splitter, TREE_RULE};
+use crate::chunk::split::Splitter;
 use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::CHUNK_ENTRY_LEN;
-use crate::format::record;
-use crate::format::tree::{FileContent, Metadata, Node, NodeKind, PART_WEIGHT, TreePart};
+use crate::format::tree::{FileContent, Metadata, Node, NodeKind};
 use crate::ids::BlobId;
-use crate::store::BlobWriter;
+use crate::store::{BlobWriter, put_tree};
 
 /// Names a directory that is being collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,15 +90,6 @@ struct OpenFile {
     parts_total: Option<u32>,
     /// Whether the file has other names that want to know its node.
     link: Option<LinkKey>,
-}
-
-/// A tree as it is encoded, without copying nodes.
-#[derive(Serialize)]
-enum TreeRef<'a> {
-    #[serde(rename = "nodes")]
-    Nodes(&'a [&'a Node]),
-    #[serde(rename = "parts")]
-    Parts(&'a [TreePart]),
 }
 
 /// Collects directories and files and stores their trees.
@@ -345,44 +334,8 @@ impl Assembler {
 
     fn store_nodes(&mut self, session: &Session<'_>, nodes: &[&Node]) -> Result<BlobId, BackupError> {
         let splitter = Splitter::new(session.repository.keys());
-        let items = nodes.iter().map(|node| (node.name.as_slice(), node.weight()));
-        let pieces = splitter.pieces(&TREE_RULE, items);
-        let mut parts = Vec::with_capacity(pieces.len());
-        let mut rest = nodes;
-        for piece in pieces {
-            let (nodes, after) = rest.split_at(piece);
-            rest = after;
-            let tree =
-                session.put(&mut self.writer, BlobKind::Tree, &record::encode(&TreeRef::Nodes(nodes)))?;
-            let first = nodes.first().map(|node| node.name.clone()).unwrap_or_default();
-            parts.push(TreePart { first, entries: nodes.len() as u64, tree });
-        }
-        while parts.len() > 1 {
-            parts = self.store_parts(session, &splitter, &parts)?;
-        }
-        Ok(parts.pop().expect("a list of any length has at least one piece").tree)
-    }
-
-    /// Stores one level of a split directory above `parts`.
-    fn store_parts(
-        &mut self,
-        session: &Session<'_>,
-        splitter: &Splitter<'_>,
-        parts: &[TreePart],
-    ) -> Result<Vec<TreePart>, BackupError> {
-        let items = parts.iter().map(|part| (part.first.as_slice(), PART_WEIGHT));
-        let pieces = splitter.pieces(&TREE_RULE, items);
-        let mut above = Vec::with_capacity(pieces.len());
-        let mut rest = parts;
-        for piece in pieces {
-            let (parts, after) = rest.split_at(piece);
-            rest = after;
-            let tree =
-                session.put(&mut self.writer, BlobKind::Tree, &record::encode(&TreeRef::Parts(parts)))?;
-            let entries = parts.iter().map(|part| part.entries).sum();
-            above.push(TreePart { first: parts[0].first.clone(), entries, tree });
-        }
-        Ok(above)
+        let writer = &mut self.writer;
+        put_tree(&splitter, nodes, &mut |bytes| session.put(writer, BlobKind::Tree, bytes))
     }
 
     /// Stores the tree of everything complete so far, for a partial snapshot. `stack` are the directories that are

@@ -14,6 +14,7 @@ mod measure;
 mod options;
 mod parents;
 mod pipeline;
+mod reinsert;
 mod revalidate;
 mod roots;
 mod sample;
@@ -38,6 +39,8 @@ use serde_bytes::ByteBuf;
 
 pub use grains::GrainRule;
 pub use options::{BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels};
+pub(crate) use reinsert::reinsert;
+pub(crate) use session::{RestsOn, Session};
 
 use crate::chunk::GearTable;
 use crate::format::snapshot::{Snapshot, SnapshotSummary};
@@ -54,8 +57,7 @@ use parents::Parents;
 use pipeline::Pipeline;
 use roots::RootTree;
 use scan::{Scanner, Scratch};
-use session::Session;
-use walk::Walker;
+use walk::{SavePartial, Walker};
 
 /// How often a backup begins anew because others removed what it rests on.
 const RETRIES: u32 = 3;
@@ -118,6 +120,7 @@ fn new_snapshot(repository: &Repository, options: &BackupOptions) -> Snapshot {
         tags: options.labels.tags.clone(),
         parent: None,
         partial: false,
+        repaired: None,
         excludes: options.excludes.clone(),
         program: environment.program.clone(),
         summary: SnapshotSummary::default(),
@@ -200,39 +203,8 @@ fn back_up_paths(
         partials = vec![id];
         Ok(())
     };
-    let measured = Arc::new(Measured::default());
-    let cancelled = std::thread::scope(|scope| {
-        if parents.expected.is_none() && monitor.wants_totals() {
-            scope.spawn(|| measured.count(&tree, &filter));
-        }
-        let outcome =
-            with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
-                pipeline.expected = parents.expected;
-                pipeline.measured = Arc::clone(&measured);
-                let scanner = Scanner::new(repository.reader(), &filter, forbidden);
-                let mut walker = Walker {
-                    pipeline,
-                    reader: repository.reader(),
-                    grains: &grains,
-                    scanner: &scanner,
-                    files: FileReader::new(GearTable::derive(repository.keys())),
-                    scratch: Scratch::default(),
-                    partial_every: options.partial_every,
-                    last_partial: Instant::now(),
-                    files_at_partial: 0,
-                    save_partial: &mut save_partial,
-                    cancelled: false,
-                    roots_begun: 0,
-                    root_error: None,
-                };
-                // The walk scans as well.
-                scanner.with_helpers(options.threads - 1, || walker.run(&tree, &parents.trees))?;
-                walker.pipeline.report();
-                Ok(walker.cancelled)
-            });
-        measured.stop();
-        outcome
-    })?;
+    let run = WalkRun { session: &session, filter: &filter, grains: &grains, forbidden, options, monitor };
+    let cancelled = run.walk(&tree, &parents, &mut assembler, &mut summary, &mut save_partial)?;
     snapshot.summary = finished_summary(&summary, &session, started);
     if cancelled {
         let report = BackupReport {
@@ -245,6 +217,63 @@ fn back_up_paths(
     }
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
     finish(repository, &session, &mut assembler, &snapshot, &parents, &partials, options)
+}
+
+/// What a walk over a source is made with.
+struct WalkRun<'w, 'r> {
+    session: &'w Session<'r>,
+    filter: &'w Filter,
+    grains: &'w GrainRules,
+    forbidden: HashSet<(u64, u64)>,
+    options: &'w BackupOptions,
+    monitor: &'w dyn Monitor,
+}
+
+impl WalkRun<'_, '_> {
+    /// Walks and stores everything below the roots; true where it was cancelled.
+    fn walk(
+        self,
+        tree: &RootTree,
+        parents: &Parents,
+        assembler: &mut Assembler,
+        summary: &mut SnapshotSummary,
+        save_partial: &mut SavePartial<'_>,
+    ) -> Result<bool, BackupError> {
+        let Self { session, filter, grains, forbidden, options, monitor } = self;
+        let repository = session.repository;
+        let measured = Arc::new(Measured::default());
+        std::thread::scope(|scope| {
+            if parents.expected.is_none() && monitor.wants_totals() {
+                scope.spawn(|| measured.count(tree, filter));
+            }
+            let outcome = with_workers(session, options, monitor, assembler, summary, |mut pipeline| {
+                pipeline.expected = parents.expected;
+                pipeline.measured = Arc::clone(&measured);
+                let scanner = Scanner::new(repository.reader(), filter, forbidden);
+                let mut walker = Walker {
+                    pipeline,
+                    reader: repository.reader(),
+                    grains,
+                    scanner: &scanner,
+                    files: FileReader::new(GearTable::derive(repository.keys())),
+                    scratch: Scratch::default(),
+                    partial_every: options.partial_every,
+                    last_partial: Instant::now(),
+                    files_at_partial: 0,
+                    save_partial,
+                    cancelled: false,
+                    roots_begun: 0,
+                    root_error: None,
+                };
+                // The walk scans as well.
+                scanner.with_helpers(options.threads - 1, || walker.run(tree, &parents.trees))?;
+                walker.pipeline.report();
+                Ok(walker.cancelled)
+            });
+            measured.stop();
+            outcome
+        })
+    }
 }
 
 /// Commits the complete snapshot.

@@ -1,5 +1,6 @@
 //! What a backup run stores into: packs, the ids it has stored, and the commits that make them count.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,8 +22,8 @@ use crate::store::{BlobWriter, PackStore, StoreError, StoreOptions};
 /// Blobs stored without a segment, at most: what `Pending` and the directories take of memory.
 pub(super) const BLOBS_PER_SEGMENT: u64 = 256 << 10;
 
-/// The stores of one backup run.
-pub(super) struct Session<'r> {
+/// The stores of one run of a backup or repair.
+pub(crate) struct Session<'r> {
     pub repository: &'r Repository,
     data: PackStore,
     trees: PackStore,
@@ -34,6 +35,13 @@ pub(super) struct Session<'r> {
     known: Mutex<Vec<Arc<Segment>>>,
     threads: usize,
     blobs_committed: AtomicU64,
+    only: Option<Only<'r>>,
+}
+
+/// Blobs that are to be stored although the index lists them, and no others.
+struct Only<'r> {
+    wanted: &'r HashSet<BlobId>,
+    claimed: Mutex<HashSet<BlobId>>,
 }
 
 impl<'r> Session<'r> {
@@ -53,7 +61,20 @@ impl<'r> Session<'r> {
             known: Mutex::new(repository.index().segments().to_vec()),
             threads: options.threads,
             blobs_committed: AtomicU64::new(0),
+            only: None,
         }
+    }
+
+    /// A session that stores these blobs and no others, whatever the index says.
+    pub fn only(repository: &'r Repository, options: &BackupOptions, wanted: &'r HashSet<BlobId>) -> Self {
+        let only = Some(Only { wanted, claimed: Mutex::default() });
+        Self { only, ..Self::new(repository, options) }
+    }
+
+    /// The wanted blobs that were stored, of a session that stores no others.
+    pub fn into_claimed(self) -> HashSet<BlobId> {
+        let only = self.only.map(|only| only.claimed.into_inner().unwrap_or_else(PoisonError::into_inner));
+        only.unwrap_or_default()
     }
 
     pub fn data_writer(&self) -> BlobWriter {
@@ -66,10 +87,20 @@ impl<'r> Session<'r> {
 
     /// Whether the caller has to store the blob: true once for each blob that is not in the repository.
     pub fn claim(&self, id: &BlobId) -> Result<bool, IndexError> {
+        if let Some(only) = &self.only {
+            // Asked for each chunk of the source: the lock is for what is found.
+            return Ok(only.wanted.contains(id)
+                && only.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(*id));
+        }
         if self.pending.contains(id) || self.repository.index().contains(id)? {
             return Ok(false);
         }
         Ok(self.pending.claim(id))
+    }
+
+    /// The same for a blob that has to be stored although the index lists it: true once.
+    pub fn claim_anyway(&self, id: &BlobId) -> bool {
+        self.pending.claim(id)
     }
 
     /// Stores a tree, chunk list or snapshot record unless it is there.
@@ -121,21 +152,23 @@ impl<'r> Session<'r> {
                     changes.push(Change::SnapshotForgotten { snapshot: *old, reason });
                 }
             }
-            changes
+            Ok(changes)
         })?;
         Ok(id)
     }
 
     /// Makes everything stored so far durable and part of the index, without a snapshot.
     pub fn commit_blobs(&self, tree_writer: &mut BlobWriter) -> Result<(), BackupError> {
-        self.commit_with(tree_writer, RestsOn::default(), &mut |_| Vec::new())
+        self.commit_with(tree_writer, RestsOn::default(), &mut |_| Ok(Vec::new()))
     }
 
-    fn commit_with(
+    /// Makes everything stored so far durable and part of the index, in one commit with the changes that `decide` wants. All
+    /// writers but `tree_writer` have to be flushed.
+    pub fn commit_with(
         &self,
         tree_writer: &mut BlobWriter,
         rests_on: RestsOn<'_>,
-        decide: &mut dyn FnMut(&Fold) -> Vec<Change>,
+        decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, RepositoryError>,
     ) -> Result<(), BackupError> {
         tree_writer.flush()?;
         let uncommitted = self.blobs_uncommitted();
@@ -155,7 +188,7 @@ impl<'r> Session<'r> {
                 true => claim.validate(fold, rests_on.roots, rests_on.records)?,
             };
             let mut changes = homes.changes();
-            changes.extend(decide(fold));
+            changes.extend(decide(fold)?);
             Ok(changes)
         });
         match result {
@@ -196,11 +229,11 @@ impl<'r> Session<'r> {
 
 /// What a commit rests on besides the packs just stored.
 #[derive(Clone, Copy, Default)]
-struct RestsOn<'a> {
+pub(crate) struct RestsOn<'a> {
     /// Trees, with everything below them.
-    roots: &'a [BlobId],
+    pub roots: &'a [BlobId],
     /// Records of snapshots.
-    records: &'a [BlobId],
+    pub records: &'a [BlobId],
 }
 
 impl From<IndexError> for BackupError {

@@ -24,6 +24,9 @@ use crate::monitor::EntryAction;
 use crate::source::{Names, SourceDir, SourceKind, SourceStat};
 use crate::store::BlobReader;
 
+/// Makes a partial snapshot of a tree.
+pub(super) type SavePartial<'a> = dyn FnMut(&mut Pipeline<'_, '_>, BlobId) -> Result<(), BackupError> + 'a;
+
 /// Everything the walk needs that does not change.
 pub(super) struct Walker<'w, 'p, 's> {
     pub pipeline: Pipeline<'p, 's>,
@@ -37,8 +40,7 @@ pub(super) struct Walker<'w, 'p, 's> {
     /// Files begun when the last partial snapshot was made.
     pub files_at_partial: u64,
     /// Makes a partial snapshot of this tree.
-    #[allow(clippy::type_complexity, reason = "said once, here")]
-    pub save_partial: &'w mut dyn FnMut(&mut Pipeline<'p, 's>, BlobId) -> Result<(), BackupError>,
+    pub save_partial: &'w mut SavePartial<'w>,
     pub cancelled: bool,
     /// Roots that could be begun.
     pub roots_begun: u64,

@@ -1,6 +1,6 @@
 //! What all parts of a check share: the repository, the findings so far, what cannot be read, and progress.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,8 @@ pub(super) struct Bad {
     pub packs: HashSet<PackId>,
     /// Blobs that their pack does not give.
     pub blobs: HashSet<(PackId, BlobId)>,
+    /// Packs that are there and not what they should be, with what was found first.
+    pub damaged: BTreeMap<PackId, String>,
     /// Something that a snapshot needs is missing or broken in itself.
     pub unreachable: bool,
 }
@@ -91,6 +93,13 @@ impl<'a> Context<'a> {
     /// Notes damage of an object; a blob that is in none has the key "".
     pub fn damage(&self, code: &'static str, object: &dyn std::fmt::Display, message: impl Into<String>) {
         self.find(Damage { code, object: object.to_string(), message: message.into(), is_damage: true });
+    }
+
+    /// Notes that a pack is not what it should be.
+    pub fn damaged_pack(&self, pack: &PackId, message: impl Into<String>) {
+        let message = message.into();
+        self.bad().damaged.entry(*pack).or_insert_with(|| message.clone());
+        self.damage("pack-damaged", &ObjectKey::pack(pack), message);
     }
 
     /// Notes something worth knowing.

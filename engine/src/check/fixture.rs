@@ -153,6 +153,7 @@ fn snapshot(tree: BlobId) -> Snapshot {
         tags: Vec::new(),
         parent: None,
         partial: false,
+        repaired: None,
         excludes: Vec::new(),
         program: "strongroom test".into(),
         summary: SnapshotSummary::default(),

@@ -5,6 +5,7 @@
 //! - [`packs`]: packs against segments, by their directories
 //! - [`reach`]: everything that live snapshots need is in the index
 //! - [`read`]: packs read in whole, every byte and every blob
+//! - [`doubt`]: packs with something wrong, for whoever repairs them
 //! - [`hits`]: which files of which snapshots damage hits
 //!
 //! Nothing is taken from what the repository has open: every object is read again from the storage. Memory is
@@ -13,6 +14,7 @@
 mod context;
 #[cfg(test)]
 mod damage_tests;
+mod doubt;
 #[cfg(test)]
 mod fixture;
 mod hits;
@@ -24,8 +26,9 @@ mod read;
 mod segments;
 #[cfg(test)]
 mod tests;
-mod trees;
+pub(crate) mod trees;
 
+pub(crate) use doubt::{Doubt, packs_in_doubt};
 pub use options::{CheckOptions, CheckReport, Damage, HitFile, ReadData};
 
 use std::sync::Arc;

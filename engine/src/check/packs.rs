@@ -64,13 +64,13 @@ fn check_one(context: &Context<'_>, segments: &Segments, pack: &KnownPack, buffe
     let stored = pack.stored.unwrap_or(0);
     if stored != pack.entry.size {
         let message = format!("it has {stored} bytes, the index says {}", pack.entry.size);
-        context.damage("pack-damaged", &key, message);
+        context.damaged_pack(&pack.entry.id, message);
         return false;
     }
     let directory = match open_directory(context.repository, &pack.entry, buffer) {
         Ok(directory) => directory,
         Err(error) => {
-            context.damage("pack-damaged", &key, error.to_string());
+            context.damaged_pack(&pack.entry.id, error.to_string());
             return false;
         }
     };

@@ -147,12 +147,12 @@ impl<'a> PackRead<'a> {
             let found = PackId::from_bytes(self.hasher.finalize().into());
             if found != self.pack.entry.id && self.bad.is_empty() {
                 let message = format!("its bytes hash to {found}; all blobs in it are intact");
-                self.context.damage("pack-damaged", &self.key, message);
+                self.context.damaged_pack(&self.pack.entry.id, message);
             }
         }
         if !self.bad.is_empty() {
             let message = format!("it does not give {}", name_blobs(self.bad.iter()));
-            self.context.damage("pack-damaged", &self.key, message);
+            self.context.damaged_pack(&self.pack.entry.id, message);
             let pack = self.pack.entry.id;
             self.context.bad().blobs.extend(self.bad.into_iter().map(|id| (pack, id)));
         }
@@ -238,7 +238,7 @@ impl<'a> PackRead<'a> {
         }
         let piece = &mut self.scratch.window[self.filled..end];
         if let Err(error) = self.context.backend().read_range(&self.key, at, piece) {
-            self.context.damage("pack-damaged", &self.key, error.to_string());
+            self.context.damaged_pack(&self.pack.entry.id, error.to_string());
             return Err(Stopped);
         }
         self.hasher.update(piece);

@@ -12,7 +12,7 @@ const LINK_LEN_MAX: usize = 4095;
 
 /// A tree or chunk table breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RuleError {
+pub(crate) enum RuleError {
     /// A rule for whole trees.
     #[error("{0}")]
     Tree(&'static str),
@@ -39,7 +39,7 @@ pub(super) enum RuleError {
 
 /// What the tree above says of a part of a split tree.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// It may be split this many times more.
     levels: u8,
     /// Its first name.
@@ -51,7 +51,7 @@ pub(super) struct Part {
 }
 
 /// Checks a tree by itself and against what the tree above says of it.
-pub(super) fn check_tree(tree: &Tree, part: Option<&Part>) -> Result<(), RuleError> {
+pub(crate) fn check_tree(tree: &Tree, part: Option<&Part>) -> Result<(), RuleError> {
     let (first, last, entries) = match tree {
         Tree::Nodes(nodes) => {
             nodes.iter().try_for_each(check_node)?;
@@ -88,7 +88,7 @@ pub(super) fn check_tree(tree: &Tree, part: Option<&Part>) -> Result<(), RuleErr
 }
 
 /// What a split tree, itself expected as `above`, says of each of its parts.
-pub(super) fn parts<'a>(
+pub(crate) fn parts<'a>(
     parts: &'a [TreePart],
     above: Option<&'a Part>,
 ) -> impl Iterator<Item = (&'a TreePart, Part)> {
@@ -136,7 +136,7 @@ fn check_metadata(metadata: &Metadata) -> Option<&'static str> {
 
 /// The entries of a chunk table.
 #[derive(Debug)]
-pub(super) enum Table {
+pub(crate) enum Table {
     /// Of depth 0.
     Chunks(Vec<Chunk>),
     /// Of a greater depth.
@@ -144,7 +144,7 @@ pub(super) enum Table {
 }
 
 /// Reads a chunk table that has to stand for `bytes` bytes.
-pub(super) fn table(depth: u8, table: &[u8], bytes: u64) -> Result<Table, RuleError> {
+pub(crate) fn table(depth: u8, table: &[u8], bytes: u64) -> Result<Table, RuleError> {
     if depth > DEPTH_MAX {
         return Err(TableError::Depth { found: depth, expected: DEPTH_MAX }.into());
     }
@@ -167,7 +167,7 @@ pub(super) fn table(depth: u8, table: &[u8], bytes: u64) -> Result<Table, RuleEr
 }
 
 /// The chunk table of a file, after checking its holes and that both add up to its size.
-pub(super) fn file_table(content: &FileContent) -> Result<Table, RuleError> {
+pub(crate) fn file_table(content: &FileContent) -> Result<Table, RuleError> {
     let (mut end, mut holes) = (None, 0);
     for hole in &content.holes {
         let hole_end = hole.offset.checked_add(hole.length);

@@ -200,11 +200,12 @@ fn decide_for(
     for entry in fold.snapshots() {
         let snapshot = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
         if options.selection.chooses(&snapshot) {
+            let position = snapshot.position(entry.added);
             let candidate = Candidate { id: entry.snapshot, snapshot, hold: entry.hold.clone() };
-            candidates.push((entry.added, candidate));
+            candidates.push((position, candidate));
         }
     }
-    candidates.sort_by_key(|(added, candidate)| (*added, candidate.id));
+    candidates.sort_by_key(|(position, candidate)| (*position, candidate.id));
     let candidates = candidates.into_iter().map(|(_, candidate)| candidate).collect();
     let now = (repository.environment().now)();
     decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)

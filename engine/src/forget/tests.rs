@@ -72,6 +72,7 @@ fn record(seconds: i64) -> Snapshot {
         tags: Vec::new(),
         parent: None,
         partial: false,
+        repaired: None,
         excludes: Vec::new(),
         program: "test".into(),
         summary: SnapshotSummary::default(),

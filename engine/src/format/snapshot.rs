@@ -29,6 +29,9 @@ pub struct Snapshot {
     /// The backup was not finished: everything in the tree is whole, but things are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// Made by a repair from a snapshot of which something was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Repaired>,
     /// Exclude rules in force, as given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excludes: Vec<String>,
@@ -36,6 +39,29 @@ pub struct Snapshot {
     pub program: String,
     /// What the backup did.
     pub summary: SnapshotSummary,
+}
+
+/// What a repaired snapshot says of the one it stands for: what was lost is not in its tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repaired {
+    /// The snapshot that something was lost of.
+    pub original: SnapshotId,
+    /// The commit that added it: the repaired one takes its place in the order of snapshots.
+    pub added: u64,
+    /// Files and directories that could not be had: each directory counts once, whatever was in it.
+    pub lost: u64,
+}
+
+impl Snapshot {
+    /// The tag of repaired snapshots, for those who choose by tags.
+    pub const REPAIRED_TAG: &str = "repaired";
+
+    /// What snapshots are ordered by, given the commit that added each: by that commit, but for repaired ones, which
+    /// stand just behind their original. An old one is not the latest for having been repaired.
+    pub fn position(&self, added: u64) -> (u64, u64) {
+        (self.repaired.map_or(added, |repaired| repaired.added.min(added)), added)
+    }
 }
 
 /// Counts of a backup, kept in its snapshot.

@@ -21,7 +21,7 @@ mod race_tests;
 mod remove;
 mod survey;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 

@@ -298,7 +298,8 @@ impl Repository {
         Sealer { keys: &self.keys, repository: &self.id, entropy: &*self.environment.entropy }
     }
 
-    /// Live snapshots in the order they were committed: a host's wrong clock must not decide which is the latest.
+    /// Live snapshots in the order they were committed: a host's wrong clock must not decide which is the latest. Repaired
+    /// ones stand where their originals stood.
     ///
     /// # Errors
     /// [`FoldError::Snapshot`] where a record cannot be read.
@@ -306,11 +307,8 @@ impl Repository {
         let fold = self.fold();
         let mut snapshots = Vec::new();
         for entry in fold.snapshots() {
-            snapshots.push((
-                entry.added,
-                entry.snapshot,
-                crate::log::snapshot_record(entry.snapshot, &entry.record)?,
-            ));
+            let record = crate::log::snapshot_record(entry.snapshot, &entry.record)?;
+            snapshots.push((record.position(entry.added), entry.snapshot, record));
         }
         snapshots.sort_by_key(|(added, id, _)| (*added, *id));
         Ok(snapshots.into_iter().map(|(_, id, snapshot)| (id, snapshot)).collect())

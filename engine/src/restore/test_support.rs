@@ -223,6 +223,7 @@ impl Builder {
             tags: Vec::new(),
             parent: None,
             partial: false,
+            repaired: None,
             excludes: Vec::new(),
             program: "test".to_owned(),
             summary: SnapshotSummary::default(),

@@ -3,10 +3,12 @@
 mod directory;
 pub mod packs;
 pub mod reader;
+mod trees;
 mod upload;
 pub mod writer;
 
 pub use directory::read_directory;
 pub use packs::{PackStore, StoreError, StoreOptions};
 pub use reader::{BlobReader, DecodeScratch, ReadError};
+pub use trees::put_tree;
 pub use writer::BlobWriter;

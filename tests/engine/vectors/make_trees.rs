@@ -8,7 +8,7 @@ use strongroom::chunk::{Cutter, GearTable};
 use strongroom::crypto::{KeySet, Purpose, RootSecret};
 use strongroom::format::chunk_list::{self, Chunk, ChunkList, ListRef};
 use strongroom::format::record;
-use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
+use strongroom::format::snapshot::{Repaired, Snapshot, SnapshotSummary};
 use strongroom::format::tree::{
     FileContent, Grain, Hole, Metadata, Node, NodeKind, Timestamp, Tree, TreePart, Xattr,
 };
@@ -296,6 +296,7 @@ pub fn snapshot(tree: BlobId) -> Snapshot {
         tags: vec![],
         parent: None,
         partial: false,
+        repaired: None,
         excludes: vec![],
         program: "strongroom vectors".into(),
         summary: SnapshotSummary { files: 3, directories: 2, bytes: 1 << 40, ..SnapshotSummary::default() },
@@ -312,7 +313,17 @@ fn snapshots() -> Vec<Vector> {
         excludes: vec!["*.tmp".into()],
         ..plain.clone()
     };
-    let mut vectors: Vec<_> = [("plain", "defaults left out", plain), ("full", "every field", full)]
+    let repaired = Snapshot {
+        repaired: Some(Repaired { original: SnapshotId::new(blob(7)), added: 12, lost: 3 }),
+        tags: vec![Snapshot::REPAIRED_TAG.into()],
+        ..plain.clone()
+    };
+    let vectors = [
+        ("plain", "defaults left out", plain),
+        ("full", "every field but that of repaired ones", full),
+        ("repaired", "made by a repair", repaired),
+    ];
+    let mut vectors: Vec<_> = vectors
         .iter()
         .map(|(name, what, snapshot)| {
             let raw = record::encode(snapshot);

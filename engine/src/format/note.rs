@@ -1,0 +1,23 @@
+//! Notes: what the log keeps for people. Nothing rests on them.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::ids::SnapshotId;
+
+/// Kind of the note that comes with a repaired snapshot; its record is a [`RepairNote`].
+pub const REPAIR_NOTE: &str = "repair";
+
+/// What a repaired snapshot lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepairNote {
+    /// The repaired snapshot.
+    pub snapshot: SnapshotId,
+    /// The one that something was lost of.
+    pub original: SnapshotId,
+    /// Paths of files and directories that were left out.
+    pub lost: Vec<ByteBuf>,
+    /// How many more there are.
+    pub more: u64,
+}

@@ -1,0 +1,64 @@
+//! Repair: what can be done once something is lost, with loss as the last resort and never without a word.
+//!
+//! - [`packs`]: damaged packs are read for what they still give; what they do not give is looked for elsewhere, and the
+//!   index goes on without them
+//! - [`snapshots`]: snapshots of which something is lost for good are written anew without it, and say so
+//!
+//! The index alone is rebuilt by [`crate::rebuild`]. In here:
+//!
+//! - [`damage`]: which packs and which blobs in them cannot be had
+//! - [`search`]: what live snapshots need and has no home
+//! - [`salvage`]: what damaged packs still give
+//! - [`heal`]: the same blobs from elsewhere: packs that no segment lists, another repository
+//! - [`release`]: the change that takes packs out of the index for good
+//! - [`rewrite`]: a tree without what is lost
+//!
+//! Repairs are commits like all others: what was committed meanwhile is looked at before anything is published, and where
+//! somebody pruned, the repair begins anew. No object is overwritten, and no pack is deleted: that is for a later prune.
+
+mod damage;
+mod heal;
+mod options;
+pub mod packs;
+mod release;
+mod rewrite;
+mod salvage;
+mod search;
+pub mod snapshots;
+#[cfg(test)]
+mod snapshots_tests;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;
+
+pub use options::{
+    DamagedPack, Fate, Healed, LostBlob, LostEntry, LostKind, PacksOptions, PacksReport, RepairError,
+    RepairedSnapshot, SnapshotsOptions, SnapshotsReport, Sources,
+};
+
+use crate::backend::BackendError;
+use crate::store::ReadError;
+
+/// How often a repair begins anew because somebody pruned meanwhile.
+const ATTEMPTS: u32 = 5;
+
+/// The error number of a disk that cannot read a sector.
+const EIO: i32 = 5;
+
+/// Whether what was to be read is lost, as far as the storage can tell: anything else may go well the next time.
+fn is_loss(error: &BackendError) -> bool {
+    match error {
+        BackendError::Io { source, .. } => source.raw_os_error() == Some(EIO),
+        error => error.is_not_found() || error.is_damage(),
+    }
+}
+
+/// The same of a blob.
+fn is_lost(error: &ReadError) -> bool {
+    match error {
+        ReadError::Missing { .. } | ReadError::Pack { .. } => true,
+        ReadError::Backend { source, .. } => is_loss(source),
+        ReadError::Index(_) => false,
+    }
+}
