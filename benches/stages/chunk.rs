@@ -1,20 +1,14 @@
 //! The chunker: all cuts of a buffer of 4 MiB, as a backup finds them, by each scanner of this processor, for each
 //! grain and kind of data. `portable` is the `fastcdc` crate.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use strongroom::chunk::grain::sizes;
 use strongroom::chunk::{Cutter, GearTable, Scanner};
 use strongroom::crypto::{KeySet, RootSecret};
 use strongroom::format::tree::Grain;
-use support::data::Kind;
 
-fn main() {
-    divan::main();
-}
+use crate::support::data::Kind;
 
 /// What a backup reads at once.
 const BUFFER_LEN: usize = 4 << 20;
