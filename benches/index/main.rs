@@ -7,18 +7,20 @@
 //! ```
 //!
 //! A blob takes 60 bytes for its segment, twice that while segments are merged, and 50 for its pack's directory; the
-//! latter are left out with `--without-packs`, and then only the index is checked.
+//! latter are left out with `--without-packs`, and then only the index is checked and nothing is pruned.
 //!
 //! Each phase runs in a process of its own, which says how long it took and the most memory it had.
 
 mod make;
 mod phases;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What to measure, in this order.
-const PHASES: [&str; 8] = ["open", "backup", "ls", "lookup", "lookup-2", "merge", "verify", "check"];
+const PHASES: [&str; 9] = ["open", "backup", "ls", "lookup", "lookup-2", "merge", "verify", "check", "prune"];
 
 #[derive(Debug, Default)]
 struct Arguments {
@@ -75,7 +77,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         make::blobs(&dir, blobs, !arguments.without_packs)?;
     }
     for phase in PHASES {
-        if phase == "check" && arguments.without_packs {
+        if matches!(phase, "check" | "prune") && arguments.without_packs {
             continue;
         }
         if arguments.only.is_empty() || arguments.only.iter().any(|only| only == phase) {

@@ -8,31 +8,25 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 use strongroom::backend::{Backend, LocalBackend, ObjectKey};
-use strongroom::crypto::keys::BlobKind;
 use strongroom::crypto::{MessageContext, Password, SystemEntropy};
 use strongroom::format::commit::Change;
-use strongroom::format::header::{HEADER_LEN, ObjectKind};
-use strongroom::format::pack::{self, BlockSpan, Directory, DirectoryBlob, DirectoryBlock, TRAILER_LEN};
+use strongroom::format::header::ObjectKind;
+use strongroom::format::pack::{self, Directory, TRAILER_LEN};
 use strongroom::format::padme::padme;
 use strongroom::format::record;
 use strongroom::format::segment::PackEntry;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::format::tree::Timestamp;
-use strongroom::ids::{BlobId, PackId, SnapshotId};
+use strongroom::ids::SnapshotId;
 use strongroom::repo::{Environment, InitOptions, Repository};
 
 use crate::phases::{self, Stopwatch};
+use crate::support::blobs::{PACK_BLOBS, blob, directory, pack_id};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 /// Blobs of a segment as backups make them.
 const SEGMENT_BLOBS: u64 = 256 << 10;
-/// Blocks of a pack, blobs of a block: 1 MiB of 40 KiB chunks, compressed to two thirds.
-const PACK_BLOCKS: u64 = 48;
-const BLOCK_BLOBS: u64 = 26;
-const BLOB_LEN: u32 = 40 << 10;
-const SEALED_LEN: u32 = 680 << 10;
-
 /// Files of the directory that is really backed up.
 const FILES: usize = 1000;
 
@@ -50,30 +44,6 @@ pub fn environment() -> Environment {
     }
 }
 
-/// Two rounds of a well-known mixing function: as good as random for what this is for.
-fn mix(seed: u64) -> u64 {
-    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..2 {
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^= x >> 31;
-    }
-    x
-}
-
-/// The id of synthetic blob `number`; numbers from the count of blobs on are of blobs that are not there.
-pub fn blob(number: u64) -> BlobId {
-    BlobId::from_bytes(bytes(4 * number))
-}
-
-fn bytes(seed: u64) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for (word, at) in (seed..).zip(0..4) {
-        bytes[at * 8..at * 8 + 8].copy_from_slice(&mix(word).to_le_bytes());
-    }
-    bytes
-}
-
 /// A repository in `dir/repo` with `count` synthetic blobs and a snapshot of `dir/source`.
 pub fn blobs(dir: &Path, count: u64, with_packs: bool) -> Outcome {
     let watch = Stopwatch::start();
@@ -87,7 +57,7 @@ pub fn blobs(dir: &Path, count: u64, with_packs: bool) -> Outcome {
         let end = count.min(next + SEGMENT_BLOBS);
         let mut packs = Vec::new();
         while next < end {
-            let pack_end = end.min(next + PACK_BLOCKS * BLOCK_BLOBS);
+            let pack_end = end.min(next + PACK_BLOBS);
             let folder = with_packs.then_some(unfinished.as_path());
             packs.push(pack(&repository, folder, next, pack_end)?);
             next = pack_end;
@@ -132,22 +102,8 @@ fn source(dir: &Path) -> Outcome {
 /// directory for it.
 fn pack(repository: &Repository, dir: Option<&Path>, from: u64, to: u64) -> Outcome<(PackEntry, Directory)> {
     let (header, cipher) = pack::start(ObjectKind::DataPack, &repository.sealer());
-    let mut directory = Directory::default();
-    let mut position = HEADER_LEN as u32;
-    let numbers: Vec<u64> = (from..to).collect();
-    for numbers in numbers.chunks(BLOCK_BLOBS as usize) {
-        let raw_len = numbers.len() as u32 * BLOB_LEN;
-        let span = BlockSpan { position, sealed_len: SEALED_LEN.min(raw_len), raw_len };
-        let blobs = (0..).zip(numbers).map(|(at, number)| DirectoryBlob {
-            id: blob(*number),
-            kind: BlobKind::Data,
-            offset: at * BLOB_LEN,
-            len: BLOB_LEN,
-        });
-        directory.blocks.push(DirectoryBlock { span, blobs: blobs.collect() });
-        position += span.sealed_len;
-    }
-    let at = u64::from(position);
+    let (directory, blocks_end) = directory(from..to);
+    let at = u64::from(blocks_end);
     let mut message = directory.encode();
     let len = message.len() as u64;
     cipher.seal(MessageContext { position: at, raw_len: len }, &mut message);
@@ -156,7 +112,7 @@ fn pack(repository: &Repository, dir: Option<&Path>, from: u64, to: u64) -> Outc
     let trailer_at = size - TRAILER_LEN as u64;
     cipher.seal(MessageContext { position: trailer_at, raw_len: 16 }, &mut trailer);
 
-    let id = PackId::from_bytes(bytes(mix(from) | 1));
+    let id = pack_id(from);
     if let Some(dir) = dir {
         let path = dir.join("repo").join(ObjectKey::pack(&id).as_str());
         fs::create_dir_all(path.parent().expect("a pack lies in a folder"))?;

@@ -12,10 +12,12 @@ use strongroom::browse;
 use strongroom::check::{self, CheckOptions};
 use strongroom::index;
 use strongroom::monitor::Silent;
+use strongroom::prune::{self, PruneOptions};
 use strongroom::repo::Repository;
 use strongroom::source::FilterOptions;
 
 use crate::make;
+use crate::support::blobs::blob;
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -88,6 +90,7 @@ pub fn run(phase: &str, dir: &Path, blobs: u64) -> Outcome {
         "merge" => merge(dir)?,
         "verify" => timed("check of all segments", || verify(dir))?,
         "check" => timed("check of the structure", || check(dir))?,
+        "prune" => timed("plan of a prune", || plan_prune(dir))?,
         other => return Err(format!("{other}: no such phase").into()),
     }
     memory(phase);
@@ -136,8 +139,8 @@ fn lookups(dir: &Path, blobs: u64, threads: u64) -> Outcome {
         let (wall, processor) = (count / watch.wall(), count / watch.processor());
         println!("{what:>24}  {wall:8.0} a second, {processor:8.0} a processor second, {threads} threads");
     };
-    let contains = |n| index.contains(&make::blob(n)).expect("a sound index");
-    let get = |n| index.get(&make::blob(n)).expect("a sound index").is_some();
+    let contains = |n| index.contains(&blob(n)).expect("a sound index");
+    let get = |n| index.get(&blob(n)).expect("a sound index").is_some();
     rate("contains, there", &|n| contains(number(n)));
     rate("contains, not there", &|n| !contains(blobs + n));
     rate("get, there", &|n| get(number(n)));
@@ -178,5 +181,15 @@ fn check(dir: &Path) -> Outcome {
     let report = check::run(&repository, &CheckOptions::default(), &Silent)?;
     assert!(!report.is_damaged(), "{:?}", report.findings.first());
     println!("{:>24}  {} packs in {} segments", "", report.packs, report.segments);
+    Ok(())
+}
+
+/// All synthetic blobs are in nobody's snapshot: the plan says so of every pack.
+fn plan_prune(dir: &Path) -> Outcome {
+    let repository = open(dir)?;
+    let options = PruneOptions { dry_run: true, ..PruneOptions::default() };
+    let report = prune::run(&repository, &options, &Silent)?;
+    println!("{:>24}  {} of {} packs would go", "", report.packs_dead, report.packs);
+    assert!(report.packs_dead > 0 && report.packs_dead < report.packs, "{report:?}");
     Ok(())
 }

@@ -61,7 +61,8 @@ impl Dice {
     /// Sizes of a grain, or others with cuts at every corner.
     fn sizes(&mut self) -> ChunkSizes {
         match self.below(8) {
-            0 | 1 => sizes(Grain::Fine),
+            0 => sizes(Grain::Fine),
+            1 => sizes(Grain::Page),
             2 => sizes(Grain::Medium),
             3 => sizes(Grain::Coarse),
             4 => ChunkSizes { min: 2, average: 8, max: 16 },

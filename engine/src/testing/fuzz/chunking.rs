@@ -6,10 +6,11 @@ use super::input::Input;
 use super::setup::setup;
 use crate::chunk::grain::{ChunkSizes, sizes};
 use crate::chunk::split::{CHUNK_RULE, SplitRule, Splitter, TREE_RULE};
-use crate::chunk::{Cutter, GearTable};
+use crate::chunk::{Cutter, GearTable, Scanner};
 use crate::format::tree::Grain;
 
-/// Cut points: the engine's scanner cuts where the specification's pseudo-code does, however the data is buffered.
+/// Cut points: every scanner of this processor cuts where the specification's pseudo-code does, however the data is
+/// buffered.
 pub fn chunker(data: &[u8]) {
     let mut input = Input::new(data);
     let sizes = match input.u8() % 8 {
@@ -29,18 +30,29 @@ pub fn chunker(data: &[u8]) {
 
     static GEAR: OnceLock<GearTable> = OnceLock::new();
     let gear = GEAR.get_or_init(|| GearTable::derive(&setup().keys));
-    let cutter = Cutter::new(gear, sizes);
-    let mut lens = Vec::new();
-    let mut rest = content.as_slice();
-    while !rest.is_empty() {
-        let len = cutter.cut(rest);
-        assert_eq!(len, reference_cut(rest, sizes), "at {}", content.len() - rest.len());
-        assert!(len == rest.len() || (sizes.min..=sizes.max).contains(&len), "{len} of {}", rest.len());
-        lens.push(len);
-        rest = &rest[len..];
+    let expected = reference_cuts(&content, sizes);
+    for scanner in Scanner::available() {
+        let cutter = Cutter::with_scanner(gear, sizes, scanner);
+        let mut rest = content.as_slice();
+        for expected in &expected {
+            let len = cutter.cut(rest);
+            assert_eq!(len, *expected, "{scanner:?} at {}", content.len() - rest.len());
+            assert!(len == rest.len() || (sizes.min..=sizes.max).contains(&len), "{len} of {}", rest.len());
+            rest = &rest[len..];
+        }
+        assert_eq!(cutter.cut(&[]), 0);
+        assert_eq!(streamed(&cutter, &content, sizes.max + room), expected, "{scanner:?}");
     }
-    assert_eq!(cutter.cut(&[]), 0);
-    assert_eq!(streamed(&cutter, &content, sizes.max + room), lens);
+}
+
+/// All cuts of the content, by the reference.
+fn reference_cuts(content: &[u8], sizes: ChunkSizes) -> Vec<usize> {
+    let (mut lens, mut at) = (Vec::new(), 0);
+    while at < content.len() {
+        lens.push(reference_cut(&content[at..], sizes));
+        at += lens[lens.len() - 1];
+    }
+    lens
 }
 
 /// Cuts as a reader does that keeps at most `capacity` bytes, at least the longest chunk.
@@ -51,14 +63,10 @@ fn streamed(cutter: &Cutter<'_>, content: &[u8], capacity: usize) -> Vec<usize> 
         buffer.extend_from_slice(&content[read..read + filled]);
         read += filled;
         let at_end = read == content.len();
-        let mut at = 0;
-        while at < buffer.len() && (at_end || buffer.len() - at >= cutter.sizes().max) {
-            lens.push(cutter.cut(&buffer[at..]));
-            at += lens.last().expect("just pushed");
-        }
-        buffer.drain(..at);
+        let used = cutter.cut_all(&buffer, at_end, &mut lens);
+        buffer.drain(..used);
         if at_end && buffer.is_empty() {
-            return lens;
+            return lens.iter().map(|len| *len as usize).collect();
         }
     }
 }
