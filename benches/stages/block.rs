@@ -5,7 +5,7 @@ use std::fmt;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use strongroom::format::block::{BLOCK_LEN_TARGET, BlockCodec};
+use strongroom::format::block::{BlockCodec, DATA_BLOCK_LEN};
 
 use crate::support::data::Kind;
 
@@ -19,7 +19,7 @@ struct Case {
 
 impl Case {
     fn new(kind: Kind, level: i32) -> Self {
-        let raw = kind.bytes(BLOCK_LEN_TARGET, 1);
+        let raw = kind.bytes(DATA_BLOCK_LEN, 1);
         let mut payload = Vec::new();
         BlockCodec::new().compress(&raw, level, &mut payload);
         Self { kind, level, raw, payload }
