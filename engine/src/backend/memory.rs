@@ -16,6 +16,8 @@ type Objects = BTreeMap<ObjectKey, Arc<[u8]>>;
 #[derive(Clone, Default)]
 pub struct MemoryBackend {
     objects: Arc<Mutex<Objects>>,
+    /// What it is called, if not by its kind.
+    name: Option<&'static str>,
 }
 
 impl MemoryBackend {
@@ -26,7 +28,14 @@ impl MemoryBackend {
 
     /// A copy that later changes of this one do not reach, nor the other way round.
     pub fn snapshot(&self) -> Self {
-        Self { objects: Arc::new(Mutex::new(self.lock().clone())) }
+        Self { objects: Arc::new(Mutex::new(self.lock().clone())), name: self.name }
+    }
+
+    /// The same objects under another location.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn called(self, name: &'static str) -> Self {
+        Self { name: Some(name), ..self }
     }
 
     /// All objects in ascending key order.
@@ -78,7 +87,7 @@ impl fmt::Debug for MemoryBackend {
 
 impl Backend for MemoryBackend {
     fn location(&self) -> String {
-        "memory".to_owned()
+        self.name.unwrap_or("memory").to_owned()
     }
 
     // The lock is not held while `visit` runs, so that it may use the backend.

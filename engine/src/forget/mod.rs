@@ -170,21 +170,10 @@ pub fn run(
         return Ok(ForgetReport { groups, commit: None });
     }
     let mut groups = Vec::new();
-    let mut refused = None;
-    let commit = repository.commit(&mut |fold| match decide_for(repository, fold, options, calendar) {
-        Ok(decided) => {
-            groups = decided;
-            Ok(changes(&groups, options))
-        }
-        Err(ForgetError::Repository(error)) => Err(error),
-        Err(error) => {
-            refused = Some(error);
-            Ok(Vec::new())
-        }
+    let commit = repository.commit_or(&mut |fold| {
+        groups = decide_for(repository, fold, options, calendar)?;
+        Ok::<_, ForgetError>(changes(&groups, options))
     })?;
-    if let Some(error) = refused {
-        return Err(error);
-    }
     let report = ForgetReport { groups, commit: None };
     let has_gone = report.counts().1 > 0;
     Ok(ForgetReport { commit: has_gone.then_some(commit), ..report })

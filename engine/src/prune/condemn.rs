@@ -62,24 +62,10 @@ pub(super) fn run(
 ) -> Result<Outcome, PruneError> {
     let mut work = Work::new(repository, survey, plan, copies, options);
     let mut overtaken = false;
-    let mut refused = None;
-    repository.commit(&mut |fold| {
+    repository.commit_or(&mut |fold| {
         overtaken = repository.last_prune() > survey.base;
-        if overtaken {
-            return Ok(Vec::new());
-        }
-        match work.changes(fold) {
-            Ok(changes) => Ok(changes),
-            Err(PruneError::Repository(error)) => Err(error),
-            Err(error) => {
-                refused = Some(error);
-                Ok(Vec::new())
-            }
-        }
+        if overtaken { Ok(Vec::new()) } else { work.changes(fold) }
     })?;
-    if let Some(error) = refused {
-        return Err(error);
-    }
     if overtaken {
         return Ok(Outcome::AnotherPrune);
     }

@@ -39,14 +39,10 @@ pub fn repair_from(
     packs::run(repository, options, &sources, &Silent)
 }
 
-/// A storage as another place has it.
-#[derive(Debug, Clone)]
-pub struct Elsewhere(pub MemoryBackend);
-
 /// A handle on a copy of a repository, at another place.
 pub fn copy_of(storage: &MemoryBackend) -> Repository {
     let password = Password::new(testing::PASSWORD.to_vec());
-    let backend = Arc::new(Elsewhere(storage.snapshot()));
+    let backend = Arc::new(storage.snapshot().called("elsewhere"));
     Repository::open_for_repair(backend, &password, testing::environment(4711)).expect("it opens")
 }
 
@@ -105,56 +101,4 @@ pub const DAMAGES: [(&str, Damaging); 7] = [
 pub fn check_all(repository: &Repository) -> CheckReport {
     let options = CheckOptions { read_data: ReadData::All, threads: 1, ..CheckOptions::default() };
     check::run(repository, &options, &Silent).expect("checked")
-}
-
-mod elsewhere {
-    use std::ops::ControlFlow;
-
-    use super::Elsewhere;
-    use crate::backend::{
-        Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged,
-    };
-
-    impl Backend for Elsewhere {
-        fn location(&self) -> String {
-            "elsewhere".into()
-        }
-
-        fn list(
-            &self,
-            folder: Folder,
-            from: Option<&ObjectKey>,
-            visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
-        ) -> Result<(), BackendError> {
-            self.0.list(folder, from, visit)
-        }
-
-        fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
-            self.0.stat(key)
-        }
-
-        fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
-            self.0.read(key, limit)
-        }
-
-        fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
-            self.0.read_range(key, offset, buffer)
-        }
-
-        fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
-            self.0.create(key, bytes)
-        }
-
-        fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
-            self.0.delete(key)
-        }
-
-        fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
-            self.0.open(key, limit)
-        }
-
-        fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
-            self.0.begin()
-        }
-    }
 }

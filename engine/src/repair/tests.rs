@@ -207,7 +207,7 @@ fn a_foreign_repository_and_itself_are_refused() {
     let key = &packs_of(&world.storage, true)[0];
     world.storage.delete(key).expect("deleted");
     let before = world.storage.objects();
-    let foreign = testing::init(Arc::new(Elsewhere(MemoryBackend::new())), 5);
+    let foreign = testing::init(Arc::new(MemoryBackend::new().called("elsewhere")), 5);
     let error = repair_from(&world.open(), &foreign, &plain()).expect_err("other secrets");
     assert!(matches!(error, RepairError::Foreign { .. }), "{error}");
     let error = repair_from(&world.open(), &world.open(), &plain()).expect_err("the same place");

@@ -42,6 +42,17 @@ impl Repository {
         &self,
         decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, RepositoryError>,
     ) -> Result<u64, RepositoryError> {
+        self.commit_or(decide)
+    }
+
+    /// As [`Repository::commit`], for operations that refuse for reasons of their own.
+    ///
+    /// # Errors
+    /// What `decide` refuses with, or a [`RepositoryError`] where the storage fails.
+    pub fn commit_or<E: From<RepositoryError>>(
+        &self,
+        decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, E>,
+    ) -> Result<u64, E> {
         loop {
             let fold = self.fold();
             let changes = decide(&fold)?;
@@ -58,9 +69,9 @@ impl Repository {
                 changes,
             };
             // Filling a gap in a damaged log would break its chain for good.
-            log::check_end(&*self.backend, &fold)?;
+            log::check_end(&*self.backend, &fold).map_err(RepositoryError::from)?;
             // What no reader would accept must not be published: it would be void.
-            fold.check(&commit, self.writer.id())?;
+            fold.check(&commit, self.writer.id()).map_err(RepositoryError::from)?;
             // Reading on would have to copy it otherwise.
             drop(fold);
             match log::publish(&*self.backend, &commit, &self.writer, &self.sealer()) {
@@ -70,7 +81,7 @@ impl Repository {
                     return Ok(commit.seq);
                 }
                 Err(PublishError::Lost(_)) => self.refresh()?,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(RepositoryError::from(error).into()),
             }
         }
     }

@@ -111,10 +111,12 @@ struct Writing<'s, 'b> {
 
 impl Writing<'_, '_> {
     fn take(&mut self, event: Event) {
-        if self.shared.check_failure().is_err() {
+        let has_failed = self.shared.check_failure().is_err();
+        if has_failed {
             self.pack = None;
         }
         match event {
+            Event::Start(_) if has_failed => {}
             Event::Start(header) => guarded(self.shared, || self.start(&header)),
             Event::Block(bytes) => {
                 guarded(self.shared, || self.pack.as_mut().map_or(Ok(()), |pack| pack.write(&bytes)));
@@ -129,9 +131,6 @@ impl Writing<'_, '_> {
     }
 
     fn start(&mut self, header: &Header) -> Result<(), BackendError> {
-        if self.shared.check_failure().is_err() {
-            return Ok(());
-        }
         let staged = if self.shared.options.dry_run { None } else { Some(self.backend.begin()?) };
         let mut pack = Unfinished { staged, hasher: blake3::Hasher::new(), len: 0 };
         pack.write(&header.encode())?;
