@@ -116,14 +116,10 @@ impl Scanner {
         available
     }
 
-    /// The one that backups use: the fastest that has been proven on a processor. AVX-512 has not: it was only ever run
-    /// in emulation, so that it waits here for the first tests that find such a processor.
+    /// The one that backups use: the fastest.
     pub fn best() -> Self {
         static BEST: std::sync::OnceLock<Scanner> = std::sync::OnceLock::new();
-        *BEST.get_or_init(|| {
-            let is_proven = |scanner: &Self| scanner.name() != "avx512";
-            Self::available().into_iter().find(is_proven).unwrap_or(Self::PORTABLE)
-        })
+        *BEST.get_or_init(|| Self::available().first().copied().unwrap_or(Self::PORTABLE))
     }
 
     /// Its name, for measurements.
