@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use strongroom::crypto::keys::BlobKind;
 use strongroom::format::chunk_list::{self, TableError};
 use strongroom::format::commit::{Change, Commit};
+use strongroom::format::ledger::Ledger;
 use strongroom::format::pack::{Directory, DirectoryBlock};
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::format::tree::{FileContent, Grain, Metadata, Node, NodeKind, Tree, TreePart};
-use strongroom::ids::SnapshotId;
+use strongroom::ids::{LedgerId, SnapshotId};
 use strongroom::log::{LogEntry, snapshot_record};
 
 use crate::output::{Object, insert_bytes, object};
@@ -257,6 +258,22 @@ fn change(change: &Change) -> Value {
         Change::PacksCondemned { packs } => json!({"change": "packs_condemned", "packs": packs}),
         Change::PacksRescued { packs } => json!({"change": "packs_rescued", "packs": packs}),
         Change::PacksRemoved { packs } => json!({"change": "packs_removed", "packs": packs}),
+        Change::LedgerReplaced { ledger, previous } => {
+            json!({"change": "ledger_replaced", "ledger": ledger, "previous": previous})
+        }
         Change::Note { kind, record } => json!({"change": "note", "kind": kind, "bytes": record.len()}),
     }
+}
+
+/// The verification ledger.
+pub fn ledger(id: &LedgerId, size: usize, ledger: &Ledger) -> Object {
+    let entries = ledger.entries().iter().map(|entry| {
+        json!({
+            "pack": entry.pack,
+            "method": entry.method,
+            "intact": entry.is_intact,
+            "time": rfc3339(entry.time),
+        })
+    });
+    object(json!({"id": id, "size": size, "verified": entries.collect::<Vec<_>>()}))
 }

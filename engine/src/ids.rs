@@ -123,6 +123,11 @@ id_type!(
     32
 );
 id_type!(
+    /// BLAKE3 of a verification ledger object's stored bytes.
+    LedgerId,
+    32
+);
+id_type!(
     /// BLAKE3 of a keyslot object's stored bytes.
     KeyslotId,
     32

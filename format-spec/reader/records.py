@@ -194,6 +194,7 @@ CHANGE = Variant(
     packs_condemned=PACKS,
     packs_rescued=PACKS,
     packs_removed=PACKS,
+    ledger_replaced=Record(("ledger", ID), ("previous", ID, None)),
     note=Record(("kind", STR), ("record", BIN)),
 )
 COMMIT = Record(
@@ -214,7 +215,31 @@ STATE = Record(
     ("snapshots", Array(Record(("snapshot", ID), ("added", U64), ("record", BIN), ("hold", STR, None)))),
     ("segments", Array(SEGMENT)),
     ("condemned", Array(Record(("pack", ID), ("condemned", U64)))),
+    ("ledger", ID, None),
 )
+VERIFIED = Record(("time", TIME), ("method", STR), ("intact", BOOL), ("packs", BIN))
+LEDGER = Record(("verified", Array(VERIFIED)))
+METHODS = ("listed", "hashed", "read")
+
+
+def read_ledger(data):
+    """What a ledger says, as (pack, method, time, intact), ascending by pack and method."""
+    entries, last = [], None
+    for group in read(LEDGER, data, "ledger")["verified"]:
+        if group["method"] not in METHODS:
+            fail(f"no such method: {group['method']!r}")
+        method, time = METHODS.index(group["method"]), (group["time"]["seconds"], group["time"]["nanos"])
+        if last is not None and (time, method, group["intact"]) <= last:
+            fail("the groups are not in order")
+        last = (time, method, group["intact"])
+        packs = [group["packs"][at : at + 32] for at in range(0, len(group["packs"]), 32)]
+        if not packs or len(packs[-1]) != 32 or any(a >= b for a, b in zip(packs, packs[1:])):
+            fail("a group's packs are not ids in order")
+        entries += [(pack, method, group["time"], group["intact"]) for pack in packs]
+    entries.sort(key=lambda entry: entry[:2])
+    if any(a[:2] == b[:2] for a, b in zip(entries, entries[1:])):
+        fail("two verifications of a pack by the same method")
+    return [(pack, METHODS[method], time, intact) for pack, method, time, intact in entries]
 
 
 def read(kind, data, what):

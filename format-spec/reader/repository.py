@@ -77,6 +77,7 @@ class Log:
     def __init__(self, repository):
         self.repository = repository
         self.keyslots, self.snapshots, self.segments, self.condemned = {}, {}, {}, {}
+        self.ledger = None
         self.lines, self.void = [], []
         self.previous = sealing.hash_of(repository.config_bytes)
         for seq in range(1, self.last() + 1):
@@ -118,12 +119,12 @@ class Log:
         added = [content["writer"] for name, content in commit["changes"] if name == "keyslot_added"]
         if signed["writer"] not in (added if seq == 1 else writers):
             return self.pass_over(seq, f"writer {signed['writer'].hex()} may not write")
-        before = [dict(fold) for fold in self.folds()]
+        before = [dict(fold) for fold in self.folds()], self.ledger
         try:
             for name, content in commit["changes"]:
                 self.apply(seq, name, content)
         except Refused as refused:
-            self.keyslots, self.snapshots, self.segments, self.condemned = before
+            (self.keyslots, self.snapshots, self.segments, self.condemned), self.ledger = before
             return self.pass_over(seq, refused)
         self.lines.append((seq, signed["writer"], commit))
 
@@ -181,6 +182,10 @@ class Log:
                 take_away(self.segments, segment)
             for segment in change["added"]:
                 self.segments.setdefault(segment["segment"], segment)
+        elif name == "ledger_replaced":
+            if change["previous"] != self.ledger:
+                raise Refused("log", f"{name} of another ledger than there is")
+            self.ledger = change["ledger"]
         elif name == "packs_condemned":
             for pack in change["packs"]:
                 self.condemned.setdefault(pack, seq)

@@ -11,7 +11,7 @@ MAGIC = b"SROOMv1\n"
 HEADER_LEN, TAG_LEN = 80, 16
 RECORD_LEN_MAX = 64 << 20
 
-COMMIT, STATE, DATA_PACK, METADATA_PACK, SEGMENT = 3, 4, 5, 6, 7
+COMMIT, STATE, DATA_PACK, METADATA_PACK, SEGMENT, LEDGER = 3, 4, 5, 6, 7, 8
 KEYSLOT = 2
 
 CONTEXTS = {
@@ -24,7 +24,14 @@ CONTEXTS = {
     "index": "strongroom v1 2026-11-22 index segments",
     "log": "strongroom v1 2026-11-22 commit log",
 }
-PURPOSE_OF_KIND = {COMMIT: "log", STATE: "log", DATA_PACK: "data", METADATA_PACK: "metadata", SEGMENT: "index"}
+PURPOSE_OF_KIND = {
+    COMMIT: "log",
+    STATE: "log",
+    DATA_PACK: "data",
+    METADATA_PACK: "metadata",
+    SEGMENT: "index",
+    LEDGER: "log",
+}
 BLOB_KINDS = ("data", "tree", "snapshot")
 
 

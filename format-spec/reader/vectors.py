@@ -180,6 +180,16 @@ def commit(inputs):
     return {"hash": sealing.hash_of(data).hex(), "writer": signed["writer"].hex(), "value": value}
 
 
+def ledger(inputs):
+    data = inputs.hex("object")
+    entries = records.read_ledger(sealing.open_record(inputs.keys, sealing.LEDGER, data))
+    names = ("pack", "method", "time", "intact")
+    return {
+        "id": sealing.hash_of(data).hex(),
+        "entries": [{name: records.to_json(value) for name, value in zip(names, entry)} for entry in entries],
+    }
+
+
 def data_of(description):
     length = description["length"]
     match description["generator"]:
@@ -228,6 +238,7 @@ CHECKS = {
     "snapshot": snapshot,
     "chunk-table": chunk_table,
     "commit": commit,
+    "ledger": ledger,
     "gear": lambda inputs: {"gear": chunking.gear(chunker(inputs)).hex()},
     "cuts": lambda inputs: {"lengths": chunking.cut_all(data_of(inputs["data"]), chunker(inputs), inputs["grain"])},
     "split": split,

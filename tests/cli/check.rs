@@ -46,6 +46,40 @@ fn reading_all_data_counts_it() {
 }
 
 #[test]
+fn what_was_verified_is_remembered() {
+    let bench = backed_up();
+    let packs = bench.objects("packs").len();
+    let run = bench.run(["cat", "ledger"]).expect(1);
+    assert!(run.stderr.contains("no ledger"), "{run:#?}");
+    bench.run(["check", "--no-record"]).expect(0);
+    bench.run(["cat", "ledger"]).expect(1);
+    for left in (0..packs).rev() {
+        let summary = bench.run(["check", "--json", "--budget", "1"]).expect(0).last("summary");
+        assert_eq!((&summary["packs_read"], &summary["packs_never_read"]), (&1.into(), &left.into()));
+        assert!(summary["oldest_read"]["time"].is_string(), "{summary}");
+    }
+    let summary = bench.run(["check", "--json", "--max-age", "30d"]).expect(0).last("summary");
+    assert_eq!(summary["packs_read"], 0, "all were read just now");
+    let summary =
+        bench.run(["check", "--json", "--max-age", "30d", "--hashes-only"]).expect(0).last("summary");
+    assert_eq!(summary["packs_read"], 0, "reading is more than hashing");
+    let ledger = bench.run(["cat", "ledger", "--json"]).expect(0).lines().pop().expect("a line");
+    let read =
+        ledger["verified"].as_array().expect("a list").iter().filter(|entry| entry["method"] == "read");
+    assert_eq!(read.count(), packs);
+    assert!(bench.run(["log"]).expect(0).stdout.contains("verification ledger"));
+    assert_eq!(bench.objects("ledger").len(), 1);
+}
+
+#[test]
+fn a_repository_from_before_ledgers_gets_one() {
+    let bench = backed_up();
+    fs::remove_dir(bench.repository().join("ledger")).expect("an empty folder");
+    bench.run(["check"]).expect(0);
+    assert_eq!(bench.objects("ledger").len(), 1);
+}
+
+#[test]
 fn a_flipped_bit_is_found_and_the_files_are_named() {
     let bench = backed_up();
     for pack in bench.objects("packs") {

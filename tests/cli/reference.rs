@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 32] = [
+const COMMANDS: [&str; 33] = [
     "",
     "init",
     "backup",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 32] = [
     "check",
     "cat",
     "cat config",
+    "cat ledger",
     "cat log",
     "cat snapshot",
     "cat tree",

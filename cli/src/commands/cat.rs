@@ -6,6 +6,7 @@ use strongroom::browse;
 use strongroom::format::commit::{self, Commit};
 use strongroom::format::config::Config;
 use strongroom::format::header::ObjectKind;
+use strongroom::format::ledger::Ledger;
 use strongroom::format::pack::{self, PACK_LEN_MAX, PackError};
 use strongroom::format::record::RECORD_OBJECT_LEN_MAX;
 use strongroom::ids::{BlobId, PackId};
@@ -38,6 +39,8 @@ enum What {
         /// Its number
         seq: u64,
     },
+    /// The verification ledger: when each pack was last verified, and how
+    Ledger,
     /// The record of a snapshot
     Snapshot {
         /// An id or its first digits, or `latest`
@@ -61,6 +64,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let record = match &args.what {
         What::Config => config(&repository)?,
         What::Log { seq } => log_entry(&repository, *seq)?,
+        What::Ledger => ledger(&repository)?,
         What::Snapshot { snapshot } => {
             let (id, snapshot) = repository.find_snapshot(snapshot)?;
             records::snapshot(&id, &snapshot)
@@ -100,6 +104,17 @@ fn log_entry(repository: &Repository, seq: u64) -> Result<Object, Failure> {
     let mut record = records::commit(&entry);
     record.extend(crate::output::object(json!({"writer": writer, "hash": hash, "size": size})));
     Ok(record)
+}
+
+fn ledger(repository: &Repository) -> Result<Object, Failure> {
+    let id = repository.fold().ledger();
+    let id = id.ok_or_else(|| Failure::new("no-object", "nothing was verified yet: there is no ledger"))?;
+    let bytes = repository.backend().read(&ObjectKey::ledger(&id), RECORD_OBJECT_LEN_MAX);
+    let bytes = bytes.map_err(|error| not_there(error, format!("there is no ledger {id}")))?;
+    let size = bytes.len();
+    let ledger = Ledger::open(bytes, repository.keys(), &repository.id())
+        .map_err(|error| Failure::damage("ledger-damaged", format!("ledger {id} is damaged: {error}")))?;
+    Ok(records::ledger(&id, size, &ledger))
 }
 
 fn pack(repository: &Repository, id: &PackId) -> Result<Object, Failure> {

@@ -17,7 +17,8 @@ Exit code 4 means damage, 5 that the check could not be made or was cancelled.
 
 Examples:
   strongroom -r /backup/repo check
-  strongroom -r /backup/repo check --read-data-subset 3/7";
+  strongroom -r /backup/repo check --read-data-subset 3/7
+  strongroom -r /backup/repo check --budget 50GiB --max-age 30d";
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,36 @@ pub struct Args {
     /// The same with some packs: a random share (10%) or amount (5GiB), or part N of M (3/7)
     #[arg(long, value_name = "SUBSET", value_parser = parse_subset)]
     read_data_subset: Option<ReadData>,
+    /// Read at most this much, what was read longest ago first, but one pack at least
+    #[arg(long, value_name = "SIZE", value_parser = parse_budget, conflicts_with_all = ["read_data", "read_data_subset"])]
+    budget: Option<u64>,
+    /// Leave out what was read less than this ago, as 30d; without --budget, read all the rest
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, conflicts_with_all = ["read_data", "read_data_subset"])]
+    max_age: Option<Duration>,
+    /// Compare the bytes of packs with their ids only, without decoding them: as fast as the storage is
+    #[arg(long)]
+    hashes_only: bool,
+    /// Do not write down in the repository what was verified
+    #[arg(long)]
+    no_record: bool,
+}
+
+impl Args {
+    fn read_data(&self) -> ReadData {
+        match (self.read_data, self.read_data_subset, self.budget, self.max_age) {
+            (true, ..) => ReadData::All,
+            (_, Some(subset), ..) => subset,
+            (_, _, None, None) => ReadData::No,
+            (_, _, budget, max_age) => ReadData::Oldest { budget, max_age },
+        }
+    }
+}
+
+fn parse_budget(text: &str) -> Result<u64, String> {
+    match units::parse_size(text)? {
+        0 => Err("a budget is more than nothing".into()),
+        bytes => Ok(bytes),
+    }
 }
 
 fn parse_subset(text: &str) -> Result<ReadData, String> {
@@ -52,10 +83,16 @@ fn parse_subset(text: &str) -> Result<ReadData, String> {
 
 /// Checks.
 pub fn run(args: &Args, context: &Context) -> Outcome {
+    if args.hashes_only && args.read_data() == ReadData::No {
+        let message = "--hashes-only says how packs are read; say which: --read-data, --read-data-subset, --budget or --max-age";
+        return Err(Failure::usage("usage", message));
+    }
     let repository = context.open().map_err(unverified)?;
     let default = CheckOptions::default();
     let options = CheckOptions {
-        read_data: if args.read_data { ReadData::All } else { args.read_data_subset.unwrap_or_default() },
+        read_data: args.read_data(),
+        hashes_only: args.hashes_only,
+        record: !args.no_record,
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
     };
@@ -101,6 +138,11 @@ fn json_lines(report: &CheckReport, elapsed: Duration, context: &Context) {
         insert_bytes(&mut line, "path", &hit.path);
         context.output.message(line);
     }
+    if let Some(error) = &report.ledger_error {
+        context
+            .output
+            .message(object(json!({"type": "warning", "code": "ledger-not-written", "message": error})));
+    }
     context.output.message(object(json!({
         "type": "summary",
         "num_errors": report.findings.iter().filter(|finding| finding.is_damage).count(),
@@ -115,6 +157,8 @@ fn json_lines(report: &CheckReport, elapsed: Duration, context: &Context) {
         "packs_read": report.packs_read,
         "bytes_read": report.bytes_read,
         "blobs_verified": report.blobs_verified,
+        "packs_never_read": report.packs_never_read,
+        "oldest_read": report.oldest_read.map(|(pack, time)| json!({"pack": pack, "time": units::rfc3339(time)})),
         "orphan_packs": report.orphan_packs,
         "cancelled": report.cancelled,
         "total_duration": elapsed.as_secs_f64(),
@@ -155,6 +199,18 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
             "Read:    {} packs, {bytes}, {} blobs verified",
             report.packs_read, report.blobs_verified
         ));
+    }
+    if report.packs_never_read > 0 {
+        out.text(format!("Never read: {} packs of {}", report.packs_never_read, report.packs));
+    }
+    if let Some((pack, time)) = report.oldest_read {
+        out.text(format!("Oldest:  pack {} was last read {}", pack.short(), units::local_time(time)));
+    }
+    if let Some(error) = &report.ledger_error {
+        out.line(format!(
+            "warning: what was verified could not be written down: {}",
+            visible(error.as_bytes())
+        ))?;
     }
     if report.orphan_packs > 0 {
         out.text(format!("Orphans: {} packs of interrupted or running backups", report.orphan_packs));

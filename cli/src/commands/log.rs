@@ -118,6 +118,9 @@ fn describe(change: &Change) -> String {
         Change::PacksCondemned { packs } => format!("{} packs condemned", packs.len()),
         Change::PacksRescued { packs } => format!("{} packs rescued", packs.len()),
         Change::PacksRemoved { packs } => format!("{} packs removed", packs.len()),
+        Change::LedgerReplaced { ledger, .. } => {
+            format!("verification ledger {} took the place of the one before", ledger.short())
+        }
         Change::Note { kind, record } if kind == REPAIR_NOTE => match record::decode::<RepairNote>(record) {
             Ok(note) => {
                 let lost: Vec<_> = note.lost.iter().map(|path| visible(path)).collect();

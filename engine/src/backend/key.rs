@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ids::{KeyslotId, PackId, SegmentId};
+use crate::ids::{KeyslotId, LedgerId, PackId, SegmentId};
 
 /// A folder of a repository that can be listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,13 +17,16 @@ pub enum Folder {
     Packs,
     /// Index segments, `index/<id>`.
     Index,
+    /// The verification ledger, `ledger/<id>`.
+    Ledger,
     /// Parity sidecars, `parity/<2 hex>/<id>`: named by the format, written by no version yet.
     Parity,
 }
 
 impl Folder {
     /// All folders, in key order.
-    pub const ALL: [Self; 6] = [Self::Index, Self::Keys, Self::Log, Self::Packs, Self::Parity, Self::State];
+    pub const ALL: [Self; 7] =
+        [Self::Index, Self::Keys, Self::Ledger, Self::Log, Self::Packs, Self::Parity, Self::State];
 
     /// The folder's name in the repository.
     pub const fn name(self) -> &'static str {
@@ -33,6 +36,7 @@ impl Folder {
             Self::State => "state",
             Self::Packs => "packs",
             Self::Index => "index",
+            Self::Ledger => "ledger",
             Self::Parity => "parity",
         }
     }
@@ -95,6 +99,11 @@ impl ObjectKey {
     /// An index segment.
     pub fn segment(id: &SegmentId) -> Self {
         Self(format!("index/{id}").into())
+    }
+
+    /// A verification ledger.
+    pub fn ledger(id: &LedgerId) -> Self {
+        Self(format!("ledger/{id}").into())
     }
 
     /// The key of the object `name` as found in `folder`; whether the name is one this version knows is for

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::context::Context;
+use crate::check::ledger::Verified;
 use crate::check::{CheckOptions, CheckReport, Damage, packs, read, segments};
 use crate::format::segment::PackEntry;
 use crate::ids::PackId;
@@ -45,14 +46,16 @@ pub(crate) fn packs_in_doubt(
     let context = Context::new(repository, options, monitor);
     let fold = repository.fold();
     let mut segments = segments::check(&context, &fold)?;
+    let verified = Verified::load(&context, &fold);
     if !context.is_cancelled() {
         packs::check(&context, &fold, &mut segments)?;
+        verified.mark_suspects(&mut segments.packs);
     }
     for pack in segments.packs.iter_mut().filter(|pack| named.contains(&pack.entry.id)) {
         pack.is_suspect = true;
     }
     if !context.is_cancelled() {
-        read::check(&context, &segments);
+        read::check(&context, &segments, &verified);
     }
     let cancelled = context.was_cancelled();
     let damaged = std::mem::take(&mut context.bad().damaged);

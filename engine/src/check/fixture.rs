@@ -49,7 +49,8 @@ pub(super) fn open(backend: &MemoryBackend) -> Result<Repository, RepositoryErro
 
 /// A check that reads everything, on one thread.
 pub(super) fn check_all(repository: &Repository) -> CheckReport {
-    let options = CheckOptions { read_data: ReadData::All, threads: 1, memory: 1 << 20 };
+    let options =
+        CheckOptions { read_data: ReadData::All, threads: 1, memory: 1 << 20, ..CheckOptions::default() };
     run(repository, &options, &Silent).expect("the check can be made")
 }
 

@@ -6,6 +6,7 @@
 //! - [`reach`]: everything that live snapshots need is in the index
 //! - [`read`]: packs read in whole, every byte and every blob
 //! - [`doubt`]: packs with something wrong, for whoever repairs them
+//! - [`ledger`]: which packs were verified when, before this check and by it
 //! - [`hits`]: which files of which snapshots damage hits
 //!
 //! Nothing is taken from what the repository has open: every object is read again from the storage. Memory is
@@ -18,6 +19,9 @@ mod doubt;
 #[cfg(test)]
 mod fixture;
 mod hits;
+mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 mod log;
 mod options;
 mod packs;
@@ -39,6 +43,9 @@ use crate::repo::{Repository, RepositoryError};
 use crate::store::BlobReader;
 
 use context::Context;
+use ledger::Verified;
+
+use crate::format::ledger::Method;
 
 /// Checks a repository. Findings are in the report and counted in the monitor's progress; items are packs: each
 /// one whose directory is compared, and once more each one that is read.
@@ -58,6 +65,12 @@ pub fn run(
     let mut segments = segments::check(&context, &fold)?;
     // With a part of the index, everything else would seem to be missing.
     let orphans = if context.is_cancelled() { 0 } else { packs::check(&context, &fold, &mut segments)? };
+    let mut verified = Verified::load(&context, &fold);
+    if !context.is_cancelled() {
+        let present = segments.packs.iter().filter(|pack| pack.stored.is_some());
+        verified.add(Method::Listed, present.map(|pack| (pack.entry.id, !pack.is_suspect)));
+        verified.mark_suspects(&mut segments.packs);
+    }
     let reader = BlobReader::new(
         Arc::clone(repository.backend()),
         Arc::clone(repository.keys()),
@@ -66,10 +79,22 @@ pub fn run(
     );
     if !context.is_cancelled() {
         reach::check(&context, &fold, &reader);
-        read::check(&context, &segments);
+        for (method, packs) in read::check(&context, &segments, &verified) {
+            verified.add(method, packs);
+        }
     }
     let (hit_files, more_hit_files) = hits::find(&context, &fold, &reader);
+    let (packs_never_read, oldest_read) = verified.oldest(&segments.packs);
+    let mut ledger_error = None;
+    if options.record
+        && let Err(error) = verified.write(repository, &segments.packs)
+    {
+        ledger_error = Some(error.to_string());
+    }
     let report = CheckReport {
+        packs_never_read,
+        oldest_read,
+        ledger_error,
         hit_files,
         more_hit_files,
         commits: fold.seq(),

@@ -1,6 +1,9 @@
 //! What a check is asked to do and what it tells afterwards.
 
-use crate::ids::SnapshotId;
+use std::time::Duration;
+
+use crate::format::tree::Timestamp;
+use crate::ids::{PackId, SnapshotId};
 
 /// Which packs are read in whole.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -21,6 +24,13 @@ pub enum ReadData {
     },
     /// Packs chosen at random up to this many bytes.
     Bytes(u64),
+    /// Packs in the order in which they were last read, those that never were first.
+    Oldest {
+        /// Bytes to read at most, but one pack at least; everything where there is no budget.
+        budget: Option<u64>,
+        /// Leave out what was read less than this before.
+        max_age: Option<Duration>,
+    },
 }
 
 /// How a check goes about it.
@@ -28,6 +38,11 @@ pub enum ReadData {
 pub struct CheckOptions {
     /// Which packs to read.
     pub read_data: ReadData,
+    /// Compare the bytes of these packs with their ids only: as fast as the storage gives them. A pack that fails is
+    /// read in whole all the same.
+    pub hashes_only: bool,
+    /// Keep in the repository's verification ledger what was verified.
+    pub record: bool,
     /// Threads that read and decode.
     pub threads: usize,
     /// Memory to live in, in bytes.
@@ -38,6 +53,8 @@ impl Default for CheckOptions {
     fn default() -> Self {
         Self {
             read_data: ReadData::No,
+            hashes_only: false,
+            record: false,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: 160 << 20,
         }
@@ -48,7 +65,7 @@ impl Default for CheckOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// A stable name for programs: `config-damaged`, `log-damaged`, `log-gap`, `log-not-understood`, `log-rolled-back`, `log-void`,
-    /// `state-damaged`, `keyslot-damaged`, `keyslot-missing`, `keyslot-unlisted`, `segment-damaged`,
+    /// `ledger-damaged`, `state-damaged`, `keyslot-damaged`, `keyslot-missing`, `keyslot-unlisted`, `segment-damaged`,
     /// `segment-missing`, `segment-unlisted`, `index-wrong`, `pack-damaged`, `pack-missing`, `snapshot-damaged`,
     /// `tree-damaged`, `blob-missing`, `foreign-object`.
     pub code: &'static str,
@@ -94,6 +111,12 @@ pub struct CheckReport {
     pub bytes_read: u64,
     /// Blobs whose ids were verified.
     pub blobs_verified: u64,
+    /// Packs that have never been read in whole, as far as the verification ledger knows after this check.
+    pub packs_never_read: u64,
+    /// The pack whose last reading is the longest ago, and when that was.
+    pub oldest_read: Option<(PackId, Timestamp)>,
+    /// Why the verification ledger could not be written.
+    pub ledger_error: Option<String>,
     /// Packs that no segment lists: left by interrupted or running backups.
     pub orphan_packs: u64,
     /// The operation was cancelled: what was not looked at may be anything.

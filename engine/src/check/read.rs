@@ -4,32 +4,44 @@
 use crate::backend::ObjectKey;
 use crate::check::ReadData;
 use crate::check::context::{Context, name_blobs};
+use crate::check::ledger::Verified;
 use crate::check::packs::open_directory;
 use crate::check::segments::{KnownPack, Segments};
 use crate::crypto::keys::BlobKind;
 use crate::crypto::{ObjectCipher, random};
 use crate::format::block::BlockCodec;
 use crate::format::header::ObjectKind;
+use crate::format::ledger::Method;
 use crate::format::pack::{self, BlockSpan};
 use crate::ids::{BlobId, PackId};
 
 /// Bytes read at a time; longer blocks are read in whole.
 const PIECE_LEN: usize = 2 << 20;
 
-/// Reads the packs that the options choose, and all suspects.
-pub(super) fn check(context: &Context<'_>, segments: &Segments) {
-    let mut chosen = choose(context, &segments.packs);
+/// Reads the packs that the options choose, and all suspects. Returns which were verified how, and whether they were
+/// intact.
+pub(super) fn check(
+    context: &Context<'_>,
+    segments: &Segments,
+    verified: &Verified,
+) -> [(Method, Vec<(PackId, bool)>); 2] {
+    let mut chosen = choose(context, &segments.packs, verified);
     // Heavy ones first, so that the threads end at about the same time.
     chosen.sort_by_key(|pack| std::cmp::Reverse(pack.weight()));
     context.expect(chosen.len(), chosen.iter().filter_map(|pack| pack.stored).sum());
-    context.spread(&chosen, Scratch::default, |scratch, pack, _: &mut Vec<()>| {
-        PackRead::new(context, segments, pack, scratch).run();
+    let done = context.spread(&chosen, Scratch::default, |scratch, pack, out: &mut Vec<_>| {
+        let result = PackRead::new(context, segments, pack, scratch).run();
+        out.extend(result.map(|(method, is_intact)| (method, (pack.entry.id, is_intact))));
         context.item_done();
     });
+    [Method::Hashed, Method::Read].map(|method| {
+        let by_it = done.iter().filter(|(by, _)| *by == method);
+        (method, by_it.map(|(_, result)| *result).collect())
+    })
 }
 
 /// The packs that are to be read, of those that are there.
-fn choose<'p>(context: &Context<'_>, packs: &'p [KnownPack]) -> Vec<&'p KnownPack> {
+fn choose<'p>(context: &Context<'_>, packs: &'p [KnownPack], verified: &Verified) -> Vec<&'p KnownPack> {
     let mut present: Vec<&KnownPack> = packs.iter().filter(|pack| pack.stored.is_some()).collect();
     let (suspects, others): (Vec<_>, Vec<_>) = present.drain(..).partition(|pack| pack.is_suspect);
     let mut chosen = match context.options.read_data {
@@ -57,6 +69,20 @@ fn choose<'p>(context: &Context<'_>, packs: &'p [KnownPack]) -> Vec<&'p KnownPac
                 None => false,
             });
             others
+        }
+        ReadData::Oldest { budget, max_age } => {
+            let method = if context.options.hashes_only { Method::Hashed } else { Method::Read };
+            let dated = others.into_iter().map(|pack| (verified.last(&pack.entry.id, method), pack));
+            let is_due = |time| max_age.is_none_or(|age| verified.age(time) >= age);
+            let mut due: Vec<_> = dated.filter(|(time, _)| time.is_none_or(is_due)).collect();
+            due.sort_by_key(|(time, _)| *time);
+            let mut bytes = 0_u64;
+            let within = due.into_iter().enumerate().take_while(|(number, (_, pack))| {
+                bytes = bytes.saturating_add(pack.entry.size);
+                // Progress, even with a budget smaller than a pack.
+                *number == 0 || budget.is_none_or(|budget| bytes <= budget)
+            });
+            within.map(|(_, (_, pack))| pack).collect()
         }
     };
     chosen.extend(suspects);
@@ -133,19 +159,33 @@ impl<'a> PackRead<'a> {
         }
     }
 
-    fn run(mut self) {
+    /// Returns how the pack was verified and whether it is what it should be; `None` where the check was cancelled.
+    fn run(mut self) -> Option<(Method, bool)> {
+        if self.context.options.hashes_only && !self.pack.is_suspect {
+            if self.hash_all().is_ok() && self.is_hash_right() {
+                self.context.packs_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                return Some((Method::Hashed, true));
+            }
+            if self.context.was_cancelled() {
+                return None;
+            }
+            // Once more from the beginning, to say what it does not give.
+            self.hasher.reset();
+        }
         let mut blocks = self.expected();
         let mut read = 0;
         let result = self.read_blocks(&blocks, &mut read).and_then(|()| self.read_rest());
         if self.context.was_cancelled() && result.is_err() {
-            return;
+            return None;
         }
+        let mut is_intact = result.is_ok() && self.bad.is_empty();
         // What was not come to cannot be read.
         self.bad.extend(blocks.drain(read..).flat_map(|block| block.blobs).map(|(id, ..)| id));
         if result.is_ok() {
             self.context.packs_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let found = PackId::from_bytes(self.hasher.finalize().into());
-            if found != self.pack.entry.id && self.bad.is_empty() {
+            if !self.is_hash_right() && self.bad.is_empty() {
+                is_intact = false;
+                let found = PackId::from_bytes(self.hasher.finalize().into());
                 let message = format!("its bytes hash to {found}; all blobs in it are intact");
                 self.context.damaged_pack(&self.pack.entry.id, message);
             }
@@ -156,6 +196,32 @@ impl<'a> PackRead<'a> {
             let pack = self.pack.entry.id;
             self.context.bad().blobs.extend(self.bad.into_iter().map(|id| (pack, id)));
         }
+        Some((Method::Read, is_intact))
+    }
+
+    /// Reads and hashes the pack.
+    fn hash_all(&mut self) -> Result<(), Stopped> {
+        let mut at = 0;
+        while at < self.size {
+            if self.context.is_cancelled() {
+                return Err(Stopped);
+            }
+            let len = usize::try_from(self.size - at).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));
+            if self.scratch.window.len() < len {
+                self.scratch.window.resize(len, 0);
+            }
+            let piece = &mut self.scratch.window[..len];
+            self.context.backend().read_range(&self.key, at, piece).map_err(|_| Stopped)?;
+            self.hasher.update(piece);
+            at += len as u64;
+            self.context.bytes_done(len as u64);
+        }
+        Ok(())
+    }
+
+    /// Whether all bytes, which have been read, hash to the pack's id.
+    fn is_hash_right(&self) -> bool {
+        PackId::from_bytes(self.hasher.finalize().into()) == self.pack.entry.id
     }
 
     /// What should be in the pack: as its directory says or, where that cannot be read, as segments do.

@@ -29,7 +29,8 @@ fn hit_paths(report: &CheckReport, sample: &Sample, snapshot: usize) -> Vec<Stri
 }
 
 fn with(repository: &Repository, read_data: ReadData, threads: usize) -> CheckReport {
-    run(repository, &CheckOptions { read_data, threads, memory: 1 << 20 }, &Silent).expect("checked")
+    run(repository, &CheckOptions { read_data, threads, memory: 1 << 20, ..CheckOptions::default() }, &Silent)
+        .expect("checked")
 }
 
 /// Findings of a repository that a writer made.
@@ -54,9 +55,12 @@ fn a_whole_repository_is_whole() {
             packs_read: 4,
             bytes_read: bytes,
             blobs_verified: blobs,
+            oldest_read: report.oldest_read,
             ..CheckReport::default()
         };
         assert_eq!(report, expected);
+        let oldest = report.oldest_read.expect("all were read just now");
+        assert!(sample.packs.iter().any(|(pack, _)| pack.id == oldest.0));
     }
     let report = with(&sample.repository, ReadData::No, 1);
     assert_eq!((report.packs_read, report.findings.len(), report.packs), (0, 0, 4));
@@ -396,7 +400,8 @@ fn a_cancelled_check_says_so() {
         }
     }
     let sample = sample();
-    let options = CheckOptions { read_data: ReadData::All, threads: 1, memory: 1 << 20 };
+    let options =
+        CheckOptions { read_data: ReadData::All, threads: 1, memory: 1 << 20, ..CheckOptions::default() };
     for calls in 1..12 {
         let report = run(&sample.repository, &options, &After(AtomicU64::new(calls))).expect("ends");
         assert_eq!((report.cancelled, report.is_damaged()), (true, false), "after {calls}: {report:?}");
@@ -414,7 +419,8 @@ fn progress_reaches_its_totals() {
     }
     let sample = sample();
     let monitor = Last::default();
-    let options = CheckOptions { read_data: ReadData::All, threads: 1, memory: 1 << 20 };
+    let options =
+        CheckOptions { read_data: ReadData::All, threads: 1, memory: 1 << 20, ..CheckOptions::default() };
     let report = run(&sample.repository, &options, &monitor).expect("checked");
     let last = *monitor.0.lock().expect("no panic");
     assert_eq!((last.items, last.items_total), (8, Some(8)));

@@ -12,7 +12,7 @@ use crate::crypto::keys::SecretKey;
 use crate::format::header::{ObjectKind, Sealer};
 use crate::format::record::{self, RecordError};
 use crate::format::tree::Timestamp;
-use crate::ids::{CommitHash, KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId, WriterId};
+use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, RepositoryId, SegmentId, SnapshotId, WriterId};
 
 /// What the signature covers before the repository id and the body.
 pub const SIGNATURE_CONTEXT: &[u8] = b"strongroom v1 commit";
@@ -126,6 +126,14 @@ pub enum Change {
     PacksRemoved {
         /// The packs.
         packs: Vec<PackId>,
+    },
+    /// The verification ledger is another object now; that of the one before may be deleted.
+    LedgerReplaced {
+        /// The ledger object.
+        ledger: LedgerId,
+        /// The one before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        previous: Option<LedgerId>,
     },
     /// Something worth keeping in the audit trail that changes nothing: a drill, an exception, a verification.
     Note {

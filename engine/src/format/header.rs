@@ -28,6 +28,8 @@ pub enum ObjectKind {
     MetadataPack = 6,
     /// An index segment.
     Segment = 7,
+    /// A verification ledger.
+    Ledger = 8,
 }
 
 impl ObjectKind {
@@ -40,6 +42,7 @@ impl ObjectKind {
             Self::DataPack,
             Self::MetadataPack,
             Self::Segment,
+            Self::Ledger,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -48,7 +51,7 @@ impl ObjectKind {
     pub const fn purpose(self) -> Option<Purpose> {
         match self {
             Self::Config | Self::Keyslot => None,
-            Self::Log | Self::State => Some(Purpose::Log),
+            Self::Log | Self::State | Self::Ledger => Some(Purpose::Log),
             Self::DataPack => Some(Purpose::Data),
             Self::MetadataPack => Some(Purpose::Metadata),
             Self::Segment => Some(Purpose::Index),

@@ -7,6 +7,7 @@ pub mod commit;
 pub mod config;
 pub mod header;
 pub mod keyslot;
+pub mod ledger;
 pub mod note;
 pub mod pack;
 pub mod padme;

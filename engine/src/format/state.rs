@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::format::commit::SegmentInfo;
-use crate::ids::{CommitHash, KeyslotId, PackId, SnapshotId, WriterId};
+use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SnapshotId, WriterId};
 
 /// What all commits up to `seq` amount to. Lists are ascending by id, so equal states have equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct State {
     pub segments: Vec<SegmentInfo>,
     /// Condemned packs, neither rescued nor removed.
     pub condemned: Vec<CondemnedPack>,
+    /// The verification ledger, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerId>,
 }
 
 /// A keyslot that counts.

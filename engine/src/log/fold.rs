@@ -8,7 +8,7 @@ use crate::format::commit::{Change, Commit, SegmentInfo};
 use crate::format::record::{self, RecordError};
 use crate::format::snapshot::Snapshot;
 use crate::format::state::{CondemnedPack, KeyslotEntry, SnapshotEntry, State};
-use crate::ids::{CommitHash, KeyslotId, PackId, SegmentId, SnapshotId, WriterId};
+use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
 
 /// A verified commit does not fit what came before it.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,7 @@ pub struct Fold {
     snapshots: BTreeMap<SnapshotId, SnapshotEntry>,
     segments: BTreeMap<SegmentId, SegmentInfo>,
     condemned: BTreeMap<PackId, u64>,
+    ledger: Option<LedgerId>,
 }
 
 impl Fold {
@@ -62,6 +63,7 @@ impl Fold {
             snapshots: BTreeMap::new(),
             segments: BTreeMap::new(),
             condemned: BTreeMap::new(),
+            ledger: None,
         }
     }
 
@@ -75,6 +77,7 @@ impl Fold {
             snapshots: state.snapshots.into_iter().map(|entry| (entry.snapshot, entry)).collect(),
             segments: state.segments.into_iter().map(|info| (info.segment, info)).collect(),
             condemned: state.condemned.into_iter().map(|entry| (entry.pack, entry.condemned)).collect(),
+            ledger: state.ledger,
         }
     }
 
@@ -92,6 +95,7 @@ impl Fold {
                 .iter()
                 .map(|(pack, condemned)| CondemnedPack { pack: *pack, condemned: *condemned })
                 .collect(),
+            ledger: self.ledger,
         }
     }
 
@@ -143,6 +147,11 @@ impl Fold {
     /// Since which commit a pack is condemned, if it is.
     pub fn condemned_since(&self, pack: &PackId) -> Option<u64> {
         self.condemned.get(pack).copied()
+    }
+
+    /// The verification ledger, if there is one.
+    pub fn ledger(&self) -> Option<LedgerId> {
+        self.ledger
     }
 
     /// Whether a segment is part of the index.
@@ -198,6 +207,7 @@ impl Fold {
                     copy(&self.segments, &added, &mut part.segments);
                     copy(&self.segments, removed, &mut part.segments);
                 }
+                Change::LedgerReplaced { .. } => part.ledger = self.ledger,
                 Change::SegmentsDropped { segments } => copy(&self.segments, segments, &mut part.segments),
                 Change::PacksCondemned { packs }
                 | Change::PacksRescued { packs }
@@ -297,6 +307,12 @@ impl Fold {
                         return wrong(format!("removes pack {pack}, which was not condemned"));
                     }
                 }
+            }
+            Change::LedgerReplaced { ledger, previous } => {
+                if self.ledger != *previous {
+                    return wrong("replaces another verification ledger than there is".into());
+                }
+                self.ledger = Some(*ledger);
             }
             Change::Note { .. } => {}
         }

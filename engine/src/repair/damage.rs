@@ -42,7 +42,12 @@ impl Damage {
         monitor: &dyn Monitor,
     ) -> Result<Self, RepairError> {
         let read_data = if options.read_data { ReadData::All } else { ReadData::No };
-        let check = CheckOptions { read_data, threads: options.threads, memory: options.memory };
+        let check = CheckOptions {
+            read_data,
+            threads: options.threads,
+            memory: options.memory,
+            ..CheckOptions::default()
+        };
         let named: BTreeSet<PackId> = options.packs.iter().copied().collect();
         let found = check::packs_in_doubt(repository, &check, &named, monitor)?;
         if found.cancelled {

@@ -82,6 +82,15 @@ fn of_vector(name: &str, vector: &Value, seeds: &mut Seeds) {
             add("keyslot", "", object);
         }
         "record" => add("sealed_record", "", unhex(&inputs["object"])),
+        "ledger" => {
+            add("ledger", "", unhex(&inputs["object"]));
+            let group = |method, pack: u8| {
+                let time = serde_json::json!({"seconds": 1, "nanos": 0});
+                serde_json::json!({"time": time, "method": method, "intact": true, "packs": vec![pack; 32]})
+            };
+            let record = serde_json::json!({"verified": [group("listed", 1), group("read", 1)]});
+            add("ledger", "-record", record::encode(&record));
+        }
         "state" => {
             add("sealed_record", "", unhex(&inputs["record"]));
             add("state", "", unhex(&inputs["record"]));

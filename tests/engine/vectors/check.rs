@@ -12,6 +12,7 @@ use strongroom::format::commit::{self, Commit, CommitError, WriterKey};
 use strongroom::format::config::{Config, ConfigError};
 use strongroom::format::header::{Header, HeaderError, ObjectKind};
 use strongroom::format::keyslot::{Keyslot, KeyslotError};
+use strongroom::format::ledger::{self, Ledger, LedgerError};
 use strongroom::format::pack::{self, PackError};
 use strongroom::format::padme::padme;
 use strongroom::format::record::{self, RecordError};
@@ -53,6 +54,7 @@ pub fn check(vector: &Value) -> Found {
         "snapshot" => snapshot(inputs),
         "chunk-table" => chunk_table(inputs),
         "commit" => open_commit(inputs),
+        "ledger" => open_ledger(inputs),
         "gear" => Ok(json!({"gear": hex(gear_bytes())})),
         "cuts" => Ok(cuts(inputs)),
         "split" => {
@@ -84,6 +86,7 @@ fn kind(inputs: &Value) -> ObjectKind {
         ObjectKind::DataPack,
         ObjectKind::MetadataPack,
         ObjectKind::Segment,
+        ObjectKind::Ledger,
     ];
     kinds.into_iter().find(|kind| inputs["kind"] == *kind as u8).expect("a sealed kind")
 }
@@ -107,7 +110,7 @@ fn blob_id(inputs: &Value) -> Value {
 fn object_key(inputs: &Value, expected: &Value) -> Value {
     let mut object = unhex(&inputs["prefix"]);
     object.extend(unhex(&expected["commitment"]));
-    let kinds = [3, 4, 5, 6, 7].map(|kind| self::kind(&json!({"kind": kind})));
+    let kinds = [3, 4, 5, 6, 7, 8].map(|kind| self::kind(&json!({"kind": kind})));
     let kind = kinds.into_iter().find(|kind| object[8] == *kind as u8).expect("a kind");
     let header = Header::decode(&object, kind).expect("a header");
     let cipher = header.cipher(&keys(inputs), &repository(inputs)).expect("the commitment fits");
@@ -353,6 +356,19 @@ fn open_commit(inputs: &Value) -> Found {
         CommitError::Sequence { .. } => "sequence".to_owned(),
     })?;
     Ok(json!({"hash": hash.to_string(), "writer": writer.to_string(), "value": record_json(&commit)}))
+}
+
+fn open_ledger(inputs: &Value) -> Found {
+    let object = unhex(&inputs["object"]);
+    let id = ledger::id(&object);
+    let ledger = Ledger::open(object, &keys(inputs), &repository(inputs)).map_err(|error| match error {
+        LedgerError::Record(error) => record_class(&error),
+        LedgerError::Malformed(_) => "record".to_owned(),
+    })?;
+    let entries = ledger.entries().iter().map(|entry| {
+        json!({"pack": entry.pack, "time": entry.time, "method": entry.method, "intact": entry.is_intact})
+    });
+    Ok(json!({"id": id, "entries": entries.collect::<Vec<_>>()}))
 }
 
 fn cuts(inputs: &Value) -> Value {

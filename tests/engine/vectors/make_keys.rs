@@ -60,6 +60,7 @@ fn keys() -> Vec<Vector> {
         ObjectKind::DataPack,
         ObjectKind::MetadataPack,
         ObjectKind::Segment,
+        ObjectKind::Ledger,
     ]
     .into_iter()
     .enumerate()

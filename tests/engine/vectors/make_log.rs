@@ -10,7 +10,7 @@ use strongroom::format::header::ObjectKind;
 use strongroom::format::record;
 use strongroom::format::state::{CondemnedPack, KeyslotEntry, SnapshotEntry, State};
 use strongroom::format::tree::Timestamp;
-use strongroom::ids::{BlobId, CommitHash, KeyslotId, PackId, SegmentId, SnapshotId, WriterId};
+use strongroom::ids::{BlobId, CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
 
 use super::make_trees::{blob, buf};
 use super::support::{Context, REPOSITORY, Vector, bad, flipped, good, hex, object_inputs, record_json};
@@ -44,12 +44,14 @@ pub fn state() -> State {
         }],
         segments: vec![segment_info()],
         condemned: vec![CondemnedPack { pack: PackId::from_bytes(id(7)), condemned: 299 }],
+        ledger: Some(LedgerId::from_bytes(id(8))),
     }
 }
 
 fn changes() -> Vec<Change> {
     let (keyslot, writer) = (KeyslotId::from_bytes(id(1)), WriterId::from_bytes(id(2)));
     let packs = || vec![PackId::from_bytes(id(3)), PackId::from_bytes(id(4))];
+    let ledger = LedgerId::from_bytes(id(8));
     vec![
         Change::KeyslotAdded { keyslot, writer, label: "näme".into() },
         Change::KeyslotRemoved { keyslot, writer },
@@ -63,6 +65,8 @@ fn changes() -> Vec<Change> {
         Change::PacksCondemned { packs: packs() },
         Change::PacksRescued { packs: packs() },
         Change::PacksRemoved { packs: vec![] },
+        Change::LedgerReplaced { ledger, previous: None },
+        Change::LedgerReplaced { ledger, previous: Some(LedgerId::from_bytes(id(7))) },
         Change::Note { kind: "drill".into(), record: buf(b"a record of that kind") },
     ]
 }
@@ -213,5 +217,84 @@ pub fn all() -> Vec<Vector> {
         json!({"record": hex(&raw[..raw.len() - 1])}),
         "record",
     ));
+    vectors.extend(ledgers());
+    vectors
+}
+
+/// A ledger's record with whatever is put in it.
+#[derive(Serialize)]
+struct Verified {
+    verified: Vec<Group>,
+}
+
+#[derive(Serialize)]
+struct Group {
+    time: Timestamp,
+    method: &'static str,
+    intact: bool,
+    packs: ByteBuf,
+}
+
+fn group(seconds: i64, method: &'static str, intact: bool, packs: &[u8]) -> Group {
+    Group { time: Timestamp { seconds, nanos: 0 }, method, intact, packs: buf(packs) }
+}
+
+fn ledgers() -> Vec<Vector> {
+    let object = |seed, verified| {
+        let record = Verified { verified };
+        record::seal_object(ObjectKind::Ledger, &record, &Context::new(seed).sealer()).expect("short")
+    };
+    let two = [id(1), id(2)].concat();
+    let of = |pack, seconds, method: &str, intact| json!({"pack": hex(id(pack)), "time": {"seconds": seconds, "nanos": 0}, "method": method, "intact": intact});
+    let good_object = object(
+        70,
+        vec![
+            group(10, "hashed", true, &id(3)),
+            group(10, "read", false, &id(2)),
+            group(10, "read", true, &id(1)),
+            group(20, "listed", true, &two),
+        ],
+    );
+    let entries = [
+        of(1, 20, "listed", true),
+        of(1, 10, "read", true),
+        of(2, 20, "listed", true),
+        of(2, 10, "read", false),
+        of(3, 10, "hashed", true),
+    ];
+    let mut vectors = vec![good(
+        "ledger-good",
+        "ledger",
+        "three packs, two of them verified in two ways",
+        object_inputs(8, &good_object),
+        json!({"id": hex(blake3::hash(&good_object).as_bytes()), "entries": entries}),
+    )];
+    let reversed = [id(2), id(1)].concat();
+    let one = id(1);
+    for (seed, name, what, verified) in [
+        (
+            71,
+            "ledger-groups-descend",
+            "groups out of order",
+            vec![group(2, "read", true, &one), group(1, "read", true, &id(2))],
+        ),
+        (72, "ledger-packs-cut", "an id of 31 bytes", vec![group(1, "read", true, &one[..31])]),
+        (73, "ledger-packs-descend", "ids out of order", vec![group(1, "read", true, &reversed)]),
+        (74, "ledger-no-packs", "a group without packs", vec![group(1, "read", true, &[])]),
+        (
+            75,
+            "ledger-pack-twice",
+            "a pack read twice",
+            vec![group(1, "read", true, &one), group(2, "read", true, &one)],
+        ),
+        (
+            76,
+            "ledger-unknown-method",
+            "a method that version 1 does not know",
+            vec![group(1, "smelt", true, &one)],
+        ),
+    ] {
+        vectors.push(bad(name, "ledger", what, object_inputs(8, &object(seed, verified)), "record"));
+    }
     vectors
 }

@@ -6,6 +6,7 @@ use strongroom::format::block::BlockCodec;
 use strongroom::format::header::{Header, ObjectKind};
 use strongroom::format::padme::padme;
 use strongroom::format::record;
+use strongroom::format::state::State;
 
 use super::support::{Context, Vector, bad, flipped, good, hex, object_inputs};
 
@@ -27,7 +28,7 @@ fn framed(raw_len: usize, payload: &[u8], padding: &[u8]) -> Vec<u8> {
 }
 
 fn records() -> Vec<Vector> {
-    let state = super::make_log::state();
+    let state = State { ledger: None, ..super::make_log::state() };
     let context = Context::new(6);
     let object = record::seal_object(ObjectKind::State, &state, &context.sealer()).expect("short");
     let raw = record::encode(&state);

@@ -130,7 +130,16 @@ impl LocalBackend {
         if let Some(folder) = key.folder().filter(|folder| folder.is_fanned_out()) {
             self.make_fan(folder, relative)?;
         }
-        folders::open_beneath(&self.root, relative).map_err(|e| self.failed("open", relative, e))
+        match folders::open_beneath(&self.root, relative) {
+            // Repositories made before there were ledgers have no folder for them.
+            Err(Errno::NOENT) if key.folder() == Some(Folder::Ledger) => {
+                folders::make(&self.root, relative).map_err(|e| self.failed("create", relative, e))?;
+                rustix::fs::fsync(&self.root).map_err(|e| self.failed("flush", "", e))?;
+                folders::open_beneath(&self.root, relative)
+            }
+            opened => opened,
+        }
+        .map_err(|e| self.failed("open", relative, e))
     }
 
     /// Makes the fan-out folder `relative`, and makes sure that its entry is on disk: whoever made it, maybe

@@ -17,7 +17,7 @@ mod texts;
 pub use chunking::{chunker, padme, split};
 pub use objects::{header, keyslot, sealed_record};
 pub use packs::{block, pack, pack_blocks};
-pub use records::{chunk_list, commit, config, snapshot, state, tree};
+pub use records::{chunk_list, commit, config, ledger, snapshot, state, tree};
 pub use segments::{segment, segment_pages};
 pub use texts::{exclude, files_from, object_key};
 
@@ -25,7 +25,7 @@ pub use texts::{exclude, files_from, object_key};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. A test holds the files in `fuzz/` to this list.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("block", block),
     ("chunk_list", chunk_list),
     ("chunker", chunker),
@@ -35,6 +35,7 @@ pub const TARGETS: [Target; 20] = [
     ("files_from", files_from),
     ("header", header),
     ("keyslot", keyslot),
+    ("ledger", ledger),
     ("object_key", object_key),
     ("pack", pack),
     ("pack_blocks", pack_blocks),

@@ -12,6 +12,7 @@ use crate::format::chunk_list::{self, ChunkList};
 use crate::format::commit::{Commit, CommitError, SIGNATURE_CONTEXT};
 use crate::format::config::Config;
 use crate::format::header::ObjectKind;
+use crate::format::ledger::Ledger;
 use crate::format::record;
 use crate::format::snapshot::Snapshot;
 use crate::format::state::{CondemnedPack, KeyslotEntry, SnapshotEntry, State};
@@ -92,6 +93,20 @@ pub fn state(data: &[u8]) {
     folds_back(&fold);
 }
 
+/// Verification ledgers: one that opens comes back, also when nothing is added to it.
+pub fn ledger(data: &[u8]) {
+    let setup = setup();
+    let open = |object| Ledger::open(object, &setup.keys, &setup.repository);
+    let _ = open(data.to_vec());
+    if let Ok(ledger) = open(setup.record_object(ObjectKind::Ledger, data)) {
+        let entropy = entropy();
+        let object =
+            ledger.after(&[], &|_| true).seal(&setup.sealer(&entropy)).expect("fuzz inputs are short");
+        let again = open(object).expect("what was just sealed opens");
+        assert_eq!(again, ledger);
+    }
+}
+
 fn folds_back(fold: &Fold) {
     let state = fold.to_state();
     assert_eq!(Fold::from_state(state.clone()), *fold);
@@ -158,6 +173,7 @@ fn fold(commit: &Commit, writer: WriterId) {
 fn busy_state(writer: WriterId) -> State {
     let blob = |n| BlobId::from_bytes([n; 32]);
     State {
+        ledger: None,
         seq: 6,
         head: CommitHash::from_bytes([9; 32]),
         config: CommitHash::from_bytes([9; 32]),
