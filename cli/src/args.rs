@@ -76,6 +76,9 @@ pub struct Global {
     /// Memory to live in
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,
+    /// Read a repository whose commit log is damaged as far as that goes; nothing can be written
+    #[arg(long, global = true)]
+    pub ignore_log_damage: bool,
     /// Threads that do the work [default: one per processor]
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
     pub threads: Option<usize>,

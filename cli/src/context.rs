@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
-use strongroom::backend::{Backend, BackendError, LocalBackend, ObjectKey};
-use strongroom::crypto::SystemEntropy;
+use strongroom::backend::{Backend, BackendError, LocalBackend};
+use strongroom::crypto::{Password, SystemEntropy};
+use strongroom::log::LogError;
 use strongroom::repo::{Environment, Repository, RepositoryError};
 
 use crate::args::Global;
@@ -54,27 +55,47 @@ impl Context {
             _ => error.into(),
         })?;
         // Before anybody is asked for a password.
-        match backend.stat(&ObjectKey::config()) {
-            Err(error) if error.is_not_found() => {
-                Err(RepositoryError::Absent { location: backend.location() }.into())
-            }
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(Arc::new(backend)),
-        }
+        Repository::find(&backend)?;
+        Ok(Arc::new(backend))
     }
 
     /// Opens the repository.
     pub fn open(&self) -> Result<Repository, Failure> {
-        let backend = self.backend()?;
-        let password = password::existing(&self.global)?;
-        Ok(Repository::open(backend, &password, environment())?)
+        self.open_as(Repository::open)
     }
 
     /// Opens the repository, of whose index any part may be lost.
     pub fn open_for_repair(&self) -> Result<Repository, Failure> {
+        self.open_as(Repository::open_for_repair)
+    }
+
+    /// Opens the repository for a check, which says itself what is wrong with index and log.
+    pub fn open_for_check(&self) -> Result<Repository, Failure> {
+        self.open_as(|backend, password, environment| {
+            match Repository::open_for_repair(Arc::clone(&backend), password, environment.clone()) {
+                Err(
+                    RepositoryError::Log(LogError::Chain { .. } | LogError::Gap { .. })
+                    | RepositoryError::NoLog { .. },
+                ) => Repository::open_salvaged(backend, password, environment),
+                opened => opened,
+            }
+        })
+    }
+
+    fn open_as(
+        &self,
+        open: impl FnOnce(Arc<dyn Backend>, &Password, Environment) -> Result<Repository, RepositoryError>,
+    ) -> Result<Repository, Failure> {
         let backend = self.backend()?;
         let password = password::existing(&self.global)?;
-        Ok(Repository::open_for_repair(backend, &password, environment())?)
+        let repository = match self.global.ignore_log_damage {
+            true => Repository::open_salvaged(backend, &password, environment())?,
+            false => open(backend, &password, environment())?,
+        };
+        for void in repository.void_entries() {
+            self.output.warn(&format!("warning: {void}"));
+        }
+        Ok(repository)
     }
 
     /// Opens another repository, as far as it can be read: with the password in `password_file`, else with this one's.

@@ -42,7 +42,11 @@ fn main() -> ExitCode {
     };
     let context = Context { global, output };
     let outcome = commands::run(cli.command, &context);
-    let outcome = outcome.and_then(|exit| context.output.flush().map(|()| exit));
+    // Whoever reads the output may be gone: the exit code says all the same how it went.
+    let outcome = outcome.and_then(|exit| match context.output.flush() {
+        Err(failure) if failure.exit != Exit::Ok => Err(failure),
+        _ => Ok(exit),
+    });
     match outcome {
         Ok(exit) => exit,
         Err(failure) => {

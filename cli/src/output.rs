@@ -115,6 +115,13 @@ impl Output {
         report_text(failure);
     }
 
+    /// Warns people, whatever becomes of the results: on standard error, and of a program's output no part.
+    pub fn warn(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{}", visible(text.as_bytes()));
+        }
+    }
+
     /// Says something for people that is no result.
     pub fn note(&self, text: &str) {
         if !self.quiet && !self.json {

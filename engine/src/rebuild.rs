@@ -14,7 +14,7 @@ use crate::format::pack::Directory;
 use crate::format::segment::{IndexEntry, PackEntry};
 use crate::ids::{PackId, SegmentId};
 use crate::index::{self, IndexError, MergeError, Segment, SegmentWriter, tiers};
-use crate::log::{self, Fold};
+use crate::log::Fold;
 use crate::monitor::{Monitor, Problem, Progress};
 use crate::repo::{NewSegment, Repository, RepositoryError};
 use crate::store::{ReadError, read_directory};
@@ -94,7 +94,7 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<RebuildReport, RebuildError> {
     let base = repository.fold();
-    let removed = removed_packs(repository, &base)?;
+    let removed = repository.removed_packs(&base)?;
     let mut rebuild = Rebuild {
         repository,
         options,
@@ -114,24 +114,6 @@ pub fn run(
             Err(error)
         }
     }
-}
-
-/// All packs that commits up to `base` have removed: their ids never come back, whatever is stored under them. The fold does
-/// not know them any more.
-fn removed_packs(repository: &Repository, base: &Fold) -> Result<HashSet<PackId>, RebuildError> {
-    let mut removed = HashSet::new();
-    let mut fold = Fold::empty(base.config());
-    let (backend, keys) = (&**repository.backend(), repository.keys());
-    log::read_until(backend, keys, &repository.id(), &mut fold, base.seq(), &mut |entry| {
-        let Ok(entry) = entry else { return };
-        for change in &entry.commit.changes {
-            if let Change::PacksRemoved { packs } = change {
-                removed.extend(packs);
-            }
-        }
-    })
-    .map_err(RepositoryError::from)?;
-    Ok(removed)
 }
 
 struct Rebuild<'r> {

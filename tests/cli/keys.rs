@@ -81,3 +81,19 @@ fn the_list_for_people_marks_the_keyslot_in_use() {
     assert_eq!(lines.len(), 2);
     assert!(lines[0].contains("Label") && lines[1].starts_with('*'), "{run:?}");
 }
+
+#[test]
+fn a_removed_keyslot_that_came_back_locks_nobody_out() {
+    let bench = Bench::new();
+    let old = bench.objects("keys").remove(0);
+    let bytes = std::fs::read(&old).expect("readable");
+    // The same password: whichever keyslot is tried first opens.
+    let file = bench.write("same", PASSWORD);
+    for _ in 0..4 {
+        let mut passwd = bench.command();
+        passwd.args(["key", "passwd", "--new-password-file"]).arg(&file).args(CHEAP);
+        Run::of(&mut passwd).expect(0);
+        std::fs::write(&old, &bytes).expect("put back");
+        bench.run(["snapshots"]).expect(0);
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 33] = [
+const COMMANDS: [&str; 34] = [
     "",
     "init",
     "backup",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 33] = [
     "prune",
     "repair",
     "repair index",
+    "repair log",
     "repair packs",
     "repair snapshots",
     "ls",

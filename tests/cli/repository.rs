@@ -135,3 +135,18 @@ fn output_of_cat_log_names_the_change() {
     let run = bench.run(["cat", "pack", &"0".repeat(64)]).expect(1);
     assert!(run.message().contains("no pack"), "{run:?}");
 }
+
+#[test]
+fn a_repository_whose_config_is_lost_is_not_made_anew() {
+    let bench = Bench::new();
+    fs::remove_file(bench.repository().join("config")).expect("removed");
+    for command in ["init", "snapshots"] {
+        let run = bench.run([command]).expect(4);
+        assert!(
+            run.message().contains("config was lost") && !run.stderr.contains("strongroom init"),
+            "{run:#?}"
+        );
+    }
+    assert!(!bench.repository().join("config").exists());
+    assert_eq!(bench.objects("keys").len(), 1);
+}

@@ -39,6 +39,35 @@ fn a_dry_run_touches_nothing() {
 }
 
 #[test]
+fn a_repository_in_the_target_stays_whole() {
+    let bench = Bench::empty();
+    fs::create_dir_all(bench.path("home/deep")).expect("made");
+    bench.write("home/file", "kept");
+    let repository = bench.path("home/deep/backup").display().to_string();
+    let run = |line: &[&str]| bench.run([&["-r", &repository][..], line].concat());
+    let init: Vec<&str> = ["init"].into_iter().chain(crate::support::CHEAP.iter().copied()).collect();
+    run(&init).expect(0);
+    run(&["backup", "home/file"]).expect(0);
+    let parent = bench.path("home").canonicalize().expect("there");
+    let what = format!("latest:{}", parent.display());
+    bench.write("home/extra", "goes");
+    bench.write("home/deep/extra", "goes");
+    let done = run(&["restore", "--json", &what, "-t", "home", "--delete"]).expect(0);
+    assert!(done.lines().iter().any(|line| line["code"] == "repository-in-target"), "{done:#?}");
+    assert!(!bench.path("home/extra").exists() && !bench.path("home/deep/extra").exists());
+    run(&["check", "--read-data"]).expect(0);
+    let refused = run(&["restore", &what, "-t", "home/deep/backup/packs"]).expect(1);
+    assert!(refused.message().contains("lies in the repository"), "{refused:#?}");
+}
+
+#[test]
+fn a_pattern_that_nothing_matches_restores_nothing_and_says_so() {
+    let (bench, what) = backed_up();
+    let run = bench.run(["restore", &what, "-t", "out", "--include", "/nomatch/**"]).expect(1);
+    assert!(run.message().contains("--include"), "{run:#?}");
+}
+
+#[test]
 fn existing_files_are_treated_as_asked() {
     let (bench, what) = backed_up();
     bench.write("out/a.txt", "mine!");

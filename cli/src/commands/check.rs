@@ -87,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let message = "--hashes-only says how packs are read; say which: --read-data, --read-data-subset, --budget or --max-age";
         return Err(Failure::usage("usage", message));
     }
-    let repository = context.open().map_err(unverified)?;
+    let repository = context.open_for_check().map_err(unverified)?;
     let default = CheckOptions::default();
     let options = CheckOptions {
         read_data: args.read_data(),

@@ -3,7 +3,7 @@
 use serde_json::json;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
-use strongroom::format::note::{REPAIR_NOTE, RepairNote};
+use strongroom::format::note::{LOG_LOSS_NOTE, LogLossNote, REPAIR_NOTE, RepairNote};
 use strongroom::format::record;
 use strongroom::log::{LogEntry, VoidEntry, read_all, snapshot_record};
 
@@ -129,6 +129,11 @@ fn describe(change: &Change) -> String {
                 format!("snapshot {snapshot} is {original} without {}{more}", lost.join(", "))
             }
             Err(_) => "note of a repair, with an unreadable record".to_owned(),
+        },
+        Change::Note { kind, record } if kind == LOG_LOSS_NOTE => match record::decode::<LogLossNote>(record)
+        {
+            Ok(note) => format!("what log entry {} said is lost", note.seq),
+            Err(_) => "note of a lost log entry, with an unreadable record".to_owned(),
         },
         Change::Note { kind, record } => {
             format!("note of kind {} ({} bytes)", visible(kind.as_bytes()), record.len())

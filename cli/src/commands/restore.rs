@@ -49,9 +49,12 @@ pub struct Args {
     /// Say what would be done, do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Read everything back from the target and compare
+    /// Read everything back from the target and compare; with --sync
     #[arg(long)]
     verify: bool,
+    /// Wait until everything is on disk, and report what failed to get there
+    #[arg(long)]
+    sync: bool,
     /// Which metadata to restore.
     #[command(flatten)]
     metadata: MetadataArgs,
@@ -126,6 +129,7 @@ pub fn run(args: Args, context: &Context) -> Outcome {
         delete: args.delete,
         dry_run: args.dry_run,
         verify: args.verify,
+        sync: args.sync || args.verify,
         metadata: args.metadata.options(),
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
@@ -151,6 +155,7 @@ pub fn run(args: Args, context: &Context) -> Outcome {
             "total_bytes": report.bytes,
             "files_restored": report.files_written,
             "files_unchanged": report.files_unchanged,
+            "files_skipped": report.files_skipped,
             "bytes_restored": report.bytes_written,
             "files_deleted": report.deleted,
             "files_verified": report.verified,
@@ -159,6 +164,16 @@ pub fn run(args: Args, context: &Context) -> Outcome {
         })));
     } else {
         text(&report, &options, elapsed, context);
+    }
+    if !options.include.is_empty()
+        && report.files + report.directories + report.others == 0
+        && !report.cancelled
+    {
+        return Err(Failure::new(
+            "no-match",
+            "nothing in the snapshot matches --include; nothing was restored",
+        )
+        .hint("patterns are matched against paths as `strongroom ls --recursive` shows them"));
     }
     end(&report)
 }
@@ -172,11 +187,16 @@ fn text(report: &RestoreReport, options: &RestoreOptions, elapsed: Duration, con
     ));
     let written = if options.dry_run { "Would write:" } else { "Written:  " };
     out.text(format!(
-        "{written} {} files, {} in {}; {} files were as they should be",
+        "{written} {} files, {} in {}; {} files were as they should be{}",
         report.files_written,
         units::size(report.bytes_written),
         units::clock(elapsed),
-        report.files_unchanged
+        report.files_unchanged,
+        if report.files_skipped > 0 {
+            format!(", {} were left alone", report.files_skipped)
+        } else {
+            String::new()
+        }
     ));
     if options.delete {
         out.text(format!(

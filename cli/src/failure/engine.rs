@@ -31,6 +31,9 @@ impl From<RepositoryError> for Failure {
         let message = error.to_string();
         match error {
             RepositoryError::Absent { .. } => absent(message),
+            RepositoryError::NoConfig { .. } => Self::damage("config-missing", message).hint(
+                "copy the file `config` back from a copy of the repository; do not make a new one over it",
+            ),
             RepositoryError::Exists { .. } => Self::new("repository-exists", message)
                 .hint("it is ready for use, or choose another place for a new one"),
             RepositoryError::Config { source, .. } => config(&source, message),
@@ -48,6 +51,8 @@ impl From<RepositoryError> for Failure {
             RepositoryError::ForeignConfig => Self::damage("config-foreign", message),
             RepositoryError::Merge(MergeError::Store(error)) => with_message(error.into(), message),
             RepositoryError::Merge(MergeError::Source(error)) => with_message(error.into(), message),
+            RepositoryError::OnlyReadable { .. } => Self::damage("log-damaged", message)
+                .hint("restore what you need, then back up into a new repository"),
             RepositoryError::Conflict => Self::new("conflict", message),
             RepositoryError::LastKeyslot(_) => {
                 Self::new("last-keyslot", message).hint("`strongroom key add` makes another one first")
@@ -107,6 +112,8 @@ impl From<BackendError> for Failure {
         let message = error.to_string();
         match error {
             BackendError::NotFound { .. } => Self::damage("object-missing", message),
+            BackendError::NotDurable { .. } => Self::new("not-durable", message)
+                .hint("the disk reports errors: look at the system's log, then check the repository before you go on"),
             BackendError::OutOfRange { .. } => Self::damage("object-truncated", message),
             BackendError::TooLarge { .. } => Self::damage("object-too-large", message),
             BackendError::Unsuitable { .. } => {
@@ -136,7 +143,7 @@ impl From<LogError> for Failure {
                 Self::new("newer-version", error).hint("nothing was changed; install a newer strongroom")
             }
             LogError::Chain { .. } | LogError::Gap { .. } => Self::damage("log-damaged", error)
-                .hint("the storage lost or altered commits: compare with a copy of the repository"),
+                .hint("the storage lost or altered commits: copy them back from a copy of the repository, or read what is there with --ignore-log-damage; docs/trouble.md says how"),
         }
     }
 }
@@ -316,6 +323,8 @@ impl From<RepairError> for Failure {
             RepairError::IndexDamaged { .. } => {
                 Self::damage("index-damaged", message).hint("`strongroom repair index` first")
             }
+            RepairError::SoundEntry(_) => Self::new("log-entry-sound", message)
+                .hint("`strongroom check` names the entries that are not"),
             RepairError::UnknownPack(_) => {
                 Self::new("unknown-pack", message).hint("`strongroom check` names damaged packs by their ids")
             }
@@ -345,6 +354,8 @@ impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         let message = error.to_string();
         match error {
+            RestoreError::TargetInRepository { .. } => Self::new("target-in-repository", error)
+                .hint("choose a target elsewhere; nothing was changed"),
             RestoreError::Target { .. } => Self::new("target", message),
             RestoreError::NoPath { .. } => Self::new("no-path", message).hint(
                 "`strongroom ls SNAPSHOT` shows what is there; paths begin at the root, as in latest:/etc",

@@ -106,9 +106,25 @@ pub enum BackendError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The object is there, but the storage did not make sure that it stays: it may be gone after a power cut, and to ask
+    /// again would tell nothing.
+    #[error("{key} is stored, but {what} could not be flushed to disk, so it may be lost again: {source}")]
+    NotDurable {
+        /// The object.
+        key: ObjectKey,
+        /// What failed to be flushed.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl BackendError {
+    /// Whether the object that was to be created is there, for all that can be seen now.
+    pub fn is_not_durable(&self) -> bool {
+        matches!(self, Self::NotDurable { .. })
+    }
+
     /// Whether the object is simply not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
@@ -190,7 +206,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Stores a new object durably, unless one is there under this key.
     ///
     /// # Errors
-    /// [`BackendError::Io`]; the object may then be stored or not, but never in part.
+    /// [`BackendError::Io`]; the object may then be stored or not, but never in part. [`BackendError::NotDurable`]; it is
+    /// then there, and nothing may be built on it.
     fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError>;
 
     /// Removes an object, if it is there.
@@ -210,6 +227,45 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`BackendError::Io`] where the storage fails.
     fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError>;
+
+    /// Leaves a sign that a writer is at work, which outlives a writer that dies: [`Backend::clean`] finds it then. Storage
+    /// that has no such thing leaves none.
+    ///
+    /// # Errors
+    /// [`BackendError::Io`] where the storage fails.
+    fn sign(&self) -> Result<Box<dyn Sign>, BackendError> {
+        Ok(Box::new(NoSign))
+    }
+
+    /// Makes sure that an object that is there, whoever stored it, is durable.
+    ///
+    /// # Errors
+    /// [`BackendError::NotFound`], or [`BackendError::Io`] where the storage fails.
+    fn flush(&self, key: &ObjectKey) -> Result<(), BackendError> {
+        self.stat(key).map(drop)
+    }
+
+    /// Removes signs and parts of objects that were left by writers that are gone, and returns how many. What
+    /// belongs to a writer at work stays.
+    ///
+    /// # Errors
+    /// [`BackendError::Io`] where the storage fails.
+    fn clean(&self) -> Result<u64, BackendError> {
+        Ok(0)
+    }
+}
+
+/// A sign that a writer is at work. Dropped, it stays as that of one that died.
+pub trait Sign: Send {
+    /// Takes the sign away: the writer has left nothing behind.
+    fn remove(self: Box<Self>);
+}
+
+/// The sign of storage that has none.
+struct NoSign;
+
+impl Sign for NoSign {
+    fn remove(self: Box<Self>) {}
 }
 
 macro_rules! forward_backend {
@@ -259,6 +315,18 @@ macro_rules! forward_backend {
 
             fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
                 (**self).begin()
+            }
+
+            fn sign(&self) -> Result<Box<dyn Sign>, BackendError> {
+                (**self).sign()
+            }
+
+            fn flush(&self, key: &ObjectKey) -> Result<(), BackendError> {
+                (**self).flush(key)
+            }
+
+            fn clean(&self) -> Result<u64, BackendError> {
+                (**self).clean()
             }
         }
     };

@@ -5,6 +5,7 @@
 //! between them, so memory is bounded whatever the source. Everything stored becomes part of the repository by one
 //! commit at the end, and by partial snapshots on the way.
 
+mod adopt;
 mod assemble;
 mod chunk_table;
 mod files;
@@ -46,7 +47,7 @@ use crate::chunk::GearTable;
 use crate::format::snapshot::{Snapshot, SnapshotSummary};
 use crate::format::tree::{FileContent, Metadata};
 use crate::ids::BlobId;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::repo::{Repository, RepositoryError};
 use crate::source::{Filter, FilterOptions};
 use assemble::{Assembler, file_node};
@@ -74,6 +75,56 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     check_limits(options)?;
+    if options.dry_run {
+        return back_up(repository, source, options, monitor);
+    }
+    // Nothing is left behind for a mistake on the command line.
+    if let BackupSource::Paths { paths, .. } = &source {
+        check_paths(repository, paths)?;
+    }
+    let backend = repository.backend();
+    // Who cannot clean up cannot write either, and will say so.
+    if backend.clean().is_ok_and(|left_behind| left_behind > 0) {
+        take_over(repository, monitor);
+    }
+    let sign = backend.sign().map_err(RepositoryError::from)?;
+    let result = back_up(repository, source, options, monitor);
+    match &result {
+        Ok(_) => sign.remove(),
+        // What was stored is for the next run to find.
+        Err(_) => drop(sign),
+    }
+    result
+}
+
+/// The sources as absolute paths, if all of them are there and none is part of the repository.
+fn check_paths(repository: &Repository, paths: &[PathBuf]) -> Result<Vec<PathBuf>, BackupError> {
+    let paths = absolute_paths(paths)?;
+    let forbidden = repository_directory(repository);
+    match paths.iter().find(|path| is_within(path, &forbidden)) {
+        Some(path) => Err(BackupError::RepositoryItself { path: path.clone() }),
+        None => Ok(paths),
+    }
+}
+
+/// Takes over what a writer that died has stored. To store it again does no harm, so no failure is one of the backup.
+fn take_over(repository: &Repository, monitor: &dyn Monitor) {
+    let (code, message) = match adopt::adopt(repository) {
+        Ok(0) => return,
+        Ok(packs) => ("packs-adopted", format!("an interrupted run had stored {packs} packs: they are used")),
+        Err(error) => {
+            ("packs-not-adopted", format!("what an interrupted run had stored cannot be used: {error}"))
+        }
+    };
+    monitor.problem(&Problem { code, path: None, message, is_error: false });
+}
+
+fn back_up(
+    repository: &Repository,
+    source: BackupSource,
+    options: &BackupOptions,
+    monitor: &dyn Monitor,
+) -> Result<BackupReport, BackupError> {
     let snapshot = new_snapshot(repository, options);
     let (paths, filter) = match source {
         BackupSource::Paths { paths, filter } => (paths, filter),
@@ -179,11 +230,8 @@ fn back_up_paths(
     let started = Instant::now();
     let filter = Filter::new(filter)?;
     let grains = GrainRules::new(&options.grains)?;
-    let paths = absolute_paths(paths)?;
+    let paths = check_paths(repository, paths)?;
     let forbidden = repository_directory(repository);
-    if let Some(path) = paths.iter().find(|path| is_within(path, &forbidden)) {
-        return Err(BackupError::RepositoryItself { path: path.clone() });
-    }
     snapshot.paths = paths.iter().map(|path| ByteBuf::from(path.as_os_str().as_bytes())).collect();
     let tree = RootTree::new(&paths);
     let parents = Parents::choose(repository, &snapshot, options.parent)?;
@@ -216,7 +264,7 @@ fn back_up_paths(
         return Ok(report);
     }
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
-    finish(repository, &session, &mut assembler, &snapshot, &parents, &partials, options)
+    finish(&session, &mut assembler, &snapshot, &parents, &partials, options, monitor)
 }
 
 /// What a walk over a source is made with.
@@ -278,13 +326,13 @@ impl WalkRun<'_, '_> {
 
 /// Commits the complete snapshot.
 fn finish(
-    repository: &Repository,
     session: &Session<'_>,
     assembler: &mut Assembler,
     snapshot: &Snapshot,
     parents: &Parents,
     partials: &[crate::ids::SnapshotId],
     options: &BackupOptions,
+    monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     // Directories above what was asked for, such as `/tmp`, change without its doing.
     let is_same = parents.complete_tree == Some(snapshot.tree) || assembler.is_unchanged();
@@ -302,7 +350,12 @@ fn finish(
     let id = session.commit(assembler.writer(), snapshot, partials)?;
     if !options.dry_run {
         report.snapshot = Some(id);
-        repository.merge_segments()?;
+        // The snapshot is there: that lookups stay quick can wait for the next backup.
+        if let Err(error) = session.repository.merge_segments() {
+            let message =
+                format!("the snapshot is saved, but segments of the index were not merged: {error}");
+            monitor.problem(&Problem { code: "index-not-merged", path: None, message, is_error: false });
+        }
     }
     Ok(report)
 }
@@ -392,7 +445,7 @@ fn back_up_stream(
     })?;
     snapshot.summary = finished_summary(&summary, &session, started);
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
-    finish(repository, &session, &mut assembler, &snapshot, &parents, &[], options)
+    finish(&session, &mut assembler, &snapshot, &parents, &[], options, monitor)
 }
 
 /// A stream that breaks off when the operation is cancelled: there is no partial snapshot of a stream.

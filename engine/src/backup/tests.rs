@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
-use crate::backend::testing::{Operation, RecordingBackend};
-use crate::backend::{Folder, MemoryBackend};
+use crate::backend::testing::{Fault, FaultBackend, Operation, RecordingBackend};
+use crate::backend::{Backend, Folder, LocalBackend, MemoryBackend};
 use crate::browse;
 use crate::format::chunk_list;
 use crate::format::tree::{Hole, Node, NodeKind};
@@ -83,6 +84,64 @@ fn noise(seed: u8, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+/// A repository in a folder, in which a backup of `source` stored its packs and failed at the commit.
+fn repository_after_a_failed_backup(folder: &Path, source: &Path) -> Arc<dyn Backend> {
+    let local = LocalBackend::create_repository(folder).unwrap();
+    let backend = FaultBackend::new(local);
+    let faults = backend.faults();
+    let repository = testing::init(Arc::new(backend), 1);
+    faults.inject(
+        Fault::nth_of(Operation::Create, 1, io::ErrorKind::StorageFull).in_folder(Folder::Log).lasting(),
+    );
+    run(&repository, paths(source), &options(), &Silent).expect_err("the commit fails");
+    Arc::new(LocalBackend::open(folder).unwrap())
+}
+
+#[test]
+fn what_a_run_that_died_has_stored_is_not_stored_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, place) = (folder.path().join("source"), folder.path().join("repository"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("a"), noise(1, 3 << 20)).unwrap();
+    fs::write(source.join("b"), noise(2, 100)).unwrap();
+    let backend = repository_after_a_failed_backup(&place, &source);
+    let packs = |backend: &dyn Backend| {
+        let mut packs = Vec::new();
+        backend
+            .list(Folder::Packs, None, &mut |info| {
+                packs.push((info.key.clone(), info.size));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        packs
+    };
+    let before = packs(&*backend);
+    assert!(before.iter().map(|(_, size)| size).sum::<u64>() > 3 << 20, "{before:?}");
+    let repository = testing::open(Arc::clone(&backend), 2).unwrap();
+    let report = back_up(&repository, &source);
+    assert!(report.summary.bytes_stored < 100 << 10, "{:?}", report.summary);
+    let new: Vec<_> = packs(&*backend).into_iter().filter(|pack| !before.contains(pack)).collect();
+    assert!(new.iter().map(|(_, size)| size).sum::<u64>() < 100 << 10, "{new:?}");
+    let found = entries(&repository, report.snapshot.unwrap(), &source);
+    assert_eq!(content(&repository, &found["a"]), noise(1, 3 << 20));
+    assert_eq!(fs::read_dir(place.join("tmp")).unwrap().count(), 0, "no sign stays");
+    let checked = crate::check::run(&repository, &crate::check::CheckOptions::default(), &Silent).unwrap();
+    assert_eq!((checked.is_damaged(), checked.orphan_packs), (false, 0));
+}
+
+#[test]
+fn packs_that_a_prune_has_condemned_are_not_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, place) = (folder.path().join("source"), folder.path().join("repository"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("a"), noise(1, 1 << 20)).unwrap();
+    let backend = repository_after_a_failed_backup(&place, &source);
+    let repository = testing::open(backend, 2).unwrap();
+    crate::prune::run(&repository, &crate::prune::PruneOptions::default(), &Silent).unwrap();
+    assert!(repository.fold().condemned().count() > 0, "the orphans");
+    assert_eq!(adopt::adopt(&repository).unwrap(), 0);
 }
 
 #[test]
@@ -302,7 +361,7 @@ fn a_dry_run_counts_and_writes_nothing() {
 fn stream(data: Vec<u8>, outcome: Result<(), String>) -> BackupSource {
     BackupSource::Stream {
         name: b"dump".to_vec(),
-        reader: Box::new(std::io::Cursor::new(data)),
+        reader: Box::new(io::Cursor::new(data)),
         finish: Box::new(|| outcome),
     }
 }
@@ -333,7 +392,7 @@ impl Monitor for Collect {
 fn the_repository_inside_the_source_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("repo");
-    let backend = crate::backend::LocalBackend::create_repository(&place).unwrap();
+    let backend = LocalBackend::create_repository(&place).unwrap();
     fs::write(folder.path().join("file"), "x").unwrap();
     let repository = testing::init(Arc::new(backend), 1);
     let monitor = Collect::default();
@@ -355,7 +414,7 @@ fn a_failing_backend_fails_the_backup_and_never_hangs() {
         let backend = FaultBackend::new(MemoryBackend::new());
         let faults = backend.faults();
         let repository = testing::init(Arc::new(backend), 1);
-        faults.inject(Fault::nth_mutation(n, std::io::ErrorKind::StorageFull).lasting());
+        faults.inject(Fault::nth_mutation(n, io::ErrorKind::StorageFull).lasting());
         let result = run(&repository, paths(folder.path()), &options(), &Silent);
         assert_eq!(result.is_err(), faults.fired() > 0, "{n}: {result:?}");
         if result.is_err() {

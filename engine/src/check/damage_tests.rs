@@ -1,6 +1,6 @@
 //! The damage matrix: every kind of object, damaged in every way, is refused on opening or named by the check.
 
-use super::fixture::{Sample, check_all, open, sample, sample_of};
+use super::fixture::{Sample, check_all, environment, open, password, sample, sample_of};
 use super::*;
 use crate::backend::{Backend, MemoryBackend, ObjectKey};
 
@@ -77,6 +77,64 @@ fn kinds(sample: &Sample, other: &Sample) -> Vec<(&'static str, ObjectKey, Objec
 
 fn names(report: &CheckReport, key: &ObjectKey) -> bool {
     report.findings.iter().any(|finding| finding.object == key.as_str() && finding.is_damage)
+}
+
+#[test]
+fn a_damaged_log_is_read_as_far_as_it_goes() {
+    // Commits: first keyslot, second keyslot, first snapshot, second snapshot.
+    for (seq, snapshots) in [(1, [0, 1].as_slice()), (2, &[0, 1]), (3, &[1]), (4, &[0])] {
+        for (how, damage) in [
+            (
+                "gone",
+                Box::new(|backend: &MemoryBackend, key: &ObjectKey| backend.delete(key).expect("deleted"))
+                    as Damaging,
+            ),
+            ("flipped", change(|bytes| bytes[90] ^= 1)),
+        ] {
+            let sample = sample();
+            for key in sample.keys("state/") {
+                sample.backend.delete(&key).expect("deleted");
+            }
+            damage(&sample.backend, &ObjectKey::log(seq));
+            let opened = open(&sample.backend);
+            // The last one may have been cut off or never have been: all before it is in order.
+            assert_eq!(opened.is_err(), seq != 4, "{seq} {how}: {opened:?}");
+            let salvaged =
+                Repository::open_salvaged(Arc::new(sample.backend.clone()), &password(), environment(98))
+                    .expect("readable");
+            assert_eq!(salvaged.void_entries().is_empty(), (seq, how) == (4, "gone"), "{seq} {how}");
+            let found: Vec<_> =
+                salvaged.snapshots().expect("readable").into_iter().map(|(id, _)| id).collect();
+            let expected: Vec<_> = snapshots.iter().map(|at| sample.snapshots[*at]).collect();
+            assert_eq!(found, expected, "{seq} {how}");
+            let report = check_all(&salvaged);
+            let is_about_log = |finding: &Damage| {
+                finding.code.starts_with("log-")
+                    || finding.code == "keyslot-unlisted"
+                    || finding.code == "segment-unlisted"
+            };
+            assert!(report.findings.iter().all(is_about_log), "{seq} {how}: {:?}", report.findings);
+            assert_eq!(report.hit_files, [], "{seq} {how}");
+            for id in &expected {
+                let (_, snapshot) = salvaged.find_snapshot(&id.to_string()).expect("there");
+                let folder = tempfile::tempdir().expect("a folder");
+                let options = crate::restore::RestoreOptions::default();
+                let target = folder.path().join("target");
+                let restored = crate::restore::run(
+                    &salvaged,
+                    &snapshot,
+                    b"",
+                    &target,
+                    &options,
+                    &crate::monitor::Silent,
+                );
+                // The sample has one file whose chunks lie across holes, which readers refuse.
+                assert_eq!(restored.expect("begun").errors, 1, "{seq} {how}");
+            }
+            let refused = salvaged.commit(&mut |_| Ok(vec![]));
+            assert!(matches!(refused, Err(RepositoryError::OnlyReadable { .. })));
+        }
+    }
 }
 
 #[test]

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backend::{BackendError, Folder, ObjectKey};
 use crate::check::context::Context;
-use crate::format::commit::Commit;
+use crate::crypto::SealError;
+use crate::format::commit::{self, Change, Commit, CommitError};
 use crate::format::config::{CONFIG_LEN_MAX, Config};
 use crate::format::header::ObjectKind;
 use crate::format::keyslot::{KEYSLOT_LEN, Keyslot};
-use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
+use crate::format::note::{LOG_LOSS_NOTE, LogLossNote};
+use crate::format::record::{self, RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::format::state::State;
 use crate::log::{self, Fold, LogError, VoidEntry};
 use std::sync::Arc;
@@ -22,7 +24,8 @@ pub(super) fn check(context: &Context<'_>) -> Result<Arc<Fold>, BackendError> {
     let fold = match read(context, &states) {
         Some(fold) => {
             check_beyond_end(context, &fold, &states);
-            Arc::new(fold)
+            // More was made of a damaged log than it amounts to.
+            if context.repository.is_salvaged() { context.repository.fold() } else { Arc::new(fold) }
         }
         None => context.repository.fold(),
     };
@@ -58,8 +61,7 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
     let repository = context.repository;
     let opened = repository.fold();
     let mut fold = Fold::empty(Config::hash(repository.config_bytes()));
-    let mut voids: BTreeMap<u64, String> = BTreeMap::new();
-    let mut last_valid = 0;
+    let mut voids = Voids::default();
     let stops = states.iter().copied().chain([opened.seq()]).collect::<BTreeSet<_>>();
     for stop in stops.into_iter().chain([u64::MAX]) {
         let result = log::read_until(
@@ -69,25 +71,25 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
             &mut fold,
             stop,
             &mut |entry| match entry {
-                Ok(entry) => last_valid = entry.commit.seq,
+                Ok(entry) => voids.pass(&entry.commit),
                 Err(VoidEntry { seq, reason }) => {
-                    voids.insert(seq, reason);
+                    voids.reasons.insert(seq, reason);
                 }
             },
         );
         if let Err(error) = result {
-            report_voids(context, &voids, last_valid);
+            voids.report(context);
             report(context, &error);
             return None;
         }
         if fold.seq() == stop && states.contains(&stop) {
             state(context, &fold);
         }
-        if stop == opened.seq() {
+        if stop == opened.seq() && !repository.is_salvaged() {
             compare_opened(context, &fold, &opened);
         }
     }
-    report_voids(context, &voids, last_valid);
+    voids.report(context);
     if let Err(error) = log::check_end(context.backend(), &fold) {
         report(context, &error);
     }
@@ -114,20 +116,55 @@ fn report(context: &Context<'_>, error: &LogError) {
     }
 }
 
-/// A valid commit behind a void entry has seen it and passed over it: noise. Behind the last valid commit nobody
-/// can tell whether the entry was ever worth anything, unless it is whole and merely not entitled.
-fn report_voids(context: &Context<'_>, voids: &BTreeMap<u64, String>, last_valid: u64) {
-    let repository = context.repository;
-    for (seq, reason) in voids {
-        let key = ObjectKey::log(*seq);
-        let object = context.backend().read(&key, RECORD_OBJECT_LEN_MAX);
-        let is_whole = object
-            .is_ok_and(|object| Commit::open(object, *seq, repository.keys(), &repository.id()).is_ok());
-        if is_whole || *seq < last_valid {
-            context.note("log-void", &key, format!("it does not count: {reason}"));
-        } else {
-            let doubt = "if it was a commit once, what it said is lost";
-            context.damage("log-damaged", &key, format!("it does not count: {reason}; {doubt}"));
+/// Entries that do not count, and what valid ones say of them.
+#[derive(Default)]
+struct Voids {
+    reasons: BTreeMap<u64, String>,
+    last_valid: u64,
+    /// Losses that are on record.
+    known: BTreeSet<LogLossNote>,
+}
+
+impl Voids {
+    fn pass(&mut self, commit: &Commit) {
+        self.last_valid = commit.seq;
+        self.known.extend(commit.changes.iter().filter_map(|change| match change {
+            Change::Note { kind, record } if kind == LOG_LOSS_NOTE => {
+                record::decode::<LogLossNote>(record).ok()
+            }
+            _ => None,
+        }));
+    }
+
+    /// What was sealed under our key and does not open was a commit, and was altered: something is lost until somebody
+    /// has said that they know. Anything else behind which there is a valid commit is noise: that commit's writer
+    /// has passed over it. Behind the last valid commit nobody can tell whether the entry was ever worth
+    /// anything, unless it is whole and merely not entitled.
+    fn report(&self, context: &Context<'_>) {
+        let repository = context.repository;
+        for (seq, reason) in &self.reasons {
+            let key = ObjectKey::log(*seq);
+            let object = context.backend().read(&key, RECORD_OBJECT_LEN_MAX).unwrap_or_default();
+            let hash = commit::hash(&object);
+            let opened = Commit::open(object, *seq, repository.keys(), &repository.id());
+            let was_altered =
+                matches!(opened, Err(CommitError::Record(RecordError::Seal(SealError::Authentication))));
+            let is_known = self.known.contains(&LogLossNote { seq: *seq, hash });
+            if is_known {
+                context.note(
+                    "log-void",
+                    &key,
+                    format!("it does not count, and its loss is on record: {reason}"),
+                );
+            } else if was_altered {
+                let what = "it was a commit, and what it said is lost: maybe a snapshot. `repair log` says what to do";
+                context.damage("log-damaged", &key, format!("it does not count: {reason}; {what}"));
+            } else if opened.is_ok() || *seq < self.last_valid {
+                context.note("log-void", &key, format!("it does not count: {reason}"));
+            } else {
+                let doubt = "if it was a commit once, what it said is lost";
+                context.damage("log-damaged", &key, format!("it does not count: {reason}; {doubt}"));
+            }
         }
     }
 }

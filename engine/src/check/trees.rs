@@ -3,12 +3,11 @@
 use serde_bytes::ByteBuf;
 
 use crate::format::chunk_list::{self, Chunk, DEPTH_MAX, ListRef, TableError};
-use crate::format::tree::{FileContent, Metadata, Node, NodeKind, Timestamp, Tree, TreePart};
+use crate::format::tree::{FileContent, Tree, TreePart};
+use crate::format::tree_rules::TreeRuleError;
 
 /// Trees are split at most this deep, as browsing has it.
 const SPLIT_LEVELS_MAX: u8 = 8;
-/// Longest text of a symbolic link: what Linux takes, without the final zero.
-const LINK_LEN_MAX: usize = 4095;
 
 /// A tree or chunk table breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,14 +15,9 @@ pub(crate) enum RuleError {
     /// A rule for whole trees.
     #[error("{0}")]
     Tree(&'static str),
-    /// A rule for entries.
-    #[error("entry {:?}: {problem}", String::from_utf8_lossy(name))]
-    Node {
-        /// Name of the entry.
-        name: Vec<u8>,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
+    /// A rule that every reader checks.
+    #[error(transparent)]
+    Reader(#[from] TreeRuleError),
     /// A chunk table that is none.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -52,31 +46,16 @@ pub(crate) struct Part {
 
 /// Checks a tree by itself and against what the tree above says of it.
 pub(crate) fn check_tree(tree: &Tree, part: Option<&Part>) -> Result<(), RuleError> {
-    let (first, last, entries) = match tree {
-        Tree::Nodes(nodes) => {
-            nodes.iter().try_for_each(check_node)?;
-            if !nodes.is_sorted_by(|a, b| a.name < b.name) {
-                return Err(RuleError::Tree("names do not ascend"));
-            }
-            (nodes.first().map(|node| &node.name), nodes.last().map(|node| &node.name), nodes.len() as u64)
+    tree.validate()?;
+    let last = match tree {
+        Tree::Nodes(nodes) => nodes.last().map(|node| &node.name),
+        Tree::Parts(_) if part.is_some_and(|part| part.levels == 0) => {
+            return Err(RuleError::Tree("it is split too deep"));
         }
-        Tree::Parts(parts) => {
-            if parts.is_empty() || parts.iter().any(|part| part.entries == 0) {
-                return Err(RuleError::Tree("it is split into nothing"));
-            }
-            if part.is_some_and(|part| part.levels == 0) {
-                return Err(RuleError::Tree("it is split too deep"));
-            }
-            if !parts.is_sorted_by(|a, b| a.first < b.first) {
-                return Err(RuleError::Tree("the first names of its parts do not ascend"));
-            }
-            let entries = parts.iter().try_fold(0u64, |sum, part| sum.checked_add(part.entries));
-            let entries = entries.ok_or(RuleError::Tree("its parts have more entries than can be"))?;
-            (parts.first().map(|part| &part.first), parts.last().map(|part| &part.first), entries)
-        }
+        Tree::Parts(parts) => parts.last().map(|part| &part.first),
     };
     let Some(part) = part else { return Ok(()) };
-    if first != Some(&part.first) || entries != part.entries {
+    if tree.first() != Some(&part.first) || tree.entries() != part.entries {
         return Err(RuleError::Tree(
             "its first name or its number of entries is not what the tree above says",
         ));
@@ -98,40 +77,6 @@ pub(crate) fn parts<'a>(
         let below = next.or(above.and_then(|above| above.below.as_ref())).cloned();
         (part, Part { levels, first: part.first.clone(), entries: part.entries, below })
     })
-}
-
-fn check_node(node: &Node) -> Result<(), RuleError> {
-    let wrong = |problem| Err(RuleError::Node { name: node.name.to_vec(), problem });
-    if crate::target::check_name(&node.name).is_err() {
-        return wrong("its name is impossible");
-    }
-    match &node.kind {
-        NodeKind::Symlink { target }
-            if target.is_empty() || target.len() > LINK_LEN_MAX || target.contains(&0) =>
-        {
-            wrong("its link text is impossible")
-        }
-        _ => check_metadata(&node.metadata).map_or(Ok(()), wrong),
-    }
-}
-
-fn check_metadata(metadata: &Metadata) -> Option<&'static str> {
-    let is_time = |time: &Timestamp| time.nanos < 1_000_000_000;
-    if metadata.mode & !0o7777 != 0 {
-        return Some("its mode has bits that modes do not have");
-    }
-    if ![Some(metadata.mtime), Some(metadata.ctime), metadata.btime].iter().flatten().all(is_time) {
-        return Some("a time has a billion nanoseconds or more");
-    }
-    if metadata.links.is_some() != metadata.device.is_some() {
-        return Some("only one of link count and device is given");
-    }
-    let is_name = |name: &ByteBuf| !name.is_empty() && !name.contains(&0);
-    let xattrs = &metadata.xattrs;
-    if !xattrs.iter().all(|xattr| is_name(&xattr.name)) || !xattrs.is_sorted_by(|a, b| a.name < b.name) {
-        return Some("its extended attributes are not in order");
-    }
-    None
 }
 
 /// The entries of a chunk table.
@@ -184,7 +129,7 @@ pub(crate) fn file_table(content: &FileContent) -> Result<Table, RuleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::tree::Hole;
+    use crate::format::tree::{Hole, Metadata, Node, NodeKind};
     use crate::ids::BlobId;
 
     fn node(name: &str) -> Node {
@@ -211,7 +156,7 @@ mod tests {
         };
         with(&|node| node.metadata.mode = 0o100_644).expect_err("a file type in the mode");
         with(&|node| node.metadata.mtime.nanos = 1_000_000_000).expect_err("too many nanoseconds");
-        with(&|node| node.metadata.links = Some(2)).expect_err("links without a device");
+        with(&|node| node.metadata.device = Some(2)).expect_err("a device without links");
         with(&|node| node.kind = NodeKind::Symlink { target: ByteBuf::new() }).expect_err("an empty link");
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::ids::SnapshotId;
+use crate::ids::{CommitHash, SnapshotId};
 
 /// Kind of the note that comes with a repaired snapshot; its record is a [`RepairNote`].
 pub const REPAIR_NOTE: &str = "repair";
@@ -20,4 +20,17 @@ pub struct RepairNote {
     pub lost: Vec<ByteBuf>,
     /// How many more there are.
     pub more: u64,
+}
+
+/// Kind of the note that says that a log entry was altered and its loss is known; its record is a [`LogLossNote`].
+pub const LOG_LOSS_NOTE: &str = "log-loss";
+
+/// An entry whose loss is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLossNote {
+    /// Its number.
+    pub seq: u64,
+    /// Hash of what stands there now.
+    pub hash: CommitHash,
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::ObjectReader;
 use crate::crypto::{KeySet, ObjectCipher};
+use crate::format::commit::SegmentInfo;
 use crate::format::header::{HEADER_LEN, Header, HeaderError, ObjectKind};
 use crate::format::segment::{
     self, ENTRY_LEN, FANOUT_LEAVES, Fanout, IndexEntry, LEAF_ENTRIES, Layout, PACK_ENTRIES, PACK_ENTRY_LEN,
@@ -70,6 +71,12 @@ impl Segment {
             .map_err(damaged)?;
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         Ok(Self { id, object, cipher, layout, number })
+    }
+
+    /// What a commit says of it.
+    pub fn info(&self) -> SegmentInfo {
+        let Layout { entries, packs, .. } = self.layout;
+        SegmentInfo { segment: self.id, blobs: entries, packs, bytes: self.size() }
     }
 
     /// Its id.

@@ -217,6 +217,22 @@ impl Fold {
         part
     }
 
+    /// Folds in those changes of a commit that fit, whoever made it: see [`salvage`](crate::log::salvage()).
+    pub(super) fn apply_what_fits(&mut self, commit: &Commit, object_hash: CommitHash) {
+        for change in &commit.changes {
+            let mut touched = self.touched_by(std::slice::from_ref(change));
+            if touched.change(commit.seq, change).is_ok() {
+                self.change(commit.seq, change).expect("what fits all that it touches fits");
+            }
+        }
+        self.skip(commit.seq, object_hash);
+    }
+
+    /// Takes segments for live that no commit which can be read has added: see [`salvage`](crate::log::salvage()).
+    pub(crate) fn add_segments(&mut self, infos: impl IntoIterator<Item = SegmentInfo>) {
+        self.segments.extend(infos.into_iter().map(|info| (info.segment, info)));
+    }
+
     /// Passes over an entry that does not verify: it keeps its number and changes nothing.
     pub fn skip(&mut self, seq: u64, object_hash: CommitHash) {
         self.seq = seq;

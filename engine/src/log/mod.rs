@@ -3,9 +3,11 @@
 mod fold;
 mod publish;
 mod read;
+mod salvage;
 #[cfg(test)]
 mod tests;
 
 pub use fold::{Fold, FoldError, snapshot_record};
 pub use publish::{PublishError, publish};
 pub use read::{LogEntry, LogError, VoidEntry, check_end, commit_time, read_all, read_from, read_until};
+pub use salvage::salvage;

@@ -20,7 +20,7 @@ pub enum PublishError {
         /// By how much.
         source: RecordError,
     },
-    /// The storage failed, and the commit is not there.
+    /// The storage failed. Whether the commit is there, or will be after a power cut, is not known.
     #[error("cannot publish commit {seq}: {source}")]
     Backend {
         /// The commit's number.
@@ -36,7 +36,7 @@ pub enum PublishError {
 /// no other writer can have made, since every object has a random salt.
 ///
 /// # Errors
-/// [`PublishError`]; the commit is then not part of the log.
+/// [`PublishError`]; nothing may be built on the commit then.
 pub fn publish(
     backend: &dyn Backend,
     commit: &Commit,
@@ -49,6 +49,7 @@ pub fn publish(
     match backend.create(&key, &object) {
         Ok(Created::New) => Ok(commit::hash(&object)),
         Ok(Created::Exists) => Err(PublishError::Lost(commit.seq)),
+        Err(source) if source.is_not_durable() => Err(PublishError::Backend { seq: commit.seq, source }),
         Err(source) => match backend.read(&key, object.len() as u64) {
             Ok(stored) if stored == object => Ok(commit::hash(&object)),
             Ok(_) | Err(BackendError::TooLarge { .. }) => Err(PublishError::Lost(commit.seq)),

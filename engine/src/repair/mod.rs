@@ -4,6 +4,8 @@
 //!   index goes on without them
 //! - [`snapshots`]: snapshots of which something is lost for good are written anew without it, and say so
 //!
+//! - [`log`]: an altered log entry's loss is put on record
+//!
 //! The index alone is rebuilt by [`crate::rebuild`]. In here:
 //!
 //! - [`damage`]: which packs and which blobs in them cannot be had
@@ -18,6 +20,7 @@
 
 mod damage;
 mod heal;
+pub mod log;
 mod options;
 pub mod packs;
 mod release;

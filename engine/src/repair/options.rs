@@ -243,6 +243,9 @@ impl SnapshotsReport {
 /// A repair came to no end. What it says was changed or not.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
+    /// Nothing is wrong with the log entry.
+    #[error("log entry {0} is sound: nothing it said is lost")]
+    SoundEntry(u64),
     /// The index itself is not in order.
     #[error("the index is damaged ({object}: {problem}); packs cannot be judged by it, nothing was changed")]
     IndexDamaged {

@@ -53,6 +53,16 @@ pub enum RepositoryError {
         /// Where.
         location: String,
     },
+    /// The config is gone, while what only a repository can have is there.
+    #[error(
+        "the config of the repository at {location} is missing, but there is {found}: the config was lost"
+    )]
+    NoConfig {
+        /// Where.
+        location: String,
+        /// An object of the repository.
+        found: crate::backend::ObjectKey,
+    },
     /// There is one already.
     #[error("there is a repository at {location} already; nothing was changed")]
     Exists {
@@ -125,6 +135,12 @@ pub enum RepositoryError {
     /// The commit could not be published.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// The log is damaged, and the repository was opened as far as it can be read.
+    #[error("the commit log of {location} is damaged: nothing can be written, only read")]
+    OnlyReadable {
+        /// Where.
+        location: String,
+    },
     /// Another writer removed what this commit rests on.
     #[error(
         "another writer condemned or removed packs meanwhile; nothing was committed. Run the command again"
@@ -158,9 +174,11 @@ impl RepositoryError {
             Self::Config { source: ConfigError::Record(_), .. }
             | Self::NoKeyslot { .. }
             | Self::NoLog { .. }
+            | Self::NoConfig { .. }
             | Self::Log(LogError::Chain { .. } | LogError::Gap { .. })
             | Self::Fold(FoldError::Snapshot { .. })
             | Self::ForeignConfig
+            | Self::OnlyReadable { .. }
             | Self::Merge(MergeError::Source(IndexError::Segment { .. }))
             | Self::Index(IndexError::Segment { .. }) => true,
             // The log says that the segment is there.
@@ -191,6 +209,8 @@ pub struct Repository {
     broken: Option<Mutex<Vec<IndexError>>>,
     last_prune: std::sync::atomic::AtomicU64,
     gone: Mutex<Gone>,
+    /// The log is damaged: what was made of it is not to be gone on from.
+    is_salvaged: bool,
 }
 
 /// What commits read by this process took away for good: these ids never come back.
@@ -250,6 +270,11 @@ impl Repository {
     /// The log as folded so far. Shared, not copied: one that is held on to is copied when the log is read on.
     pub fn fold(&self) -> Arc<Fold> {
         Arc::clone(&self.lock_fold())
+    }
+
+    /// Whether it was opened by [`Repository::open_salvaged`].
+    pub fn is_salvaged(&self) -> bool {
+        self.is_salvaged
     }
 
     /// The last commit read by this process that condemned or removed packs or dropped segments; 0 for none.

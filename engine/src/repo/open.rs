@@ -1,10 +1,11 @@
 //! Making and opening repositories.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::backend::{Backend, Created, Folder, ObjectKey};
+use crate::backend::{Backend, BackendError, Created, Folder, ObjectKey};
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{KdfParams, KeySet, Password, RootSecret, random};
 use crate::format::commit::{Change, WriterKey};
@@ -13,7 +14,7 @@ use crate::format::header::ObjectKind;
 use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError};
 use crate::format::record;
 use crate::format::state::State;
-use crate::ids::{KeyslotId, RepositoryId};
+use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId};
 use crate::index::{self, Index, IndexError};
 use crate::log::{self, Fold};
 use crate::repo::{Environment, Repository, RepositoryError};
@@ -45,10 +46,14 @@ impl Repository {
             return Err(RepositoryError::EmptyPassword);
         }
         let exists = || RepositoryError::Exists { location: backend.location() };
-        match backend.stat(&ObjectKey::config()) {
-            Ok(_) => return Err(exists()),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+        match Self::find(&*backend) {
+            Ok(()) => return Err(exists()),
+            Err(RepositoryError::Absent { .. }) => {}
+            // Another init may just have made all of it.
+            Err(error @ RepositoryError::NoConfig { .. }) => {
+                return Err(if Self::find(&*backend).is_ok() { exists() } else { error });
+            }
+            Err(error) => return Err(error),
         }
         let config = Config {
             repository: RepositoryId::from_bytes(random(&*environment.entropy)),
@@ -82,6 +87,18 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Whether there is a repository: it has a config.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Absent`], or [`RepositoryError::NoConfig`] where only that is missing.
+    pub fn find(backend: &dyn Backend) -> Result<(), RepositoryError> {
+        match backend.stat(&ObjectKey::config()) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Err(absent(backend)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Opens a repository with a password.
     ///
     /// # Errors
@@ -107,27 +124,71 @@ impl Repository {
         Self::open_with(backend, password, environment, Some(Mutex::default()))
     }
 
+    /// Opens a repository whose log is damaged, as far as it can be read: [`Repository::void_entries`] says what is
+    /// wrong with it. Nothing can be written, and what others commit meanwhile is not seen. A state helps where there
+    /// is one, whether it fits the log or not; segments that the readable part of the log does not know are used, too.
+    ///
+    /// # Errors
+    /// As [`Repository::open`], but for the log and for segments.
+    pub fn open_salvaged(
+        backend: Arc<dyn Backend>,
+        password: &Password,
+        environment: Environment,
+    ) -> Result<Self, RepositoryError> {
+        let mut repository = Self::unlock(backend, password, environment, &HashSet::new())?;
+        repository.broken = Some(Mutex::default());
+        repository.is_salvaged = true;
+        repository.start_from_state(&|_| true)?;
+        let mut removed = HashSet::new();
+        let (mut voids, mut fold) = (Vec::new(), Fold::clone(&repository.fold()));
+        log::salvage(&*repository.backend, &repository.keys, &repository.id, &mut fold, &mut |entry| {
+            match entry {
+                Ok(commit) => removed.extend(commit.changes.into_iter().flat_map(|change| match change {
+                    Change::SegmentsReplaced { removed, .. } => removed,
+                    Change::SegmentsDropped { segments } => segments,
+                    _ => Vec::new(),
+                })),
+                Err(void) => voids.push(void),
+            }
+        })?;
+        let known: HashSet<SegmentId> = fold.segments().map(|info| info.segment).chain(removed).collect();
+        let mut strays = Vec::new();
+        repository.backend.list(Folder::Index, None, &mut |info| {
+            strays.extend(info.key.segment_id().filter(|id| !known.contains(id)));
+            ControlFlow::Continue(())
+        })?;
+        let open = |id| index::open_segment(&*repository.backend, id, &repository.keys, &repository.id).ok();
+        fold.add_segments(strays.into_iter().filter_map(open).map(|segment| segment.info()));
+        repository.follow_segments(&fold)?;
+        *repository.lock_fold() = Arc::new(fold);
+        *repository.voids.lock().unwrap_or_else(PoisonError::into_inner) = voids;
+        Ok(repository)
+    }
+
     fn open_with(
         backend: Arc<dyn Backend>,
         password: &Password,
         environment: Environment,
         broken: Option<Mutex<Vec<IndexError>>>,
     ) -> Result<Self, RepositoryError> {
-        let location = backend.location();
-        let config_bytes = match backend.read(&ObjectKey::config(), CONFIG_LEN_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => return Err(RepositoryError::Absent { location }),
-            Err(error) => return Err(error.into()),
-        };
-        let config =
-            Config::decode(&config_bytes).map_err(|source| RepositoryError::Config { location, source })?;
-        let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository)?;
-        let fold = Fold::empty(Config::hash(&config_bytes));
-        let mut repository =
-            Self::assemble(backend, environment, config.repository, config_bytes, slot, keyslot, fold);
+        Self::open_but(backend, password, environment, broken, &mut HashSet::new())
+    }
+
+    /// Opens it with another keyslot than those that were found `removed`.
+    fn open_but(
+        backend: Arc<dyn Backend>,
+        password: &Password,
+        environment: Environment,
+        broken: Option<Mutex<Vec<IndexError>>>,
+        removed: &mut HashSet<KeyslotId>,
+    ) -> Result<Self, RepositoryError> {
+        let mut repository = Self::unlock(backend, password, environment, removed)?;
+        let keyslot = repository.keyslot;
         repository.broken = broken;
-        repository.start_from_state()?;
+        repository.start_from_state(&|state| repository.state_fits(state))?;
         repository.refresh()?;
+        // An entry that is missing in between would pass for the end.
+        log::check_end(&*repository.backend, &repository.fold())?;
         let fold = repository.lock_fold();
         if fold.seq() > 0 && fold.keyslots().next().is_none() {
             let found = ObjectKey::log(fold.seq());
@@ -135,7 +196,16 @@ impl Repository {
         }
         // A keyslot whose first commit never got through has no repository to open: init did not finish.
         if fold.seq() > 0 && fold.keyslot(&keyslot).is_none() {
-            return Err(RepositoryError::RemovedKeyslot(keyslot));
+            drop(fold);
+            removed.insert(keyslot);
+            // The password may open another one, too.
+            let (backend, environment) = (Arc::clone(&repository.backend), repository.environment.clone());
+            return match Self::open_but(backend, password, environment, repository.broken, removed) {
+                Err(RepositoryError::WrongPassword { .. } | RepositoryError::NoKeyslot { .. }) => {
+                    Err(RepositoryError::RemovedKeyslot(keyslot))
+                }
+                other => other,
+            };
         }
         drop(fold);
         if repository.lock_fold().seq() == 0 {
@@ -144,19 +214,32 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Reads the config and opens a keyslot: a repository of whose log nothing has been read.
+    fn unlock(
+        backend: Arc<dyn Backend>,
+        password: &Password,
+        environment: Environment,
+        but: &HashSet<KeyslotId>,
+    ) -> Result<Self, RepositoryError> {
+        let location = backend.location();
+        let config_bytes = match backend.read(&ObjectKey::config(), CONFIG_LEN_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Err(absent(&*backend)?),
+            Err(error) => return Err(error.into()),
+        };
+        let config =
+            Config::decode(&config_bytes).map_err(|source| RepositoryError::Config { location, source })?;
+        let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository, but)?;
+        let fold = Fold::empty(Config::hash(&config_bytes));
+        Ok(Self::assemble(backend, environment, config.repository, config_bytes, slot, keyslot, fold))
+    }
+
     /// An `init` that was interrupted between the config and the first commit is completed by the next open:
     /// nothing can have been stored yet. Where something is, the log was lost: a new first commit would hide that.
     fn finish_init(&self) -> Result<(), RepositoryError> {
         log::check_end(&*self.backend, &self.fold())?;
-        for folder in [Folder::Index, Folder::State, Folder::Packs] {
-            let mut first = None;
-            self.backend.list(folder, None, &mut |info| {
-                first = Some(info.key);
-                ControlFlow::Break(())
-            })?;
-            if let Some(found) = first {
-                return Err(RepositoryError::NoLog { location: self.location(), found });
-            }
+        if let Some(found) = first_of(&*self.backend, &[Folder::Index, Folder::State, Folder::Packs])? {
+            return Err(RepositoryError::NoLog { location: self.location(), found });
         }
         let (keyslot, writer) = (self.keyslot, self.writer.id());
         self.commit(&mut |fold| {
@@ -196,12 +279,13 @@ impl Repository {
             broken: None,
             last_prune: std::sync::atomic::AtomicU64::new(0),
             gone: Mutex::default(),
+            is_salvaged: false,
         }
     }
 
     /// Begins with the newest usable state. States are derived: one that does not fit is passed over, and
     /// `check` compares them with the log.
-    fn start_from_state(&self) -> Result<(), RepositoryError> {
+    fn start_from_state(&self, is_usable: &dyn Fn(&State) -> bool) -> Result<(), RepositoryError> {
         let mut sequences = Vec::new();
         self.backend.list(Folder::State, None, &mut |info| {
             sequences.extend(info.key.sequence());
@@ -217,7 +301,7 @@ impl Repository {
             if let Ok(state) = state
                 && state.seq == seq
                 && state.config == config
-                && self.state_fits(&state)
+                && is_usable(&state)
             {
                 *self.lock_fold() = Arc::new(Fold::from_state(state));
                 return Ok(());
@@ -238,6 +322,9 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`] where the log or a new segment cannot be read.
     pub fn refresh(&self) -> Result<(), RepositoryError> {
+        if self.is_salvaged {
+            return Ok(());
+        }
         let mut guard = self.lock_fold();
         let mut missing_at = None;
         loop {
@@ -249,6 +336,25 @@ impl Repository {
                 result => return result,
             }
         }
+    }
+
+    /// All packs that commits up to `base` have removed: their ids never come back, whatever is stored under them. The
+    /// fold does not know them any more, so the log is read from its beginning.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Log`].
+    pub fn removed_packs(&self, base: &Fold) -> Result<HashSet<PackId>, RepositoryError> {
+        let mut removed = HashSet::new();
+        let mut fold = Fold::empty(base.config());
+        log::read_until(&*self.backend, &self.keys, &self.id, &mut fold, base.seq(), &mut |entry| {
+            let Ok(entry) = entry else { return };
+            for change in &entry.commit.changes {
+                if let Change::PacksRemoved { packs } = change {
+                    removed.extend(packs);
+                }
+            }
+        })?;
+        Ok(removed)
     }
 
     /// Reads the log on, and keeps in mind what a running operation may rely on and has to do without.
@@ -308,6 +414,7 @@ fn open_keyslot(
     backend: &dyn Backend,
     password: &Password,
     repository: &RepositoryId,
+    but: &HashSet<KeyslotId>,
 ) -> Result<(KeyslotId, Keyslot), RepositoryError> {
     let mut keys = Vec::new();
     backend.list(Folder::Keys, None, &mut |info| {
@@ -316,7 +423,7 @@ fn open_keyslot(
     })?;
     let (mut tried, mut problems) = (0, Vec::new());
     for key in keys {
-        let Some(id) = key.keyslot_id() else { continue };
+        let Some(id) = key.keyslot_id().filter(|id| !but.contains(id)) else { continue };
         let object = match backend.read(&key, KEYSLOT_LEN as u64) {
             Ok(object) => object,
             Err(error) => {
@@ -346,4 +453,29 @@ fn open_keyslot(
         problems.push("the folder keys is empty".into());
     }
     Err(RepositoryError::NoKeyslot { location, problems: problems.join("; ") })
+}
+
+/// An object in one of these folders, if there is any.
+fn first_of(backend: &dyn Backend, folders: &[Folder]) -> Result<Option<ObjectKey>, BackendError> {
+    let mut first = None;
+    for folder in folders {
+        backend.list(*folder, None, &mut |info| {
+            first = Some(info.key);
+            ControlFlow::Break(())
+        })?;
+        if first.is_some() {
+            break;
+        }
+    }
+    Ok(first)
+}
+
+/// Without a config there is no repository; what else there is tells whether there was one.
+fn absent(backend: &dyn Backend) -> Result<RepositoryError, BackendError> {
+    // Keyslots are stored before the config: an init that ended in between leaves one.
+    let location = backend.location();
+    Ok(match first_of(backend, &[Folder::Log, Folder::Index, Folder::State, Folder::Packs])? {
+        Some(found) => RepositoryError::NoConfig { location, found },
+        None => RepositoryError::Absent { location },
+    })
 }

@@ -53,6 +53,9 @@ impl Repository {
         &self,
         decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, E>,
     ) -> Result<u64, E> {
+        if self.is_salvaged {
+            return Err(RepositoryError::OnlyReadable { location: self.location() }.into());
+        }
         loop {
             let fold = self.fold();
             let changes = decide(&fold)?;
@@ -76,8 +79,10 @@ impl Repository {
             drop(fold);
             match log::publish(&*self.backend, &commit, &self.writer, &self.sealer()) {
                 Ok(_) => {
-                    self.refresh()?;
-                    self.write_state();
+                    // It is made, whether its consequences can be read now or not.
+                    if self.refresh().is_ok() {
+                        self.write_state();
+                    }
                     return Ok(commit.seq);
                 }
                 Err(PublishError::Lost(_)) => self.refresh()?,
@@ -150,11 +155,9 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError`] where it cannot be read.
-    pub fn open_new(&self, (id, layout): (SegmentId, Layout)) -> Result<NewSegment, RepositoryError> {
+    pub fn open_new(&self, (id, _): (SegmentId, Layout)) -> Result<NewSegment, RepositoryError> {
         let segment = index::open_segment(&*self.backend, id, &self.keys, &self.id)?;
-        let info =
-            SegmentInfo { segment: id, blobs: layout.entries, packs: layout.packs, bytes: segment.size() };
-        Ok(NewSegment { info, segment: Arc::new(segment) })
+        Ok(NewSegment { info: segment.info(), segment: Arc::new(segment) })
     }
 
     /// Lets lookups find a segment before it is committed: only for the process that stores it.

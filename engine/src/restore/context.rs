@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
+use super::inside::{Inside, Relation};
 use super::tally::{self, Tally};
 use super::{RestoreOptions, tally::explain};
 use crate::monitor::EntryAction;
@@ -28,6 +29,8 @@ pub(super) struct Context<'a> {
     pub(super) metadata: MetadataWriter,
     /// The same without times: a file that lacks content must not look like the one in the snapshot.
     pub(super) metadata_of_incomplete: MetadataWriter,
+    /// Where in the target the repository lies.
+    pub(super) inside: Inside,
     /// Packs for whose sake the log was read again.
     pub(super) refreshed: Mutex<HashSet<crate::ids::PackId>>,
 }
@@ -37,6 +40,7 @@ impl<'a> Context<'a> {
         repository: &'a Repository,
         options: &'a RestoreOptions,
         target: Target,
+        inside: Inside,
         tally: Tally<'a>,
     ) -> Self {
         let without_times = MetadataOptions { times: false, ..options.metadata };
@@ -44,6 +48,7 @@ impl<'a> Context<'a> {
             repository,
             options,
             target,
+            inside,
             tally,
             metadata: MetadataWriter::new(options.metadata),
             metadata_of_incomplete: MetadataWriter::new(without_times),
@@ -96,7 +101,8 @@ impl<'a> Context<'a> {
     /// Clears the way for an entry that is no directory, where one is in its place: only if deletion was asked
     /// for. Otherwise creating the entry will fail and say so.
     pub(super) fn clear_directory(&self, path: &RelativePath) -> Result<(), TargetError> {
-        if !self.options.delete {
+        // What holds the repository stays, so that creating the entry fails.
+        if !self.options.delete || self.inside.relation(path) != Relation::Apart {
             return Ok(());
         }
         if let Some(root) = self.writable() {

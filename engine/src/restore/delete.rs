@@ -1,6 +1,7 @@
 //! Removing from the target what the snapshot does not have.
 
 use super::context::Context;
+use super::inside::Relation;
 use super::select::{Selector, Verdict};
 use super::tally::{self, add, explain};
 use crate::monitor::EntryAction;
@@ -45,7 +46,16 @@ fn remove(
     if verdict == Verdict::Skip {
         return Ok(false);
     }
-    if is_directory && !selector.takes_all() {
+    let relation = context.inside.relation(entry);
+    if relation == Relation::Repository {
+        context.tally.warn(
+            tally::REPOSITORY,
+            entry.as_bytes(),
+            "this is the repository itself: it stays".to_owned(),
+        );
+        return Ok(false);
+    }
+    if is_directory && (relation == Relation::Above || !selector.takes_all()) {
         // Deeper than any stack should go, nothing is removed: better too much left than too much gone.
         if entry.as_bytes().iter().filter(|byte| **byte == b'/').count() > 512 {
             return Ok(false);

@@ -69,7 +69,7 @@ impl Walk<'_> {
             }
         };
         if fate == Fate::Leave {
-            add(&tally.counts.files_unchanged, 1);
+            add(&tally.counts.files_skipped, 1);
             tally.advance(1, content.size);
             tally.entry(path.as_bytes(), EntryAction::Skipped);
             return Ok(());

@@ -33,12 +33,8 @@ pub(super) fn decide(
     found: Option<&TargetStat>,
 ) -> Fate {
     let Some(found) = found else { return Fate::Create };
-    match overwrite {
-        Overwrite::Never => return Fate::Leave,
-        Overwrite::IfNewer if found.kind != EntryKind::Directory && found.mtime >= metadata.mtime => {
-            return Fate::Leave;
-        }
-        _ => {}
+    if is_left(overwrite, Some(metadata), found) {
+        return Fate::Leave;
     }
     if size.is_none() || found.kind != EntryKind::File {
         return Fate::Replace;
@@ -56,6 +52,15 @@ pub(super) fn decide(
         links if links <= names && size == Some(found.size) => Fate::Shared,
         // Another name may lie outside the target: then it gets an inode of its own.
         _ => Fate::Replace,
+    }
+}
+
+/// Whether what is there is left alone, whatever the snapshot has for its place.
+pub(super) fn is_left(overwrite: Overwrite, metadata: Option<&Metadata>, found: &TargetStat) -> bool {
+    match overwrite {
+        Overwrite::Always | Overwrite::IfChanged => false,
+        Overwrite::IfNewer => metadata.is_none_or(|metadata| found.mtime >= metadata.mtime),
+        Overwrite::Never => true,
     }
 }
 
@@ -88,7 +93,8 @@ mod tests {
             (IfNewer, File, 7, 11, 1, Fate::Leave),
             (IfNewer, File, 7, 9, 1, Fate::InPlace { size: 7 }),
             (IfNewer, Symlink, 7, 9, 1, Fate::Replace),
-            (IfNewer, Directory, 7, 11, 1, Fate::Replace),
+            (IfNewer, Directory, 7, 11, 1, Fate::Leave),
+            (IfNewer, Directory, 7, 9, 1, Fate::Replace),
             (Never, File, 7, 9, 1, Fate::Leave),
             (Never, Directory, 7, 9, 1, Fate::Leave),
         ];

@@ -20,6 +20,7 @@ mod execute;
 mod existing;
 mod files;
 mod finish;
+mod inside;
 mod links;
 mod locate;
 mod options;
@@ -45,9 +46,10 @@ use std::path::Path;
 
 use context::{Context, Target};
 use execute::Executor;
+use inside::Inside;
 use select::Selector;
 use tally::Tally;
-use walk::Walk;
+use walk::{Stopped, Walk};
 use window::{Limits, Window};
 
 use crate::browse::{self, BrowseError, Found};
@@ -75,14 +77,15 @@ pub fn run(
 ) -> Result<RestoreReport, RestoreError> {
     let selector = Selector::new(options)?;
     let (prefix, source) = find(repository, snapshot, path)?;
+    let inside = Inside::find(repository, target)?;
     let (target, is_fresh) = open_target(target, options)?;
     let is_all = selector.takes_all()
         && matches!(source, Source::Directory(..))
         && (prefix.is_empty() || snapshot.paths.iter().all(|path| is_at_or_below(path, &prefix)));
     let totals = is_all.then_some((snapshot.summary.files, snapshot.summary.bytes));
-    let context = Context::new(repository, options, target, Tally::new(monitor, prefix, totals));
+    let context = Context::new(repository, options, target, inside, Tally::new(monitor, prefix, totals));
     let limits = Limits::for_memory(options.memory);
-    let cancelled = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         // No window waits in the channel: one is executed, one is planned.
         let (sender, windows) = crossbeam_channel::bounded::<Window>(0);
         let walk = Walk::new(&context, &selector, limits, sender);
@@ -91,20 +94,24 @@ pub fn run(
             Source::Entry(node) => walk.single(node),
         });
         let mut executor = Executor::new(&context);
+        // A cancelled walk ends by itself.
         for window in windows {
             executor.window(&window);
-            if context.tally.is_cancelled() {
-                break;
-            }
         }
-        drop(executor);
         match walker.join() {
-            Ok(walked) => walked.is_err(),
+            // Whoever stopped has noted why.
+            Ok(Ok(()) | Err(Stopped)) => {}
             Err(panic) => std::panic::resume_unwind(panic),
         }
     });
+    if options.sync
+        && let Some(root) = context.writable()
+        && let Err(error) = root.sync()
+    {
+        context.fail(&RelativePath::root(), &error);
+    }
     context.tally.show_progress();
-    Ok(context.tally.report(cancelled))
+    Ok(context.tally.report())
 }
 
 /// Whether an absolute path is `directory` or leads to something in it.

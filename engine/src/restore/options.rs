@@ -13,9 +13,9 @@ pub enum Overwrite {
     Always,
     /// As `Always`, but files of equal size and modification time are taken as equal.
     IfChanged,
-    /// Only if the snapshot's file is newer.
+    /// Only what is newer in the snapshot than in the target.
     IfNewer,
-    /// Leave existing files alone.
+    /// Leave alone what exists, the metadata of directories included.
     Never,
 }
 
@@ -34,6 +34,8 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// Read everything back from the target and compare.
     pub verify: bool,
+    /// Wait until everything is on disk, and report what failed to get there.
+    pub sync: bool,
     /// Which metadata to restore.
     pub metadata: MetadataOptions,
     /// Threads that decode and write.
@@ -51,6 +53,7 @@ impl Default for RestoreOptions {
             delete: false,
             dry_run: false,
             verify: false,
+            sync: false,
             metadata: MetadataOptions::default(),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: 160 << 20,
@@ -71,8 +74,10 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Files written in whole or in part.
     pub files_written: u64,
-    /// Files left alone.
+    /// Files that were as they should be.
     pub files_unchanged: u64,
+    /// Files that were there and, as asked for, were not compared.
+    pub files_skipped: u64,
     /// Bytes written.
     pub bytes_written: u64,
     /// Entries removed by `delete`.
@@ -95,6 +100,12 @@ pub enum RestoreError {
         target: String,
         /// Why.
         source: std::io::Error,
+    },
+    /// The target directory is part of the repository.
+    #[error("cannot restore into {target}: it lies in the repository itself")]
+    TargetInRepository {
+        /// The directory.
+        target: String,
     },
     /// The path is not in the snapshot.
     #[error("{path} is not in the snapshot: {missing} does not exist there")]

@@ -1,7 +1,7 @@
 //! What a restore has done so far, and its reports to the monitor.
 
 use std::error::Error;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::RestoreReport;
 use crate::monitor::{EntryAction, Monitor, Problem, Progress};
@@ -16,6 +16,8 @@ pub(super) const MISSING: &str = "blob-missing";
 pub(super) const DAMAGED: &str = "blob-damaged";
 /// What was read back differs, or could not be read back.
 pub(super) const VERIFY: &str = "verify-failed";
+/// The repository lies where something should be put or removed.
+pub(super) const REPOSITORY: &str = "repository-in-target";
 /// Something that should go could not be removed.
 pub(super) const DELETE: &str = "delete-failed";
 
@@ -28,6 +30,7 @@ pub(super) struct Counts {
     pub(super) bytes: AtomicU64,
     pub(super) files_written: AtomicU64,
     pub(super) files_unchanged: AtomicU64,
+    pub(super) files_skipped: AtomicU64,
     pub(super) bytes_written: AtomicU64,
     pub(super) deleted: AtomicU64,
     pub(super) verified: AtomicU64,
@@ -43,6 +46,8 @@ pub(super) struct Tally<'a> {
     /// Files and bytes in all, where they are known beforehand.
     totals: Option<(u64, u64)>,
     wants_entries: bool,
+    /// Somebody asked whether to go on and was told not to: what they had in hand is not done.
+    was_cancelled: AtomicBool,
     /// The path in the snapshot of what the target directory stands for; empty for its root.
     prefix: Vec<u8>,
 }
@@ -69,11 +74,23 @@ pub(super) fn explain(error: &dyn Error) -> String {
 
 impl<'a> Tally<'a> {
     pub(super) fn new(monitor: &'a dyn Monitor, prefix: Vec<u8>, totals: Option<(u64, u64)>) -> Self {
-        Self { counts: Counts::default(), monitor, totals, wants_entries: monitor.wants_entries(), prefix }
+        Self {
+            counts: Counts::default(),
+            monitor,
+            totals,
+            wants_entries: monitor.wants_entries(),
+            was_cancelled: AtomicBool::new(false),
+            prefix,
+        }
     }
 
+    /// Whether to leave off. Who asks leaves something undone if so.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.monitor.is_cancelled()
+        let is_cancelled = self.monitor.is_cancelled();
+        if is_cancelled {
+            self.was_cancelled.store(true, Relaxed);
+        }
+        is_cancelled
     }
 
     /// The path in the snapshot of what the target directory stands for.
@@ -92,6 +109,12 @@ impl<'a> Tally<'a> {
     pub(super) fn problem(&self, code: &'static str, path: &[u8], message: String) {
         let path = Some(self.shown(path));
         self.monitor.problem(&Problem { code, path, message, is_error: true });
+    }
+
+    /// Tells of something worth knowing about an entry that is as it should be.
+    pub(super) fn warn(&self, code: &'static str, path: &[u8], message: String) {
+        let path = Some(self.shown(path));
+        self.monitor.problem(&Problem { code, path, message, is_error: false });
     }
 
     /// Counts an entry that could not be restored wholly.
@@ -130,7 +153,7 @@ impl<'a> Tally<'a> {
     }
 
     /// The counters as they are.
-    pub(super) fn report(&self, cancelled: bool) -> RestoreReport {
+    pub(super) fn report(&self) -> RestoreReport {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         RestoreReport {
             files: get(&self.counts.files),
@@ -139,11 +162,12 @@ impl<'a> Tally<'a> {
             bytes: get(&self.counts.bytes),
             files_written: get(&self.counts.files_written),
             files_unchanged: get(&self.counts.files_unchanged),
+            files_skipped: get(&self.counts.files_skipped),
             bytes_written: get(&self.counts.bytes_written),
             deleted: get(&self.counts.deleted),
             verified: get(&self.counts.verified),
             errors: get(&self.counts.errors),
-            cancelled,
+            cancelled: self.was_cancelled.load(Relaxed),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use serde_bytes::ByteBuf;
@@ -43,8 +44,9 @@ pub(super) struct Fixture {
 pub(super) struct Listener {
     pub(super) problems: Mutex<Vec<Problem>>,
     pub(super) entries: Mutex<Vec<(String, EntryAction)>>,
-    /// Cancel from the beginning.
-    pub(super) cancels: bool,
+    /// Cancel when this has been asked so many times before.
+    pub(super) cancels_after: Option<usize>,
+    pub(super) asked: AtomicUsize,
 }
 
 impl Monitor for Listener {
@@ -61,7 +63,8 @@ impl Monitor for Listener {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancels
+        let asked = self.asked.fetch_add(1, Relaxed);
+        self.cancels_after.is_some_and(|after| asked >= after)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use serde_bytes::ByteBuf;
@@ -269,7 +271,9 @@ fn overwrite_modes_do_what_they_say() {
             Some(link),
             "{overwrite:?}"
         );
-        assert_eq!((report.files_written, report.files_unchanged), (written, 3 - written), "{overwrite:?}");
+        let left = report.files_unchanged + report.files_skipped;
+        assert_eq!((report.files_written, left), (written, 3 - written), "{overwrite:?}");
+        assert_eq!(report.files_skipped > 0, matches!(overwrite, Overwrite::IfNewer | Overwrite::Never));
     }
 }
 
@@ -541,10 +545,89 @@ fn many_files_share_few_handles_and_deep_paths_work() {
 #[test]
 fn cancelling_ends_it_early_and_says_so() {
     let fixture = every_kind();
-    let listener = Listener { cancels: true, ..Listener::default() };
+    let listener = Listener { cancels_after: Some(0), ..Listener::default() };
     let report = fixture.try_restore("", &options(), &listener).unwrap();
     assert!(report.cancelled);
     assert!(report.files_written < 11);
+}
+
+#[test]
+fn what_was_cancelled_anywhere_does_not_pass_for_whole() {
+    let whole = {
+        let fixture = every_kind();
+        let listener = Listener::default();
+        fixture.try_restore("", &options(), &listener).unwrap();
+        listener.asked.load(Ordering::Relaxed)
+    };
+    let mut finished = 0;
+    for after in 0..whole + 50 {
+        let fixture = every_kind();
+        let listener = Listener { cancels_after: Some(after), ..Listener::default() };
+        let report = fixture.try_restore("", &options(), &listener).unwrap();
+        if report.cancelled {
+            // The same again goes on and completes it.
+            fixture.restore_well(&RestoreOptions { verify: true, ..options() });
+        } else {
+            finished += 1;
+            assert_eq!((report.files_written, report.errors), (11, 0), "after {after} questions");
+            let again = fixture.restore_well(&options());
+            assert_eq!((again.files_unchanged, again.bytes_written), (11, 0), "after {after} questions");
+        }
+    }
+    assert!(finished > 0, "nobody asks more than {} times", whole + 50);
+}
+
+#[test]
+fn what_is_to_be_left_alone_is_not_replaced_by_a_directory() {
+    let mut b = Builder::new();
+    let file = b.file("file", b"snapshot", 10);
+    let directory = with(b.directory("sub", vec![file.clone()]), |m| m.mode = 0o711);
+    let fixture = b.finish(vec![file, directory]);
+    let seconds = u64::try_from(TIME.seconds).unwrap();
+    let set_time = |path: &Path, seconds| {
+        let time = SystemTime::UNIX_EPOCH + Duration::new(seconds, TIME.nanos);
+        fs::File::open(path).unwrap().set_modified(time).unwrap();
+    };
+    // Something else than a directory, newer than the snapshot's.
+    for (overwrite, link) in [
+        (Overwrite::Never, false),
+        (Overwrite::IfNewer, false),
+        (Overwrite::Never, true),
+        (Overwrite::IfNewer, true),
+    ] {
+        let _ = fs::remove_dir_all(fixture.target());
+        fs::create_dir_all(fixture.target()).unwrap();
+        let sub = fixture.target().join("sub");
+        if link {
+            symlink("precious", &sub).unwrap();
+        } else {
+            fs::write(&sub, b"precious").unwrap();
+        }
+        let (report, problems) = fixture.restore(&RestoreOptions { overwrite, ..options() });
+        assert!(if link { fs::read_link(&sub).is_ok() } else { fs::read(&sub).unwrap() == b"precious" });
+        assert_eq!(
+            (report.errors, report.files_written),
+            (1, 1),
+            "the file beside it is restored: {overwrite:?} {link} {problems:?}"
+        );
+        assert!(problems[0].contains("/sub: something else is there"), "{problems:?}");
+    }
+    // A directory: what it lacks is added, its metadata stays.
+    for (overwrite, age, mode) in
+        [(Overwrite::Never, 9, 0o700), (Overwrite::IfNewer, 0, 0o700), (Overwrite::IfNewer, 9, 0o711)]
+    {
+        let _ = fs::remove_dir_all(fixture.target());
+        fs::create_dir_all(fixture.target().join("sub")).unwrap();
+        fs::set_permissions(fixture.target().join("sub"), fs::Permissions::from_mode(0o700)).unwrap();
+        set_time(&fixture.target().join("sub"), seconds - age);
+        let report = fixture.restore_well(&RestoreOptions { overwrite, ..options() });
+        assert_eq!((report.files_written, report.files_skipped), (2, 0));
+        assert_eq!(
+            fs::metadata(fixture.target().join("sub")).unwrap().mode() & 0o777,
+            mode,
+            "{overwrite:?} {age}"
+        );
+    }
 }
 
 #[test]

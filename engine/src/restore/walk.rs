@@ -3,9 +3,12 @@
 
 use crossbeam_channel::Sender;
 
+use super::Overwrite;
 use super::context::Context;
 use super::cursor::Cursor;
 use super::delete;
+use super::existing;
+use super::inside::Relation;
 use super::links::LinkTable;
 use super::select::{Selector, Verdict};
 use super::tally::{self, add, explain};
@@ -15,7 +18,7 @@ use crate::format::tree::{Metadata, Node, NodeKind};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
 use crate::store::ReadError;
-use crate::target::{EntryKind, MadeDir, Obstacle, RelativePath, TargetError};
+use crate::target::{EntryKind, MadeDir, Obstacle, RelativePath, TargetError, TargetRoot};
 
 /// Longest path that is restored, in bytes: the walk's memory and time grow with its square.
 const PATH_LEN_MAX: usize = 64 << 10;
@@ -181,6 +184,12 @@ impl<'a> Walk<'a> {
             }
             Verdict::Take => {}
         }
+        let path = self.relative(self.path.len());
+        if self.context.inside.relation(&path) == Relation::Repository {
+            let why = "the repository itself lies here: nothing was put in its place".to_owned();
+            self.context.tally.fail(tally::REPOSITORY, path.as_bytes(), why);
+            return Ok(());
+        }
         if !self.make_path() {
             return Ok(());
         }
@@ -191,7 +200,6 @@ impl<'a> Walk<'a> {
             self.make_path();
             return Ok(());
         }
-        let path = self.relative(self.path.len());
         self.take(node, path, present)
     }
 
@@ -229,8 +237,10 @@ impl<'a> Walk<'a> {
                 Made::Failed => return false,
                 Made::Not => {
                     let path = self.relative(self.frames[at].path_len);
-                    let made = self.make(&path);
+                    let mut metadata = self.frames[at].metadata.take();
+                    let made = self.make(&path, &mut metadata);
                     let frame = &mut self.frames[at];
+                    frame.metadata = metadata;
                     frame.made = made.unwrap_or(Made::Failed);
                     match frame.made {
                         Made::Existing => {
@@ -247,16 +257,25 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Makes a directory, or finds it; `None` if that fails, which is reported.
-    fn make(&self, path: &RelativePath) -> Option<Made> {
+    /// Makes a directory, or finds it; `None` if that fails, which is reported. What the options leave alone is not
+    /// replaced, and a directory that they leave alone keeps its metadata.
+    fn make(&self, path: &RelativePath, metadata: &mut Option<Metadata>) -> Option<Made> {
         add(&self.context.tally.counts.directories, 1);
-        let made = match self.context.writable() {
-            Some(root) => match root.make_dir(path, 0o700, Obstacle::Replace) {
-                Ok(MadeDir::Created) => Ok(Made::New),
-                Ok(MadeDir::Existing) => Ok(Made::Existing),
-                Err(error) => Err(error),
+        let made = match self.leaves(path, metadata.as_ref()) {
+            Ok(Some(EntryKind::Directory)) => {
+                *metadata = None;
+                self.context.writable().map_or(Ok(Made::Existing), |root| open_or_make(root, path))
+            }
+            Ok(Some(_)) => {
+                let why = "something else is there, which is left alone as asked for; nothing below it was restored";
+                self.context.tally.fail(tally::FAILED, path.as_bytes(), why.to_owned());
+                return None;
+            }
+            Ok(None) => match self.context.writable() {
+                Some(root) => open_or_make(root, path),
+                None => self.would_make(path),
             },
-            None => self.would_make(path),
+            Err(error) => Err(error),
         };
         match made {
             Ok(made) => {
@@ -271,6 +290,21 @@ impl<'a> Walk<'a> {
                 None
             }
         }
+    }
+
+    /// What is in the place of a directory, if the options leave it alone.
+    fn leaves(
+        &self,
+        path: &RelativePath,
+        metadata: Option<&Metadata>,
+    ) -> Result<Option<EntryKind>, TargetError> {
+        let overwrite = self.context.options.overwrite;
+        if !matches!(overwrite, Overwrite::Never | Overwrite::IfNewer) {
+            return Ok(None);
+        }
+        let Some(root) = self.context.readable() else { return Ok(None) };
+        let found = root.stat(path)?;
+        Ok(found.filter(|found| existing::is_left(overwrite, metadata, found)).map(|found| found.kind))
     }
 
     fn would_make(&self, path: &RelativePath) -> Result<Made, TargetError> {
@@ -322,6 +356,13 @@ impl<'a> Walk<'a> {
         self.windows += 1;
         self.out.send(std::mem::take(&mut self.window)).map_err(|_| Stopped)
     }
+}
+
+fn open_or_make(root: &TargetRoot, path: &RelativePath) -> Result<Made, TargetError> {
+    Ok(match root.make_dir(path, 0o700, Obstacle::Replace)? {
+        MadeDir::Created => Made::New,
+        MadeDir::Existing => Made::Existing,
+    })
 }
 
 impl Frame {

@@ -173,6 +173,7 @@ fn publish(shared: &Shared, written: Written<'_>, backend: &dyn Backend) -> Resu
         match staged.publish(&key) {
             // Its salt is random: only an earlier try of ours can have stored exactly these bytes.
             Ok(Created::New | Created::Exists) => {}
+            Err(error) if error.is_not_durable() => return Err(error),
             Err(error) => settle(backend, &key, &entry, error)?,
         }
     }

@@ -63,7 +63,9 @@ impl Output {
     pub fn large(file: File) -> Self {
         // Each field has another type on another platform.
         #[allow(clippy::unnecessary_cast)]
-        let is_known = fstatfs(&file).is_ok_and(|stat| FILE_SYSTEMS.contains(&(stat.f_type as u64)));
+        let is_known = fstatfs(&file).is_ok_and(|stat| FILE_SYSTEMS.contains(&(stat.f_type as u64)))
+            // Larger pages would go both ways.
+            && rustix::param::page_size() == PAGE;
         let direct = if is_known { reopen(file.as_fd(), OFlags::WRONLY | OFlags::DIRECT).ok() } else { None };
         Self { file, direct: direct.map(File::from) }
     }

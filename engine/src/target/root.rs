@@ -84,6 +84,18 @@ impl TargetRoot {
         Ok(Self { resolution, cache: DirectoryCache::new(cached), ..Self::open(path, false)? })
     }
 
+    /// Waits until all that was written to the file system is on disk.
+    ///
+    /// # Errors
+    /// [`TargetError::Io`] where something failed to get there, this restore's doing or not.
+    pub fn sync(&self) -> Result<(), TargetError> {
+        const SYNC: &str = "flush to disk what was written below";
+        // A handle that only names a directory cannot be flushed.
+        open_for_listing(self.root.as_fd())
+            .and_then(rustix::fs::syncfs)
+            .map_err(|errno| TargetError::io(SYNC, &RelativePath::root(), errno))
+    }
+
     /// Makes the directory `path` with the permission bits `mode` (of which the process's umask is taken
     /// away); its parent must exist. Use 0o700 until its metadata is applied.
     ///

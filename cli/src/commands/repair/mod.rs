@@ -1,6 +1,7 @@
 //! `repair`: what can be done once `check` has found damage, in the order in which it is to be done.
 
 mod index;
+mod log;
 mod packs;
 mod snapshots;
 
@@ -13,6 +14,8 @@ In this order, each step only where `check` still finds something:
   2. repair packs      if packs are missing or damaged: give all copies of the repository
                        (--from) and of the files (--from-source) that there are
   3. repair snapshots  if something is lost for good: snapshots without it, each loss named
+
+  repair log           if an entry of the commit log was altered and there is no copy of it
 
 All of them can be interrupted and run again, and backups may go on meanwhile. No pack is deleted:
 `prune` removes what is replaced, after its grace.
@@ -35,6 +38,8 @@ pub struct Args {
 enum What {
     /// Rebuild the index from the packs
     Index(index::Args),
+    /// Put on record that what an altered log entry said is lost
+    Log(log::Args),
     /// Salvage damaged packs, and get what they have lost from elsewhere
     Packs(packs::Args),
     /// Write snapshots without what is lost for good, naming it
@@ -45,6 +50,7 @@ enum What {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     match &args.what {
         What::Index(args) => index::run(args, context),
+        What::Log(args) => log::run(args, context),
         What::Packs(args) => packs::run(args, context),
         What::Snapshots(args) => snapshots::run(args, context),
     }

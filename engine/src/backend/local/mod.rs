@@ -24,11 +24,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use self::handles::{Handles, OpenObject};
-use self::publish::{NEITHER_WAY, NotPublished, Publication, TemporaryFile, TemporaryNames};
+use self::publish::{LocalSign, NEITHER_WAY, NotPublished, Publication, TemporaryFile, TemporaryNames};
 use self::staged::{LocalReader, LocalStaged};
 use super::check_limit;
 use super::key::is_fan_name;
-use super::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged};
+use super::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Sign, Staged};
 
 /// Folder of files that are being written.
 const TEMPORARY: &str = "tmp";
@@ -78,18 +78,6 @@ impl LocalBackend {
             durable_fans: Mutex::default(),
             handles: Handles::default(),
         })
-    }
-
-    /// Removes the temporary files whose writers are gone and returns how many there were. Files in use
-    /// are known by their locks, not by their age.
-    ///
-    /// # Errors
-    /// [`BackendError::Io`] if the temporary folder cannot be read or changed.
-    pub fn clean_temporary(&self) -> Result<u64, BackendError> {
-        match folders::open_beneath(&self.root, TEMPORARY).and_then(|folder| publish::clean(&folder)) {
-            Err(Errno::NOENT) => Ok(0),
-            result => result.map_err(|e| self.failed("clean", TEMPORARY, e)),
-        }
     }
 
     fn probe(&self) -> Result<(), BackendError> {
@@ -233,7 +221,11 @@ impl LocalBackend {
             None => self.name(&make()?, key, &folder)?,
         };
         // Also for an object that was there: its creator may not have come to this yet.
-        rustix::fs::fsync(&folder).map_err(|e| self.failed("flush", key.parent(), e))?;
+        rustix::fs::fsync(&folder).map_err(|error| BackendError::NotDurable {
+            key: key.clone(),
+            what: self.path.join(key.parent()).display().to_string(),
+            source: error.into(),
+        })?;
         Ok(created)
     }
 
@@ -277,6 +269,33 @@ fn not_a_file() -> io::Error {
 }
 
 impl Backend for LocalBackend {
+    fn sign(&self) -> Result<Box<dyn Sign>, BackendError> {
+        let folder = self.temporary_folder()?;
+        let sign = LocalSign::leave(&folder, &self.names)
+            .map_err(|e| self.failed("create a file in", TEMPORARY, e))?;
+        Ok(Box::new(sign))
+    }
+
+    fn flush(&self, key: &ObjectKey) -> Result<(), BackendError> {
+        let Some(folder) = self.folder_of(key)? else { return Err(BackendError::not_found(self, key)) };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file =
+            rustix::fs::openat(&folder, key.name(), flags, Mode::empty()).map_err(|error| match error {
+                Errno::NOENT => BackendError::not_found(self, key),
+                error => self.failed("open", key.as_str(), error),
+            })?;
+        rustix::fs::fsync(&file).map_err(|e| self.failed("flush", key.as_str(), e))?;
+        rustix::fs::fsync(&folder).map_err(|e| self.failed("flush", key.parent(), e))
+    }
+
+    fn clean(&self) -> Result<u64, BackendError> {
+        // Files in use are known by their locks, not by their age.
+        match folders::open_beneath(&self.root, TEMPORARY).and_then(|folder| publish::clean(&folder)) {
+            Err(Errno::NOENT) => Ok(0),
+            result => result.map_err(|e| self.failed("clean", TEMPORARY, e)),
+        }
+    }
+
     fn location(&self) -> String {
         self.path.display().to_string()
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::super::Created;
+use super::super::{Created, Sign};
 use super::folders;
 
 /// What storage lacks on which neither way of publishing works.
@@ -79,6 +79,24 @@ pub(super) struct TemporaryFile {
     folder: OwnedFd,
     name: String,
     file: File,
+    stays: bool,
+}
+
+/// An empty temporary file that says, by its lock, whether its writer is at work.
+pub(super) struct LocalSign(TemporaryFile);
+
+impl LocalSign {
+    pub(super) fn leave(folder: &OwnedFd, names: &TemporaryNames) -> io::Result<Self> {
+        let mut file = TemporaryFile::make(folder, names)?;
+        file.stays = true;
+        Ok(Self(file))
+    }
+}
+
+impl Sign for LocalSign {
+    fn remove(mut self: Box<Self>) {
+        self.0.stays = false;
+    }
 }
 
 impl TemporaryFile {
@@ -108,7 +126,7 @@ impl TemporaryFile {
         for _ in 0..16 {
             let name = names.next();
             let file = File::from(rustix::fs::openat(folder, &name, flags, Mode::RUSR)?);
-            let temporary = Self { folder: folder.try_clone()?, name, file };
+            let temporary = Self { folder: folder.try_clone()?, name, file, stays: false };
             let locked = rustix::fs::flock(&temporary.file, FlockOperation::NonBlockingLockExclusive);
             // Storage without locks is fine: no cleaner can take a lock there either.
             let taken = locked == Err(Errno::WOULDBLOCK);
@@ -165,6 +183,9 @@ impl TemporaryFile {
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         // After a rename the name is gone; if it cannot be removed, cleaning up later will.
         let _ = rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty());
     }

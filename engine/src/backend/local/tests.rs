@@ -169,7 +169,7 @@ fn a_missing_repository_folder_is_named_and_not_begun_anew() {
 fn a_cleared_temporary_folder_is_made_again() {
     let (_folder, backend) = repository();
     fs::remove_dir(backend.path.join(TEMPORARY)).expect("removed");
-    assert_eq!(backend.clean_temporary().expect("nothing to clean"), 0);
+    assert_eq!(backend.clean().expect("nothing to clean"), 0);
     backend.create(&ObjectKey::log(1), b"x").expect("created");
     assert_eq!(mode(&backend.path.join(TEMPORARY)), 0o700);
 }
@@ -252,7 +252,7 @@ fn a_temporary_file_is_removed_only_when_its_writer_is_gone() {
     fs::create_dir(backend.path.join("tmp/folder")).expect("made");
 
     let other = LocalBackend::open(&backend.path).expect("opened");
-    assert_eq!(other.clean_temporary().expect("cleaned"), 1);
+    assert_eq!(other.clean().expect("cleaned"), 1);
     assert_eq!(temporary_files(&backend), 2, "the folder and the file in use stay");
     let log = backend.open_folder("log").expect("opened").expect("there");
     let key = ObjectKey::log(1);
@@ -260,7 +260,7 @@ fn a_temporary_file_is_removed_only_when_its_writer_is_gone() {
     assert!(matches!(published, Ok(Created::New)));
     drop(in_use);
     assert_eq!(backend.read(&key, 99).expect("published"), b"being written");
-    assert_eq!(other.clean_temporary().expect("cleaned"), 0);
+    assert_eq!(other.clean().expect("cleaned"), 0);
 }
 
 #[test]

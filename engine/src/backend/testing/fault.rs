@@ -5,7 +5,9 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged};
+use super::super::{
+    Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Sign, Staged,
+};
 use super::Operation;
 
 /// When a failing operation fails.
@@ -232,6 +234,18 @@ impl<B: Backend> Backend for FaultBackend<B> {
 
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         self.run_on(Operation::Delete, key, |inner| inner.delete(key))
+    }
+
+    fn sign(&self) -> Result<Box<dyn Sign>, BackendError> {
+        self.inner.sign()
+    }
+
+    fn flush(&self, key: &ObjectKey) -> Result<(), BackendError> {
+        self.inner.flush(key)
+    }
+
+    fn clean(&self) -> Result<u64, BackendError> {
+        self.inner.clean()
     }
 
     fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {

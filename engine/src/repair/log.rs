@@ -1,0 +1,26 @@
+//! Log entries that were altered: what they said cannot be had again, and that it is lost is put on record.
+
+use crate::backend::ObjectKey;
+use crate::format::commit::{self, Change, Commit};
+use crate::format::note::{LOG_LOSS_NOTE, LogLossNote};
+use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
+use crate::repair::RepairError;
+use crate::repo::{Repository, RepositoryError};
+use serde_bytes::ByteBuf;
+
+/// Puts on record that what log entry `seq` said is lost, so that a check does not report it as damage any more. Returns the commit
+/// that says so.
+///
+/// # Errors
+/// [`RepairError::SoundEntry`] where nothing is lost, or a failure of the repository.
+pub fn accept_loss(repository: &Repository, seq: u64) -> Result<u64, RepairError> {
+    let key = ObjectKey::log(seq);
+    let object = repository.backend().read(&key, RECORD_OBJECT_LEN_MAX).map_err(RepositoryError::from)?;
+    let hash = commit::hash(&object);
+    if Commit::open(object, seq, repository.keys(), &repository.id()).is_ok() {
+        return Err(RepairError::SoundEntry(seq));
+    }
+    let record = ByteBuf::from(record::encode(&LogLossNote { seq, hash }));
+    let note = Change::Note { kind: LOG_LOSS_NOTE.to_owned(), record };
+    Ok(repository.commit(&mut |_| Ok(vec![note.clone()]))?)
+}
