@@ -140,9 +140,17 @@ impl<'r> Session<'r> {
         superseded: &[SnapshotId],
     ) -> Result<SnapshotId, BackupError> {
         let record = record::encode(snapshot);
-        let id = SnapshotId::new(self.put(tree_writer, BlobKind::Snapshot, &record)?);
+        // The record is in the commit. As a blob it serves whoever has lost the log: where nothing else is stored, a pack and
+        // a segment for its sake alone would cost more than all the rest of the backup.
+        let is_alone = tree_writer.is_empty() && self.blobs_uncommitted() == 0;
+        let id = match is_alone {
+            true => self.repository.keys().blob_id(BlobKind::Snapshot, &record),
+            false => self.put(tree_writer, BlobKind::Snapshot, &record)?,
+        };
+        let records = if is_alone { &[][..] } else { &[id] };
+        let rests_on = RestsOn { roots: &[snapshot.tree], records };
+        let id = SnapshotId::new(id);
         let added = Change::SnapshotAdded { snapshot: id, record: ByteBuf::from(record) };
-        let rests_on = RestsOn { roots: &[snapshot.tree], records: &[*id.blob()] };
         self.commit_with(tree_writer, rests_on, &mut |fold| {
             let mut changes = vec![added.clone()];
             for old in superseded {

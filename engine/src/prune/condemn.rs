@@ -171,7 +171,11 @@ impl<'a> Work<'a> {
         let live = Arc::clone(self.repository.index());
         let mut sparing = Sparing { live: &live, copies, doomed: &mut self.doomed, met: HashSet::new() };
         for snapshot in &records {
-            sparing.place(snapshot.blob())?;
+            match sparing.place(snapshot.blob()) {
+                // Records that came alone are in the log only.
+                Ok(_) | Err(ReachError::Read(ReadError::Missing { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         reach::follow(self.repository.reader(), roots, &mut sparing, self.options.threads)?;
         self.seen.extend(records);

@@ -108,7 +108,10 @@ impl Survey {
         monitor: &dyn Monitor,
     ) -> Result<(), PruneError> {
         for snapshot in &self.snapshots {
-            self.marks.need(snapshot.blob())?;
+            // Records that came alone are in the log only.
+            if repository.index().get(snapshot.blob())?.is_some() {
+                self.marks.need(snapshot.blob())?;
+            }
         }
         let mut marking =
             Marking { repository, marks: &mut self.marks, met: HashSet::default(), monitor, blobs: 0 };

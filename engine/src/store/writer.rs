@@ -94,6 +94,11 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Whether no blob is in the open block.
+    pub fn is_empty(&self) -> bool {
+        self.blobs.is_empty()
+    }
+
     /// Closes the open block.
     ///
     /// # Errors
