@@ -13,7 +13,8 @@ use crate::output::{insert_bytes, object, visible};
 use crate::{signals, units};
 
 const AFTER_HELP: &str = "\
-Exit code 4 means damage, 5 that the check could not be made or was cancelled.
+Exit code 4 means damage, 5 that the check could not be made, was cancelled, or could not keep up
+with others who prune.
 
 Examples:
   strongroom -r /backup/repo check
@@ -109,6 +110,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     if report.is_damaged() {
         return Ok(Exit::Damage);
     }
+    if report.overtaken {
+        let message = "others removed packs faster than they could be looked at, time and again";
+        let failure = Failure::new("overtaken", message).hint("run it again while nobody prunes");
+        return Err(failure.exit(Exit::Unverified));
+    }
     if report.cancelled {
         let failure = Failure::new("cancelled", "cancelled; what was not looked at may be anything");
         return Err(failure.exit(Exit::Unverified));
@@ -161,6 +167,7 @@ fn json_lines(report: &CheckReport, elapsed: Duration, context: &Context) {
         "oldest_read": report.oldest_read.map(|(pack, time)| json!({"pack": pack, "time": units::rfc3339(time)})),
         "orphan_packs": report.orphan_packs,
         "cancelled": report.cancelled,
+        "overtaken": report.overtaken,
         "total_duration": elapsed.as_secs_f64(),
     })));
 }
@@ -218,7 +225,7 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
     if report.is_damaged() {
         out.line("The repository is damaged: what is not listed as hit can be restored")?;
         out.text("Next:    `strongroom repair --help` says what to do, in which order");
-    } else if !report.cancelled {
+    } else if !report.cancelled && !report.overtaken {
         out.text("No damage was found");
     }
     Ok(())

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::check::newer::{Newer, Watch};
 use crate::check::{CheckOptions, CheckReport, Damage};
+use crate::format::ledger::Method;
 use crate::ids::{BlobId, PackId};
+use crate::log::Fold;
 use crate::monitor::{Monitor, Progress};
 use crate::repo::Repository;
 
@@ -52,6 +55,10 @@ pub(super) struct Context<'a> {
     pub packs_read: AtomicU64,
     pub bytes_read: AtomicU64,
     pub blobs_verified: AtomicU64,
+    backend: Arc<dyn Backend>,
+    newer: Arc<Newer>,
+    /// Packs read in whole and found good: what one attempt has read, the next need not.
+    good: Mutex<BTreeMap<PackId, Method>>,
     monitor: &'a dyn Monitor,
     findings: Mutex<Findings>,
     bad: Mutex<Bad>,
@@ -69,12 +76,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<'a> Context<'a> {
     pub fn new(repository: &'a Repository, options: &'a CheckOptions, monitor: &'a dyn Monitor) -> Self {
+        let newer = Arc::new(Newer::new(repository));
+        let inner = Arc::clone(repository.backend());
         Self {
             repository,
             options,
             packs_read: AtomicU64::default(),
             bytes_read: AtomicU64::default(),
             blobs_verified: AtomicU64::default(),
+            backend: Arc::new(Watch { inner, newer: Arc::clone(&newer) }),
+            newer,
+            good: Mutex::default(),
             monitor,
             findings: Mutex::default(),
             bad: Mutex::default(),
@@ -86,8 +98,45 @@ impl<'a> Context<'a> {
         }
     }
 
-    pub fn backend(&self) -> &'a dyn Backend {
-        &**self.repository.backend()
+    /// What everything is read from.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// From now on everything is compared with this fold.
+    pub fn go_by(&self, fold: &Arc<Fold>) {
+        self.newer.begin(Some(Arc::clone(fold)));
+    }
+
+    /// Takes note of an object that is not where the log says.
+    pub fn absent(&self, key: &ObjectKey) {
+        self.newer.absent(key);
+    }
+
+    /// Whether later commits let something be deleted that had still to be looked at.
+    pub fn was_overtaken(&self) -> bool {
+        self.newer.is_overtaken()
+    }
+
+    /// Forgets what was found, for another attempt.
+    pub fn start_over(&self) {
+        self.newer.begin(None);
+        *lock(&self.findings) = Findings::default();
+        *lock(&self.bad) = Bad::default();
+        self.problems.store(0, Ordering::Relaxed);
+        // What was announced and not come to will be announced again.
+        self.items_total.store(self.items.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.bytes_total.store(self.bytes_read.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// A pack was read in whole, and is what it should be.
+    pub fn good_pack(&self, pack: PackId, by: Method) {
+        lock(&self.good).insert(pack, by);
+    }
+
+    /// How the pack was read in whole, if it was and is good.
+    pub fn good_by(&self, pack: &PackId) -> Option<Method> {
+        lock(&self.good).get(pack).copied()
     }
 
     /// Notes damage of an object; a blob that is in none has the key "".
@@ -108,6 +157,10 @@ impl<'a> Context<'a> {
     }
 
     fn find(&self, finding: Damage) {
+        // It may follow from what has gone since: nothing can be said any more.
+        if self.was_overtaken() {
+            return;
+        }
         self.problems.fetch_add(1, Ordering::Relaxed);
         let mut findings = lock(&self.findings);
         // Noise must not push damage out of the list.
@@ -144,12 +197,12 @@ impl<'a> Context<'a> {
         report
     }
 
-    /// Whether the check has to end now.
-    pub fn is_cancelled(&self) -> bool {
+    /// Whether this attempt has to end now: it was cancelled or overtaken.
+    pub fn is_over(&self) -> bool {
         if self.monitor.is_cancelled() {
             self.cancelled.store(true, Ordering::Relaxed);
         }
-        self.was_cancelled()
+        self.was_cancelled() || self.was_overtaken()
     }
 
     /// Whether some part was left out because of a cancellation.
@@ -203,7 +256,7 @@ impl<'a> Context<'a> {
     }
 
     /// Does `work` on every item, on as many threads as the options allow, and returns what it put out, in no
-    /// order. Each thread has a `state` of its own. Ends early when the check is cancelled.
+    /// order. Each thread has a `state` of its own. Ends early when the attempt is over.
     pub fn spread<T: Sync, S, R: Send>(
         &self,
         items: &[T],
@@ -214,7 +267,7 @@ impl<'a> Context<'a> {
         let run = || {
             let (mut state, mut out) = (state(), Vec::new());
             while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if self.is_cancelled() {
+                if self.is_over() {
                     break;
                 }
                 work(&mut state, item, &mut out);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::context::Context;
 use crate::check::ledger::Verified;
-use crate::check::{CheckOptions, CheckReport, Damage, packs, read, segments};
+use crate::check::segments::Segments;
+use crate::check::{ATTEMPTS, CheckOptions, CheckReport, Damage, packs, read, segments};
 use crate::format::segment::PackEntry;
 use crate::ids::PackId;
 use crate::monitor::Monitor;
@@ -36,27 +37,43 @@ pub(crate) struct PacksInDoubt {
 /// something is wrong with.
 ///
 /// # Errors
-/// [`RepositoryError`] where the storage cannot list its objects.
+/// [`RepositoryError`] where the storage cannot list its objects, or others removed packs all the time.
 pub(crate) fn packs_in_doubt(
     repository: &Repository,
     options: &CheckOptions,
     named: &BTreeSet<PackId>,
     monitor: &dyn Monitor,
 ) -> Result<PacksInDoubt, RepositoryError> {
-    let context = Context::new(repository, options, monitor);
-    let fold = repository.fold();
-    let mut segments = segments::check(&context, &fold)?;
-    let verified = Verified::load(&context, &fold);
-    if !context.is_cancelled() {
-        packs::check(&context, &fold, &mut segments)?;
+    for _ in 0..ATTEMPTS {
+        let context = Context::new(repository, options, monitor);
+        let segments = look(&context, named)?;
+        if !context.was_overtaken() {
+            return Ok(in_doubt(context, &segments));
+        }
+        repository.refresh()?;
+    }
+    Err(RepositoryError::Conflict)
+}
+
+fn look(context: &Context<'_>, named: &BTreeSet<PackId>) -> Result<Segments, RepositoryError> {
+    let fold = context.repository.fold();
+    context.go_by(&fold);
+    let mut segments = segments::check(context, &fold)?;
+    let verified = Verified::load(context, &fold);
+    if !context.is_over() {
+        packs::check(context, &fold, &mut segments)?;
         verified.mark_suspects(&mut segments.packs);
     }
     for pack in segments.packs.iter_mut().filter(|pack| named.contains(&pack.entry.id)) {
         pack.is_suspect = true;
     }
-    if !context.is_cancelled() {
-        read::check(&context, &segments, &verified);
+    if !context.is_over() {
+        read::check(context, &segments, &verified);
     }
+    Ok(segments)
+}
+
+fn in_doubt(context: Context<'_>, segments: &Segments) -> PacksInDoubt {
     let cancelled = context.was_cancelled();
     let damaged = std::mem::take(&mut context.bad().damaged);
     let doubt = |entry: PackEntry, is_there: bool| match damaged.get(&entry.id) {
@@ -70,5 +87,5 @@ pub(crate) fn packs_in_doubt(
     };
     let report = context.finish(CheckReport::default());
     let index_damage = report.findings.into_iter().find(is_index);
-    Ok(PacksInDoubt { packs, index_damage, cancelled })
+    PacksInDoubt { packs, index_damage, cancelled }
 }

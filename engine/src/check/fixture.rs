@@ -27,6 +27,7 @@ pub(super) fn environment(seed: u64) -> Environment {
     Environment {
         entropy: Arc::new(SeededEntropy::new(seed)),
         now: Arc::new(|| Timestamp { seconds: 1_000_000, nanos: 0 }),
+        uptime: Arc::new(std::time::Duration::default),
         host: "host".into(),
         user: "user".into(),
         program: "strongroom test".into(),

@@ -37,7 +37,7 @@ struct Hits<'a> {
 /// Files and directories that cannot be restored in whole, and whether there are more than are listed.
 pub(super) fn find(context: &Context<'_>, fold: &Fold, reader: &BlobReader) -> (Vec<HitFile>, bool) {
     let bad = std::mem::take(&mut *context.bad());
-    if bad.is_empty() {
+    if bad.is_empty() || context.was_overtaken() {
         return (Vec::new(), false);
     }
     let mut hits = Hits { context, reader, bad: &bad, clean: HashSet::new(), files: Vec::new(), more: false };
@@ -67,7 +67,7 @@ impl Hits<'_> {
         let mut frames = Vec::new();
         frames.extend(self.enter(snapshot, root, b""));
         while let Some(frame) = frames.last_mut() {
-            if self.more || self.context.is_cancelled() {
+            if self.more || self.context.is_over() {
                 return;
             }
             if let Some((path, tree)) = frame.below.pop() {

@@ -29,6 +29,7 @@ pub(super) fn check(context: &Context<'_>) -> Result<Arc<Fold>, BackendError> {
         }
         None => context.repository.fold(),
     };
+    context.go_by(&fold);
     keyslots(context, &fold)?;
     context.list(Folder::Log, &mut |key, _| {
         if key.sequence() == Some(0) {
@@ -65,7 +66,7 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
     let stops = states.iter().copied().chain([opened.seq()]).collect::<BTreeSet<_>>();
     for stop in stops.into_iter().chain([u64::MAX]) {
         let result = log::read_until(
-            context.backend(),
+            &**context.backend(),
             repository.keys(),
             &repository.id(),
             &mut fold,
@@ -90,7 +91,7 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
         }
     }
     voids.report(context);
-    if let Err(error) = log::check_end(context.backend(), &fold) {
+    if let Err(error) = log::check_end(&**context.backend(), &fold) {
         report(context, &error);
     }
     Some(fold)
@@ -194,15 +195,25 @@ fn state(context: &Context<'_>, fold: &Fold) {
             let message = format!("it is not what the log up to {} amounts to; {DERIVED}", fold.seq());
             context.damage("state-damaged", &key, message);
         }
+        // Whoever writes a newer one deletes an old one.
+        Err(StateError::Backend(error)) if error.is_not_found() => {}
         Err(problem) => context.damage("state-damaged", &key, format!("{problem}; {DERIVED}")),
     }
 }
 
-fn open_state(context: &Context<'_>, key: &ObjectKey) -> Result<State, String> {
+/// A state cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum StateError {
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+fn open_state(context: &Context<'_>, key: &ObjectKey) -> Result<State, StateError> {
     let repository = context.repository;
-    let object = context.backend().read(key, RECORD_OBJECT_LEN_MAX).map_err(|error| error.to_string())?;
-    record::open_object(ObjectKind::State, object, repository.keys(), &repository.id())
-        .map_err(|error| error.to_string())
+    let object = context.backend().read(key, RECORD_OBJECT_LEN_MAX)?;
+    Ok(record::open_object(ObjectKind::State, object, repository.keys(), &repository.id())?)
 }
 
 /// A state of a commit that the log does not have: commits are gone, or it never was a state.

@@ -8,6 +8,7 @@
 //! - [`doubt`]: packs with something wrong, for whoever repairs them
 //! - [`ledger`]: which packs were verified when, before this check and by it
 //! - [`hits`]: which files of which snapshots damage hits
+//! - [`newer`]: what was committed meanwhile, and let be deleted what was still to be looked at
 //!
 //! Nothing is taken from what the repository has open: every object is read again from the storage. Memory is
 //! proportional to the packs and distinct trees, not to the blobs.
@@ -23,6 +24,7 @@ mod ledger;
 #[cfg(test)]
 mod ledger_tests;
 mod log;
+mod newer;
 mod options;
 mod packs;
 mod reach;
@@ -47,10 +49,16 @@ use ledger::Verified;
 
 use crate::format::ledger::Method;
 
+/// How often a check begins that is overtaken by others who prune or merge segments.
+const ATTEMPTS: u32 = 10;
+
 /// Checks a repository. Findings are in the report and counted in the monitor's progress; items are packs: each
 /// one whose directory is compared, and once more each one that is read.
 ///
 /// Packs whose directory or length is wrong are read in whole whatever the options say, to name what they lost.
+///
+/// Prunes may run meanwhile. Where one removed what was still to be looked at, the check starts over with what has taken its
+/// place; packs that were read in whole are not read again.
 ///
 /// # Errors
 /// [`RepositoryError`] where the check could not be made: the storage cannot list its objects, or no memory for
@@ -61,37 +69,52 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<CheckReport, RepositoryError> {
     let context = Context::new(repository, options, monitor);
-    let fold = log::check(&context)?;
-    let mut segments = segments::check(&context, &fold)?;
+    let mut attempts = 1;
+    loop {
+        let report = attempt(&context)?;
+        if !context.was_overtaken() || attempts == ATTEMPTS {
+            return Ok(context.finish(report));
+        }
+        context.start_over();
+        attempts += 1;
+    }
+}
+
+/// Checks what the log says now. Says nothing of use if it is overtaken.
+fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
+    let repository = context.repository;
+    let fold = log::check(context)?;
+    let mut segments = segments::check(context, &fold)?;
     // With a part of the index, everything else would seem to be missing.
-    let orphans = if context.is_cancelled() { 0 } else { packs::check(&context, &fold, &mut segments)? };
-    let mut verified = Verified::load(&context, &fold);
-    if !context.is_cancelled() {
+    let orphans = if context.is_over() { 0 } else { packs::check(context, &fold, &mut segments)? };
+    let mut verified = Verified::load(context, &fold);
+    if !context.is_over() {
         let present = segments.packs.iter().filter(|pack| pack.stored.is_some());
         verified.add(Method::Listed, present.map(|pack| (pack.entry.id, !pack.is_suspect)));
         verified.mark_suspects(&mut segments.packs);
     }
     let reader = BlobReader::new(
-        Arc::clone(repository.backend()),
+        Arc::clone(context.backend()),
         Arc::clone(repository.keys()),
         repository.id(),
         Arc::clone(&segments.index),
     );
-    if !context.is_cancelled() {
-        reach::check(&context, &fold, &reader);
-        for (method, packs) in read::check(&context, &segments, &verified) {
+    if !context.is_over() {
+        reach::check(context, &fold, &reader);
+        for (method, packs) in read::check(context, &segments, &verified) {
             verified.add(method, packs);
         }
     }
-    let (hit_files, more_hit_files) = hits::find(&context, &fold, &reader);
+    let (hit_files, more_hit_files) = hits::find(context, &fold, &reader);
     let (packs_never_read, oldest_read) = verified.oldest(&segments.packs);
     let mut ledger_error = None;
-    if options.record
+    if context.options.record
+        && !context.was_overtaken()
         && let Err(error) = verified.write(repository, &segments.packs)
     {
         ledger_error = Some(error.to_string());
     }
-    let report = CheckReport {
+    Ok(CheckReport {
         packs_never_read,
         oldest_read,
         ledger_error,
@@ -106,7 +129,7 @@ pub fn run(
         blobs_verified: context.blobs_verified.load(Ordering::Relaxed),
         orphan_packs: orphans,
         cancelled: context.was_cancelled(),
+        overtaken: context.was_overtaken(),
         ..CheckReport::default()
-    };
-    Ok(context.finish(report))
+    })
 }

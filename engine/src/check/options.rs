@@ -121,6 +121,9 @@ pub struct CheckReport {
     pub orphan_packs: u64,
     /// The operation was cancelled: what was not looked at may be anything.
     pub cancelled: bool,
+    /// Others removed packs or segments faster than they could be looked at, time and again: what was not looked at may be
+    /// anything.
+    pub overtaken: bool,
 }
 
 impl CheckReport {

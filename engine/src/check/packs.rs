@@ -11,7 +11,6 @@ use crate::format::pack::{self, BlockSpan, Directory, PackError, TRAILER_LEN};
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
 use crate::log::Fold;
-use crate::repo::Repository;
 use crate::store::ReadError;
 
 /// The end of a pack that is read first: it holds the directory of packs up to some megabytes, whose padding
@@ -51,6 +50,7 @@ fn find(context: &Context<'_>, fold: &Fold, packs: &mut [KnownPack]) -> Result<u
         }
     })?;
     for pack in packs.iter().filter(|pack| pack.stored.is_none()) {
+        context.absent(&ObjectKey::pack(&pack.entry.id));
         let message = format!("it is not there; the index says that it holds {} blobs", pack.entry.blobs);
         context.damage("pack-missing", &ObjectKey::pack(&pack.entry.id), message);
         context.bad().packs.insert(pack.entry.id);
@@ -67,7 +67,7 @@ fn check_one(context: &Context<'_>, segments: &Segments, pack: &KnownPack, buffe
         context.damaged_pack(&pack.entry.id, message);
         return false;
     }
-    let directory = match open_directory(context.repository, &pack.entry, buffer) {
+    let directory = match open_directory(context, &pack.entry, buffer) {
         Ok(directory) => directory,
         Err(error) => {
             context.damaged_pack(&pack.entry.id, error.to_string());
@@ -99,11 +99,12 @@ fn check_one(context: &Context<'_>, segments: &Segments, pack: &KnownPack, buffe
 
 /// Checks a pack's header and opens its directory, reading nothing else.
 pub(super) fn open_directory(
-    repository: &Repository,
+    context: &Context<'_>,
     entry: &PackEntry,
     buffer: &mut Vec<u8>,
 ) -> Result<Directory, ReadError> {
-    let (backend, key) = (&**repository.backend(), ObjectKey::pack(&entry.id));
+    let (repository, backend) = (context.repository, &**context.backend());
+    let key = ObjectKey::pack(&entry.id);
     let unreadable = |source| ReadError::Backend { pack: entry.id, source };
     let damaged = |source: PackError| ReadError::Pack { pack: entry.id, source };
     let tail_at = entry.size.saturating_sub(TAIL_LEN);

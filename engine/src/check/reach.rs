@@ -85,7 +85,7 @@ pub(super) fn check(context: &Context<'_>, fold: &Fold, reader: &BlobReader) {
         pending.extend(reach.snapshot(entry));
     }
     pending.retain(|wanted| seen.insert(wanted.key()));
-    while !pending.is_empty() && !context.is_cancelled() {
+    while !pending.is_empty() && !context.is_over() {
         let batch = pending.split_off(pending.len().saturating_sub(BATCH));
         let below = reach.read_batch(batch);
         pending.extend(below.into_iter().filter(|wanted| seen.insert(wanted.key())));

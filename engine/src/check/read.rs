@@ -25,6 +25,10 @@ pub(super) fn check(
     segments: &Segments,
     verified: &Verified,
 ) -> [(Method, Vec<(PackId, bool)>); 2] {
+    // Those that an earlier attempt has read; the others are chosen from what is left.
+    let good = segments.packs.iter().filter(|pack| !pack.is_suspect).map(|pack| pack.entry.id);
+    let good = good.filter_map(|pack| Some((context.good_by(&pack)?, (pack, true))));
+    let good: Vec<_> = good.collect();
     let mut chosen = choose(context, &segments.packs, verified);
     // Heavy ones first, so that the threads end at about the same time.
     chosen.sort_by_key(|pack| std::cmp::Reverse(pack.weight()));
@@ -35,7 +39,7 @@ pub(super) fn check(
         context.item_done();
     });
     [Method::Hashed, Method::Read].map(|method| {
-        let by_it = done.iter().filter(|(by, _)| *by == method);
+        let by_it = good.iter().chain(&done).filter(|(by, _)| *by == method);
         (method, by_it.map(|(_, result)| *result).collect())
     })
 }
@@ -43,6 +47,7 @@ pub(super) fn check(
 /// The packs that are to be read, of those that are there.
 fn choose<'p>(context: &Context<'_>, packs: &'p [KnownPack], verified: &Verified) -> Vec<&'p KnownPack> {
     let mut present: Vec<&KnownPack> = packs.iter().filter(|pack| pack.stored.is_some()).collect();
+    present.retain(|pack| pack.is_suspect || context.good_by(&pack.entry.id).is_none());
     let (suspects, others): (Vec<_>, Vec<_>) = present.drain(..).partition(|pack| pack.is_suspect);
     let mut chosen = match context.options.read_data {
         ReadData::No => Vec::new(),
@@ -159,14 +164,15 @@ impl<'a> PackRead<'a> {
         }
     }
 
-    /// Returns how the pack was verified and whether it is what it should be; `None` where the check was cancelled.
+    /// Returns how the pack was verified and whether it is what it should be; `None` where the attempt is over.
     fn run(mut self) -> Option<(Method, bool)> {
         if self.context.options.hashes_only && !self.pack.is_suspect {
             if self.hash_all().is_ok() && self.is_hash_right() {
                 self.context.packs_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.context.good_pack(self.pack.entry.id, Method::Hashed);
                 return Some((Method::Hashed, true));
             }
-            if self.context.was_cancelled() {
+            if self.context.is_over() {
                 return None;
             }
             // Once more from the beginning, to say what it does not give.
@@ -175,7 +181,7 @@ impl<'a> PackRead<'a> {
         let mut blocks = self.expected();
         let mut read = 0;
         let result = self.read_blocks(&blocks, &mut read).and_then(|()| self.read_rest());
-        if self.context.was_cancelled() && result.is_err() {
+        if self.context.is_over() && result.is_err() {
             return None;
         }
         let mut is_intact = result.is_ok() && self.bad.is_empty();
@@ -196,6 +202,9 @@ impl<'a> PackRead<'a> {
             let pack = self.pack.entry.id;
             self.context.bad().blobs.extend(self.bad.into_iter().map(|id| (pack, id)));
         }
+        if is_intact {
+            self.context.good_pack(self.pack.entry.id, Method::Read);
+        }
         Some((Method::Read, is_intact))
     }
 
@@ -203,7 +212,7 @@ impl<'a> PackRead<'a> {
     fn hash_all(&mut self) -> Result<(), Stopped> {
         let mut at = 0;
         while at < self.size {
-            if self.context.is_cancelled() {
+            if self.context.is_over() {
                 return Err(Stopped);
             }
             let len = usize::try_from(self.size - at).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));
@@ -227,8 +236,7 @@ impl<'a> PackRead<'a> {
     /// What should be in the pack: as its directory says or, where that cannot be read, as segments do.
     fn expected(&mut self) -> Vec<Expected> {
         if self.pack.stored == Some(self.pack.entry.size)
-            && let Ok(directory) =
-                open_directory(self.context.repository, &self.pack.entry, &mut self.scratch.directory)
+            && let Ok(directory) = open_directory(self.context, &self.pack.entry, &mut self.scratch.directory)
         {
             let blocks = directory.blocks.into_iter().map(|block| Expected {
                 span: block.span,
@@ -293,7 +301,7 @@ impl<'a> PackRead<'a> {
 
     /// Reads and hashes the next piece of the pack behind what the window holds.
     fn read_piece(&mut self) -> Result<(), Stopped> {
-        if self.context.is_cancelled() {
+        if self.context.is_over() {
             return Err(Stopped);
         }
         let at = self.window_at + self.filled as u64;

@@ -133,7 +133,7 @@ fn check_one(context: &Context<'_>, info: &SegmentInfo) -> Option<Checked> {
     let repository = context.repository;
     let key = ObjectKey::segment(&info.segment);
     let segment =
-        match index::open_segment(context.backend(), info.segment, repository.keys(), &repository.id()) {
+        match index::open_segment(&**context.backend(), info.segment, repository.keys(), &repository.id()) {
             Ok(segment) => segment,
             Err(IndexError::Backend { source, .. }) if source.is_not_found() => {
                 context.unreachable("segment-missing", &key, "the log lists it, but it is not there");

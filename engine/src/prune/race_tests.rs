@@ -6,6 +6,7 @@ use super::test_support::*;
 use super::*;
 use crate::backend::{Backend, MemoryBackend};
 use crate::backup;
+use crate::check::{self, CheckOptions, CheckReport, ReadData};
 use crate::forget;
 use crate::format::commit::Change;
 use crate::ids::{PackId, SnapshotId};
@@ -113,6 +114,22 @@ fn strays_of_a_backup_at_work_are_rescued_or_stored_again() {
         let (stored, listed) = world.packs();
         assert_eq!(stored, listed, "{prunes} prunes");
     }
+}
+
+/// To a prune the segment of a backup at work is a stray one, too. Found by simulation.
+#[test]
+fn a_segment_that_is_dropped_before_it_is_opened_is_stored_again() {
+    let mut world = forgotten();
+    let hooked = Hooked::new(&world.storage);
+    let (inner, storage) = (hooked.clone(), world.storage.clone());
+    hooked.before_create(a_segment, move || {
+        inner.before_open(a_segment, move || {
+            assert!(prune(&open(storage), &at_once()).segments_stray > 0);
+        });
+    });
+    world.write("d/new", &noise(8, 40_000));
+    back_up_hooked(&mut world, &hooked);
+    world.verify();
 }
 
 /// The same at every commit of a backup that is repeated: it gives up after a while, without harm, and the next succeeds.
@@ -422,4 +439,86 @@ fn a_pack_that_is_still_there_after_its_removal_is_a_stray() {
     world.verify();
     let (stored, listed) = world.packs();
     assert_eq!(stored, listed);
+}
+
+fn check_by(hooked: &Hooked) -> CheckReport {
+    let options = CheckOptions { read_data: ReadData::All, threads: 1, ..CheckOptions::default() };
+    check::run(&open(hooked.clone()), &options, &Silent).expect("checked")
+}
+
+/// A repository with packs that are needed in part, and its one snapshot.
+fn partly_needed() -> (World, SnapshotId) {
+    let mut world = forgotten();
+    for file in 2..4u64 {
+        world.remove(&format!("d/f{file}"));
+    }
+    let repository = world.open();
+    let id = world.back_up(&repository);
+    (world, id)
+}
+
+/// Whenever a prune comes in between, what it removes is no damage.
+#[test]
+fn a_check_at_work_does_not_take_what_is_removed_for_damage() {
+    let mut moment = 0;
+    loop {
+        let (world, _) = partly_needed();
+        let hooked = Hooked::new(&world.storage);
+        for _ in 0..moment {
+            hooked.before_read(a_pack, || {});
+        }
+        let storage = world.storage.clone();
+        hooked.before_read(a_pack, move || {
+            assert!(prune(&open(storage), &at_once()).packs_removed > 0);
+        });
+        let report = check_by(&hooked);
+        assert!(!report.is_damaged() && !report.overtaken, "at read {moment}: {report:#?}");
+        assert_eq!(report.snapshots, 1);
+        if !hooked.is_done() {
+            break;
+        }
+        moment += 1;
+    }
+    assert!(moment > 4, "a check reads packs more often than {moment} times");
+}
+
+#[test]
+fn a_check_beside_a_prune_finds_what_is_really_missing() {
+    let (world, _) = partly_needed();
+    let hooked = Hooked::new(&world.storage);
+    let storage = world.storage.clone();
+    hooked.before_read(a_pack, move || {
+        assert!(prune(&open(storage.clone()), &at_once()).packs_removed > 0);
+        let lost = listed_or_not(&storage, true);
+        storage.delete(&crate::backend::ObjectKey::pack(&lost[0])).expect("deleted");
+    });
+    let report = check_by(&hooked);
+    assert!(hooked.is_done() && report.is_damaged(), "{report:#?}");
+    assert!(report.findings.iter().any(|finding| finding.code == "pack-missing"), "{:#?}", report.findings);
+}
+
+/// In each attempt everything that there was is replaced: in the end the check says that it could not keep up.
+#[test]
+fn a_check_that_is_overtaken_again_and_again_says_so() {
+    for (times, is_overtaken) in [(9, false), (10, true)] {
+        let mut world = World::new();
+        world.write("f", b"first");
+        world.back_up(&world.open());
+        let hooked = Hooked::new(&world.storage);
+        for number in 0..times {
+            let (storage, paths) = (world.storage.clone(), world.paths());
+            let file = world.source.path().join("f");
+            hooked.before_read(a_pack, move || {
+                let repository = open(storage);
+                let before = repository.find_snapshot("latest").expect("one").0;
+                std::fs::write(file, noise(number, 1000)).expect("a file");
+                backup::run(&repository, paths, &options(), &Silent).expect("a backup");
+                forget(&repository, before);
+                assert!(prune(&repository, &at_once()).packs_removed > 0);
+            });
+        }
+        let report = check_by(&hooked);
+        assert!(hooked.is_done() && !report.is_damaged(), "{report:#?}");
+        assert_eq!(report.overtaken, is_overtaken, "after {times}: {report:#?}");
+    }
 }

@@ -204,12 +204,13 @@ pub fn prune(repository: &Repository, options: &PruneOptions) -> PruneReport {
 type Action = Box<dyn FnOnce() + Send>;
 type Trigger = fn(&ObjectKey) -> bool;
 
-/// A backend on which others act at chosen moments: just before a matching object is created or read.
+/// A backend on which others act at chosen moments: just before a matching object is created, read or opened.
 #[derive(Clone)]
 pub struct Hooked {
     inner: MemoryBackend,
     creates: Arc<Mutex<VecDeque<(Trigger, Action)>>>,
     reads: Arc<Mutex<VecDeque<(Trigger, Action)>>>,
+    opens: Arc<Mutex<VecDeque<(Trigger, Action)>>>,
 }
 
 impl std::fmt::Debug for Hooked {
@@ -220,7 +221,7 @@ impl std::fmt::Debug for Hooked {
 
 impl Hooked {
     pub fn new(inner: &MemoryBackend) -> Self {
-        Self { inner: inner.clone(), creates: Arc::default(), reads: Arc::default() }
+        Self { inner: inner.clone(), creates: Arc::default(), reads: Arc::default(), opens: Arc::default() }
     }
 
     /// Does `action` before the next create that `trigger` matches, after earlier actions.
@@ -233,9 +234,14 @@ impl Hooked {
         self.reads.lock().expect("whole").push_back((trigger, Box::new(action)));
     }
 
+    /// The same with objects that are opened.
+    pub fn before_open(&self, trigger: Trigger, action: impl FnOnce() + Send + 'static) {
+        self.opens.lock().expect("whole").push_back((trigger, Box::new(action)));
+    }
+
     /// Whether all actions were done.
     pub fn is_done(&self) -> bool {
-        self.creates.lock().expect("whole").is_empty() && self.reads.lock().expect("whole").is_empty()
+        [&self.creates, &self.reads, &self.opens].iter().all(|queue| queue.lock().expect("whole").is_empty())
     }
 
     fn act(queue: &Mutex<VecDeque<(Trigger, Action)>>, key: &ObjectKey) {
@@ -256,6 +262,11 @@ impl Hooked {
 /// Matches log entries.
 pub fn a_commit(key: &ObjectKey) -> bool {
     key.folder() == Some(Folder::Log)
+}
+
+/// Matches segments.
+pub fn a_segment(key: &ObjectKey) -> bool {
+    key.folder() == Some(Folder::Index)
 }
 
 /// Matches packs.
@@ -300,6 +311,7 @@ impl Backend for Hooked {
     }
 
     fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
+        Self::act(&self.opens, key);
         self.inner.open(key, limit)
     }
 

@@ -9,13 +9,16 @@ use crate::format::pack::Directory;
 use crate::format::record;
 use crate::format::segment::{Layout, PackEntry};
 use crate::ids::{PackId, SegmentId};
-use crate::index::{self, Segment};
+use crate::index::{self, IndexError, Segment};
 use crate::log::{self, Fold, PublishError};
 use crate::repo::{Repository, RepositoryError};
 use crate::store::{PackStore, StoreOptions};
 
 /// A state is written when this many commits have come since the last one.
 const COMMITS_PER_STATE: u64 = 32;
+
+/// How often a segment is stored that prunes delete before it can be opened.
+const STORE_TRIES: u32 = 5;
 
 /// A segment object just stored and not yet committed.
 #[derive(Debug)]
@@ -126,7 +129,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`] where it cannot be stored.
     pub fn store_segment(&self, packs: &[(PackEntry, Directory)]) -> Result<NewSegment, RepositoryError> {
-        self.open_new(index::build(packs, &*self.backend, &self.sealer())?)
+        self.store_new(|| Ok(index::build(packs, &*self.backend, &self.sealer())?))
     }
 
     /// Stores the merger of several segments; the caller commits it.
@@ -134,7 +137,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`] where one of them is damaged or the new one cannot be stored.
     pub fn store_merged(&self, parts: &[Arc<Segment>]) -> Result<NewSegment, RepositoryError> {
-        self.open_new(index::merge(parts, &*self.backend, &self.sealer())?)
+        self.store_new(|| Ok(index::merge(parts, &*self.backend, &self.sealer())?))
     }
 
     /// Stores a segment that lists what `parts` list of the packs that `keep` chooses; the caller commits it. None
@@ -147,8 +150,27 @@ impl Repository {
         parts: &[Arc<Segment>],
         keep: &dyn Fn(&PackId) -> bool,
     ) -> Result<Option<NewSegment>, RepositoryError> {
-        let stored = index::merge_filtered(parts, keep, &*self.backend, &self.sealer())?;
-        stored.map(|stored| self.open_new(stored)).transpose()
+        let store = || index::merge_filtered(parts, keep, &*self.backend, &self.sealer());
+        let Some(first) = store()? else { return Ok(None) };
+        let mut first = Some(first);
+        // What is left of the parts once is left of them again.
+        let again = || Ok(store()?.expect("the parts do not change"));
+        self.store_new(|| first.take().map_or_else(again, Ok)).map(Some)
+    }
+
+    /// Stores a segment and opens it. To a prune that comes in between it is a stray one: then it is gone, and is stored again
+    /// under another id.
+    fn store_new(
+        &self,
+        mut store: impl FnMut() -> Result<(SegmentId, Layout), RepositoryError>,
+    ) -> Result<NewSegment, RepositoryError> {
+        for _ in 1..STORE_TRIES {
+            match self.open_new(store()?) {
+                Err(RepositoryError::Index(IndexError::Backend { source, .. })) if source.is_not_found() => {}
+                result => return result,
+            }
+        }
+        self.open_new(store()?)
     }
 
     /// Opens a segment that was just stored.
