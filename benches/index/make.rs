@@ -38,6 +38,7 @@ pub fn environment() -> Environment {
     Environment {
         entropy: Arc::new(SystemEntropy),
         now: Arc::new(|| Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+        uptime: Arc::new(std::time::Duration::default),
         host: "host".into(),
         user: "user".into(),
         program: "benchmark".into(),

@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::builder::styling::Styles;
 use clap::{ArgAction, Parser};
 use strongroom::backup::BackupOptions;
+use strongroom::log::Head;
 
 use crate::commands::Command;
 use crate::units;
@@ -73,6 +75,22 @@ pub struct Global {
     /// Show what is done with entries: twice for all of them
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+    /// Where to remember the last entry of each repository's log [default:
+    /// $XDG_STATE_HOME/strongroom or ~/.local/state/strongroom]
+    #[arg(long, global = true, env = "STRONGROOM_STATE_DIR", hide_env_values = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Neither compare the repository's log with what is remembered of it nor remember anything
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_NO_STATE",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub no_state: bool,
+    /// Refuse a repository whose log does not contain this entry, as `log head` printed it
+    #[arg(long, global = true, value_name = "HEAD")]
+    pub expect_head: Option<Head>,
     /// Memory to live in
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,

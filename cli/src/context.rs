@@ -1,9 +1,11 @@
 //! What a command works with: options, output, and the repository behind them.
 
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::unistd::{Uid, User};
 use strongroom::backend::{Backend, BackendError, LocalBackend};
@@ -12,7 +14,8 @@ use strongroom::log::LogError;
 use strongroom::repo::{Environment, Repository, RepositoryError};
 
 use crate::args::Global;
-use crate::failure::{Failure, absent};
+use crate::failure::{self, Failure, Origin, absent};
+use crate::heads::{self, Heads};
 use crate::location::Location;
 use crate::output::Output;
 use crate::{password, units};
@@ -24,12 +27,19 @@ pub struct Context {
     pub global: Global,
     /// Where results go.
     pub output: Output,
+    /// The repository the command works on, once it is open.
+    opened: OnceCell<Arc<Repository>>,
 }
 
 /// Name and version as they are recorded.
 pub const PROGRAM: &str = concat!("strongroom ", env!("CARGO_PKG_VERSION"));
 
 impl Context {
+    /// Nothing is open yet.
+    pub fn new(global: Global, output: Output) -> Self {
+        Self { global, output, opened: OnceCell::new() }
+    }
+
     /// Where the repository is.
     pub fn location(&self) -> Result<Location, Failure> {
         let missing = || {
@@ -59,19 +69,20 @@ impl Context {
         Ok(Arc::new(backend))
     }
 
-    /// Opens the repository.
-    pub fn open(&self) -> Result<Repository, Failure> {
-        self.open_as(Repository::open)
+    /// Opens the repository, whose log has to pass through what was seen of it before.
+    pub fn open(&self) -> Result<Arc<Repository>, Failure> {
+        self.known(self.open_unknown()?)
     }
 
     /// Opens the repository, of whose index any part may be lost.
-    pub fn open_for_repair(&self) -> Result<Repository, Failure> {
-        self.open_as(Repository::open_for_repair)
+    pub fn open_for_repair(&self) -> Result<Arc<Repository>, Failure> {
+        self.known(self.open_as(Repository::open_for_repair)?)
     }
 
-    /// Opens the repository for a check, which says itself what is wrong with index and log.
-    pub fn open_for_check(&self) -> Result<Repository, Failure> {
-        self.open_as(|backend, password, environment| {
+    /// Opens the repository for a check, which says itself what is wrong with index and log, and whatever was seen before:
+    /// then also why it is not what it was.
+    pub fn open_for_check(&self) -> Result<(Arc<Repository>, Option<Failure>), Failure> {
+        let repository = self.open_as(|backend, password, environment| {
             match Repository::open_for_repair(Arc::clone(&backend), password, environment.clone()) {
                 Err(
                     RepositoryError::Log(LogError::Chain { .. } | LogError::Gap { .. })
@@ -79,7 +90,16 @@ impl Context {
                 ) => Repository::open_salvaged(backend, password, environment),
                 opened => opened,
             }
-        })
+        })?;
+        match self.compare_head(&repository) {
+            Ok(()) => Ok((self.work_on(repository), None)),
+            Err(failure) => Ok((Arc::new(repository), Some(failure))),
+        }
+    }
+
+    /// Opens the repository whatever was seen of it before.
+    pub fn open_unknown(&self) -> Result<Repository, Failure> {
+        self.open_as(Repository::open)
     }
 
     fn open_as(
@@ -96,6 +116,77 @@ impl Context {
             self.output.warn(&format!("warning: {void}"));
         }
         Ok(repository)
+    }
+
+    /// Goes on with a repository whose log is what was seen before.
+    fn known(&self, repository: Repository) -> Result<Arc<Repository>, Failure> {
+        self.compare_head(&repository)?;
+        Ok(self.work_on(repository))
+    }
+
+    /// Compares the repository's log with the head that was given, and with the one that is remembered.
+    fn compare_head(&self, repository: &Repository) -> Result<(), Failure> {
+        if let Some(expected) = &self.global.expect_head {
+            repository
+                .verify_head(expected)
+                .map_err(|error| failure::unexpected_head(error, Origin::Given))?;
+        }
+        // Of a damaged log as much is read as can be, whatever it was.
+        if let Some(heads) = self.heads().filter(|_| !repository.is_salvaged()) {
+            match heads.remembered(&repository.id()) {
+                Ok(Some(seen)) => repository
+                    .verify_head(&seen)
+                    .map_err(|error| failure::unexpected_head(error, Origin::Remembered))?,
+                Ok(None) => {}
+                Err(error) => self.forgetful("read", &error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of the repository that the command works on: where its log ends will be remembered.
+    pub fn work_on(&self, repository: Repository) -> Arc<Repository> {
+        // A command works on one repository.
+        Arc::clone(self.opened.get_or_init(|| Arc::new(repository)))
+    }
+
+    /// Remembers where the log ends of the repository that the command has worked on.
+    pub fn remember_head(&self) {
+        if let Some(repository) = self.opened.get().filter(|repository| !repository.is_salvaged())
+            && let Some(heads) = self.heads()
+            && let Some(head) = repository.head()
+            && let Err(error) = heads.remember(&repository.id(), &head)
+        {
+            self.forgetful("write", &error);
+        }
+    }
+
+    /// Remembers where the log ends, although it was seen to end elsewhere.
+    pub fn accept_head(&self) -> Result<(), Failure> {
+        if let Some(repository) = self.opened.get()
+            && let Some(heads) = self.heads()
+            && let Some(head) = repository.head()
+        {
+            let failed = |error| Failure::io("cannot write to the state directory", &error);
+            heads.accept(&repository.id(), &head).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// What this client remembers, unless it is not to.
+    pub fn heads(&self) -> Option<Heads> {
+        if self.global.no_state {
+            return None;
+        }
+        let chosen = self.global.state_dir.clone();
+        chosen.or_else(heads::default_state_dir).map(|state_dir| Heads::new(&state_dir))
+    }
+
+    /// No command fails for what its client cannot remember.
+    fn forgetful(&self, verb: &str, error: &io::Error) {
+        let message =
+            format!("cannot {verb} in the state directory what was seen of the repository: {error}");
+        self.output.warning("state", &message);
     }
 
     /// Opens another repository, as far as it can be read: with the password in `password_file`, else with this one's.
@@ -121,9 +212,11 @@ impl Context {
 
 /// This host, this user, the system's clock and random numbers.
 pub fn environment() -> Environment {
+    let started = Instant::now();
     Environment {
         entropy: Arc::new(SystemEntropy),
         now: Arc::new(units::now),
+        uptime: Arc::new(move || started.elapsed()),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         user: user(),
         program: PROGRAM.into(),

@@ -5,6 +5,7 @@ mod commands;
 mod context;
 mod exit;
 mod failure;
+mod heads;
 mod location;
 mod monitor;
 mod output;
@@ -40,8 +41,9 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let context = Context { global, output };
+    let context = Context::new(global, output);
     let outcome = commands::run(cli.command, &context);
+    context.remember_head();
     // Whoever reads the output may be gone: the exit code says all the same how it went.
     let outcome = outcome.and_then(|exit| match context.output.flush() {
         Err(failure) if failure.exit != Exit::Ok => Err(failure),

@@ -11,7 +11,7 @@ work=$(mktemp -d "${TMPDIR:-/var/tmp}/strongroom-fs.XXXXXX")
 mounted=
 cleanup() { [ -z "$mounted" ] || umount "$mounted" 2>/dev/null || true; rm -rf "$work"; }
 trap cleanup EXIT
-export STRONGROOM_PASSWORD='file systems'
+export STRONGROOM_PASSWORD='file systems' STRONGROOM_NO_STATE=1
 
 make_tree() {
   local d=$1

@@ -32,7 +32,7 @@ def make_source(folder, mib, rnd):
 class Tool:
     def __init__(self, binary, repository):
         self.binary = str(binary)
-        self.env = {**os.environ, "STRONGROOM_REPOSITORY": str(repository), "STRONGROOM_PASSWORD": "kill test"}
+        self.env = {**os.environ, "STRONGROOM_NO_STATE": "1", "STRONGROOM_REPOSITORY": str(repository), "STRONGROOM_PASSWORD": "kill test"}
 
     def start(self, *args):
         return subprocess.Popen([self.binary, *map(str, args)], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

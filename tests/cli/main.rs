@@ -7,6 +7,7 @@ mod check;
 mod documents;
 mod errors;
 mod forget;
+mod heads;
 mod keys;
 mod log;
 mod prune;

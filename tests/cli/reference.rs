@@ -38,6 +38,7 @@ const COMMANDS: [&str; 34] = [
     "key remove",
     "stats",
     "log",
+    "log head",
     "version",
     "completions",
     "man",

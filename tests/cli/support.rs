@@ -25,7 +25,7 @@ pub fn strongroom() -> Command {
             command.env_remove(name);
         }
     }
-    command.env("TZ", "UTC").stdin(Stdio::null());
+    command.env("TZ", "UTC").env("STRONGROOM_NO_STATE", "1").stdin(Stdio::null());
     command
 }
 
@@ -116,7 +116,9 @@ impl Bench {
         command
             .current_dir(self.dir.path())
             .env("STRONGROOM_PASSWORD", PASSWORD)
-            .env("STRONGROOM_REPOSITORY", self.repository());
+            .env("STRONGROOM_REPOSITORY", self.repository())
+            .env_remove("STRONGROOM_NO_STATE")
+            .env("STRONGROOM_STATE_DIR", self.path("state"));
         command
     }
 

@@ -24,7 +24,7 @@ mkdir -p "$work"
 
 cargo build --release --manifest-path "$root/Cargo.toml" -p strongroom-cli
 strongroom=${CARGO_TARGET_DIR:-$root/target}/release/strongroom
-export STRONGROOM_REPOSITORY=$work/repository STRONGROOM_PASSWORD='correct horse battery staple'
+export STRONGROOM_NO_STATE=1 STRONGROOM_REPOSITORY=$work/repository STRONGROOM_PASSWORD='correct horse battery staple'
 
 step() { printf '\n== %s\n' "$*"; }
 

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use strongroom::backend::LocalBackend;
@@ -50,6 +51,7 @@ fn open(golden: &Path, password: &Path) -> Repository {
     let environment = Environment {
         entropy: Arc::new(SystemEntropy),
         now: Arc::new(Timestamp::default),
+        uptime: Arc::new(Duration::default),
         host: "host".into(),
         user: "user".into(),
         program: "strongroom test".into(),

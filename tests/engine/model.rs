@@ -201,6 +201,7 @@ fn new_repository(seed: u64) -> Repository {
     let environment = Environment {
         entropy: Arc::new(SeededEntropy::new(seed)),
         now: Arc::new(Timestamp::default),
+        uptime: Arc::new(Duration::default),
         host: "host".into(),
         user: "user".into(),
         program: "strongroom test".into(),

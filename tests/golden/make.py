@@ -114,7 +114,7 @@ class Strongroom:
     def __init__(self, binary):
         self.binary = str(pathlib.Path(binary).resolve())
         keep = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
-        self.env = {**keep, "STRONGROOM_REPOSITORY": str(WORK / "repo"), "STRONGROOM_PASSWORD_FILE": str(WORK / "password")}
+        self.env = {**keep, "STRONGROOM_NO_STATE": "1", "STRONGROOM_REPOSITORY": str(WORK / "repo"), "STRONGROOM_PASSWORD_FILE": str(WORK / "password")}
 
     def __call__(self, *args, **options):
         # Its own name for the host, so that this one's is not handed on.

@@ -88,12 +88,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let message = "--hashes-only says how packs are read; say which: --read-data, --read-data-subset, --budget or --max-age";
         return Err(Failure::usage("usage", message));
     }
-    let repository = context.open_for_check().map_err(unverified)?;
+    let (repository, unexpected) = context.open_for_check().map_err(unverified)?;
     let default = CheckOptions::default();
     let options = CheckOptions {
         read_data: args.read_data(),
         hashes_only: args.hashes_only,
-        record: !args.no_record,
+        // Nothing is added to a history that may be the wrong one.
+        record: !args.no_record && unexpected.is_none(),
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
     };
@@ -106,6 +107,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         json_lines(&report, elapsed, context);
     } else {
         text(&report, elapsed, context)?;
+    }
+    if let Some(failure) = unexpected {
+        return Err(failure);
     }
     if report.is_damaged() {
         return Ok(Exit::Damage);

@@ -71,6 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let backend = LocalBackend::create_repository(&path)?;
     let repository = Repository::init(Arc::new(backend), &password, &options, environment())?;
     let (id, location) = (repository.id(), repository.location());
+    context.work_on(repository);
     context.output.text(format!("made repository {id} at {location}"));
     context
         .output

@@ -73,7 +73,7 @@ struct NewPassword {
 /// Does it.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     match &args.verb {
-        Verb::List => list(&context.open()?, context)?,
+        Verb::List => list(&*context.open()?, context)?,
         Verb::Add { new, label } => {
             let kdf = new.kdf.params()?;
             let repository = context.open()?;

@@ -15,15 +15,47 @@ use crate::{records, units};
 
 /// Arguments of `log`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strongroom -r /backup/repo log --verify")]
+#[command(
+    after_help = "Example:\n  strongroom -r /backup/repo log --verify",
+    args_conflicts_with_subcommands = true
+)]
 pub struct Args {
     /// Only verify the chain and the signatures from the first entry to the last, and show the head
     #[arg(long)]
     verify: bool,
+    #[command(subcommand)]
+    verb: Option<Verb>,
 }
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Show the last entry as a short line to keep elsewhere, for --expect-head
+    Head(HeadArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HEAD_HELP)]
+struct HeadArgs {
+    /// Remember it from now on, although something else is remembered: after the repository was set back
+    /// on purpose
+    #[arg(long)]
+    accept: bool,
+}
+
+const HEAD_HELP: &str = "\
+A log that lost its end is a log, too: only who has seen more of it can tell. Each run compares it
+with what an earlier run has seen. What is kept elsewhere, on paper or on another machine, tells
+also those who have not seen anything yet.
+
+Example:
+  strongroom -r /backup/repo log head > head
+  strongroom -r /backup/repo check --expect-head \"$(cat head)\"";
 
 /// Shows or verifies the log. Both read all of it, so damage is found either way.
 pub fn run(args: &Args, context: &Context) -> Outcome {
+    if let Some(Verb::Head(args)) = &args.verb {
+        return head(args, context);
+    }
     let repository = context.open().map_err(unverified)?;
     let (mut commits, mut voids, mut shown) = (0u64, 0u64, Ok(()));
     let config = Config::hash(repository.config_bytes());
@@ -57,6 +89,30 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     } else if args.verify {
         context.output.line(format!("{commits} commits are in order, {voids} entries are void"))?;
         context.output.line(format!("head: {} {}", fold.seq(), fold.head()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Shows the last entry, and accepts it if that is wanted.
+fn head(args: &HeadArgs, context: &Context) -> Outcome {
+    let repository = match args.accept {
+        true => context.work_on(context.open_unknown().map_err(unverified)?),
+        false => context.open().map_err(unverified)?,
+    };
+    let none = || Failure::damage("log-damaged", "no entry of the commit log counts");
+    let head = repository.head().ok_or_else(none)?;
+    if args.accept {
+        if context.heads().is_none() {
+            let message = "there is no state directory to remember anything in";
+            return Err(Failure::usage("usage", message).hint("see --state-dir"));
+        }
+        context.accept_head()?;
+    }
+    if context.output.json() {
+        let line = json!({"type": "summary", "seq": head.seq, "head": head.hash, "line": head.to_string()});
+        context.output.object(object(line))?;
+    } else {
+        context.output.line(head.to_string())?;
     }
     Ok(Exit::Ok)
 }

@@ -9,7 +9,7 @@ use strongroom::crypto::KdfError;
 use strongroom::forget::ForgetError;
 use strongroom::format::config::ConfigError;
 use strongroom::index::{IndexError, MergeError};
-use strongroom::log::{FoldError, LogError, PublishError};
+use strongroom::log::{FoldError, HeadError, LogError, PublishError};
 use strongroom::prune::PruneError;
 use strongroom::reach::ReachError;
 use strongroom::rebuild::RebuildError;
@@ -81,6 +81,34 @@ pub fn absent(message: String) -> Failure {
     Failure::new("no-repository", message)
         .exit(Exit::NoRepository)
         .hint("check -r or STRONGROOM_REPOSITORY, or make a repository there with `strongroom init`")
+}
+
+/// How a head is known that the log does not pass through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From an earlier run.
+    Remembered,
+    /// By `--expect-head`.
+    Given,
+}
+
+/// The repository's log is not the one that was seen before.
+pub fn unexpected_head(error: HeadError, origin: Origin) -> Failure {
+    let message = error.to_string();
+    let hint = match origin {
+        Origin::Remembered => {
+            "the storage was set back, or another copy is in its place: find out which, and bring the newer one back. To go \
+             on with this one: `strongroom log head --accept`; to look at it only: --no-state"
+        }
+        Origin::Given => {
+            "the storage was set back, or another copy is in its place: find out which before you rely on it"
+        }
+    };
+    match error {
+        HeadError::Older { .. } => Failure::damage("log-rolled-back", message).hint(hint),
+        HeadError::Other { .. } => Failure::damage("log-other-history", message).hint(hint),
+        HeadError::Log(error) => error.into(),
+    }
 }
 
 fn config(error: &ConfigError, message: String) -> Failure {

@@ -2,7 +2,7 @@
 
 mod engine;
 
-pub use engine::absent;
+pub use engine::{Origin, absent, unexpected_head};
 
 use crate::exit::Exit;
 

@@ -33,7 +33,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 use serde_bytes::ByteBuf;
@@ -227,7 +227,7 @@ fn back_up_paths(
     options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
-    let started = Instant::now();
+    let started = (repository.environment().uptime)();
     let filter = Filter::new(filter)?;
     let grains = GrainRules::new(&options.grains)?;
     let paths = check_paths(repository, paths)?;
@@ -360,11 +360,12 @@ fn finish(
     Ok(report)
 }
 
-fn finished_summary(summary: &SnapshotSummary, session: &Session<'_>, started: Instant) -> SnapshotSummary {
+fn finished_summary(summary: &SnapshotSummary, session: &Session<'_>, started: Duration) -> SnapshotSummary {
+    let took = (session.repository.environment().uptime)().saturating_sub(started);
     SnapshotSummary {
         bytes_added: session.bytes_added(),
         bytes_stored: session.bytes_stored(),
-        duration_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        duration_ns: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
         ..summary.clone()
     }
 }
@@ -410,7 +411,7 @@ fn back_up_stream(
     options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
-    let started = Instant::now();
+    let started = (repository.environment().uptime)();
     let shown = String::from_utf8_lossy(&input.name).into_owned();
     let failed = |reason: String| BackupError::Stream { name: shown.clone(), reason };
     crate::target::check_name(&input.name).map_err(|error| failed(error.to_string()))?;

@@ -194,6 +194,12 @@ impl WriterKey {
         Self(SigningKey::from_bytes(seed.expose()))
     }
 
+    /// The seed it was made of.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn seed(&self) -> SecretKey {
+        SecretKey::from_bytes(self.0.to_bytes())
+    }
+
     /// The public half.
     pub fn id(&self) -> WriterId {
         WriterId::from_bytes(self.0.verifying_key().to_bytes())

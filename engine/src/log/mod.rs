@@ -1,6 +1,7 @@
 //! The commit log: reading it, folding it, publishing to it.
 
 mod fold;
+mod head;
 mod publish;
 mod read;
 mod salvage;
@@ -8,6 +9,7 @@ mod salvage;
 mod tests;
 
 pub use fold::{Fold, FoldError, snapshot_record};
+pub use head::{Head, HeadError, ParseHeadError, verify_head};
 pub use publish::{PublishError, publish};
 pub use read::{LogEntry, LogError, VoidEntry, check_end, commit_time, read_all, read_from, read_until};
 pub use salvage::salvage;

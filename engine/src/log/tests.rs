@@ -223,3 +223,80 @@ fn what_is_there_is_not_added_again() {
     let (voids, fold) = log.read().expect("readable");
     assert_eq!((voids.as_slice(), fold.condemned().count()), (&[6][..], 1));
 }
+
+impl Log {
+    fn head(&self) -> Head {
+        Head { seq: self.last, hash: self.head }
+    }
+
+    /// Whether the log, with its end where it is now, passes through a head.
+    fn verify(&self, expected: &Head) -> Result<(), HeadError> {
+        verify_head(&self.backend, &self.keys, &self.repository, expected, &self.head())
+    }
+
+    /// The log with its end cut off after `last` entries.
+    fn cut(&self, last: u64) -> Self {
+        let mut cut = Self::empty();
+        for seq in 1..=last {
+            cut.put(&self.backend.read(&ObjectKey::log(seq), 1 << 20).expect("an entry"));
+        }
+        cut
+    }
+}
+
+#[test]
+fn heads_are_short_lines() {
+    let head = Head { seq: 12, hash: CommitHash::from_bytes([0xab; 32]) };
+    let text = head.to_string();
+    assert_eq!(text, format!("12:{}", "ab".repeat(32)));
+    assert_eq!(text.parse(), Ok(head));
+    for wrong in ["", "12", "12:", "0:ab", ":ab", "12 ab", &text[1..text.len() - 1], &format!("-{text}")] {
+        wrong.parse::<Head>().expect_err("no head");
+    }
+}
+
+#[test]
+fn a_log_passes_through_all_its_heads_and_no_others() {
+    let mut log = Log::new();
+    let mut heads = vec![log.head()];
+    for n in 2..6 {
+        if n == 4 {
+            log.put(b"junk");
+        } else {
+            log.commit(1, vec![added(n, writer(n).id())]);
+        }
+        heads.push(log.head());
+    }
+    for head in &heads {
+        log.verify(head).expect("it was there");
+        for last in 1..=log.last {
+            let cut = log.cut(last);
+            match cut.verify(head) {
+                Ok(()) => assert!(head.seq <= last),
+                Err(HeadError::Older { expected, found }) => {
+                    assert_eq!((expected, found, last < head.seq), (*head, last, true));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let other = Head { hash: CommitHash::from_bytes([1; 32]), ..*head };
+        assert!(matches!(log.verify(&other), Err(HeadError::Other { .. })));
+    }
+}
+
+/// Somebody goes on from where the log was cut off, and puts back the entry that others remember.
+#[test]
+fn an_entry_put_back_into_another_history_is_noticed() {
+    let mut log = Log::new();
+    log.commit(1, vec![added(2, writer(2).id())]);
+    let remembered = log.head();
+    let entry = log.backend.read(&ObjectKey::log(2), 1 << 20).expect("the entry");
+    let mut other = log.cut(1);
+    other.commit(1, vec![added(3, writer(3).id())]);
+    other.commit(1, vec![added(4, writer(4).id())]);
+    assert!(matches!(other.verify(&remembered), Err(HeadError::Other { .. })));
+    other.backend.plant(&ObjectKey::log(2), &entry);
+    assert!(matches!(other.verify(&remembered), Err(HeadError::Log(LogError::Chain { seq: 3, .. }))));
+    other.backend.delete(&ObjectKey::log(2)).expect("deleted");
+    assert!(matches!(other.verify(&remembered), Err(HeadError::Log(LogError::Gap { missing: 2, .. }))));
+}

@@ -6,6 +6,7 @@ mod write;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::backend::{Backend, BackendError};
 use crate::crypto::{Entropy, KdfError, KeySet};
@@ -16,7 +17,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId};
 use crate::index::{Index, IndexError, MergeError};
-use crate::log::{Fold, FoldError, LogError, PublishError, VoidEntry};
+use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError, VoidEntry};
 use crate::store::BlobReader;
 
 pub use keyslots::KeyInfo;
@@ -30,6 +31,8 @@ pub struct Environment {
     pub entropy: Arc<dyn Entropy>,
     /// The time of day: for people and retention, never for safety.
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Time since some moment, which never runs backwards: how long things take.
+    pub uptime: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// This host.
     pub host: String,
     /// This user.
@@ -204,6 +207,7 @@ pub struct Repository {
     index: Arc<Index>,
     reader: Arc<BlobReader>,
     fold: Mutex<Arc<Fold>>,
+    head: Mutex<Option<Head>>,
     voids: Mutex<Vec<VoidEntry>>,
     /// Segments that cannot be opened, where that is to be lived with; otherwise it ends what was tried.
     broken: Option<Mutex<Vec<IndexError>>>,
@@ -277,6 +281,26 @@ impl Repository {
         self.is_salvaged
     }
 
+    /// The last entry of the log, as read so far, that counts; none before the first one.
+    pub fn head(&self) -> Option<Head> {
+        // It changes in single stores: a panic elsewhere leaves it whole.
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_head(&self, head: Head) {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+    }
+
+    /// Makes sure that the log, as read so far, passes through a head that was seen before.
+    ///
+    /// # Errors
+    /// [`HeadError`] where it is another log, or one that lost its end.
+    pub fn verify_head(&self, expected: &Head) -> Result<(), HeadError> {
+        let fold = self.fold();
+        let end = Head { seq: fold.seq(), hash: fold.head() };
+        log::verify_head(&*self.backend, &self.keys, &self.id, expected, &end)
+    }
+
     /// The last commit read by this process that condemned or removed packs or dropped segments; 0 for none.
     pub fn last_prune(&self) -> u64 {
         self.last_prune.load(std::sync::atomic::Ordering::Relaxed)
@@ -332,7 +356,7 @@ impl Repository {
         let fold = self.fold();
         let mut snapshots = Vec::new();
         for entry in fold.snapshots() {
-            let record = crate::log::snapshot_record(entry.snapshot, &entry.record)?;
+            let record = log::snapshot_record(entry.snapshot, &entry.record)?;
             snapshots.push((record.position(entry.added), entry.snapshot, record));
         }
         snapshots.sort_by_key(|(added, id, _)| (*added, *id));

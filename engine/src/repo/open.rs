@@ -16,7 +16,7 @@ use crate::format::record;
 use crate::format::state::State;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId};
 use crate::index::{self, Index, IndexError};
-use crate::log::{self, Fold};
+use crate::log::{self, Fold, Head};
 use crate::repo::{Environment, Repository, RepositoryError};
 use crate::store::BlobReader;
 
@@ -183,35 +183,67 @@ impl Repository {
         removed: &mut HashSet<KeyslotId>,
     ) -> Result<Self, RepositoryError> {
         let mut repository = Self::unlock(backend, password, environment, removed)?;
-        let keyslot = repository.keyslot;
         repository.broken = broken;
-        repository.start_from_state(&|state| repository.state_fits(state))?;
-        repository.refresh()?;
+        match repository.read_log() {
+            Err(RepositoryError::RemovedKeyslot(keyslot)) => {
+                removed.insert(keyslot);
+                // The password may open another one, too.
+                let (backend, environment) =
+                    (Arc::clone(&repository.backend), repository.environment.clone());
+                match Self::open_but(backend, password, environment, repository.broken, removed) {
+                    Err(RepositoryError::WrongPassword { .. } | RepositoryError::NoKeyslot { .. }) => {
+                        Err(RepositoryError::RemovedKeyslot(keyslot))
+                    }
+                    other => other,
+                }
+            }
+            result => result.map(|()| repository),
+        }
+    }
+
+    /// Opens the repository anew, as another process with the same password would, but without deriving its key again: that
+    /// takes longer than a whole operation on a small repository.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    #[cfg(any(test, feature = "testing"))]
+    pub fn open_again(
+        &self,
+        backend: Arc<dyn Backend>,
+        environment: Environment,
+    ) -> Result<Self, RepositoryError> {
+        let slot = Keyslot {
+            root: RootSecret::from_bytes(*self.root.expose()),
+            writer_seed: self.writer.seed(),
+            label: String::new(),
+        };
+        let (config_bytes, fold) = (self.config_bytes.clone(), Fold::empty(self.fold().config()));
+        let repository =
+            Self::assemble(backend, environment, self.id, config_bytes, slot, self.keyslot, fold);
+        repository.read_log()?;
+        Ok(repository)
+    }
+
+    /// Reads the log for the first time, with the keyslot that was opened.
+    fn read_log(&self) -> Result<(), RepositoryError> {
+        self.start_from_state(&|state| self.state_fits(state))?;
+        self.refresh()?;
         // An entry that is missing in between would pass for the end.
-        log::check_end(&*repository.backend, &repository.fold())?;
-        let fold = repository.lock_fold();
+        log::check_end(&*self.backend, &self.fold())?;
+        let fold = self.fold();
         if fold.seq() > 0 && fold.keyslots().next().is_none() {
             let found = ObjectKey::log(fold.seq());
-            return Err(RepositoryError::NoLog { location: repository.location(), found });
+            return Err(RepositoryError::NoLog { location: self.location(), found });
         }
         // A keyslot whose first commit never got through has no repository to open: init did not finish.
-        if fold.seq() > 0 && fold.keyslot(&keyslot).is_none() {
+        if fold.seq() > 0 && fold.keyslot(&self.keyslot).is_none() {
+            return Err(RepositoryError::RemovedKeyslot(self.keyslot));
+        }
+        if fold.seq() == 0 {
             drop(fold);
-            removed.insert(keyslot);
-            // The password may open another one, too.
-            let (backend, environment) = (Arc::clone(&repository.backend), repository.environment.clone());
-            return match Self::open_but(backend, password, environment, repository.broken, removed) {
-                Err(RepositoryError::WrongPassword { .. } | RepositoryError::NoKeyslot { .. }) => {
-                    Err(RepositoryError::RemovedKeyslot(keyslot))
-                }
-                other => other,
-            };
+            self.finish_init()?;
         }
-        drop(fold);
-        if repository.lock_fold().seq() == 0 {
-            repository.finish_init()?;
-        }
-        Ok(repository)
+        Ok(())
     }
 
     /// Reads the config and opens a keyslot: a repository of whose log nothing has been read.
@@ -275,6 +307,7 @@ impl Repository {
             index,
             reader: Arc::new(reader),
             fold: Mutex::new(Arc::new(fold)),
+            head: Mutex::default(),
             voids: Mutex::default(),
             broken: None,
             last_prune: std::sync::atomic::AtomicU64::new(0),
@@ -303,6 +336,7 @@ impl Repository {
                 && state.config == config
                 && is_usable(&state)
             {
+                self.set_head(Head { seq, hash: state.head });
                 *self.lock_fold() = Arc::new(Fold::from_state(state));
                 return Ok(());
             }
@@ -363,6 +397,7 @@ impl Repository {
         let mut gone = self.lock_gone();
         let result = log::read_from(&*self.backend, &self.keys, &self.id, fold, &mut |entry| match entry {
             Ok(entry) => {
+                self.set_head(Head { seq: entry.commit.seq, hash: entry.hash });
                 for change in &entry.commit.changes {
                     match change {
                         Change::PacksCondemned { .. } => {}

@@ -112,6 +112,7 @@ impl Builder {
         let environment = Environment {
             entropy: Arc::new(SeededEntropy::new(1)),
             now: Arc::new(|| TIME),
+            uptime: Arc::new(std::time::Duration::default),
             host: "host".to_owned(),
             user: "user".to_owned(),
             program: "test".to_owned(),

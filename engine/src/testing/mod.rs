@@ -3,6 +3,7 @@
 pub mod fuzz;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::crypto::{KdfParams, Password, SeededEntropy};
@@ -24,6 +25,7 @@ pub fn environment(seed: u64) -> Environment {
             seconds: clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             nanos: 0,
         }),
+        uptime: Arc::new(|| Duration::ZERO),
         host: "testhost".into(),
         user: "tester".into(),
         program: "strongroom-test".into(),

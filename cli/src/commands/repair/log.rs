@@ -28,8 +28,10 @@ pub struct Args {
 
 /// Accepts the loss of an entry.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let repository = context.open()?;
+    // Whoever remembers the entry as it was would refuse the log: the loss of just that is to be accepted.
+    let repository = context.work_on(context.open_unknown()?);
     let commit = repair::log::accept_loss(&repository, args.accept_loss)?;
+    context.accept_head()?;
     if context.output.json() {
         let summary = json!({"type": "summary", "entry": args.accept_loss, "commit": commit});
         context.output.message(object(summary));
