@@ -4,5 +4,6 @@ mod commit_log;
 mod fuzz_corpus;
 mod golden;
 mod model;
+mod simulation;
 mod threats;
 mod vectors;

@@ -296,7 +296,7 @@ fn partial_snapshots_are_taken_on_the_way() {
         fs::write(folder.path().join(format!("f{n:02}")), noise(n, 1000)).unwrap();
     }
     let repository = repository();
-    let often = BackupOptions { partial_every: std::time::Duration::ZERO, ..options() };
+    let often = BackupOptions { partial_every: Duration::ZERO, ..options() };
     let report = run(&repository, paths(folder.path()), &often, &Silent).unwrap();
     assert!(report.is_complete());
     assert!(repository.fold().seq() > 3, "several commits");
@@ -586,4 +586,52 @@ fn every_name_of_a_file_has_its_content() {
             }
         }
     }
+}
+
+/// rustic_core #571: trees with two nodes of one name, of which each reader takes another. Here neither roots that are
+/// given twice or lie in each other, nor entries that become something else, nor going on from a partial snapshot makes one, and
+/// whoever meets one refuses it.
+#[test]
+fn rustic_core_571_no_tree_has_two_nodes_of_one_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let repository = repository();
+    let options = BackupOptions { partial_every: Duration::ZERO, ..options() };
+    let roots = ["d", "d/e", "d/../d", "d/./e/..", "d", "x"].map(|path| root.join(path));
+    for night in 0..4 {
+        // Files and directories of the same names by turns, beside names that sort around them.
+        for name in ["d/e/x", "d/x", "x"] {
+            let path = root.join(name);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            if night % 2 == 0 {
+                fs::write(&path, format!("night {night}")).unwrap();
+            } else {
+                fs::create_dir(&path).unwrap();
+                fs::write(path.join("x"), format!("night {night}")).unwrap();
+            }
+        }
+        for name in ["d/x-", "d/x.d", "d/x0"] {
+            fs::write(root.join(name), format!("night {night}")).unwrap();
+        }
+        let source = BackupSource::Paths { paths: roots.to_vec(), filter: FilterOptions::default() };
+        let report = run(&repository, source, &options, &Silent).unwrap();
+        let (_, snapshot) = repository.find_snapshot(&report.snapshot.unwrap().to_string()).unwrap();
+        let mut paths = Vec::new();
+        browse::list(repository.reader(), &snapshot.tree, b"", true, &mut |path, _| {
+            paths.push(path.to_vec());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let all = paths.len();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), all, "night {night}");
+        let found = crate::check::run(&repository, &crate::check::CheckOptions::default(), &Silent).unwrap();
+        assert!(!found.is_damaged(), "{:#?}", found.findings);
+    }
+    let node = Node { name: ByteBuf::from("x"), kind: NodeKind::Fifo, metadata: Metadata::default() };
+    let twice = crate::format::tree::Tree::Nodes(vec![node.clone(), node]);
+    twice.validate().expect_err("two nodes of one name");
+    crate::check::trees::check_tree(&twice, None).expect_err("two nodes of one name");
 }

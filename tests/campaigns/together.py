@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Many real processes on one repository at once: writers that back up trees of their own and forget old snapshots, a prune
+after the other, and checks in between. Nobody may fail or be held up; in the end every snapshot that was not forgotten has to
+restore to the tree it was made of.
+
+    together.py --binary target/release/strongroom [--seconds 1800] [--writers 8] [--grace 0s] [--seed 1] [--size MIB]
+
+A command that takes longer than --patience seconds counts as blocked. Standard library only.
+"""
+import argparse
+import collections
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+# Exit code of a check that was overtaken by prunes time and again.
+UNVERIFIED = 5
+
+
+class Failed(Exception):
+    """A command did what it must not do."""
+
+
+class Tool:
+    """Runs commands on the repository as one machine that remembers what it has seen."""
+
+    def __init__(self, args, work, name):
+        self.binary, self.patience = str(args.binary), args.patience
+        self.environment = {
+            **os.environ,
+            "STRONGROOM_REPOSITORY": str(work / "repository"),
+            "STRONGROOM_PASSWORD": "together",
+            "STRONGROOM_STATE_DIR": str(work / "state" / name),
+        }
+
+    def run(self, *words, codes=(0,)):
+        command = [self.binary, *map(str, words)]
+        options = {"env": self.environment, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+        try:
+            done = subprocess.run(command, timeout=self.patience, **options)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{words} is blocked: it takes longer than {self.patience} s") from None
+        if done.returncode not in codes:
+            raise Failed(f"{words} ends with {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def summary(self, *words):
+        return json.loads(self.run(*words, "--json").stdout.splitlines()[-1])
+
+
+def manifest(tree):
+    """Every file below a directory, with the hash of its bytes."""
+    files = (path for path in sorted(tree.rglob("*")) if path.is_file())
+    return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class Writer:
+    """A host with a tree that changes between its backups."""
+
+    def __init__(self, args, work, number):
+        self.name, self.random = f"host{number}", random.Random(args.seed * 1000 + number)
+        self.tool, self.tree = Tool(args, work, self.name), work / "trees" / self.name
+        self.made, self.kept = {}, collections.deque(maxlen=args.keep)
+        for file in range(args.size * 4):
+            self.write(f"d{file % 7}/f{file}", shared=file % 3 == 0)
+
+    def write(self, name, shared=False):
+        path = self.tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What several hosts have is stored once: their backups rely on each other's packs.
+        source = random.Random(f"{name}{self.random.randrange(3)}") if shared else self.random
+        path.write_bytes(source.randbytes(source.randrange(1, 500_000)))
+
+    def change(self):
+        files = [path for path in self.tree.rglob("*") if path.is_file()]
+        for path in self.random.sample(files, k=max(1, len(files) // 10)):
+            choice = self.random.random()
+            if choice < 0.3:
+                path.unlink()
+            elif choice < 0.5:
+                path.rename(path.with_name(path.name + "r"))
+            else:
+                self.write(path.relative_to(self.tree), shared=choice < 0.7)
+        for number in range(self.random.randrange(1, max(2, len(files) // 10))):
+            self.write(f"d{number % 7}/n{self.random.randrange(1 << 30)}", shared=self.random.random() < 0.3)
+
+    def turn(self):
+        self.change()
+        files = manifest(self.tree)
+        snapshot = self.tool.summary("backup", "--host", self.name, self.tree)["snapshot_id"]
+        self.made[snapshot] = files
+        self.kept.append(snapshot)
+        if len(self.made) % 3 == 0:
+            self.tool.run("forget", "--host", self.name, "--keep-last", self.kept.maxlen, "--allow-mass", "-q")
+
+
+class Pruner:
+    def __init__(self, args, work):
+        self.name, self.tool, self.grace = "pruner", Tool(args, work, "pruner"), args.grace
+        self.removed = 0
+
+    def turn(self):
+        self.removed += self.tool.summary("prune", "--grace", self.grace, "--max-unused", "0")["packs_removed"]
+
+
+class Checker:
+    def __init__(self, args, work):
+        self.name, self.tool, self.overtaken, self.deep = "checker", Tool(args, work, "checker"), 0, 0
+
+    def turn(self):
+        self.deep += 1
+        words = ["check", "-q"] + (["--read-data-subset", "20%"] if self.deep % 3 == 0 else [])
+        self.overtaken += self.tool.run(*words, codes=(0, UNVERIFIED)).returncode == UNVERIFIED
+
+
+def work_until(deadline, actor, turns, failures):
+    """Takes turns until the time is over or somebody has failed."""
+    while time.monotonic() < deadline and not failures:
+        try:
+            actor.turn()
+            turns[actor.name] += 1
+        except Exception as error:  # pylint: disable=broad-except
+            failures.append(f"{actor.name}: {error}")
+
+
+def audit(args, work, writers):
+    """Restores and compares everything that is there, and makes sure that all that has to be is."""
+    tool = Tool(args, work, "auditor")
+    tool.run("check", "--read-data", "-q")
+    made = {snapshot: (writer, files) for writer in writers for snapshot, files in writer.made.items()}
+    live = [json.loads(line) for line in tool.run("snapshots", "--json").stdout.splitlines()]
+    live = [line["id"] for line in live if "id" in line]
+    lost = [snapshot for writer in writers for snapshot in writer.kept if snapshot not in live]
+    if lost:
+        raise Failed(f"lost: {lost}")
+    for snapshot in live:
+        writer, files = made[snapshot]
+        target = work / "restored"
+        tool.run("restore", f"{snapshot}:{writer.tree}", "--target", target, "-q")
+        if manifest(target) != files:
+            raise Failed(f"snapshot {snapshot} of {writer.name} restores to something else")
+        shutil.rmtree(target)
+    for _ in range(2):
+        tool.run("prune", "--grace", "0s", "-q")
+    tool.run("check", "--read-data", "-q")
+    return len(live)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", required=True, type=pathlib.Path)
+    parser.add_argument("--seconds", type=int, default=1800)
+    parser.add_argument("--writers", type=int, default=8)
+    parser.add_argument("--keep", type=int, default=4, help="snapshots that forget keeps of each writer")
+    parser.add_argument("--grace", default="0s")
+    parser.add_argument("--patience", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--size", type=int, default=8, metavar="MIB", help="about what each tree has")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
+        work = pathlib.Path(work)
+        Tool(args, work, "maker").run("init", "-q", "--kdf-memory", "19MiB", "--kdf-passes", "2")
+        writers = [Writer(args, work, number) for number in range(args.writers)]
+        pruner, checker = Pruner(args, work), Checker(args, work)
+        turns, failures = collections.Counter(), []
+        deadline = time.monotonic() + args.seconds
+        threads = [
+            threading.Thread(target=work_until, args=(deadline, actor, turns, failures))
+            for actor in [*writers, pruner, checker]
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            sys.exit("\n".join(failures))
+        idle = [actor.name for actor in [*writers, pruner, checker] if not turns[actor.name]]
+        if idle:
+            sys.exit(f"in {args.seconds} s no turn of {idle} came to its end")
+        try:
+            live = audit(args, work, writers)
+        except Failed as error:
+            sys.exit(f"in the end: {error}")
+        backups = sum(turns[writer.name] for writer in writers)
+        print(
+            f"{args.seconds} s: {backups} backups by {args.writers} writers, {turns['pruner']} prunes that removed {pruner.removed} packs, "
+            f"{turns['checker']} checks, {checker.overtaken} of them overtaken; {live} snapshots restored and compared: 0 lost, 0 blocked"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+//! What the processes of a simulation do.
+//!
+//! Each is a row of commands, every one of which opens the repository anew. A command may fail for one of these reasons
+//! only: something went wrong on purpose for this very process, or others took away what it rested on, and it says so.
+//! It is then given again, as its user would.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use strongroom::backup::{BackupError, BackupReport};
+use strongroom::browse::{self, Found};
+use strongroom::crypto::keys::BlobKind;
+use strongroom::format::chunk_list;
+use strongroom::format::snapshot::Snapshot;
+use strongroom::format::tree::{Node, NodeKind};
+use strongroom::prune::PruneError;
+use strongroom::repo::{Repository, RepositoryError};
+
+use super::random::Random;
+use super::schedule::Schedule;
+use super::storage::Wire;
+use super::world::{self, Told};
+
+/// How often a command is given.
+const TRIES: u32 = 20;
+
+/// A command.
+#[derive(Debug, Clone, Copy)]
+pub enum Command {
+    BackUp(usize),
+    BackUpDirectory(usize),
+    /// One of the snapshots there are then.
+    Forget(u64),
+    Prune(Duration),
+    Check {
+        is_deep: bool,
+    },
+    /// All live snapshots.
+    Read,
+    /// The same, to a real directory.
+    Restore,
+}
+
+impl Command {
+    /// One of many; directories only if they are wanted.
+    pub fn any(random: &mut Random, with_directories: bool) -> Self {
+        match random.below(14) {
+            0..=3 if with_directories => Self::BackUpDirectory(random.index(world::DIRECTORIES)),
+            0..=5 => Self::BackUp(random.index(world::CONTENTS)),
+            6..=7 => Self::Forget(random.below(1000)),
+            8..=10 => Self::Prune(random.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_secs(3600)])),
+            11..=12 => Self::Check { is_deep: random.below(2) == 0 },
+            _ if with_directories => Self::Restore,
+            _ => Self::Read,
+        }
+    }
+}
+
+/// One of several processes.
+pub struct Process {
+    pub number: usize,
+    pub seed: u64,
+    /// How wrong its clock is, in seconds.
+    pub skew: i64,
+    pub commands: Vec<Command>,
+    pub wire: Wire,
+    pub schedule: Arc<Schedule>,
+    pub told: Arc<Mutex<Told>>,
+}
+
+/// Why a command did not do what it should.
+enum Failed {
+    /// Others were in the way; it says so.
+    Conflict(String),
+    /// It should not have.
+    Unexpected(String),
+}
+
+impl Process {
+    /// Does all commands.
+    ///
+    /// # Errors
+    /// What must not happen.
+    pub fn run(&self) -> Result<(), String> {
+        for command in &self.commands {
+            self.give(*command)?;
+        }
+        Ok(())
+    }
+
+    fn give(&self, command: Command) -> Result<(), String> {
+        let mut last = String::new();
+        for attempt in 0..TRIES {
+            if self.schedule.is_dead(self.number) {
+                return Ok(());
+            }
+            let before = self.schedule.mishaps(self.number);
+            let result = self.open(attempt).and_then(|repository| self.execute(command, &repository));
+            last = match result {
+                Ok(()) => return Ok(()),
+                Err(Failed::Conflict(error) | Failed::Unexpected(error))
+                    if self.schedule.mishaps(self.number) > before =>
+                {
+                    error
+                }
+                Err(Failed::Conflict(error)) => error,
+                Err(Failed::Unexpected(error)) => return Err(format!("{command:?}: {error}")),
+            };
+        }
+        Err(format!("{command:?} does not get through: {last}"))
+    }
+
+    fn open(&self, attempt: u32) -> Result<Repository, Failed> {
+        // No two processes get the same random numbers.
+        let turns = self.schedule.turns().len() as u64;
+        let environment =
+            world::environment(self.seed ^ (turns << 32), self.number, self.skew + i64::from(attempt));
+        world::open(Arc::new(self.wire.clone()), environment)
+            .map_err(|error| Failed::Unexpected(format!("open: {error}")))
+    }
+
+    fn execute(&self, command: Command, repository: &Repository) -> Result<(), Failed> {
+        match command {
+            Command::BackUp(number) => self.made(world::back_up(repository, number)),
+            Command::BackUpDirectory(number) => self.made(world::back_up_directory(repository, number)),
+            Command::Forget(which) => self.forget(repository, which),
+            Command::Prune(grace) => match world::prune(repository, grace) {
+                Ok(_) => Ok(()),
+                Err(error @ PruneError::Overtaken) => Err(Failed::Conflict(error.to_string())),
+                Err(error) => Err(Failed::Unexpected(error.to_string())),
+            },
+            Command::Check { is_deep } => {
+                let report = world::check(repository, is_deep)
+                    .map_err(|error| Failed::Unexpected(error.to_string()))?;
+                if report.overtaken {
+                    return Err(Failed::Conflict("overtaken".into()));
+                }
+                if let Some(error) = report.ledger_error {
+                    return Err(Failed::Unexpected(format!("the ledger: {error}")));
+                }
+                if report.is_damaged() {
+                    return Err(Failed::Unexpected(format!("{:#?}", report.findings)));
+                }
+                Ok(())
+            }
+            Command::Read => self.read_all(repository, &read),
+            Command::Restore => self.read_all(repository, &world::restore),
+        }
+    }
+
+    fn made(&self, result: Result<BackupReport, BackupError>) -> Result<(), Failed> {
+        match result {
+            Ok(report) => {
+                self.told.lock().expect("whole").made.extend(report.snapshot);
+                Ok(())
+            }
+            Err(error @ BackupError::Repository(RepositoryError::Conflict)) => {
+                Err(Failed::Conflict(error.to_string()))
+            }
+            Err(error) => Err(Failed::Unexpected(error.to_string())),
+        }
+    }
+
+    fn forget(&self, repository: &Repository, which: u64) -> Result<(), Failed> {
+        let snapshots = snapshots(repository)?;
+        let Some((id, _)) = snapshots.get(which as usize % snapshots.len().max(1)) else { return Ok(()) };
+        self.told.lock().expect("whole").forgotten.insert(*id);
+        world::forget(repository, *id).map_err(|error| Failed::Unexpected(error.to_string()))
+    }
+
+    /// Reads all snapshots. One that cannot be read has to be one that was forgotten meanwhile.
+    fn read_all(
+        &self,
+        repository: &Repository,
+        read: &dyn Fn(&Repository, &Snapshot) -> Result<(), String>,
+    ) -> Result<(), Failed> {
+        for (id, snapshot) in snapshots(repository)? {
+            if let Err(error) = read(repository, &snapshot) {
+                let unexpected = |error: String| Failed::Unexpected(format!("snapshot {id}: {error}"));
+                repository.refresh().map_err(|error| unexpected(error.to_string()))?;
+                if repository.fold().snapshot(&id).is_some() {
+                    return Err(unexpected(error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn snapshots(repository: &Repository) -> Result<Vec<(strongroom::ids::SnapshotId, Snapshot)>, Failed> {
+    repository.snapshots().map_err(|error| Failed::Unexpected(error.to_string()))
+}
+
+/// Reads the file of a snapshot chunk by chunk. A reader that finds something gone reads the log on and looks again.
+fn read(repository: &Repository, snapshot: &Snapshot) -> Result<(), String> {
+    let path = String::from_utf8_lossy(&snapshot.paths[0]).into_owned();
+    let number = world::number_of(&path, "c").expect("only streams are read like this");
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        match read_once(repository, snapshot, &path) {
+            Ok(bytes) if bytes == world::content(number) => return Ok(()),
+            Ok(_) => panic!("{path} reads as something else"),
+            Err(error) => last = error,
+        }
+        let before = repository.fold().seq();
+        repository.refresh().map_err(|error| error.to_string())?;
+        if repository.fold().seq() == before {
+            break;
+        }
+    }
+    Err(last)
+}
+
+fn read_once(repository: &Repository, snapshot: &Snapshot, path: &str) -> Result<Vec<u8>, String> {
+    let reader = repository.reader();
+    let found = browse::find(reader, &snapshot.tree, path.as_bytes()).map_err(|error| error.to_string())?;
+    let Found::Node(Node { kind: NodeKind::File(content), .. }) = found else { panic!("{path} is no file") };
+    let mut bytes = Vec::new();
+    for chunk in chunk_list::chunks(&content.chunks).expect("a table") {
+        let id = chunk.expect("a chunk").id;
+        bytes.extend(reader.read(BlobKind::Data, &id).map_err(|error| error.to_string())?);
+    }
+    Ok(bytes)
+}

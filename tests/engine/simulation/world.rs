@@ -1,0 +1,302 @@
+//! What there is when a simulation begins, what is backed up, and what has to be there in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use strongroom::backend::{Backend, Folder, MemoryBackend};
+use strongroom::backup::{self, BackupError, BackupOptions, BackupReport, BackupSource};
+use strongroom::check::{self, CheckOptions, CheckReport, ReadData};
+use strongroom::crypto::SeededEntropy;
+use strongroom::forget::policy::{Calendar, CivilTime, GroupBy, Span};
+use strongroom::forget::{self, ForgetError, ForgetOptions, Guards, Selection, Wish};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::format::tree::Timestamp;
+use strongroom::ids::SnapshotId;
+use strongroom::monitor::Silent;
+use strongroom::prune::{self, Limit, PruneError, PruneOptions, PruneReport};
+use strongroom::repo::{Environment, Repository, RepositoryError};
+use strongroom::restore::{self, RestoreOptions};
+use strongroom::source::FilterOptions;
+use strongroom::testing;
+
+/// What can be backed up: streams that have parts in common, so that backups rely on each other's packs.
+pub const CONTENTS: usize = 10;
+
+/// What a stream holds.
+pub fn content(number: usize) -> &'static [u8] {
+    static CONTENT: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+        let part = |number: usize| noise(number as u64, 30_000);
+        (0..CONTENTS).map(|at| [part(at), part(at / 2 + 100), part(at % 3 + 200)].concat()).collect()
+    });
+    &CONTENT[number]
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    strongroom::crypto::Entropy::fill(&SeededEntropy::new(seed), &mut bytes);
+    bytes
+}
+
+/// Directories that can be backed up.
+pub const DIRECTORIES: usize = 4;
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// A directory on a real disk, and what is in it.
+fn directory(number: usize) -> (PathBuf, &'static Files) {
+    static MADE: LazyLock<(tempfile::TempDir, Vec<Files>)> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let all = (0..DIRECTORIES).map(|number| {
+            let file = |at: usize| {
+                let sub = ["", "a/", "b/", "b/c/"][at % 4];
+                (
+                    format!("{sub}f{at}"),
+                    noise(300 + (at + number * at.is_multiple_of(3) as usize) as u64, 9_000),
+                )
+            };
+            let files: Files = (0..6).map(file).collect();
+            for (name, bytes) in &files {
+                let path = folder.path().join(format!("d{number}")).join(name);
+                fs::create_dir_all(path.parent().expect("below the folder")).expect("a folder");
+                fs::write(path, bytes).expect("a file");
+            }
+            files
+        });
+        let all = all.collect();
+        (folder, all)
+    });
+    (MADE.0.path().join(format!("d{number}")), &MADE.1[number])
+}
+
+/// A process's surroundings. Its clock may be years off, and ticks once for each question.
+pub fn environment(seed: u64, process: usize, skew: i64) -> Environment {
+    let clock = std::sync::atomic::AtomicI64::new(1_700_000_000 + skew);
+    Environment {
+        entropy: Arc::new(SeededEntropy::new(seed.wrapping_mul(1000) + process as u64)),
+        now: Arc::new(move || Timestamp {
+            seconds: clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            nanos: 0,
+        }),
+        uptime: Arc::new(Duration::default),
+        host: format!("host{process}"),
+        user: "user".into(),
+        program: "simulation".into(),
+    }
+}
+
+/// Backs a stream up.
+pub fn back_up(repository: &Repository, number: usize) -> Result<BackupReport, BackupError> {
+    let source = BackupSource::Stream {
+        name: format!("c{number}").into_bytes(),
+        reader: Box::new(Cursor::new(content(number))),
+        finish: Box::new(|| Ok(())),
+    };
+    backup::run(repository, source, &options(), &Silent)
+}
+
+/// Backs a directory up, with partial snapshots as often as they are possible.
+pub fn back_up_directory(repository: &Repository, number: usize) -> Result<BackupReport, BackupError> {
+    let paths = vec![directory(number).0];
+    let source = BackupSource::Paths { paths, filter: FilterOptions::default() };
+    backup::run(repository, source, &BackupOptions { partial_every: Duration::ZERO, ..options() }, &Silent)
+}
+
+fn options() -> BackupOptions {
+    BackupOptions { threads: 1, level: 1, ..BackupOptions::default() }
+}
+
+/// Forgets a snapshot by its id.
+pub fn forget(repository: &Repository, snapshot: SnapshotId) -> Result<(), ForgetError> {
+    struct NoCalendar;
+    impl Calendar for NoCalendar {
+        fn civil(&self, _: Timestamp) -> CivilTime {
+            unreachable!("ids need no calendar")
+        }
+        fn before(&self, _: Timestamp, _: &Span) -> Timestamp {
+            unreachable!("ids need no calendar")
+        }
+    }
+    let options = ForgetOptions {
+        wish: Wish::Named(vec![snapshot]),
+        selection: Selection::default(),
+        group_by: GroupBy::default(),
+        guards: Guards { allow_empty: true, allow_mass: true, trust_times: true },
+        dry_run: false,
+        reason: "simulated".into(),
+    };
+    forget::run(repository, &options, &NoCalendar).map(|_| ())
+}
+
+/// Prunes all that is not needed.
+pub fn prune(repository: &Repository, grace: Duration) -> Result<PruneReport, PruneError> {
+    let options =
+        PruneOptions { grace, max_unused: Limit::Bytes(0), threads: 1, level: 1, ..PruneOptions::default() };
+    prune::run(repository, &options, &Silent)
+}
+
+/// Checks, and reads everything and takes note of that if it is wanted.
+pub fn check(repository: &Repository, is_deep: bool) -> Result<CheckReport, RepositoryError> {
+    let read_data = if is_deep { ReadData::All } else { ReadData::No };
+    let options =
+        CheckOptions { read_data, record: is_deep, threads: 1, memory: 16 << 20, ..CheckOptions::default() };
+    check::run(repository, &options, &Silent)
+}
+
+/// Restores a snapshot and compares what came of it with what was backed up.
+pub fn restore(repository: &Repository, snapshot: &Snapshot) -> Result<(), String> {
+    let path = String::from_utf8_lossy(&snapshot.paths[0]).into_owned();
+    let expected: Files = match number_of(&path, "c") {
+        Some(number) => BTreeMap::from([(format!("c{number}"), content(number).to_vec())]),
+        None => directory(number_of(&path, "d").expect("all are called something")).1.clone(),
+    };
+    let root = if path.rfind('/') == Some(0) { "" } else { &path };
+    let target = tempfile::tempdir().expect("a folder");
+    let options = RestoreOptions { threads: 1, ..RestoreOptions::default() };
+    let report = restore::run(repository, snapshot, root.as_bytes(), target.path(), &options, &Silent)
+        .map_err(|error| error.to_string())?;
+    if report.errors > 0 {
+        return Err(format!("{} errors", report.errors));
+    }
+    let mut found = 0;
+    for (name, bytes) in &expected {
+        match fs::read(target.path().join(name)) {
+            Ok(restored) if restored == *bytes => found += 1,
+            // Not all is in a partial snapshot.
+            Err(_) if snapshot.partial => {}
+            other => {
+                panic!("{path}: {name} restores to something else: {:?}", other.map(|bytes| bytes.len()))
+            }
+        }
+    }
+    if found == 0 { Err("nothing was restored".into()) } else { Ok(()) }
+}
+
+/// The number in a name that ends with `letter` and a number.
+pub fn number_of(path: &str, letter: &str) -> Option<usize> {
+    path.rsplit('/').next()?.strip_prefix(letter)?.parse().ok()
+}
+
+/// A repository to begin with.
+pub struct Beginning {
+    pub name: &'static str,
+    storage: MemoryBackend,
+}
+
+impl Beginning {
+    /// A storage of its own for a simulation.
+    pub fn storage(&self) -> MemoryBackend {
+        self.storage.snapshot()
+    }
+}
+
+static MADE: LazyLock<(Repository, Vec<Beginning>)> = LazyLock::new(|| {
+    let storage = MemoryBackend::new();
+    let first = testing::init(Arc::new(storage.clone()), 0);
+    let mut beginnings = Vec::new();
+    let mut add =
+        |name, storage: &MemoryBackend| beginnings.push(Beginning { name, storage: storage.snapshot() });
+    let open = |storage: &MemoryBackend, process: usize| {
+        first.open_again(Arc::new(storage.clone()), environment(0, process, 0)).expect("it opens")
+    };
+    add("empty", &storage);
+
+    // What a forgotten snapshot leaves behind is there to be relied on.
+    let repository = open(&storage, 1);
+    let old = back_up(&repository, 0).expect("backed up").snapshot.expect("a snapshot");
+    back_up(&repository, 1).expect("backed up");
+    forget(&repository, old).expect("forgotten");
+    add("one forgotten", &storage);
+    let one_forgotten = storage.snapshot();
+    prune(&repository, Duration::from_secs(3600)).expect("pruned");
+    add("one condemned", &storage);
+
+    // The next backup merges segments and writes a state, and an old state goes.
+    let storage = one_forgotten;
+    let repository = open(&storage, 2);
+    back_up(&repository, 2).expect("backed up");
+    let held = repository.snapshots().expect("readable")[0].0;
+    while repository.fold().seq() < 94 {
+        forget::hold(&repository, held, "to be counted").expect("held");
+        forget::release(&repository, held, "counted").expect("released");
+    }
+    add("many commits", &storage);
+    (first, beginnings)
+});
+
+/// Repositories to begin with.
+pub fn beginnings() -> &'static [Beginning] {
+    &MADE.1
+}
+
+/// Opens a repository as a new process does.
+pub fn open(backend: Arc<dyn Backend>, environment: Environment) -> Result<Repository, RepositoryError> {
+    MADE.0.open_again(backend, environment)
+}
+
+/// What processes have been told.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Snapshots that were made.
+    pub made: BTreeSet<SnapshotId>,
+    /// Snapshots that somebody has begun to forget.
+    pub forgotten: BTreeSet<SnapshotId>,
+}
+
+/// Makes sure that nothing is lost and nothing is left behind, and that whoever comes next can go on.
+///
+/// # Errors
+/// What is wrong.
+pub fn audit(storage: &MemoryBackend, told: &Told) -> Result<(), String> {
+    let mut process = 900;
+    let mut open = || {
+        process += 1;
+        open(Arc::new(storage.clone()), environment(7, process, 0)).map_err(|error| format!("open: {error}"))
+    };
+    let repository = open()?;
+    whole(&repository, told)?;
+    let id = back_up(&open()?, 5).map_err(|error| format!("the next backup: {error}"))?.snapshot;
+    for _ in 0..2 {
+        prune(&open()?, Duration::ZERO).map_err(|error| format!("the next prune: {error}"))?;
+    }
+    let repository = open()?;
+    whole(&repository, told)?;
+    if repository.fold().snapshot(&id.expect("a snapshot")).is_none() {
+        return Err("the next backup is not there".into());
+    }
+    let mut listed = BTreeSet::new();
+    for segment in repository.index().segments().iter() {
+        listed.extend(segment.packs().map(|pack| pack.expect("readable").id));
+    }
+    let objects = storage.objects();
+    let stored = |folder| objects.iter().filter(move |(key, _)| key.folder() == Some(folder)).count();
+    let segments = repository.fold().segments().count();
+    if (stored(Folder::Packs), stored(Folder::Index)) != (listed.len(), segments) {
+        let (packs, indexes) = (stored(Folder::Packs), stored(Folder::Index));
+        let listed = listed.len();
+        return Err(format!("two prunes left {packs} packs of {listed}, {indexes} segments of {segments}"));
+    }
+    Ok(())
+}
+
+/// Makes sure that the repository is in order and gives back what was backed up.
+fn whole(repository: &Repository, told: &Told) -> Result<(), String> {
+    let report = check(repository, true).map_err(|error| format!("the check: {error}"))?;
+    if report.is_damaged() || report.overtaken || report.findings.iter().any(|found| found.code == "log-void")
+    {
+        return Err(format!("the check finds {:#?}", report.findings));
+    }
+    let live = repository.snapshots().map_err(|error| error.to_string())?;
+    let is_live = |id: &SnapshotId| live.iter().any(|(live, _)| live == id);
+    if let Some(lost) = told.made.difference(&told.forgotten).find(|id| !is_live(id)) {
+        return Err(format!("snapshot {lost} was made, was not forgotten, and is gone"));
+    }
+    for (id, snapshot) in &live {
+        restore(repository, snapshot).map_err(|error| format!("restore of {id}: {error}"))?;
+    }
+    Ok(())
+}
