@@ -437,6 +437,7 @@ fn back_up_stream(
             Err(FileError::File(error)) => return Err(failed(error.to_string())),
         };
         (input.finish)().map_err(failed)?;
+        pipeline.end_reading(size);
         let content = FileContent { size, grain: stream.grain, ..FileContent::default() };
         let node = file_node(&input.name, content, metadata);
         pipeline.assembler.end_file(&session, token, stream.parts, node)?;

@@ -44,6 +44,8 @@ pub(super) struct Pipeline<'p, 's> {
     batch: Batch,
     free_files: Vec<FileBatch>,
     files: FileBatch,
+    /// Bytes read of a large file or stream that is not complete: what becomes of it is not known yet.
+    reading: u64,
     /// Files whose reading was begun.
     pub begun: u64,
     pub links: Links,
@@ -78,6 +80,7 @@ impl<'p, 's> Pipeline<'p, 's> {
             batch: Batch::default(),
             free_files: (0..2 * workers + 1).map(|_| FileBatch::default()).collect(),
             files: FileBatch::default(),
+            reading: 0,
             begun: 0,
             links: Links::default(),
             deferred: Vec::new(),
@@ -90,10 +93,22 @@ impl<'p, 's> Pipeline<'p, 's> {
         (0..2 * workers + 2).map(|_| Batch::default()).collect()
     }
 
-    /// Counts bytes read.
+    /// Counts bytes of complete files.
     pub fn progress(&mut self, bytes: u64) {
         self.summary.bytes += bytes;
         self.report();
+    }
+
+    /// Shows bytes read of a large file or stream, which count when it is complete.
+    pub fn read_on(&mut self, bytes: u64) {
+        self.reading += bytes;
+        self.report();
+    }
+
+    /// Ends or gives up what was being read, of which so many bytes count.
+    pub fn end_reading(&mut self, bytes: u64) {
+        self.reading = 0;
+        self.summary.bytes += bytes;
     }
 
     /// Tells the monitor how far we are.
@@ -102,7 +117,7 @@ impl<'p, 's> Pipeline<'p, 's> {
         self.monitor.progress(&Progress {
             items: self.summary.files,
             items_total: totals.map(|(files, _)| files),
-            bytes: self.summary.bytes,
+            bytes: self.summary.bytes + self.reading,
             bytes_total: totals.map(|(_, bytes)| bytes),
             problems: self.summary.errors + self.summary.unstable,
         });

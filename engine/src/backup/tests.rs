@@ -372,6 +372,7 @@ fn a_stream_becomes_a_file_only_if_its_end_is_good() {
     let (_, snapshot) = repository.find_snapshot(&report.snapshot.unwrap().to_string()).unwrap();
     let node = browse::lookup(repository.reader(), &snapshot.tree, b"dump").unwrap().unwrap();
     assert!(content(&repository, &node) == data);
+    assert_eq!(report.summary.bytes, 20 << 20);
 }
 
 #[derive(Default)]
@@ -482,6 +483,27 @@ fn a_directory_with_more_subdirectories_than_are_scanned_ahead_is_stored_whole()
     let stored = entries(&repository, report.snapshot.unwrap(), folder.path());
     assert_eq!(stored.len(), 2998);
     assert_eq!(content(&repository, &stored["d1300/f"]), b"other");
+}
+
+#[test]
+fn every_byte_is_counted_whoever_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut total = 0;
+    // Workers finish small files while the walk reads the large ones between them.
+    for n in 0..3000u32 {
+        let len = if n % 500 == 499 { 6 << 20 } else { 1 + n as usize % 4000 };
+        fs::write(folder.path().join(format!("f{n:04}")), noise((n % 100) as u8, len)).unwrap();
+        total += len as u64;
+    }
+    for threads in [1, 2, 3, 8] {
+        let options = BackupOptions { threads, ..BackupOptions::default() };
+        let repository = repository();
+        for unmodified in [0, 3000] {
+            let report = run(&repository, paths(folder.path()), &options, &Silent).unwrap();
+            assert_eq!(report.summary.files_unmodified, unmodified);
+            assert_eq!(report.summary.bytes, total, "{threads} threads");
+        }
+    }
 }
 
 /// Makes files vanish or grow once the first entry is seen.

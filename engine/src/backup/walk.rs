@@ -532,11 +532,11 @@ impl<'t> Walker<'_, '_, '_> {
         let grain = self.grains.of(&path).or(known.flatten());
         self.pipeline.begun += 1;
         let mut tokens = Vec::new();
-        let bytes_before = self.pipeline.summary.bytes;
         let result = self.files.read(&mut self.pipeline, &file, grain, &mut |pipeline| {
             // An attempt that is given up ends without a node.
             if let Some(token) = tokens.last() {
                 pipeline.assembler.abandon(*token);
+                pipeline.end_reading(0);
             }
             let token = pipeline.assembler.begin_file(frame, slot, link);
             tokens.push(token);
@@ -549,12 +549,12 @@ impl<'t> Walker<'_, '_, '_> {
                 if let Some(token) = tokens.last() {
                     self.pipeline.assembler.abandon(*token);
                 }
-                self.pipeline.summary.bytes = bytes_before;
+                self.pipeline.end_reading(0);
                 self.pipeline.failed(&path, &error);
                 return Ok(false);
             }
         };
-        self.pipeline.summary.bytes = bytes_before + read.size;
+        self.pipeline.end_reading(read.size);
         let mut problems = Vec::new();
         let metadata =
             self.scratch.metadata.of_open(&file, &read.stat, &mut |error| problems.push(error.to_string()));
