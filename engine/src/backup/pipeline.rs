@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::backup::assemble::Assembler;
+use crate::backup::assemble::{Assembler, FrameId};
 use crate::backup::links::{LinkKey, Links};
 use crate::backup::measure::Measured;
 use crate::backup::options::BackupError;
@@ -24,6 +24,8 @@ const BUFFER_LEN: usize = 4 << 20;
 /// Small files go to a worker when they have this many bytes, or are this many: so that all workers get some.
 const FILES_LEN: u64 = 1 << 20;
 const FILES_MAX: usize = 256;
+/// Entries of a directory that may wait for one before them, in such batches for each worker: more than are read at a time.
+const WAITING_BATCHES: usize = 4;
 /// Directories that small files on their way may hold open, in all.
 const FILES_DIRS_MAX: usize = 256;
 
@@ -169,7 +171,6 @@ impl<'p, 's> Pipeline<'p, 's> {
     /// Hands a small file to the workers, together with others.
     pub fn push_file(&mut self, job: FileJob, size: u64) -> Result<(), BackupError> {
         self.begun += 1;
-        self.assembler.expect(job.frame);
         self.files.push(job, size);
         let dirs_max = FILES_DIRS_MAX / (2 * self.workers + 2);
         let is_full = self.files.bytes >= FILES_LEN
@@ -204,9 +205,9 @@ impl<'p, 's> Pipeline<'p, 's> {
                     let path = || roots::join(&job.dir.path, &node.name);
                     if unstable || !problems.is_empty() || self.monitor.wants_entries() {
                         self.metadata_problems(&path(), problems);
-                        self.count_file(&path(), job.changed, unstable);
+                        self.count_file(&path(), job.before.is_file(), unstable);
                     } else {
-                        self.count_file(Path::new(""), job.changed, false);
+                        self.count_file(Path::new(""), job.before.is_file(), false);
                     }
                     self.summary.bytes += size;
                     Some(node)
@@ -306,6 +307,24 @@ impl<'p, 's> Pipeline<'p, 's> {
         let batch = std::mem::replace(&mut self.batch, next);
         self.outstanding += 1;
         self.jobs.send(Job::Batch(batch)).map_err(|_| BackupError::Worker)
+    }
+
+    /// Whether so many entries of a directory wait for one before them that nothing should be begun.
+    pub fn is_far_ahead(&mut self, frame: FrameId) -> bool {
+        self.assembler.waiting(frame) > WAITING_BATCHES * FILES_MAX * (self.workers + 1)
+    }
+
+    /// Waits for something that is on its way; false if nothing is.
+    pub fn advance(&mut self) -> Result<bool, BackupError> {
+        self.send_files()?;
+        if !self.batch.parts.is_empty() {
+            self.send_batch()?;
+        }
+        if self.outstanding == 0 {
+            return Ok(false);
+        }
+        self.wait()?;
+        Ok(true)
     }
 
     fn wait(&mut self) -> Result<(), BackupError> {
