@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -221,6 +221,13 @@ pub fn environment() -> Environment {
         user: user(),
         program: PROGRAM.into(),
     }
+}
+
+/// Where large temporary files go: `TMPDIR`, or the place that is on a disk on most systems.
+pub fn temporary_place() -> PathBuf {
+    std::env::var_os("TMPDIR")
+        .filter(|place| !place.is_empty())
+        .map_or_else(|| "/var/tmp".into(), PathBuf::from)
 }
 
 /// The user's name as the system knows it, else as the environment says, else the number.

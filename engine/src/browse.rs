@@ -57,47 +57,100 @@ pub fn nodes(
     tree: &BlobId,
     visit: &mut dyn FnMut(Node) -> ControlFlow<()>,
 ) -> Result<(), BrowseError> {
-    let tree = (*tree, load(reader, tree)?);
-    walk_parts(reader, tree, PART_DEPTH_MAX, &mut None, visit).map(|_| ())
-}
-
-fn walk_parts(
-    reader: &BlobReader,
-    (id, tree): (BlobId, Tree),
-    depth: usize,
-    last: &mut Option<ByteBuf>,
-    visit: &mut dyn FnMut(Node) -> ControlFlow<()>,
-) -> Result<ControlFlow<()>, BrowseError> {
-    match tree {
-        Tree::Nodes(nodes) => {
-            // Within one tree they ascend already.
-            if let (Some(last), Some(first)) = (&*last, nodes.first())
-                && *last >= first.name
-            {
-                let entry = String::from_utf8_lossy(&first.name).into_owned();
-                let source = TreeRuleError::Entry { entry, rule: EntryRule::Order };
-                return Err(BrowseError::Rules { tree: id, source });
-            }
-            *last = nodes.last().map(|node| node.name.clone());
-            for node in nodes {
-                if visit(node).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-        }
-        Tree::Parts(_) if depth == 0 => {
-            return Err(BrowseError::Rules { tree: id, source: TreeRuleError::Depth });
-        }
-        Tree::Parts(parts) => {
-            for part in parts {
-                let tree = (part.tree, load_part(reader, &part)?);
-                if walk_parts(reader, tree, depth - 1, last, visit)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+    let mut pieces = Pieces::new(*tree);
+    while let Some(piece) = pieces.next(reader) {
+        for node in piece?.nodes {
+            if visit(node).is_break() {
+                return Ok(());
             }
         }
     }
-    Ok(ControlFlow::Continue(()))
+    Ok(())
+}
+
+/// Entries of a directory that are stored as one blob: all of them but in very large directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The blob.
+    pub tree: BlobId,
+    /// The entries, ascending by name.
+    pub nodes: Vec<Node>,
+}
+
+/// The pieces of a directory in name order. None of them is kept, whatever the directory's size.
+#[derive(Debug)]
+pub struct Pieces {
+    /// The directory's tree, before it is read.
+    root: Option<BlobId>,
+    /// The parts still to come of each split tree that leads to the last piece.
+    levels: Vec<std::vec::IntoIter<TreePart>>,
+    /// The last name so far.
+    last: Option<ByteBuf>,
+}
+
+impl Pieces {
+    /// Those of the directory with this tree, which is not read yet.
+    pub fn new(tree: BlobId) -> Self {
+        Self { root: Some(tree), levels: Vec::new(), last: None }
+    }
+
+    /// The next piece, whose nodes obey the rules of [`Tree::validate`] and come after those of the last one. After an
+    /// error, what can be read of the rest follows.
+    ///
+    /// # Errors
+    /// [`BrowseError`] where a tree cannot be read or breaks the rules.
+    pub fn next(&mut self, reader: &BlobReader) -> Option<Result<Piece, BrowseError>> {
+        loop {
+            let (id, tree) = match (self.root.take(), self.levels.last_mut()) {
+                (Some(id), _) => (id, load(reader, &id)),
+                (None, Some(parts)) => match parts.next() {
+                    Some(part) => (part.tree, load_part(reader, &part)),
+                    None => {
+                        self.levels.pop();
+                        continue;
+                    }
+                },
+                (None, None) => return None,
+            };
+            match tree {
+                Ok(Tree::Nodes(nodes)) => return Some(self.piece(id, nodes)),
+                Ok(Tree::Parts(_)) if self.levels.len() == PART_DEPTH_MAX => {
+                    return Some(Err(BrowseError::Rules { tree: id, source: TreeRuleError::Depth }));
+                }
+                Ok(Tree::Parts(parts)) => self.levels.push(parts.into_iter()),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    fn piece(&mut self, tree: BlobId, nodes: Vec<Node>) -> Result<Piece, BrowseError> {
+        // Within one tree they ascend already.
+        if let (Some(last), Some(first)) = (&self.last, nodes.first())
+            && *last >= first.name
+        {
+            let entry = String::from_utf8_lossy(&first.name).into_owned();
+            return Err(BrowseError::Rules {
+                tree,
+                source: TreeRuleError::Entry { entry, rule: EntryRule::Order },
+            });
+        }
+        self.last = nodes.last().map(|node| node.name.clone());
+        Ok(Piece { tree, nodes })
+    }
+
+    /// Passes over pieces in which all names come before `name`, without reading them.
+    pub fn skip_to(&mut self, name: &[u8]) {
+        let leads_to = |part: &TreePart| part.first.as_slice() <= name;
+        let level = self.levels.iter().position(|parts| parts.as_slice().first().is_some_and(leads_to));
+        if let Some(level) = level {
+            // What is below belongs to a part that comes before.
+            self.levels.truncate(level + 1);
+            let parts = &mut self.levels[level];
+            while parts.as_slice().get(1).is_some_and(leads_to) {
+                parts.next();
+            }
+        }
+    }
 }
 
 /// Reads one tree blob, which obeys the rules of [`Tree::validate`].

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::browse::{self, BrowseError};
+use crate::browse::{self, BrowseError, Pieces};
 use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::{self, ChunkList, TableError};
 use crate::format::header::ObjectKind;
@@ -223,23 +223,20 @@ impl<'a> Walk<'a> {
         self.reach_parts(tree)?;
         let mut level =
             Level { tree, totals: Totals { directories: 1, ..Totals::default() }, below: Vec::new() };
-        let mut contents = Vec::new();
-        let remember = self.reached.is_some();
-        browse::nodes(&reader, &tree, &mut |node| {
-            match node.kind {
-                NodeKind::Directory { tree } => level.below.push(tree),
-                NodeKind::File(content) => {
-                    level.totals.add(Totals { files: 1, directories: 0, bytes: content.size });
-                    if remember {
-                        contents.push(content);
+        let mut pieces = Pieces::new(tree);
+        while let Some(piece) = pieces.next(&reader) {
+            for node in piece?.nodes {
+                match node.kind {
+                    NodeKind::Directory { tree } => level.below.push(tree),
+                    NodeKind::File(content) => {
+                        level.totals.add(Totals { files: 1, directories: 0, bytes: content.size });
+                        if self.reached.is_some() {
+                            self.content(tree, &content)?;
+                        }
                     }
+                    _ => {}
                 }
-                _ => {}
             }
-            ControlFlow::Continue(())
-        })?;
-        for content in contents {
-            self.content(tree, &content)?;
         }
         self.progress.items += level.totals.files;
         self.monitor.progress(&self.progress);

@@ -1,11 +1,12 @@
 //! From nodes to trees: directories are collected while their files are still on the way, and stored from the
-//! bottom up as each becomes complete.
+//! bottom up as each becomes complete; very large ones piece by piece.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use serde_bytes::ByteBuf;
 
 use crate::backup::chunk_table::ChunkTable;
+use crate::backup::known::Known;
 use crate::backup::links::LinkKey;
 use crate::backup::options::BackupError;
 use crate::backup::session::Session;
@@ -15,66 +16,80 @@ use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::CHUNK_ENTRY_LEN;
 use crate::format::tree::{FileContent, Metadata, Node, NodeKind};
 use crate::ids::BlobId;
-use crate::store::{BlobWriter, put_tree};
+use crate::store::{BlobWriter, TreeBuilder, TreeEntry};
 
 /// Names a directory that is being collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FrameId(u64);
 
 /// Where a directory's node goes when its tree is stored.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub parent: FrameId,
     pub slot: usize,
 }
 
-/// One entry of a directory that is being collected.
+/// An entry that is complete.
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    /// As in a parent snapshot.
+    Known(Known),
+    New(Box<Node>),
+}
+
+impl TreeEntry for Entry {
+    fn node(&self) -> &Node {
+        match self {
+            Self::Known(known) => known.node(),
+            Self::New(node) => node,
+        }
+    }
+
+    fn stored(entries: &[Self]) -> Option<BlobId> {
+        Known::whole_piece(entries.iter().map(|entry| match entry {
+            Self::Known(known) => Some(known),
+            Self::New(_) => None,
+        }))
+    }
+}
+
+/// The place of an entry in name order.
 #[derive(Debug)]
-enum Slot {
-    /// As in parent snapshot number 0, 1, …: the node at this index.
-    Reused {
-        parent: usize,
-        index: usize,
-    },
-    Ready(Box<Node>),
-    /// A file or directory that is not complete yet, or an entry that turned out not to be stored.
-    Empty,
+struct Slot {
+    /// How many have still to say what becomes of it. With the last one gone, it is as it is.
+    holds: u32,
+    content: Content,
+    /// Of a directory on the way to what was asked for: the entry is another one.
+    is_way: bool,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Nothing; it may be known how the entry is in a parent snapshot.
+    Absent(Option<Known>),
+    Complete(Entry),
 }
 
 /// A directory that is being collected.
 #[derive(Debug)]
-pub(super) struct Frame {
+struct Frame {
     /// Name and metadata of the directory's own node; none for the root.
     own: Option<(ByteBuf, Metadata)>,
     place: Option<Place>,
-    slots: Vec<Slot>,
-    waiting: usize,
+    /// Entries from the first one on that is not complete.
+    slots: VecDeque<Slot>,
+    /// Number of the first of them.
+    first: usize,
+    /// The complete ones before them.
+    tree: TreeBuilder<Entry>,
     listed: bool,
-    /// Of a directory on the way to what was asked for: the slots of others that are.
-    ways: Option<Vec<usize>>,
-    /// The same directory in the parent snapshots.
-    pub parents: Vec<ParentDir>,
+    /// Whether the directory is only on the way to what was asked for.
+    is_way: bool,
 }
 
 impl Frame {
-    /// Takes an entry over from a parent snapshot; the node is what it is taken over as.
-    pub fn reuse(&mut self, parent: usize, index: usize) -> &Node {
-        self.slots.push(Slot::Reused { parent, index });
-        &self.parents[parent].nodes[index]
-    }
-}
-
-/// A directory of a parent snapshot.
-#[derive(Debug, Default)]
-pub(super) struct ParentDir {
-    pub tree: Option<BlobId>,
-    pub nodes: Vec<Node>,
-}
-
-impl ParentDir {
-    /// Index of the node with this name.
-    pub fn find(&self, name: &[u8]) -> Option<usize> {
-        self.nodes.binary_search_by(|node| node.name.as_slice().cmp(name)).ok()
+    fn slot(&mut self, number: usize) -> &mut Slot {
+        self.slots.get_mut(number - self.first).expect("a slot stays until nobody holds it")
     }
 }
 
@@ -91,6 +106,9 @@ struct OpenFile {
     /// Whether the file has other names that want to know its node.
     link: Option<LinkKey>,
 }
+
+/// Why a directory that somebody names is there.
+const FRAME_STAYS: &str = "a directory stays until it is complete, and nobody asks after that";
 
 /// Collects directories and files and stores their trees.
 pub(super) struct Assembler {
@@ -124,8 +142,12 @@ impl Assembler {
     }
 
     /// Says that a directory is only on the way to what was asked for.
-    pub fn mark_way(&mut self, frame: FrameId) {
-        self.frame(frame).ways = Some(Vec::new());
+    pub fn mark_way(&mut self, id: FrameId) {
+        let frame = self.frame(id);
+        frame.is_way = true;
+        if let Some(Place { parent, slot }) = frame.place {
+            self.slot(parent, slot).is_way = true;
+        }
     }
 
     pub fn writer(&mut self) -> &mut BlobWriter {
@@ -142,39 +164,73 @@ impl Assembler {
         self.root
     }
 
-    /// Begins a directory. `own` and `place` are absent for the root only.
-    pub fn begin_dir(
-        &mut self,
-        own: Option<(ByteBuf, Metadata)>,
-        place: Option<Place>,
-        parents: Vec<ParentDir>,
-    ) -> FrameId {
+    /// Begins a directory. `own` and `place` are absent for the root only. Who has reserved the place leaves it to the directory.
+    pub fn begin_dir(&mut self, own: Option<(ByteBuf, Metadata)>, place: Option<Place>) -> FrameId {
         let id = FrameId(self.next_id());
-        if let Some(place) = &place {
-            self.frame(place.parent).waiting += 1;
-        }
-        let frame = Frame { own, place, slots: Vec::new(), waiting: 0, listed: false, ways: None, parents };
+        let frame = Frame {
+            own,
+            place,
+            slots: VecDeque::new(),
+            first: 0,
+            tree: TreeBuilder::default(),
+            listed: false,
+            is_way: false,
+        };
         self.frames.insert(id, frame);
         id
     }
 
-    pub fn frame(&mut self, id: FrameId) -> &mut Frame {
-        self.frames.get_mut(&id).expect("a directory stays until it is complete, and nobody asks after that")
+    fn frame(&mut self, id: FrameId) -> &mut Frame {
+        self.frames.get_mut(&id).expect(FRAME_STAYS)
     }
 
-    /// Reserves the next place in name order.
-    pub fn reserve(&mut self, frame: FrameId) -> usize {
-        let slots = &mut self.frame(frame).slots;
-        slots.push(Slot::Empty);
-        slots.len() - 1
+    fn slot(&mut self, frame: FrameId, slot: usize) -> &mut Slot {
+        self.frame(frame).slot(slot)
     }
 
-    /// Says that a file will come for a reserved place.
-    pub fn expect(&mut self, frame: FrameId) {
-        self.frame(frame).waiting += 1;
+    /// Entries of a directory that wait for one before them, and that one.
+    pub fn waiting(&mut self, frame: FrameId) -> usize {
+        self.frame(frame).slots.len()
     }
 
-    /// The file expected for a place is there, or will never be.
+    /// Takes the next entry over from a parent snapshot.
+    pub fn reuse(&mut self, session: &Session<'_>, id: FrameId, known: Known) -> Result<(), BackupError> {
+        let entry = Entry::Known(known);
+        let Self { frames, writer, .. } = self;
+        let frame = frames.get_mut(&id).expect(FRAME_STAYS);
+        if frame.slots.is_empty() && !frame.is_way {
+            let splitter = Splitter::new(session.repository.keys());
+            let mut put = |bytes: &[u8]| session.put(writer, BlobKind::Tree, bytes);
+            return frame.tree.push(entry, &splitter, &mut put);
+        }
+        frame.slots.push_back(Slot { holds: 0, content: Content::Complete(entry), is_way: false });
+        self.settle_dir(session, id)
+    }
+
+    /// Reserves the next place in name order for an entry that parent snapshots may have. Who does so holds it.
+    pub fn reserve(&mut self, frame: FrameId, known: Option<Known>) -> usize {
+        let frame = self.frame(frame);
+        frame.slots.push_back(Slot { holds: 1, content: Content::Absent(known), is_way: false });
+        frame.first + frame.slots.len() - 1
+    }
+
+    /// Fills a place that is held.
+    pub fn put(&mut self, frame: FrameId, slot: usize, node: Box<Node>) {
+        let content = &mut self.slot(frame, slot).content;
+        let entry = match std::mem::replace(content, Content::Absent(None)) {
+            Content::Absent(Some(known)) if *known.node() == *node => Entry::Known(known),
+            _ => Entry::New(node),
+        };
+        *content = Content::Complete(entry);
+    }
+
+    /// Lets go of a place, whatever is there now.
+    pub fn release(&mut self, session: &Session<'_>, id: FrameId, slot: usize) -> Result<(), BackupError> {
+        self.slot(id, slot).holds -= 1;
+        self.settle_dir(session, id)
+    }
+
+    /// Lets go of a place, for which there is this node, or will never be one.
     pub fn complete(
         &mut self,
         session: &Session<'_>,
@@ -182,29 +238,16 @@ impl Assembler {
         slot: usize,
         node: Option<Box<Node>>,
     ) -> Result<(), BackupError> {
-        let frame = self.frame(id);
         if let Some(node) = node {
-            frame.slots[slot] = Slot::Ready(node);
+            self.put(id, slot, node);
         }
-        frame.waiting -= 1;
-        self.settle_dir(session, id)
+        self.release(session, id, slot)
     }
 
-    /// Fills a reserved place with a complete node.
-    pub fn put(&mut self, frame: FrameId, slot: usize, node: Node) {
-        self.frame(frame).slots[slot] = Slot::Ready(Box::new(node));
-    }
-
-    /// What was expected for a place came another way, or will never be.
-    pub fn release(&mut self, session: &Session<'_>, id: FrameId) -> Result<(), BackupError> {
-        self.frame(id).waiting -= 1;
-        self.settle_dir(session, id)
-    }
-
-    /// Begins a file in a reserved place.
+    /// Begins a file in a place that is held, and holds it as well.
     pub fn begin_file(&mut self, frame: FrameId, slot: usize, link: Option<LinkKey>) -> FileToken {
         let token = FileToken(self.next_id());
-        self.frame(frame).waiting += 1;
+        self.slot(frame, slot).holds += 1;
         let file = OpenFile {
             frame,
             slot,
@@ -234,10 +277,10 @@ impl Assembler {
         self.settle_file(session, token)
     }
 
-    /// Gives a file up: its chunks, wherever they are, lead nowhere. Its directory is still being listed.
+    /// Gives a file up: its chunks, wherever they are, lead nowhere. Its place is still held by who began it.
     pub fn abandon(&mut self, token: FileToken) {
         if let Some(file) = self.files.remove(&token) {
-            self.frame(file.frame).waiting -= 1;
+            self.slot(file.frame, file.slot).holds -= 1;
         }
     }
 
@@ -284,10 +327,9 @@ impl Assembler {
             if let Some(link) = file.link {
                 self.linked.push((link, (*node).clone()));
             }
-            self.frame(file.frame).slots[file.slot] = Slot::Ready(node);
+            self.put(file.frame, file.slot, node);
         }
-        self.frame(file.frame).waiting -= 1;
-        self.settle_dir(session, file.frame)
+        self.release(session, file.frame, file.slot)
     }
 
     /// Says that all entries of a directory were begun.
@@ -296,46 +338,45 @@ impl Assembler {
         self.settle_dir(session, id)
     }
 
-    /// Stores a directory's tree once all its entries are there, and goes on with its parent.
+    /// Takes on what is complete of a directory. If that is all, it stores its tree and goes on with its parent.
     fn settle_dir(&mut self, session: &Session<'_>, mut id: FrameId) -> Result<(), BackupError> {
-        loop {
-            let frame = self.frame(id);
-            if !frame.listed || frame.waiting > 0 {
-                return Ok(());
+        while self.take_complete(session, id)? {
+            let Some(Frame { own, place, tree, is_way, .. }) = self.frames.remove(&id) else { return Ok(()) };
+            let splitter = Splitter::new(session.repository.keys());
+            let writer = &mut self.writer;
+            let tree = tree.finish(&splitter, &mut |bytes| session.put(writer, BlobKind::Tree, bytes))?;
+            if is_way {
+                self.roots_same.get_or_insert(true);
             }
-            let Some(mut frame) = self.frames.remove(&id) else { return Ok(()) };
-            let tree = self.store_tree(session, &frame)?;
-            if let Some(ways) = &frame.ways {
-                self.roots_same = Some(self.roots_same != Some(false) && roots_are_same(&frame, ways));
-            }
-            let (Some((name, metadata)), Some(place)) = (frame.own.take(), frame.place.take()) else {
+            let (Some((name, metadata)), Some(Place { parent, slot })) = (own, place) else {
                 self.root = Some(tree);
                 return Ok(());
             };
-            let kind = NodeKind::Directory { tree };
-            let is_way = frame.ways.is_some();
-            let parent = self.frame(place.parent);
-            if let Some(ways) = parent.ways.as_mut().filter(|_| is_way) {
-                ways.push(place.slot);
-            }
-            parent.slots[place.slot] = Slot::Ready(Box::new(Node { name, kind, metadata }));
-            parent.waiting -= 1;
-            id = place.parent;
+            self.put(parent, slot, Box::new(Node { name, kind: NodeKind::Directory { tree }, metadata }));
+            self.slot(parent, slot).holds -= 1;
+            id = parent;
         }
+        Ok(())
     }
 
-    fn store_tree(&mut self, session: &Session<'_>, frame: &Frame) -> Result<BlobId, BackupError> {
-        if let Some(tree) = unchanged_tree(frame) {
-            return Ok(tree);
-        }
-        let nodes: Vec<&Node> = frame.slots.iter().filter_map(|slot| node_of(frame, slot)).collect();
-        self.store_nodes(session, &nodes)
-    }
-
-    fn store_nodes(&mut self, session: &Session<'_>, nodes: &[&Node]) -> Result<BlobId, BackupError> {
+    /// Moves entries up to the first one that is not complete into the tree; whether these were all.
+    fn take_complete(&mut self, session: &Session<'_>, id: FrameId) -> Result<bool, BackupError> {
+        let Self { frames, writer, roots_same, .. } = self;
+        let frame = frames.get_mut(&id).expect(FRAME_STAYS);
         let splitter = Splitter::new(session.repository.keys());
-        let writer = &mut self.writer;
-        put_tree(&splitter, nodes, &mut |bytes| session.put(writer, BlobKind::Tree, bytes))
+        while frame.slots.front().is_some_and(|slot| slot.holds == 0)
+            && let Some(slot) = frame.slots.pop_front()
+        {
+            frame.first += 1;
+            if frame.is_way && !slot.is_way && !slot.is_as_in_first_parent() {
+                *roots_same = Some(false);
+            }
+            if let Content::Complete(entry) = slot.content {
+                let mut put = |bytes: &[u8]| session.put(writer, BlobKind::Tree, bytes);
+                frame.tree.push(entry, &splitter, &mut put)?;
+            }
+        }
+        Ok(frame.listed && frame.slots.is_empty())
     }
 
     /// Stores the tree of everything complete so far, for a partial snapshot. `stack` are the directories that are
@@ -346,74 +387,30 @@ impl Assembler {
         stack: &[FrameId],
     ) -> Result<Option<BlobId>, BackupError> {
         debug_assert!(self.files.is_empty(), "a partial snapshot is taken when all jobs are done");
-        let mut child: Option<(usize, Node)> = None;
-        for id in stack.iter().rev() {
-            let Some(frame) = self.frames.remove(id) else { continue };
-            let nodes: Vec<&Node> = frame
-                .slots
-                .iter()
-                .enumerate()
-                .filter_map(|(number, slot)| match &child {
-                    Some((slot, node)) if *slot == number => Some(node),
-                    _ => node_of(&frame, slot),
-                })
-                .collect();
-            let stored = self.store_nodes(session, &nodes);
-            let tree = match stored {
-                Ok(tree) => tree,
-                Err(error) => {
-                    self.frames.insert(*id, frame);
-                    return Err(error);
-                }
-            };
-            child = match (&frame.own, &frame.place) {
-                (Some((name, metadata)), Some(place)) => {
-                    let kind = NodeKind::Directory { tree };
-                    Some((place.slot, Node { name: name.clone(), kind, metadata: metadata.clone() }))
-                }
-                _ => {
-                    self.frames.insert(*id, frame);
-                    return Ok(Some(tree));
-                }
-            };
-            self.frames.insert(*id, frame);
+        let Self { frames, writer, .. } = self;
+        let splitter = Splitter::new(session.repository.keys());
+        let mut put = |bytes: &[u8]| session.put(writer, BlobKind::Tree, bytes);
+        let mut child: Option<Entry> = None;
+        for frame in stack.iter().rev().filter_map(|id| frames.get(id)) {
+            // Of the entries not complete there is one at most: the directory being listed, which is the last.
+            let mut tree = frame.tree.clone();
+            debug_assert!(frame.slots.len() <= 1, "the walk is deeper, or nothing is on its way");
+            if let Some(entry) = child.take() {
+                tree.push(entry, &splitter, &mut put)?;
+            }
+            let tree = tree.finish(&splitter, &mut put)?;
+            let Some((name, metadata)) = &frame.own else { return Ok(Some(tree)) };
+            let kind = NodeKind::Directory { tree };
+            child = Some(Entry::New(Box::new(Node { name: name.clone(), kind, metadata: metadata.clone() })));
         }
         Ok(None)
     }
 }
 
-fn node_of<'f>(frame: &'f Frame, slot: &'f Slot) -> Option<&'f Node> {
-    match slot {
-        Slot::Reused { parent, index } => frame.parents.get(*parent)?.nodes.get(*index),
-        Slot::Ready(node) => Some(node),
-        Slot::Empty => None,
+impl Slot {
+    fn is_as_in_first_parent(&self) -> bool {
+        matches!(&self.content, Content::Complete(Entry::Known(known)) if known.parent == 0)
     }
-}
-
-/// Whether all entries of a directory that were asked for are in the first parent snapshot as they are now.
-fn roots_are_same(frame: &Frame, ways: &[usize]) -> bool {
-    let Some(parent) = frame.parents.first() else { return false };
-    frame.slots.iter().enumerate().filter(|(number, _)| !ways.contains(number)).all(|(_, slot)| {
-        let Some(node) = node_of(frame, slot) else { return false };
-        parent.find(&node.name).is_some_and(|index| parent.nodes[index] == *node)
-    })
-}
-
-/// The tree in the first parent snapshot, if nothing differs from it.
-fn unchanged_tree(frame: &Frame) -> Option<BlobId> {
-    let parent = frame.parents.first()?;
-    let tree = parent.tree?;
-    let mut kept = 0;
-    for slot in &frame.slots {
-        match slot {
-            Slot::Reused { parent: 0, index } if *index == kept => {}
-            Slot::Ready(node) if parent.nodes.get(kept) == Some(node) => {}
-            Slot::Empty => continue,
-            _ => return None,
-        }
-        kept += 1;
-    }
-    (kept == parent.nodes.len()).then_some(tree)
 }
 
 /// A node of a file without its chunks.

@@ -182,7 +182,7 @@ impl FileReader {
                 batch.parts.push(Part { file: stream.token, number: stream.parts, chunks });
                 stream.parts += 1;
             }
-            pipeline.progress(read);
+            pipeline.read_on(read);
             pipeline.send_keeping(used)?;
             pipeline.relieve()?;
             if pipeline.monitor.is_cancelled() {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::backup::roots::{self, RootTree};
-use crate::source::{DirFilter, Filter, ListBuffer, Names, SourceDir, SourceKind};
+use crate::source::{DirFilter, Filter, ListBuffer, Listing, Names, SourceDir, SourceKind, Spill};
 
 /// Files and bytes that were counted, once they are.
 #[derive(Debug, Default)]
@@ -30,13 +30,16 @@ impl Measured {
 
     /// Counts what is below the roots and not left out. What cannot be read counts nothing: the backup itself
     /// reports it.
-    pub fn count(&self, tree: &RootTree, filter: &Filter) {
-        let mut counter = Counter { measured: self, filter, list: ListBuffer::default() };
+    pub fn count(&self, tree: &RootTree, filter: &Filter, spill: Spill) {
+        let mut counter = Counter { measured: self, filter, list: ListBuffer::new(spill) };
         if counter.way(tree, Path::new("/")).is_some() {
             self.done.store(true, Ordering::Release);
         }
     }
 }
+
+/// Names of a directory that are looked at in one go.
+const WINDOW_LEN: usize = 1024;
 
 struct Counter<'a> {
     measured: &'a Measured,
@@ -48,6 +51,7 @@ struct Counter<'a> {
 struct Level {
     dir: SourceDir,
     path: PathBuf,
+    listing: Listing,
     names: Names,
     next: usize,
     filter: DirFilter,
@@ -78,23 +82,27 @@ impl Counter<'_> {
             if self.measured.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let Some(entry) = level.names.get(level.next) else {
-                stack.pop();
+            let Some(name) = level.names.get(level.next) else {
+                level.names = level.listing.next_window(WINDOW_LEN).unwrap_or_default();
+                level.next = 0;
+                if level.names.is_empty() {
+                    stack.pop();
+                }
                 continue;
             };
             level.next += 1;
-            let Ok(stat) = level.dir.stat(entry.name) else { continue };
+            let Ok(stat) = level.dir.stat(name) else { continue };
             if !matches!(stat.kind, SourceKind::File | SourceKind::Directory) {
                 continue;
             }
-            let path = roots::join(&level.path, entry.name);
+            let path = roots::join(&level.path, name);
             if self.filter.excluded(&level.filter, &path, stat.kind, stat.size).is_some() {
                 continue;
             }
             if stat.kind == SourceKind::File {
                 self.add(stat.size);
             } else if self.filter.not_entered(&level.filter, &stat).is_none()
-                && let Ok(below) = level.dir.open_dir(entry.name)
+                && let Ok(below) = level.dir.open_dir(name)
             {
                 let below = self.enter(below, path, &level.filter);
                 stack.extend(below);
@@ -104,9 +112,9 @@ impl Counter<'_> {
     }
 
     fn enter(&mut self, mut dir: SourceDir, path: PathBuf, parent: &DirFilter) -> Option<Level> {
-        let names = dir.names(&mut self.list).ok()?;
-        let filter = self.filter.enter(parent, &path, &dir, &names, &mut |_| {});
-        Some(Level { dir, path, names, next: 0, filter })
+        let listing = dir.list(&mut self.list).ok()?;
+        let filter = self.filter.enter(parent, &path, &dir, &listing, &mut |_| {});
+        Some(Level { dir, path, listing, names: Names::default(), next: 0, filter })
     }
 
     fn add(&self, bytes: u64) {
@@ -137,11 +145,11 @@ mod tests {
         let tree = RootTree::new(&paths);
         let measured = Measured::default();
         assert_eq!(measured.totals(), None);
-        measured.count(&tree, &filter);
+        measured.count(&tree, &filter, Spill::default());
         assert_eq!(measured.totals(), Some((3, 1015)));
         let stopped = Measured::default();
         stopped.stop();
-        stopped.count(&tree, &filter);
+        stopped.count(&tree, &filter, Spill::default());
         assert_eq!(stopped.totals(), None);
     }
 }

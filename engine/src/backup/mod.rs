@@ -10,6 +10,7 @@ mod assemble;
 mod chunk_table;
 mod files;
 mod grains;
+mod known;
 mod links;
 mod measure;
 mod options;
@@ -57,7 +58,7 @@ use measure::Measured;
 use parents::Parents;
 use pipeline::Pipeline;
 use roots::RootTree;
-use scan::{Scanner, Scratch};
+use scan::{ScanLimits, Scanner, Scratch};
 use walk::{SavePartial, Walker};
 
 /// How often a backup begins anew because others removed what it rests on.
@@ -74,9 +75,20 @@ pub fn run(
     options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
+    run_within(repository, source, options, &ScanLimits::new(options.spill.clone()), monitor)
+}
+
+/// As [`run`], with so much of a directory in memory at once.
+fn run_within(
+    repository: &Repository,
+    source: BackupSource,
+    options: &BackupOptions,
+    limits: &ScanLimits,
+    monitor: &dyn Monitor,
+) -> Result<BackupReport, BackupError> {
     check_limits(options)?;
     if options.dry_run {
-        return back_up(repository, source, options, monitor);
+        return back_up(repository, source, options, limits, monitor);
     }
     // Nothing is left behind for a mistake on the command line.
     if let BackupSource::Paths { paths, .. } = &source {
@@ -88,7 +100,7 @@ pub fn run(
         take_over(repository, monitor);
     }
     let sign = backend.sign().map_err(RepositoryError::from)?;
-    let result = back_up(repository, source, options, monitor);
+    let result = back_up(repository, source, options, limits, monitor);
     match &result {
         Ok(_) => sign.remove(),
         // What was stored is for the next run to find.
@@ -123,6 +135,7 @@ fn back_up(
     repository: &Repository,
     source: BackupSource,
     options: &BackupOptions,
+    limits: &ScanLimits,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     let snapshot = new_snapshot(repository, options);
@@ -137,7 +150,8 @@ fn back_up(
     let mut retries = 0;
     loop {
         let base = repository.fold().seq();
-        let result = back_up_paths(repository, &paths, filter.clone(), snapshot.clone(), options, monitor);
+        let source = PathsInput { paths: &paths, filter: filter.clone(), limits };
+        let result = back_up_paths(repository, source, snapshot.clone(), options, monitor);
         let Err(error) = result else { return result };
         // A tree of the parent may be gone, too, if the parent was forgotten meanwhile.
         let may_be_gone = match &error {
@@ -219,15 +233,21 @@ fn with_workers<T>(
     })
 }
 
+struct PathsInput<'a> {
+    paths: &'a [PathBuf],
+    filter: FilterOptions,
+    limits: &'a ScanLimits,
+}
+
 fn back_up_paths(
     repository: &Repository,
-    paths: &[PathBuf],
-    filter: FilterOptions,
+    source: PathsInput<'_>,
     mut snapshot: Snapshot,
     options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     let started = (repository.environment().uptime)();
+    let PathsInput { paths, filter, limits } = source;
     let filter = Filter::new(filter)?;
     let grains = GrainRules::new(&options.grains)?;
     let paths = check_paths(repository, paths)?;
@@ -251,7 +271,8 @@ fn back_up_paths(
         partials = vec![id];
         Ok(())
     };
-    let run = WalkRun { session: &session, filter: &filter, grains: &grains, forbidden, options, monitor };
+    let run =
+        WalkRun { session: &session, filter: &filter, grains: &grains, limits, forbidden, options, monitor };
     let cancelled = run.walk(&tree, &parents, &mut assembler, &mut summary, &mut save_partial)?;
     snapshot.summary = finished_summary(&summary, &session, started);
     if cancelled {
@@ -272,6 +293,7 @@ struct WalkRun<'w, 'r> {
     session: &'w Session<'r>,
     filter: &'w Filter,
     grains: &'w GrainRules,
+    limits: &'w ScanLimits,
     forbidden: HashSet<(u64, u64)>,
     options: &'w BackupOptions,
     monitor: &'w dyn Monitor,
@@ -287,24 +309,24 @@ impl WalkRun<'_, '_> {
         summary: &mut SnapshotSummary,
         save_partial: &mut SavePartial<'_>,
     ) -> Result<bool, BackupError> {
-        let Self { session, filter, grains, forbidden, options, monitor } = self;
+        let Self { session, filter, grains, limits, forbidden, options, monitor } = self;
         let repository = session.repository;
         let measured = Arc::new(Measured::default());
         std::thread::scope(|scope| {
             if parents.expected.is_none() && monitor.wants_totals() {
-                scope.spawn(|| measured.count(tree, filter));
+                scope.spawn(|| measured.count(tree, filter, limits.spill.clone()));
             }
             let outcome = with_workers(session, options, monitor, assembler, summary, |mut pipeline| {
                 pipeline.expected = parents.expected;
                 pipeline.measured = Arc::clone(&measured);
-                let scanner = Scanner::new(repository.reader(), filter, forbidden);
+                let scanner = Scanner::new(repository.reader(), filter, limits, forbidden);
                 let mut walker = Walker {
                     pipeline,
                     reader: repository.reader(),
                     grains,
                     scanner: &scanner,
                     files: FileReader::new(GearTable::derive(repository.keys())),
-                    scratch: Scratch::default(),
+                    scratch: Scratch::new(limits.spill.clone()),
                     partial_every: options.partial_every,
                     last_partial: Instant::now(),
                     files_at_partial: 0,
@@ -426,8 +448,8 @@ fn back_up_stream(
     let mut summary = SnapshotSummary { files: 1, files_new: 1, ..SnapshotSummary::default() };
     let metadata = stream_metadata(snapshot.time);
     with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
-        let root = pipeline.assembler.begin_dir(None, None, Vec::new());
-        let slot = pipeline.assembler.reserve(root);
+        let root = pipeline.assembler.begin_dir(None, None);
+        let slot = pipeline.assembler.reserve(root, None);
         let token = pipeline.assembler.begin_file(root, slot, None);
         let mut stream = Stream { token, parts: 0, grain: known };
         let mut files = FileReader::new(GearTable::derive(repository.keys()));
@@ -438,9 +460,11 @@ fn back_up_stream(
             Err(FileError::File(error)) => return Err(failed(error.to_string())),
         };
         (input.finish)().map_err(failed)?;
+        pipeline.end_reading(size);
         let content = FileContent { size, grain: stream.grain, ..FileContent::default() };
         let node = file_node(&input.name, content, metadata);
         pipeline.assembler.end_file(&session, token, stream.parts, node)?;
+        pipeline.assembler.release(&session, root, slot)?;
         pipeline.assembler.end_dir(&session, root)?;
         pipeline.drain()
     })?;

@@ -60,6 +60,9 @@ pub struct BackupOptions {
     pub threads: usize,
     /// Memory to live in, in bytes.
     pub memory: u64,
+    /// A directory for temporary files, which get no name there: names of very large directories wait in them. Without one,
+    /// or where it takes no file, they stay in memory.
+    pub spill: Option<PathBuf>,
 }
 
 impl BackupOptions {
@@ -81,6 +84,7 @@ impl Default for BackupOptions {
             grains: Vec::new(),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: 160 << 20,
+            spill: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::backup::assemble::Assembler;
+use crate::backup::assemble::{Assembler, FrameId};
 use crate::backup::links::{LinkKey, Links};
 use crate::backup::measure::Measured;
 use crate::backup::options::BackupError;
@@ -24,6 +24,8 @@ const BUFFER_LEN: usize = 4 << 20;
 /// Small files go to a worker when they have this many bytes, or are this many: so that all workers get some.
 const FILES_LEN: u64 = 1 << 20;
 const FILES_MAX: usize = 256;
+/// Entries of a directory that may wait for one before them, in such batches for each worker: more than are read at a time.
+const WAITING_BATCHES: usize = 4;
 /// Directories that small files on their way may hold open, in all.
 const FILES_DIRS_MAX: usize = 256;
 
@@ -44,6 +46,8 @@ pub(super) struct Pipeline<'p, 's> {
     batch: Batch,
     free_files: Vec<FileBatch>,
     files: FileBatch,
+    /// Bytes read of a large file or stream that is not complete: what becomes of it is not known yet.
+    reading: u64,
     /// Files whose reading was begun.
     pub begun: u64,
     pub links: Links,
@@ -78,6 +82,7 @@ impl<'p, 's> Pipeline<'p, 's> {
             batch: Batch::default(),
             free_files: (0..2 * workers + 1).map(|_| FileBatch::default()).collect(),
             files: FileBatch::default(),
+            reading: 0,
             begun: 0,
             links: Links::default(),
             deferred: Vec::new(),
@@ -90,10 +95,22 @@ impl<'p, 's> Pipeline<'p, 's> {
         (0..2 * workers + 2).map(|_| Batch::default()).collect()
     }
 
-    /// Counts bytes read.
+    /// Counts bytes of complete files.
     pub fn progress(&mut self, bytes: u64) {
         self.summary.bytes += bytes;
         self.report();
+    }
+
+    /// Shows bytes read of a large file or stream, which count when it is complete.
+    pub fn read_on(&mut self, bytes: u64) {
+        self.reading += bytes;
+        self.report();
+    }
+
+    /// Ends or gives up what was being read, of which so many bytes count.
+    pub fn end_reading(&mut self, bytes: u64) {
+        self.reading = 0;
+        self.summary.bytes += bytes;
     }
 
     /// Tells the monitor how far we are.
@@ -102,7 +119,7 @@ impl<'p, 's> Pipeline<'p, 's> {
         self.monitor.progress(&Progress {
             items: self.summary.files,
             items_total: totals.map(|(files, _)| files),
-            bytes: self.summary.bytes,
+            bytes: self.summary.bytes + self.reading,
             bytes_total: totals.map(|(_, bytes)| bytes),
             problems: self.summary.errors + self.summary.unstable,
         });
@@ -154,7 +171,6 @@ impl<'p, 's> Pipeline<'p, 's> {
     /// Hands a small file to the workers, together with others.
     pub fn push_file(&mut self, job: FileJob, size: u64) -> Result<(), BackupError> {
         self.begun += 1;
-        self.assembler.expect(job.frame);
         self.files.push(job, size);
         let dirs_max = FILES_DIRS_MAX / (2 * self.workers + 2);
         let is_full = self.files.bytes >= FILES_LEN
@@ -189,9 +205,9 @@ impl<'p, 's> Pipeline<'p, 's> {
                     let path = || roots::join(&job.dir.path, &node.name);
                     if unstable || !problems.is_empty() || self.monitor.wants_entries() {
                         self.metadata_problems(&path(), problems);
-                        self.count_file(&path(), job.changed, unstable);
+                        self.count_file(&path(), job.before.is_file(), unstable);
                     } else {
-                        self.count_file(Path::new(""), job.changed, false);
+                        self.count_file(Path::new(""), job.before.is_file(), false);
                     }
                     self.summary.bytes += size;
                     Some(node)
@@ -291,6 +307,24 @@ impl<'p, 's> Pipeline<'p, 's> {
         let batch = std::mem::replace(&mut self.batch, next);
         self.outstanding += 1;
         self.jobs.send(Job::Batch(batch)).map_err(|_| BackupError::Worker)
+    }
+
+    /// Whether so many entries of a directory wait for one before them that nothing should be begun.
+    pub fn is_far_ahead(&mut self, frame: FrameId) -> bool {
+        self.assembler.waiting(frame) > WAITING_BATCHES * FILES_MAX * (self.workers + 1)
+    }
+
+    /// Waits for something that is on its way; false if nothing is.
+    pub fn advance(&mut self) -> Result<bool, BackupError> {
+        self.send_files()?;
+        if !self.batch.parts.is_empty() {
+            self.send_batch()?;
+        }
+        if self.outstanding == 0 {
+            return Ok(false);
+        }
+        self.wait()?;
+        Ok(true)
     }
 
     fn wait(&mut self) -> Result<(), BackupError> {

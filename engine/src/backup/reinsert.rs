@@ -9,6 +9,7 @@ use crate::backup::grains::{GrainRule, GrainRules};
 use crate::backup::options::{BackupError, BackupOptions};
 use crate::backup::parents::Parents;
 use crate::backup::roots::RootTree;
+use crate::backup::scan::ScanLimits;
 use crate::backup::session::Session;
 use crate::backup::{WalkRun, absolute_paths, check_limits, is_within, repository_directory};
 use crate::format::snapshot::SnapshotSummary;
@@ -41,6 +42,7 @@ pub(crate) fn reinsert(
     if let Some(path) = paths.iter().find(|path| is_within(path, &forbidden)) {
         return Err(BackupError::RepositoryItself { path: path.clone() });
     }
+    let limits = ScanLimits::new(options.spill.clone());
     let mut found: HashSet<BlobId> = HashSet::new();
     for grain in GRAINS {
         let left: HashSet<BlobId> = wanted.difference(&found).copied().collect();
@@ -56,6 +58,7 @@ pub(crate) fn reinsert(
             session: &session,
             filter: &filter,
             grains: &grains,
+            limits: &limits,
             forbidden: forbidden.clone(),
             options,
             monitor,

@@ -6,6 +6,9 @@
 //! have scanned on top again: so they run ahead of the walk in the walk's own order. What the walk needs and nobody
 //! has begun, it scans itself: it never waits for a helper that waits for it. How far helpers run ahead is bounded
 //! in directories (open handles) and entries (memory).
+//!
+//! Of a large directory, only a window of its entries is looked at in one go; the walk has the next one scanned when it is done
+//! with them.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,13 +17,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::backup::assemble::ParentDir;
+use crate::backup::known::{self, Known, ParentDir};
 use crate::backup::roots;
-use crate::browse;
-use crate::format::tree::{Metadata, Node, NodeKind};
-use crate::ids::BlobId;
+use crate::format::tree::{FileContent, Grain, Metadata, Node, NodeKind};
 use crate::source::{
-    DirFilter, Filter, ListBuffer, MetadataReader, Names, SourceDir, SourceKind, SourceStat,
+    DirFilter, Filter, ListBuffer, Listing, MetadataReader, Names, SourceDir, SourceKind, SourceStat, Spill,
 };
 use crate::store::BlobReader;
 use crate::target::check_name;
@@ -29,8 +30,8 @@ use crate::target::check_name;
 const DIRS_AHEAD: usize = 64;
 /// Entries in them: each takes its name and, in the parent snapshot, its node.
 const ENTRIES_AHEAD: usize = 16 << 10;
-/// Subdirectories of one directory that are scanned ahead; those behind them the walk scans itself.
-const SUBDIRS_AHEAD: usize = 1024;
+/// Entries of one directory that are looked at in one go.
+const WINDOW_LEN: usize = 1024;
 /// A scan older than this is made again: what is there should be what is there when the walk comes by.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -45,18 +46,62 @@ pub(super) struct Dir {
 /// What the walk has to do with an entry.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// Unchanged: the node at this index in this parent snapshot's directory.
-    Reused { parent: u32, index: u32 },
+    /// Unchanged: the node of a parent snapshot.
+    Reused(Known),
     /// A file to be read, with its size a moment ago and whether it has other names.
-    File { size: u64, linked: bool },
-    /// A directory, scanned ahead or not.
-    Directory(Option<Arc<Child>>),
-    /// A link, device, pipe or socket.
-    Special,
+    File { size: u64, linked: bool, before: Before },
+    /// A directory.
+    Directory(Arc<Child>),
+    /// A link, device, pipe or socket, perhaps as a parent snapshot has it.
+    Special(Option<Known>),
     /// Left out by a rule.
     Excluded,
     /// Not to be had.
     Failed(io::Error),
+}
+
+/// How the parent snapshots have a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Before {
+    /// Not at all.
+    Absent,
+    /// With this grain.
+    File(Option<Grain>),
+}
+
+impl Before {
+    fn of(known: &[Known]) -> Self {
+        let content = |known: &Known| match &known.node().kind {
+            NodeKind::File(FileContent { grain, .. }) => Some(*grain),
+            _ => None,
+        };
+        known.iter().find_map(content).map_or(Self::Absent, Self::File)
+    }
+
+    pub fn is_file(self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    pub fn grain(self) -> Option<Grain> {
+        match self {
+            Self::Absent => None,
+            Self::File(grain) => grain,
+        }
+    }
+}
+
+/// Entries of a directory, and what is to be done with each.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    pub names: Names,
+    pub verdicts: Vec<Verdict>,
+}
+
+/// The entries of a directory that no window had yet.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    listing: Option<Listing>,
+    parents: Vec<ParentDir>,
 }
 
 /// Something to report when the walk comes to the directory.
@@ -67,18 +112,20 @@ pub(super) struct Finding {
     pub is_error: bool,
 }
 
-/// A directory and what is to be done with its entries.
+/// A directory and what is to be done with its first entries.
 #[derive(Debug)]
 pub(super) struct Scanned {
     pub dir: Arc<Dir>,
     pub metadata: Metadata,
-    pub names: Names,
-    /// One for each name.
-    pub verdicts: Vec<Verdict>,
-    pub parents: Vec<ParentDir>,
+    /// The first entries.
+    pub window: Window,
+    /// The others.
+    pub entries: Entries,
     pub findings: Vec<Finding>,
     /// Whether a rule forbade to look inside.
     pub not_entered: bool,
+    /// Number of entries listed.
+    len: usize,
     at: Instant,
 }
 
@@ -99,10 +146,8 @@ pub(super) struct Child {
     parent: Arc<Dir>,
     name: Box<[u8]>,
     stat: SourceStat,
-    /// The same directory in the parent snapshots.
-    trees: Vec<Option<BlobId>>,
-    /// Its metadata in one of them, unchanged.
-    known: Option<Metadata>,
+    /// The entry in the parent snapshots.
+    known: Vec<Known>,
     progress: Mutex<Progress>,
 }
 
@@ -129,11 +174,39 @@ impl Drop for Ahead {
     }
 }
 
+impl Child {
+    /// The entry in the first parent snapshot that has it.
+    pub fn known(&self) -> Option<&Known> {
+        self.known.first()
+    }
+}
+
 /// What a thread that scans keeps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scratch {
     pub metadata: MetadataReader,
     list: ListBuffer,
+}
+
+impl Scratch {
+    pub fn new(spill: Spill) -> Self {
+        Self { metadata: MetadataReader::default(), list: ListBuffer::new(spill) }
+    }
+}
+
+/// How much of a directory is in memory at once.
+#[derive(Debug, Clone)]
+pub(super) struct ScanLimits {
+    /// Entries that are looked at in one go.
+    pub window_len: usize,
+    pub spill: Spill,
+}
+
+impl ScanLimits {
+    /// The limits of a run that may put names into temporary files at `place`.
+    pub fn new(place: Option<PathBuf>) -> Self {
+        Self { window_len: WINDOW_LEN, spill: Spill { place, ..Spill::default() } }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +221,7 @@ struct Queue {
 pub(super) struct Scanner<'e> {
     reader: &'e BlobReader,
     filter: &'e Filter,
+    limits: &'e ScanLimits,
     /// Directories never entered: the repository itself, by device and inode.
     forbidden: HashSet<(u64, u64)>,
     queue: Mutex<Queue>,
@@ -165,10 +239,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'e> Scanner<'e> {
-    pub fn new(reader: &'e BlobReader, filter: &'e Filter, forbidden: HashSet<(u64, u64)>) -> Self {
+    pub fn new(
+        reader: &'e BlobReader,
+        filter: &'e Filter,
+        limits: &'e ScanLimits,
+        forbidden: HashSet<(u64, u64)>,
+    ) -> Self {
         Self {
             reader,
             filter,
+            limits,
             forbidden,
             queue: Mutex::default(),
             dirs_ahead: Arc::default(),
@@ -201,7 +281,7 @@ impl<'e> Scanner<'e> {
 
     /// The life of a helper.
     fn help(&self) {
-        let mut scratch = Scratch::default();
+        let mut scratch = Scratch::new(self.limits.spill.clone());
         while let Some(child) = self.next() {
             let scan = std::panic::AssertUnwindSafe(|| self.scan_child(&child, &mut scratch));
             // The walk waits for an answer, whatever happens here.
@@ -209,13 +289,13 @@ impl<'e> Scanner<'e> {
                 let error = io::Error::other("looking at it failed: this is a bug");
                 Err(Refusal::Failed(error))
             });
-            let count = outcome.as_ref().map_or(0, |scanned| scanned.names.len());
+            let count = outcome.as_ref().map_or(0, |scanned| scanned.len);
             self.dirs_ahead.fetch_add(1, Ordering::Relaxed);
             self.entries_ahead.fetch_add(count, Ordering::Relaxed);
             let (dirs, entries) = (Arc::clone(&self.dirs_ahead), Arc::clone(&self.entries_ahead));
             let ahead = Ahead { dirs, entries, count };
             if let Ok(scanned) = &outcome {
-                self.plan(scanned);
+                self.plan(&scanned.window);
             }
             *lock(&child.progress) = Progress::Done { outcome: Box::new(outcome), _ahead: ahead };
             // Whoever waits holds this lock while looking.
@@ -247,10 +327,10 @@ impl<'e> Scanner<'e> {
         }
     }
 
-    /// Puts the subdirectories of a directory on the stack.
-    fn plan(&self, scanned: &Scanned) {
-        let children = scanned.verdicts.iter().rev().filter_map(|verdict| match verdict {
-            Verdict::Directory(Some(child)) => Some(Arc::downgrade(child)),
+    /// Puts subdirectories on the stack.
+    fn plan(&self, window: &Window) {
+        let children = window.verdicts.iter().rev().filter_map(|verdict| match verdict {
+            Verdict::Directory(child) => Some(Arc::downgrade(child)),
             _ => None,
         });
         let mut queue = lock(&self.queue);
@@ -275,7 +355,7 @@ impl<'e> Scanner<'e> {
         }
         let outcome = self.scan_child(child, scratch);
         if let Ok(scanned) = &outcome {
-            self.plan(scanned);
+            self.plan(&scanned.window);
         }
         outcome
     }
@@ -295,79 +375,65 @@ impl<'e> Scanner<'e> {
         }
     }
 
-    /// A subdirectory that was not scanned ahead.
-    pub fn child(
-        &self,
-        parent: &Arc<Dir>,
-        parents: &[ParentDir],
-        name: &[u8],
-        stat: SourceStat,
-    ) -> Arc<Child> {
-        let nodes = parents.iter().map(|parent| parent.find(name).map(|at| &parent.nodes[at]));
-        Arc::new(make_child(parent, name, stat, nodes))
-    }
-
     fn scan_child(&self, child: &Child, scratch: &mut Scratch) -> Outcome {
-        if self.forbidden.contains(&(child.stat.device, child.stat.inode)) {
-            return Err(Refusal::Repository);
-        }
         let handle = child.parent.handle.open_dir(&child.name).map_err(Refusal::Failed)?;
         let path = roots::join(&child.parent.path, &child.name);
-        Ok(self.scan(
-            handle,
-            path,
-            &child.stat,
-            &child.parent.filter,
-            &child.trees,
-            child.known.as_ref(),
-            scratch,
-        ))
+        self.scan(handle, path, &child.stat, &child.parent.filter, &child.known, scratch)
     }
 
-    /// Scans a root, which is open.
+    /// Scans a root, which is open and known to parent snapshots as this.
     pub fn root(
         &self,
         handle: SourceDir,
         path: &Path,
         stat: &SourceStat,
-        nodes: &[Option<&Node>],
+        known: &[Known],
+        scratch: &mut Scratch,
+    ) -> Outcome {
+        let above = self.filter.above_root(stat.device);
+        let scanned = self.scan(handle, path.to_owned(), stat, &above, known, scratch)?;
+        self.plan(&scanned.window);
+        Ok(scanned)
+    }
+
+    /// Scans the root directory of the system, which has no entry in the parent snapshots.
+    pub fn system_root(
+        &self,
+        handle: SourceDir,
+        stat: &SourceStat,
+        parents: Vec<ParentDir>,
+        scratch: &mut Scratch,
+    ) -> Scanned {
+        let above = self.filter.above_root(stat.device);
+        let scanned = self.scan_with(handle, PathBuf::from("/"), stat, &above, (None, parents), scratch);
+        self.plan(&scanned.window);
+        scanned
+    }
+
+    fn scan(
+        &self,
+        handle: SourceDir,
+        path: PathBuf,
+        stat: &SourceStat,
+        above: &DirFilter,
+        known: &[Known],
         scratch: &mut Scratch,
     ) -> Outcome {
         if self.forbidden.contains(&(stat.device, stat.inode)) {
             return Err(Refusal::Repository);
         }
-        let above = self.filter.above_root(stat.device);
-        let trees: Vec<_> = nodes.iter().map(|node| node.and_then(tree_of)).collect();
-        let known = nodes.iter().find_map(|node| unchanged_dir((*node)?, stat));
-        let scanned = self.scan(handle, path.to_owned(), stat, &above, &trees, known, scratch);
-        self.plan(&scanned);
-        Ok(scanned)
+        let metadata = known.iter().find_map(|known| known.unchanged_dir(stat));
+        let parents = known.iter().filter_map(|known| Some(ParentDir::new(known.parent, known.tree()?)));
+        Ok(self.scan_with(handle, path, stat, above, (metadata, parents.collect()), scratch))
     }
 
-    /// Scans the root directory of the system, whose parents are given.
-    pub fn system_root(
-        &self,
-        handle: SourceDir,
-        stat: &SourceStat,
-        trees: &[BlobId],
-        scratch: &mut Scratch,
-    ) -> Scanned {
-        let above = self.filter.above_root(stat.device);
-        let trees: Vec<_> = trees.iter().copied().map(Some).collect();
-        let scanned = self.scan(handle, PathBuf::from("/"), stat, &above, &trees, None, scratch);
-        self.plan(&scanned);
-        scanned
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "all that is known of a directory")]
-    fn scan(
+    fn scan_with(
         &self,
         mut handle: SourceDir,
         path: PathBuf,
         stat: &SourceStat,
         above: &DirFilter,
-        trees: &[Option<BlobId>],
-        known: Option<&Metadata>,
+        (known, parents): (Option<&Metadata>, Vec<ParentDir>),
         scratch: &mut Scratch,
     ) -> Scanned {
         let mut findings = Vec::new();
@@ -378,51 +444,58 @@ impl<'e> Scanner<'e> {
             };
             scratch.metadata.of_open(&handle, stat, &mut problem)
         });
-        let parents: Vec<_> = trees.iter().map(|tree| load_parent(self.reader, *tree, &mut find)).collect();
         let not_entered = self.filter.not_entered(above, stat).is_some();
-        let mut names = Names::default();
+        let mut entries = Entries { listing: None, parents };
         let mut filter = above.clone();
         if !not_entered {
-            match handle.names(&mut scratch.list) {
-                Ok(listed) => names = listed,
+            match handle.list(&mut scratch.list) {
+                Ok(listing) => {
+                    let mut warn =
+                        |error: crate::source::FilterError| find("ignore-rule", error.to_string(), true);
+                    filter = self.filter.enter(above, &path, &handle, &listing, &mut warn);
+                    entries.listing = Some(listing);
+                }
                 Err(error) => find(failure_code(&error), failure(&error), true),
             }
-            let mut warn = |error: crate::source::FilterError| find("ignore-rule", error.to_string(), true);
-            filter = self.filter.enter(above, &path, &handle, &names, &mut warn);
         }
         let dir = Arc::new(Dir { handle, path, filter });
-        let verdicts = self.verdicts(&dir, &names, &parents);
-        Scanned { dir, metadata, names, verdicts, parents, findings, not_entered, at: Instant::now() }
+        let len = entries.listing.as_ref().map_or(0, Listing::len);
+        let window = self.window(&dir, &mut entries, &mut findings);
+        Scanned { dir, metadata, window, entries, findings, not_entered, len, at: Instant::now() }
     }
 
-    fn verdicts(&self, dir: &Arc<Dir>, names: &Names, parents: &[ParentDir]) -> Vec<Verdict> {
+    /// Looks at the next entries of a directory that the walk is in; there are none at the end.
+    pub fn next_window(&self, dir: &Arc<Dir>, entries: &mut Entries, findings: &mut Vec<Finding>) -> Window {
+        let window = self.window(dir, entries, findings);
+        self.plan(&window);
+        window
+    }
+
+    fn window(&self, dir: &Arc<Dir>, entries: &mut Entries, findings: &mut Vec<Finding>) -> Window {
+        let Entries { listing, parents } = entries;
+        let Some(names) = listing.as_mut().map(|listing| listing.next_window(self.limits.window_len)) else {
+            return Window::default();
+        };
+        let names = names.unwrap_or_else(|error| {
+            let message = format!("not all of its entries are backed up: {error}");
+            findings.push(Finding { code: failure_code(&error), message, is_error: true });
+            *listing = None;
+            Names::default()
+        });
         let keeps_all = self.filter.keeps_all(&dir.filter);
-        let mut places = vec![0; parents.len()];
-        let mut nodes: Vec<Option<(u32, &Node)>> = vec![None; parents.len()];
-        let mut subdirs = 0;
-        names
-            .iter()
-            .map(|entry| {
-                // Both lists ascend: each is gone through once.
-                for ((parent, place), node) in parents.iter().zip(&mut places).zip(&mut nodes) {
-                    *node = advance(parent, place, entry.name);
-                }
-                let verdict = self.verdict(dir, keeps_all, entry.name, &nodes, subdirs < SUBDIRS_AHEAD);
-                subdirs += usize::from(matches!(verdict, Verdict::Directory(_)));
-                verdict
-            })
-            .collect()
+        let mut fail = |message| findings.push(parent_unreadable(message));
+        let mut known = Vec::with_capacity(parents.len());
+        let mut verdicts = Vec::with_capacity(names.len());
+        for name in names.iter() {
+            known.clear();
+            known.extend(known::find_all(parents, self.reader, name, &mut fail));
+            verdicts.push(self.verdict(dir, keeps_all, name, &mut known));
+        }
+        Window { names, verdicts }
     }
 
-    /// What to do with one entry, for which the parent snapshots have these nodes.
-    fn verdict(
-        &self,
-        dir: &Arc<Dir>,
-        keeps_all: bool,
-        name: &[u8],
-        nodes: &[Option<(u32, &Node)>],
-        ahead: bool,
-    ) -> Verdict {
+    /// What to do with one entry, which parent snapshots have like this: `known` is used up.
+    fn verdict(&self, dir: &Arc<Dir>, keeps_all: bool, name: &[u8], known: &mut Vec<Known>) -> Verdict {
         // Some file systems have names that others, and so trees, do not take.
         let checked = check_name(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidFilename, error));
         let stat = match checked.and_then(|()| dir.handle.stat(name)) {
@@ -436,30 +509,24 @@ impl<'e> Scanner<'e> {
             }
         }
         if stat.kind == SourceKind::Directory {
-            let nodes = nodes.iter().map(|node| node.map(|(_, node)| node));
-            return Verdict::Directory(ahead.then(|| Arc::new(make_child(dir, name, stat, nodes))));
+            let (parent, progress) = (Arc::clone(dir), Mutex::new(Progress::Waiting));
+            let (name, known) = (name.into(), std::mem::take(known));
+            return Verdict::Directory(Arc::new(Child { parent, name, stat, known, progress }));
         }
-        let same = nodes.iter().zip(0..).find_map(|(node, parent)| {
-            let (index, node) = (*node)?;
-            is_unchanged(node, &stat).then_some(Verdict::Reused { parent, index })
-        });
-        match (same, stat.kind) {
-            (Some(verdict), _) => verdict,
-            (None, SourceKind::File) => Verdict::File { size: stat.size, linked: stat.links > 1 },
-            (None, _) => Verdict::Special,
+        if let Some(same) = known.iter().position(|known| is_unchanged(known.node(), &stat)) {
+            return Verdict::Reused(known.swap_remove(same));
+        }
+        match stat.kind {
+            SourceKind::File => {
+                Verdict::File { size: stat.size, linked: stat.links > 1, before: Before::of(known) }
+            }
+            _ => Verdict::Special(known.first().cloned()),
         }
     }
 
     /// What to do with one entry outside of any scan.
-    pub fn single(&self, dir: &Arc<Dir>, name: &[u8], parents: &[ParentDir]) -> Verdict {
-        let nodes: Vec<_> = parents
-            .iter()
-            .map(|parent| {
-                let index = parent.find(name)?;
-                Some((u32::try_from(index).ok()?, &parent.nodes[index]))
-            })
-            .collect();
-        self.verdict(dir, self.filter.keeps_all(&dir.filter), name, &nodes, false)
+    pub fn single(&self, dir: &Arc<Dir>, name: &[u8], mut known: Vec<Known>) -> Verdict {
+        self.verdict(dir, self.filter.keeps_all(&dir.filter), name, &mut known)
     }
 
     /// What holds above a root on this device.
@@ -468,46 +535,9 @@ impl<'e> Scanner<'e> {
     }
 }
 
-/// The node called `name`, if `parent` has it at or behind `place`, which moves there.
-fn advance<'p>(parent: &'p ParentDir, place: &mut usize, name: &[u8]) -> Option<(u32, &'p Node)> {
-    while let Some(node) = parent.nodes.get(*place) {
-        match node.name.as_slice().cmp(name) {
-            std::cmp::Ordering::Less => *place += 1,
-            std::cmp::Ordering::Equal => return Some((u32::try_from(*place).ok()?, node)),
-            std::cmp::Ordering::Greater => break,
-        }
-    }
-    None
-}
-
-fn make_child<'n>(
-    parent: &Arc<Dir>,
-    name: &[u8],
-    stat: SourceStat,
-    nodes: impl Iterator<Item = Option<&'n Node>> + Clone,
-) -> Child {
-    Child {
-        parent: Arc::clone(parent),
-        name: name.into(),
-        known: nodes.clone().find_map(|node| unchanged_dir(node?, &stat)).cloned(),
-        // The first parent stays the first, even if it has nothing here: its tree may be taken over as a whole.
-        trees: nodes.map(|node| node.and_then(tree_of)).collect(),
-        stat,
-        progress: Mutex::new(Progress::Waiting),
-    }
-}
-
-fn tree_of(node: &Node) -> Option<BlobId> {
-    match &node.kind {
-        NodeKind::Directory { tree } => Some(*tree),
-        _ => None,
-    }
-}
-
-/// The metadata of a directory in a parent snapshot, if its `stat` says that it still holds.
-pub(super) fn unchanged_dir<'n>(node: &'n Node, stat: &SourceStat) -> Option<&'n Metadata> {
-    let is_dir = matches!(node.kind, NodeKind::Directory { .. });
-    (is_dir && stat.looks_unchanged(&node.metadata, 0)).then_some(&node.metadata)
+/// A part of a parent snapshot cannot be read: no harm is done, only more work.
+pub(super) fn parent_unreadable(message: String) -> Finding {
+    Finding { code: "parent-unreadable", message, is_error: false }
 }
 
 /// Whether an entry's `stat` says that it is what a parent snapshot has.
@@ -520,28 +550,6 @@ fn is_unchanged(node: &Node, stat: &SourceStat) -> bool {
         | (NodeKind::Fifo, SourceKind::Fifo)
         | (NodeKind::Socket, SourceKind::Socket) => stat.looks_unchanged(&node.metadata, stat.size),
         _ => false,
-    }
-}
-
-/// The nodes of a parent's directory. Unreadable parents are a warning: everything is then read again.
-pub(super) fn load_parent(
-    reader: &BlobReader,
-    tree: Option<BlobId>,
-    find: &mut dyn FnMut(&'static str, String, bool),
-) -> ParentDir {
-    let Some(tree) = tree else { return ParentDir::default() };
-    let mut nodes = Vec::new();
-    let result = browse::nodes(reader, &tree, &mut |node| {
-        nodes.push(node);
-        std::ops::ControlFlow::Continue(())
-    });
-    match result {
-        Ok(()) => ParentDir { tree: Some(tree), nodes },
-        Err(error) => {
-            let message = format!("cannot read the parent snapshot here, everything is read again: {error}");
-            find("parent-unreadable", message, false);
-            ParentDir::default()
-        }
     }
 }
 

@@ -12,22 +12,22 @@ use serde_bytes::ByteBuf;
 use crate::backup::assemble::FrameId;
 use crate::backup::files::{self, RETRIES};
 use crate::backup::links::LinkKey;
-use crate::backup::scan::Dir;
+use crate::backup::scan::{Before, Dir};
 use crate::format::tree::{Metadata, Node};
 use crate::source::{MetadataReader, SourceKind, SourceStat};
 
 /// A file up to this size is read by a worker.
 pub(super) const SMALL_LEN_MAX: u64 = 256 << 10;
 
-/// A small file to be read, and the place in its directory that is reserved for it.
+/// A file to be read, and the place in its directory that is reserved for it: whoever has the job holds it.
 #[derive(Debug)]
 pub(super) struct FileJob {
     pub dir: Arc<Dir>,
     pub name: ByteBuf,
     pub frame: FrameId,
     pub slot: usize,
-    /// Whether a parent snapshot has a file of this name.
-    pub changed: bool,
+    /// How parent snapshots have a file of this name.
+    pub before: Before,
     /// The file as others may ask for it: one with other names that is read under this one.
     pub link: Option<LinkKey>,
 }

@@ -18,6 +18,7 @@ use crate::format::chunk_list;
 use crate::format::tree::{Hole, Node, NodeKind};
 use crate::ids::SnapshotId;
 use crate::monitor::{Problem, Silent};
+use crate::source::Spill;
 use crate::testing;
 
 fn repository() -> Repository {
@@ -372,6 +373,7 @@ fn a_stream_becomes_a_file_only_if_its_end_is_good() {
     let (_, snapshot) = repository.find_snapshot(&report.snapshot.unwrap().to_string()).unwrap();
     let node = browse::lookup(repository.reader(), &snapshot.tree, b"dump").unwrap().unwrap();
     assert!(content(&repository, &node) == data);
+    assert_eq!(report.summary.bytes, 20 << 20);
 }
 
 #[derive(Default)]
@@ -462,6 +464,134 @@ fn the_tree_depends_on_the_source_and_on_no_number_of_threads() {
     assert!(trees.windows(2).all(|pair| pair[0] == pair[1]), "{trees:?}");
 }
 
+/// Limits of a run that looks at so many entries at once and sorts so many names at once.
+fn limits(window_len: usize, run_len: usize) -> ScanLimits {
+    ScanLimits { window_len, spill: Spill { place: Some(std::env::temp_dir()), run_len } }
+}
+
+/// One directory with so many files, and other entries between them.
+fn large(root: &Path, files: usize) {
+    for n in 0..files {
+        fs::write(root.join(format!("f{n:05}")), if n % 7 == 0 { n.to_string() } else { String::new() })
+            .unwrap();
+    }
+    for n in 0..40 {
+        fs::create_dir(root.join(format!("f{n:03}50-dir"))).unwrap();
+        fs::write(root.join(format!("f{n:03}50-dir/file")), n.to_string()).unwrap();
+        symlink("nowhere", root.join(format!("f{n:03}70-link"))).unwrap();
+    }
+    fs::write(root.join("f00333-large"), noise(1, 5 << 20)).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        root.join("f00444-pipe"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    for n in 0..10 {
+        fs::hard_link(root.join("f00007"), root.join(format!("f0{n}111-name"))).unwrap();
+    }
+}
+
+#[test]
+fn a_tree_does_not_depend_on_how_much_of_a_directory_is_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let ways = [limits(1024, 32 << 10), limits(1, 100), limits(7, 999)];
+    let repositories: Vec<_> = ways.iter().map(|_| repository()).collect();
+    let none = BackupOptions { parent: ParentChoice::None, ..options() };
+    let everywhere = || {
+        let fresh = repository();
+        let report = run(&fresh, paths(root), &none, &Silent).unwrap();
+        let expected = tree_of(&fresh, report.snapshot.unwrap(), root);
+        let all = entries(&fresh, report.snapshot.unwrap(), root);
+        // As one list in memory: the pieces are what the rule says.
+        let nodes: Vec<&Node> =
+            all.iter().filter(|(path, _)| !path.contains('/')).map(|(_, node)| node).collect();
+        let splitter = crate::chunk::split::Splitter::new(fresh.keys());
+        let put =
+            &mut |bytes: &[u8]| Ok::<_, ()>(fresh.keys().blob_id(crate::crypto::keys::BlobKind::Tree, bytes));
+        assert_eq!(crate::store::put_tree(&splitter, &nodes, put), Ok(expected));
+        let mut summaries: Vec<SnapshotSummary> = Vec::new();
+        for (limits, repository) in ways.iter().zip(&repositories) {
+            let report = run_within(repository, paths(root), &options(), limits, &Silent).unwrap();
+            assert!(report.is_complete());
+            assert_eq!(tree_of(repository, report.snapshot.unwrap(), root), expected, "{limits:?}");
+            let SnapshotSummary { files, files_new, files_changed, files_unmodified, bytes, .. } =
+                report.summary;
+            summaries.push(SnapshotSummary {
+                files,
+                files_new,
+                files_changed,
+                files_unmodified,
+                bytes,
+                ..SnapshotSummary::default()
+            });
+        }
+        assert!(summaries.windows(2).all(|pair| pair[0] == pair[1]), "{summaries:?}");
+        summaries.swap_remove(0)
+    };
+    large(root, 4000);
+    assert_eq!(everywhere().files_new, 4051);
+    assert_eq!(everywhere().files_unmodified, 4051);
+    fs::write(root.join("f02500"), "changed").unwrap();
+    let one = everywhere();
+    assert_eq!((one.files_changed, one.files_unmodified), (1, 4050));
+    for n in 0..1500 {
+        fs::remove_file(root.join(format!("f{:05}", 1000 + n))).unwrap();
+    }
+    fs::write(root.join("f01950-dir/file"), "changed").unwrap();
+    fs::write(root.join("e"), "the first").unwrap();
+    fs::write(root.join("g"), "the last").unwrap();
+    let several = everywhere();
+    assert_eq!((several.files_new, several.files_changed, several.files_unmodified), (2, 1, 2550));
+    for n in 3000..4000 {
+        fs::remove_file(root.join(format!("f{n:05}"))).unwrap();
+    }
+    assert_eq!(everywhere().files_unmodified, 1553, "one blob is enough again");
+}
+
+#[test]
+fn an_unchanged_directory_in_many_pieces_costs_a_commit_and_one_change_a_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    large(folder.path(), 4000);
+    let backend = RecordingBackend::new(MemoryBackend::new());
+    let recording = backend.recording();
+    let repository = testing::init(Arc::new(backend), 1);
+    let small = limits(100, 1000);
+    let back_up = || run_within(&repository, paths(folder.path()), &options(), &small, &Silent).unwrap();
+    back_up();
+    recording.take();
+    let report = back_up();
+    assert_eq!(report.summary.files_unmodified, report.summary.files);
+    assert_eq!(recording.count_in(Operation::Create, Folder::Log), 1);
+    assert_eq!(recording.count(Operation::Create), 1, "the commit, and nothing else");
+    let skipping = BackupOptions { skip_if_unchanged: true, ..options() };
+    assert_eq!(run(&repository, paths(folder.path()), &skipping, &Silent).unwrap().snapshot, None);
+    fs::write(folder.path().join("f03000"), "x").unwrap();
+    let report = back_up();
+    assert!(report.summary.bytes_added < 500_000, "{}", report.summary.bytes_added);
+}
+
+#[test]
+fn a_large_directory_that_is_broken_off_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    large(folder.path(), 4000);
+    let repository = repository();
+    let monitor = CancelAfter { entries: AtomicU64::new(1500), cancelled: AtomicBool::new(false) };
+    let small = limits(50, 1000);
+    let report = run_within(&repository, paths(folder.path()), &options(), &small, &monitor).unwrap();
+    assert!(report.cancelled);
+    let stored = entries(&repository, report.snapshot.unwrap(), folder.path());
+    assert!((1400..4000).contains(&stored.len()), "{}", stored.len());
+    let done = stored.values().filter(|node| matches!(node.kind, NodeKind::File(_))).count() as u64;
+    let report = run_within(&repository, paths(folder.path()), &options(), &small, &Silent).unwrap();
+    assert!(report.summary.files_unmodified >= done, "{:?}", report.summary);
+    let all = entries(&repository, report.snapshot.unwrap(), folder.path());
+    assert_eq!(all.len(), 4051 + 40 + 40 + 1, "files, directories, links and a pipe");
+}
+
 #[test]
 fn a_directory_with_more_subdirectories_than_are_scanned_ahead_is_stored_whole() {
     let folder = tempfile::tempdir().unwrap();
@@ -482,6 +612,27 @@ fn a_directory_with_more_subdirectories_than_are_scanned_ahead_is_stored_whole()
     let stored = entries(&repository, report.snapshot.unwrap(), folder.path());
     assert_eq!(stored.len(), 2998);
     assert_eq!(content(&repository, &stored["d1300/f"]), b"other");
+}
+
+#[test]
+fn every_byte_is_counted_whoever_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut total = 0;
+    // Workers finish small files while the walk reads the large ones between them.
+    for n in 0..3000u32 {
+        let len = if n % 500 == 499 { 6 << 20 } else { 1 + n as usize % 4000 };
+        fs::write(folder.path().join(format!("f{n:04}")), noise((n % 100) as u8, len)).unwrap();
+        total += len as u64;
+    }
+    for threads in [1, 2, 3, 8] {
+        let options = BackupOptions { threads, ..BackupOptions::default() };
+        let repository = repository();
+        for unmodified in [0, 3000] {
+            let report = run(&repository, paths(folder.path()), &options, &Silent).unwrap();
+            assert_eq!(report.summary.files_unmodified, unmodified);
+            assert_eq!(report.summary.bytes, total, "{threads} threads");
+        }
+    }
 }
 
 /// Makes files vanish or grow once the first entry is seen.

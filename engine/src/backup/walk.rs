@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
 
-use crate::backup::assemble::{FrameId, ParentDir, Place, file_node};
+use crate::backup::assemble::{FrameId, Place, file_node};
 use crate::backup::files::{FileError, FileReader};
 use crate::backup::grains::GrainRules;
+use crate::backup::known::{self, Known, ParentDir};
 use crate::backup::links::Link;
 use crate::backup::options::BackupError;
 use crate::backup::pipeline::Pipeline;
 use crate::backup::roots::{self, RootTree};
-use crate::backup::scan::{self, Child, Dir, Refusal, Scanned, Scanner, Scratch, Verdict};
+use crate::backup::scan::{self, Dir, Entries, Finding, Refusal, Scanned, Scanner, Scratch, Verdict, Window};
 use crate::backup::session::BLOBS_PER_SEGMENT;
 use crate::backup::small::{FileJob, SMALL_LEN_MAX};
 use crate::format::tree::{FileContent, Metadata, Node, NodeKind};
@@ -76,16 +77,31 @@ struct Level<'t> {
 
 enum LevelKind<'t> {
     /// On the way to roots: only they are looked at.
-    Way { path: PathBuf, children: std::collections::btree_map::Iter<'t, Vec<u8>, RootTree> },
+    Way {
+        path: PathBuf,
+        children: std::collections::btree_map::Iter<'t, Vec<u8>, RootTree>,
+        parents: Vec<ParentDir>,
+    },
     /// Part of a root.
-    Real { dir: Arc<Dir>, names: Names, verdicts: std::vec::IntoIter<Verdict>, next: usize },
+    Real(Inside),
+}
+
+/// Where the walk is in a directory.
+struct Inside {
+    dir: Arc<Dir>,
+    names: Names,
+    verdicts: std::vec::IntoIter<Verdict>,
+    /// Number of the next verdict's name.
+    next: usize,
+    /// What comes after these.
+    entries: Entries,
 }
 
 /// What to go on with.
 enum Step {
     /// The directory is done.
     Leave,
-    /// Entries were taken over.
+    /// Entries were taken over, or scanned.
     Go,
     /// An entry of a real directory.
     Entry(Arc<Dir>, Vec<u8>, Verdict),
@@ -96,6 +112,8 @@ impl<'t> Walker<'_, '_, '_> {
     pub fn run(&mut self, tree: &'t RootTree, parents: &[BlobId]) -> Result<(), BackupError> {
         let mut stack = Vec::new();
         let root = Path::new("/");
+        let parents: Vec<_> =
+            parents.iter().enumerate().map(|(number, tree)| ParentDir::new(number, *tree)).collect();
         if tree.is_root {
             let failed = |source| BackupError::Source { path: root.to_owned(), source };
             let dir = SourceDir::open_root(root).map_err(failed)?;
@@ -103,10 +121,9 @@ impl<'t> Walker<'_, '_, '_> {
             let scanned = self.scanner.system_root(dir, &stat, parents, &mut self.scratch);
             stack.push(self.enter(None, scanned));
         } else {
-            let parents = parents.iter().map(|parent| self.load_parent(Some(*parent), root)).collect();
-            let frame = self.pipeline.assembler.begin_dir(None, None, parents);
+            let frame = self.pipeline.assembler.begin_dir(None, None);
             self.pipeline.assembler.mark_way(frame);
-            let kind = LevelKind::Way { path: root.to_owned(), children: tree.children.iter() };
+            let kind = LevelKind::Way { path: root.to_owned(), children: tree.children.iter(), parents };
             stack.push(Level { frame, kind });
         }
         self.walk(&mut stack)?;
@@ -133,27 +150,29 @@ impl<'t> Walker<'_, '_, '_> {
             }
             self.read_deferred()?;
             let frame = level.frame;
+            if self.pipeline.is_far_ahead(frame) && self.pipeline.advance()? {
+                continue;
+            }
             let below = match &mut level.kind {
-                LevelKind::Way { path, children } => match children.next() {
+                LevelKind::Way { path, children, parents } => match children.next() {
                     Some((name, child)) => {
+                        let known = self.known(parents, path, name);
                         let path = path.clone();
-                        self.way_child(frame, &path, name, child)?
+                        self.way_child(frame, &path, (name, known), child)?
                     }
                     None => {
                         self.leave(stack)?;
                         continue;
                     }
                 },
-                LevelKind::Real { dir, names, verdicts, next } => {
-                    match self.step(frame, dir, names, verdicts, next) {
-                        Step::Entry(dir, name, verdict) => self.entry(frame, &dir, &name, verdict)?,
-                        Step::Go => None,
-                        Step::Leave => {
-                            self.leave(stack)?;
-                            continue;
-                        }
+                LevelKind::Real(inside) => match self.step(frame, inside)? {
+                    Step::Entry(dir, name, verdict) => self.entry(frame, &dir, &name, verdict)?,
+                    Step::Go => None,
+                    Step::Leave => {
+                        self.leave(stack)?;
+                        continue;
                     }
-                }
+                },
             };
             stack.extend(below);
         }
@@ -161,45 +180,50 @@ impl<'t> Walker<'_, '_, '_> {
     }
 
     /// Takes a run of unchanged entries over, or finds the next one with something to do.
-    fn step(
-        &mut self,
-        frame: FrameId,
-        dir: &Arc<Dir>,
-        names: &Names,
-        verdicts: &mut std::vec::IntoIter<Verdict>,
-        next: &mut usize,
-    ) -> Step {
+    fn step(&mut self, frame: FrameId, inside: &mut Inside) -> Result<Step, BackupError> {
         let wants_entries = self.pipeline.monitor.wants_entries();
         let (mut files, mut bytes, mut taken) = (0, 0, 0);
-        while let Some(Verdict::Reused { parent, index }) = verdicts.as_slice().first() {
-            let node = self.pipeline.assembler.frame(frame).reuse(*parent as usize, *index as usize);
+        while let Some(Verdict::Reused(_)) = inside.verdicts.as_slice().first()
+            && let Some(Verdict::Reused(known)) = inside.verdicts.next()
+        {
+            let node = known.node();
             if let NodeKind::File(content) = &node.kind {
                 files += 1;
                 bytes += content.size;
             }
             if wants_entries {
-                let path = roots::join(&dir.path, &node.name);
+                let path = roots::join(&inside.dir.path, &node.name);
                 self.pipeline.note(&path, EntryAction::Unmodified);
             }
-            verdicts.next();
-            *next += 1;
+            self.pipeline.assembler.reuse(self.pipeline.session, frame, known)?;
             taken += 1;
-            if taken == REUSED_AT_ONCE {
-                break;
-            }
         }
         if taken > 0 {
+            inside.next += taken;
             self.pipeline.summary.files += files;
             self.pipeline.summary.files_unmodified += files;
             self.pipeline.progress(bytes);
-            return Step::Go;
+            return Ok(Step::Go);
         }
-        match (verdicts.next(), names.get(*next)) {
-            (Some(verdict), Some(entry)) => {
-                *next += 1;
-                Step::Entry(Arc::clone(dir), entry.name.to_vec(), verdict)
-            }
-            _ => Step::Leave,
+        if let (Some(verdict), Some(name)) = (inside.verdicts.next(), inside.names.get(inside.next)) {
+            inside.next += 1;
+            return Ok(Step::Entry(Arc::clone(&inside.dir), name.to_vec(), verdict));
+        }
+        let mut findings = Vec::new();
+        let window = self.scanner.next_window(&inside.dir, &mut inside.entries, &mut findings);
+        self.report(&inside.dir.path, findings);
+        if window.names.is_empty() {
+            return Ok(Step::Leave);
+        }
+        inside.names = window.names;
+        inside.verdicts = window.verdicts.into_iter();
+        inside.next = 0;
+        Ok(Step::Go)
+    }
+
+    fn report(&mut self, path: &Path, findings: Vec<Finding>) {
+        for finding in findings {
+            self.pipeline.problem(finding.code, bytes(path), finding.message, finding.is_error);
         }
     }
 
@@ -217,15 +241,16 @@ impl<'t> Walker<'_, '_, '_> {
     /// Reads the files that were nothing for a worker, and deals with the names that waited for another.
     fn read_deferred(&mut self) -> Result<(), BackupError> {
         while let Some(job) = self.pipeline.deferred.pop() {
-            let frame = job.frame;
-            // One that a worker gave back is still being waited for under its key.
-            let unknown = if job.link.is_some() || self.cancelled { Some(job) } else { self.linked(job)? };
-            match unknown {
-                Some(job) if !self.cancelled => self.file(&job)?,
-                Some(job) => self.pipeline.settle_link(job.link, None),
-                None => {}
+            if self.cancelled {
+                self.pipeline.settle_link(job.link, None);
+                self.pipeline.assembler.release(self.pipeline.session, job.frame, job.slot)?;
+                continue;
             }
-            self.pipeline.assembler.release(self.pipeline.session, frame)?;
+            // One that a worker gave back is still being waited for under its key.
+            let unknown = if job.link.is_some() { Some(job) } else { self.linked(job)? };
+            if let Some(job) = unknown {
+                self.file(&job)?;
+            }
         }
         Ok(())
     }
@@ -243,16 +268,15 @@ impl<'t> Walker<'_, '_, '_> {
                 Ok(Some(job))
             }
             Link::OnItsWay => {
-                self.pipeline.assembler.expect(job.frame);
                 self.pipeline.links.wait((stat.device, stat.inode), job);
                 Ok(None)
             }
             Link::Stored(node) => {
                 let path = roots::join(&job.dir.path, &job.name);
-                self.pipeline.count_file(&path, job.changed, false);
+                self.pipeline.count_file(&path, job.before.is_file(), false);
                 self.pipeline.progress(stat.size);
-                let node = Node { name: job.name, ..(*node).clone() };
-                self.pipeline.assembler.put(job.frame, job.slot, node);
+                let node = Box::new(Node { name: job.name, ..(*node).clone() });
+                self.pipeline.assembler.complete(self.pipeline.session, job.frame, job.slot, Some(node))?;
                 Ok(None)
             }
         }
@@ -283,18 +307,13 @@ impl<'t> Walker<'_, '_, '_> {
         Ok(())
     }
 
-    /// The nodes of a parent's directory on the way to the roots.
-    fn load_parent(&mut self, tree: Option<BlobId>, path: &Path) -> ParentDir {
-        let pipeline = &mut self.pipeline;
-        scan::load_parent(self.reader, tree, &mut |code, message, is_error| {
-            pipeline.problem(code, bytes(path), message, is_error);
-        })
-    }
-
-    /// The nodes of this name in the parent snapshots.
-    fn parent_nodes(&mut self, frame: FrameId, name: &[u8]) -> Vec<Option<Node>> {
-        let parents = &self.pipeline.assembler.frame(frame).parents;
-        parents.iter().map(|parent| parent.find(name).map(|at| parent.nodes[at].clone())).collect()
+    /// What the parent snapshots have under a name in a directory on the way to the roots.
+    fn known(&mut self, parents: &mut [ParentDir], path: &Path, name: &[u8]) -> Vec<Known> {
+        let mut findings = Vec::new();
+        let mut fail = |message| findings.push(scan::parent_unreadable(message));
+        let known = known::find_all(parents, self.reader, name, &mut fail).collect();
+        self.report(path, findings);
+        known
     }
 
     /// Goes on towards the roots.
@@ -302,12 +321,12 @@ impl<'t> Walker<'_, '_, '_> {
         &mut self,
         frame: FrameId,
         parent: &Path,
-        name: &'t [u8],
+        (name, known): (&'t [u8], Vec<Known>),
         child: &'t RootTree,
     ) -> Result<Option<Level<'t>>, BackupError> {
         let path = roots::join(parent, name);
         if child.is_root {
-            return match self.root(frame, parent, name, &path) {
+            return match self.root(frame, parent, (name, known), &path) {
                 Ok(below) => Ok(below),
                 Err(RootError::Run(error)) => Err(error),
                 Err(RootError::Root(error)) => self.root_failed(&path, error),
@@ -323,19 +342,14 @@ impl<'t> Walker<'_, '_, '_> {
             false => self.scratch.metadata.of_stat(&stat),
         };
         let own = (ByteBuf::from(name), metadata);
-        let slot = self.pipeline.assembler.reserve(frame);
-        let nodes = self.parent_nodes(frame, name);
-        // The first parent stays the first, even if it has nothing here: its tree may be taken over as a whole.
-        let trees = nodes.iter().map(|node| match node.as_ref().map(|node| &node.kind) {
-            Some(NodeKind::Directory { tree }) => Some(*tree),
-            _ => None,
-        });
-        let parents = trees.map(|tree| self.load_parent(tree, &path)).collect();
+        let slot = self.pipeline.assembler.reserve(frame, known.first().cloned());
         let place = Place { parent: frame, slot };
-        let frame = self.pipeline.assembler.begin_dir(Some(own), Some(place), parents);
+        let frame = self.pipeline.assembler.begin_dir(Some(own), Some(place));
         self.pipeline.assembler.mark_way(frame);
         self.pipeline.summary.directories += 1;
-        Ok(Some(Level { frame, kind: LevelKind::Way { path, children: child.children.iter() } }))
+        let parents = known.iter().filter_map(|known| Some(ParentDir::new(known.parent, known.tree()?)));
+        let (parents, children) = (parents.collect(), child.children.iter());
+        Ok(Some(Level { frame, kind: LevelKind::Way { path, children, parents } }))
     }
 
     /// Begins a root. A symbolic link to a directory that was named as a root is followed, once.
@@ -343,16 +357,14 @@ impl<'t> Walker<'_, '_, '_> {
         &mut self,
         frame: FrameId,
         parent: &Path,
-        name: &'t [u8],
+        (name, known): (&'t [u8], Vec<Known>),
         path: &Path,
     ) -> Result<Option<Level<'t>>, RootError> {
         let below = match SourceDir::open_root(path) {
             Ok(dir) => {
                 let stat = dir.stat_self()?;
-                let nodes = self.parent_nodes(frame, name);
-                let nodes: Vec<_> = nodes.iter().map(Option::as_ref).collect();
-                let scanned = self.scanner.root(dir, path, &stat, &nodes, &mut self.scratch);
-                self.directory(frame, name, path, scanned)
+                let scanned = self.scanner.root(dir, path, &stat, &known, &mut self.scratch);
+                self.directory(frame, (name, known.into_iter().next()), path, scanned)
             }
             // A file, or a link to one or to nothing.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound) => {
@@ -360,8 +372,7 @@ impl<'t> Walker<'_, '_, '_> {
                 let stat = handle.stat(name)?;
                 let filter = self.scanner.above_root(stat.device);
                 let dir = Arc::new(Dir { handle, path: parent.to_owned(), filter });
-                let parents = &self.pipeline.assembler.frame(frame).parents;
-                let verdict = self.scanner.single(&dir, name, parents);
+                let verdict = self.scanner.single(&dir, name, known);
                 self.entry(frame, &dir, name, verdict)
             }
             Err(error) => return Err(error.into()),
@@ -389,27 +400,22 @@ impl<'t> Walker<'_, '_, '_> {
         match verdict {
             Verdict::Directory(child) => {
                 let path = roots::join(&dir.path, name);
-                let scanned = match child {
-                    Some(child) => self.scanner.take(&child, &mut self.scratch),
-                    None => self.scan_late(frame, dir, name),
-                };
-                return self.directory(frame, name, &path, scanned);
+                let scanned = self.scanner.take(&child, &mut self.scratch);
+                return self.directory(frame, (name, child.known().cloned()), &path, scanned);
             }
-            Verdict::Reused { parent, index } => {
-                let node = self.pipeline.assembler.frame(frame).reuse(parent as usize, index as usize);
-                if let NodeKind::File(content) = &node.kind {
-                    let size = content.size;
+            Verdict::Reused(known) => {
+                if let NodeKind::File(content) = &known.node().kind {
                     self.pipeline.summary.files += 1;
                     self.pipeline.summary.files_unmodified += 1;
-                    self.pipeline.progress(size);
+                    self.pipeline.progress(content.size);
                 }
+                self.pipeline.assembler.reuse(self.pipeline.session, frame, known)?;
                 self.pipeline.note(&roots::join(&dir.path, name), EntryAction::Unmodified);
             }
-            Verdict::File { size, linked } => {
-                let slot = self.pipeline.assembler.reserve(frame);
-                let changed = self.has_file(frame, name);
+            Verdict::File { size, linked, before } => {
+                let slot = self.pipeline.assembler.reserve(frame, None);
                 let (dir, name) = (Arc::clone(dir), ByteBuf::from(name));
-                let mut job = FileJob { dir, name, frame, slot, changed, link: None };
+                let mut job = FileJob { dir, name, frame, slot, before, link: None };
                 if linked {
                     match self.linked(job)? {
                         Some(unknown) => job = unknown,
@@ -422,34 +428,18 @@ impl<'t> Walker<'_, '_, '_> {
                     self.pipeline.push_file(job, size)?;
                 }
             }
-            Verdict::Special => self.special(frame, dir, name),
+            Verdict::Special(known) => self.special(frame, dir, (name, known))?,
             Verdict::Excluded => self.pipeline.note(&roots::join(&dir.path, name), EntryAction::Excluded),
             Verdict::Failed(error) => self.pipeline.failed(&roots::join(&dir.path, name), &error),
         }
         Ok(None)
     }
 
-    /// Scans a subdirectory that was not scanned ahead.
-    fn scan_late(&mut self, frame: FrameId, dir: &Arc<Dir>, name: &[u8]) -> Result<Scanned, Refusal> {
-        let stat = dir.handle.stat(name).map_err(Refusal::Failed)?;
-        let parents = &self.pipeline.assembler.frame(frame).parents;
-        let child: Arc<Child> = self.scanner.child(dir, parents, name, stat);
-        self.scanner.take(&child, &mut self.scratch)
-    }
-
-    /// Whether a parent snapshot has a file of this name.
-    fn has_file(&mut self, frame: FrameId, name: &[u8]) -> bool {
-        let parents = &self.pipeline.assembler.frame(frame).parents;
-        parents.iter().any(|parent| {
-            parent.find(name).is_some_and(|at| matches!(parent.nodes[at].kind, NodeKind::File(_)))
-        })
-    }
-
     /// Begins a directory that was scanned.
     fn directory(
         &mut self,
         frame: FrameId,
-        name: &[u8],
+        (name, known): (&[u8], Option<Known>),
         path: &Path,
         scanned: Result<Scanned, Refusal>,
     ) -> Result<Option<Level<'t>>, BackupError> {
@@ -465,7 +455,7 @@ impl<'t> Walker<'_, '_, '_> {
                 return Ok(None);
             }
         };
-        let slot = self.pipeline.assembler.reserve(frame);
+        let slot = self.pipeline.assembler.reserve(frame, known);
         self.pipeline.summary.directories += 1;
         let not_entered = scanned.not_entered;
         let level = self.enter(Some((ByteBuf::from(name), Place { parent: frame, slot })), scanned);
@@ -479,13 +469,13 @@ impl<'t> Walker<'_, '_, '_> {
 
     /// Goes into a directory; the root directory of the system has no name and place.
     fn enter(&mut self, own: Option<(ByteBuf, Place)>, scanned: Scanned) -> Level<'t> {
-        let Scanned { dir, metadata, names, verdicts, parents, findings, .. } = scanned;
-        for finding in findings {
-            self.pipeline.problem(finding.code, bytes(&dir.path), finding.message, finding.is_error);
-        }
+        let Scanned { dir, metadata, window, entries, findings, .. } = scanned;
+        self.report(&dir.path, findings);
         let (own, place) = own.map(|(name, place)| ((name, metadata), place)).unzip();
-        let frame = self.pipeline.assembler.begin_dir(own, place, parents);
-        Level { frame, kind: LevelKind::Real { dir, names, verdicts: verdicts.into_iter(), next: 0 } }
+        let frame = self.pipeline.assembler.begin_dir(own, place);
+        let Window { names, verdicts } = window;
+        let verdicts = verdicts.into_iter();
+        Level { frame, kind: LevelKind::Real(Inside { dir, names, verdicts, next: 0, entries }) }
     }
 
     fn capture_dir(&mut self, dir: &SourceDir, stat: &SourceStat, path: &Path) -> Metadata {
@@ -503,12 +493,12 @@ impl<'t> Walker<'_, '_, '_> {
             self.pipeline.settle_link(job.link, None);
         }
         self.pipeline.settle_links();
-        Ok(())
+        self.pipeline.assembler.release(self.pipeline.session, job.frame, job.slot)
     }
 
     /// Returns whether the file is stored or on its way.
     fn file_of(&mut self, job: &FileJob) -> Result<bool, BackupError> {
-        let FileJob { dir, name, frame, slot, link, .. } = job;
+        let FileJob { dir, name, frame, slot, before, link } = job;
         let (frame, slot, link) = (*frame, *slot, *link);
         let path = roots::join(&dir.path, name);
         let opened = dir.handle.open_file(name).and_then(|file| Ok((SourceStat::of_file(&file)?, file)));
@@ -523,20 +513,14 @@ impl<'t> Walker<'_, '_, '_> {
                 return Ok(false);
             }
         };
-        let known = self.pipeline.assembler.frame(frame).parents.iter().find_map(|parent| {
-            match &parent.nodes[parent.find(name)?].kind {
-                NodeKind::File(content) => Some(content.grain),
-                _ => None,
-            }
-        });
-        let grain = self.grains.of(&path).or(known.flatten());
+        let grain = self.grains.of(&path).or(before.grain());
         self.pipeline.begun += 1;
         let mut tokens = Vec::new();
-        let bytes_before = self.pipeline.summary.bytes;
         let result = self.files.read(&mut self.pipeline, &file, grain, &mut |pipeline| {
             // An attempt that is given up ends without a node.
             if let Some(token) = tokens.last() {
                 pipeline.assembler.abandon(*token);
+                pipeline.end_reading(0);
             }
             let token = pipeline.assembler.begin_file(frame, slot, link);
             tokens.push(token);
@@ -549,18 +533,18 @@ impl<'t> Walker<'_, '_, '_> {
                 if let Some(token) = tokens.last() {
                     self.pipeline.assembler.abandon(*token);
                 }
-                self.pipeline.summary.bytes = bytes_before;
+                self.pipeline.end_reading(0);
                 self.pipeline.failed(&path, &error);
                 return Ok(false);
             }
         };
-        self.pipeline.summary.bytes = bytes_before + read.size;
+        self.pipeline.end_reading(read.size);
         let mut problems = Vec::new();
         let metadata =
             self.scratch.metadata.of_open(&file, &read.stat, &mut |error| problems.push(error.to_string()));
         drop(file);
         self.pipeline.metadata_problems(&path, problems);
-        self.pipeline.count_file(&path, known.is_some(), read.unstable);
+        self.pipeline.count_file(&path, before.is_file(), read.unstable);
         let content = FileContent {
             size: read.size,
             grain: read.grain,
@@ -575,25 +559,31 @@ impl<'t> Walker<'_, '_, '_> {
     }
 
     /// Stores a link, device, pipe or socket.
-    fn special(&mut self, frame: FrameId, dir: &Dir, name: &[u8]) {
+    fn special(
+        &mut self,
+        frame: FrameId,
+        dir: &Dir,
+        (name, known): (&[u8], Option<Known>),
+    ) -> Result<(), BackupError> {
         let path = roots::join(&dir.path, name);
         let (stat, kind) = match special_kind(dir, name) {
             Ok(found) => found,
-            Err(error) => return self.pipeline.failed(&path, &error),
+            Err(error) => {
+                self.pipeline.failed(&path, &error);
+                return Ok(());
+            }
         };
         let mut problems = Vec::new();
         let metadata = self.scratch.metadata.of_name(&dir.handle, name, &stat, &mut |error| {
             problems.push(error.to_string());
         });
         self.pipeline.metadata_problems(&path, problems);
-        let slot = self.pipeline.assembler.reserve(frame);
-        self.pipeline.assembler.put(frame, slot, Node { name: ByteBuf::from(name), kind, metadata });
         self.pipeline.note(&path, EntryAction::New);
+        let slot = self.pipeline.assembler.reserve(frame, known);
+        let node = Box::new(Node { name: ByteBuf::from(name), kind, metadata });
+        self.pipeline.assembler.complete(self.pipeline.session, frame, slot, Some(node))
     }
 }
-
-/// Entries taken over before the walk looks whether it is cancelled.
-const REUSED_AT_ONCE: usize = 1024;
 
 /// What a link, device, pipe or socket is now: some time may have passed since it was scanned.
 fn special_kind(dir: &Dir, name: &[u8]) -> io::Result<(SourceStat, NodeKind)> {

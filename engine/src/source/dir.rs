@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use super::names::Names;
-use super::stat::{SourceKind, SourceStat};
+use super::listing::{Listing, Sorter, Spill};
+use super::stat::SourceStat;
 
 /// A directory of the source, open for reading.
 ///
@@ -27,18 +27,20 @@ pub struct SourceDir {
     readable: bool,
 }
 
-/// Memory for reading directories, to be used again for one after the other.
+/// What listing directories takes, to be used again for one after the other.
 #[derive(Debug)]
-pub struct ListBuffer(Vec<u8>);
+pub struct ListBuffer {
+    records: Vec<u8>,
+    spill: Spill,
+}
 
 impl ListBuffer {
     /// Some thousand entries a system call. Only what a directory fills is ever touched.
     const CAPACITY: usize = 256 * 1024;
-}
 
-impl Default for ListBuffer {
-    fn default() -> Self {
-        Self(Vec::with_capacity(Self::CAPACITY))
+    /// A buffer for listings of any length.
+    pub fn new(spill: Spill) -> Self {
+        Self { records: Vec::with_capacity(Self::CAPACITY), spill }
     }
 }
 
@@ -54,7 +56,7 @@ impl SourceDir {
     }
 
     /// Opens a directory on the way to one that the user named. One that may be passed but not read, such as a
-    /// `/home` with the mode 0711, is opened all the same; it has no list of [`names`](Self::names).
+    /// `/home` with the mode 0711, is opened all the same; it cannot be [listed](Self::list).
     ///
     /// # Errors
     /// Those of `open`.
@@ -103,24 +105,23 @@ impl SourceDir {
     /// Exclusive, since two readers would take entries from each other: the position belongs to the handle.
     ///
     /// # Errors
-    /// Those of `getdents64`.
-    pub fn names(&mut self, buffer: &mut ListBuffer) -> io::Result<Names> {
+    /// Those of `getdents64`, and of reading a temporary file.
+    pub fn list(&mut self, buffer: &mut ListBuffer) -> io::Result<Listing> {
         if self.listed {
             rustix::fs::seek(&self.fd, SeekFrom::Start(0))?;
         }
         self.listed = true;
-        let mut names = Names::default();
-        buffer.0.clear();
-        let mut records = RawDir::new(&self.fd, buffer.0.spare_capacity_mut());
+        let mut names = Sorter::new(&buffer.spill);
+        buffer.records.clear();
+        let mut records = RawDir::new(&self.fd, buffer.records.spare_capacity_mut());
         while let Some(record) = records.next() {
             let record = record?;
             let name = record.file_name().to_bytes();
             if name != b"." && name != b".." {
-                names.push(name, SourceKind::from_file_type(record.file_type()));
+                names.push(name);
             }
         }
-        names.sort();
-        Ok(names)
+        names.finish()
     }
 
     /// The state of the entry `name`, of a symbolic link itself.
@@ -179,6 +180,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::source::stat::SourceKind;
 
     fn root() -> (tempfile::TempDir, SourceDir) {
         let folder = tempfile::tempdir().unwrap();
@@ -212,14 +214,13 @@ mod tests {
     #[test]
     fn names_can_be_read_again_and_see_changes() {
         let (folder, mut dir) = root();
-        let mut buffer = ListBuffer::default();
-        assert!(dir.names(&mut buffer).unwrap().is_empty(), ". and .. are left out");
+        let mut buffer = ListBuffer::new(Spill::default());
+        assert!(dir.list(&mut buffer).unwrap().is_empty(), ". and .. are left out");
         fs::write(folder.path().join("b"), "").unwrap();
         fs::create_dir(folder.path().join("a")).unwrap();
         for _ in 0..2 {
-            let names = dir.names(&mut buffer).unwrap();
-            let found: Vec<_> = names.iter().map(|entry| entry.name).collect();
-            assert_eq!(found, [b"a", b"b"]);
+            let names = dir.list(&mut buffer).unwrap().next_window(10).unwrap();
+            assert_eq!(names.iter().collect::<Vec<_>>(), [b"a", b"b"]);
         }
     }
 
@@ -231,12 +232,11 @@ mod tests {
             let name = format!("{:05}-a-rather-long-name-to-fill-the-buffer", number * 7_919 % 10_000);
             File::create(folder.path().join(name)).unwrap();
         }
-        let names = dir.names(&mut ListBuffer::default()).unwrap();
+        let mut listing = dir.list(&mut ListBuffer::new(Spill::default())).unwrap();
+        let names = listing.next_window(10_000).unwrap();
         assert_eq!(names.len(), 10_000);
-        for (number, entry) in names.iter().enumerate() {
-            let name = format!("{number:05}-a-rather-long-name-to-fill-the-buffer");
-            assert_eq!(entry.name, name.as_bytes());
-            assert!(matches!(entry.kind, Some(SourceKind::File) | None));
+        for (number, found) in names.iter().enumerate() {
+            assert_eq!(found, format!("{number:05}-a-rather-long-name-to-fill-the-buffer").as_bytes());
         }
     }
 

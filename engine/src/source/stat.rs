@@ -27,8 +27,8 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    /// The kind that a directory record or a mode names; `None` where the file system does not tell.
-    pub(super) fn from_file_type(file_type: FileType) -> Option<Self> {
+    /// The kind that a mode names; `None` where it names none.
+    fn from_file_type(file_type: FileType) -> Option<Self> {
         Some(match file_type {
             FileType::RegularFile => Self::File,
             FileType::Directory => Self::Directory,

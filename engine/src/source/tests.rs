@@ -31,43 +31,41 @@ struct Level {
 /// Walks `root` depth first, as an operation would do it: by a stack of its own.
 fn walk(root: &Path, filter: &Filter) -> BTreeMap<PathBuf, Found> {
     let fail = |error: MetadataError| panic!("{error}");
-    let (mut buffer, mut reader) = (ListBuffer::default(), MetadataReader::default());
+    let (mut buffer, mut reader) = (ListBuffer::new(Spill::default()), MetadataReader::default());
     let (mut found, mut path, mut levels) = (BTreeMap::new(), root.to_owned(), Vec::new());
     let mut entering = Some(SourceDir::open_root(root).unwrap());
     let mut rules = filter.above_root(entering.as_ref().unwrap().stat_self().unwrap().device);
     loop {
         if let Some(mut dir) = entering.take() {
-            let names = dir.names(&mut buffer).unwrap();
-            rules = filter.enter(&rules, &path, &dir, &names, &mut |error| panic!("{error}"));
+            let mut listing = dir.list(&mut buffer).unwrap();
+            rules = filter.enter(&rules, &path, &dir, &listing, &mut |error| panic!("{error}"));
+            let names = listing.next_window(usize::MAX).unwrap();
             levels.push(Level { dir, names, next: 0, rules: rules.clone() });
         }
         let Some(level) = levels.last_mut() else { return found };
-        let Some(entry) = level.names.get(level.next) else {
+        let Some(name) = level.names.get(level.next) else {
             levels.pop();
             path.pop();
             continue;
         };
         level.next += 1;
         rules = level.rules.clone();
-        path.push(OsStr::from_bytes(entry.name));
-        let stat = level.dir.stat(entry.name).unwrap();
-        assert!(entry.kind.is_none_or(|kind| kind == stat.kind));
+        path.push(OsStr::from_bytes(name));
+        let stat = level.dir.stat(name).unwrap();
         if filter.excluded(&rules, &path, stat.kind, stat.size).is_some() {
             path.pop();
             continue;
         }
         let mut target = None;
         let metadata = match stat.kind {
-            SourceKind::File => {
-                reader.of_open(level.dir.open_file(entry.name).unwrap(), &stat, &mut { fail })
-            }
+            SourceKind::File => reader.of_open(level.dir.open_file(name).unwrap(), &stat, &mut { fail }),
             SourceKind::Directory => {
-                let dir = entering.insert(level.dir.open_dir(entry.name).unwrap());
+                let dir = entering.insert(level.dir.open_dir(name).unwrap());
                 reader.of_open(dir, &stat, &mut { fail })
             }
             kind => {
-                target = (kind == SourceKind::Symlink).then(|| level.dir.read_link(entry.name).unwrap());
-                reader.of_name(&level.dir, entry.name, &stat, &mut { fail })
+                target = (kind == SourceKind::Symlink).then(|| level.dir.read_link(name).unwrap());
+                reader.of_name(&level.dir, name, &stat, &mut { fail })
             }
         };
         found.insert(path.strip_prefix(root).unwrap().to_owned(), Found { stat, metadata, target });

@@ -10,5 +10,5 @@ pub mod writer;
 pub use directory::read_directory;
 pub use packs::{PackStore, StoreError, StoreOptions};
 pub use reader::{BlobReader, DecodeScratch, ReadError};
-pub use trees::put_tree;
+pub use trees::{TreeBuilder, TreeEntry, put_tree};
 pub use writer::BlobWriter;

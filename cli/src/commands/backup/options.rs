@@ -10,7 +10,7 @@ use strongroom::format::tree::Timestamp;
 use strongroom::repo::Repository;
 use strongroom::source::{FilterOptions, Separator, files_from};
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::failure::Failure;
 use crate::units;
 
@@ -205,6 +205,7 @@ impl Args {
             grains: self.manner.grain.clone(),
             threads: context.threads(default.threads),
             memory: context.memory(default.memory),
+            spill: Some(context::temporary_place()),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::FilterError;
 use crate::source::dir::SourceDir;
-use crate::source::names::Names;
+use crate::source::listing::Listing;
 use crate::source::stat::{SourceKind, SourceStat};
 
 /// Name of the tag of the Cache Directory Tagging Specification.
@@ -49,7 +49,7 @@ impl Marker {
         &self,
         path: &Path,
         dir: &SourceDir,
-        names: &Names,
+        names: &Listing,
         warn: &mut dyn FnMut(FilterError),
     ) -> bool {
         is_tagged(path, dir, names, (&self.name, &self.header), warn)
@@ -65,20 +65,25 @@ pub(super) fn is_file_name(name: &str) -> bool {
 pub(super) fn is_cache(
     path: &Path,
     dir: &SourceDir,
-    names: &Names,
+    names: &Listing,
     warn: &mut dyn FnMut(FilterError),
 ) -> bool {
     is_tagged(path, dir, names, (CACHE_TAG, CACHE_SIGNATURE), warn)
 }
 
+/// Whether the directory `dir` with these names has `name`.
+pub(super) fn is_listed(dir: &SourceDir, names: &Listing, name: &str) -> bool {
+    names.contains(name.as_bytes()).unwrap_or_else(|| dir.stat(name.as_bytes()).is_ok())
+}
+
 fn is_tagged(
     path: &Path,
     dir: &SourceDir,
-    names: &Names,
+    names: &Listing,
     (name, header): (&str, &[u8]),
     warn: &mut dyn FnMut(FilterError),
 ) -> bool {
-    if names.find(name.as_bytes()).is_none() {
+    if !is_listed(dir, names, name) {
         return false;
     }
     if header.is_empty() {

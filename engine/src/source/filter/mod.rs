@@ -34,7 +34,7 @@ use patterns::Patterns;
 pub use patterns::{Origin, PathPatterns, Rule};
 
 use super::dir::SourceDir;
-use super::names::Names;
+use super::listing::Listing;
 use super::stat::{SourceKind, SourceStat};
 
 /// What to leave out. The default leaves out nothing.
@@ -197,7 +197,7 @@ impl Filter {
         parent: &DirFilter,
         path: &Path,
         dir: &SourceDir,
-        names: &Names,
+        names: &Listing,
         warn: &mut dyn FnMut(FilterError),
     ) -> DirFilter {
         let mut entered = DirFilter { tagged: None, ..parent.clone() };
@@ -211,7 +211,7 @@ impl Filter {
             return entered;
         }
         for name in &self.ignore_file_names {
-            if names.find(name.as_bytes()).is_some() {
+            if markers::is_listed(dir, names, name) {
                 entered.ignored = layers::read(entered.ignored.take(), path, dir, name, warn);
             }
         }

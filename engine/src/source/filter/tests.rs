@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
+use crate::source::Spill;
 use crate::source::dir::ListBuffer;
 
 fn strings(list: &[&str]) -> Vec<String> {
@@ -32,9 +33,16 @@ fn no_warning(error: FilterError) {
 /// Enters the directory at `path`, telling warnings as text.
 fn entered(filter: &Filter, parent: &DirFilter, path: &Path) -> (DirFilter, Vec<String>) {
     let mut dir = SourceDir::open_root(path).unwrap();
-    let names = dir.names(&mut ListBuffer::default()).unwrap();
-    let mut warnings = Vec::new();
-    let below = filter.enter(parent, path, &dir, &names, &mut |error| warnings.push(error.to_string()));
+    let mut enter = |spill| {
+        let names = dir.list(&mut ListBuffer::new(spill)).unwrap();
+        let mut warnings = Vec::new();
+        let below = filter.enter(parent, path, &dir, &names, &mut |error| warnings.push(error.to_string()));
+        (below, warnings)
+    };
+    // Names that are not in memory have to be asked for.
+    let (spilled, told) = enter(Spill { place: None, run_len: 1 });
+    let (below, warnings) = enter(Spill::default());
+    assert_eq!((format!("{spilled:?}"), told), (format!("{below:?}"), warnings.clone()));
     (below, warnings)
 }
 
