@@ -82,15 +82,16 @@ impl Context {
     /// Opens the repository for a check, which says itself what is wrong with index and log, and whatever was seen before:
     /// then also why it is not what it was.
     pub fn open_for_check(&self) -> Result<(Arc<Repository>, Option<Failure>), Failure> {
-        let repository = self.open_as(|backend, password, environment| {
-            match Repository::open_for_repair(Arc::clone(&backend), password, environment.clone()) {
-                Err(
-                    RepositoryError::Log(LogError::Chain { .. } | LogError::Gap { .. })
-                    | RepositoryError::NoLog { .. },
-                ) => Repository::open_salvaged(backend, password, environment),
-                opened => opened,
-            }
-        })?;
+        let repository =
+            self.open_as(|backend, password, environment| {
+                match Repository::open_for_repair(Arc::clone(&backend), password, environment.clone()) {
+                    Err(
+                        RepositoryError::Log(LogError::Chain { .. } | LogError::Gap { .. })
+                        | RepositoryError::NoLog { .. },
+                    ) => Repository::open_salvaged(backend, password, environment),
+                    opened => opened,
+                }
+            })?;
         match self.compare_head(&repository) {
             Ok(()) => Ok((self.work_on(repository), None)),
             Err(failure) => Ok((Arc::new(repository), Some(failure))),

@@ -8,8 +8,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use serde_bytes::ByteBuf;
+
 use crate::backend::{BackendError, Folder, ObjectInfo, ObjectKey};
 use crate::format::commit::Change;
+use crate::format::note::REBUILD_NOTE;
 use crate::format::pack::Directory;
 use crate::format::segment::{IndexEntry, PackEntry};
 use crate::ids::{PackId, SegmentId};
@@ -306,7 +309,10 @@ impl Rebuild<'_> {
             if added.is_empty() && removed.is_empty() {
                 return Ok(Vec::new());
             }
-            Ok(vec![Change::SegmentsReplaced { added: added.clone(), removed: removed.clone() }])
+            Ok(vec![
+                Change::SegmentsReplaced { added: added.clone(), removed: removed.clone() },
+                Change::Note { kind: REBUILD_NOTE.into(), record: ByteBuf::new() },
+            ])
         })?;
         self.report.segments = added.len() as u64;
         self.report.blobs = added.iter().map(|info| info.blobs).sum();

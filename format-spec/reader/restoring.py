@@ -1,5 +1,6 @@
 """Restores a snapshot into an empty directory (06-trees.md)."""
 
+import hashlib
 import os
 import stat
 
@@ -63,7 +64,11 @@ class Restore:
     def node(self, node, fd, path, depth):
         self.files += 1
         name, meta, (kind, content) = node["name"], node["meta"], node["is"]
-        identity = (meta["device"], meta["inode"]) if meta["links"] and kind != "dir" else None
+        identity = None
+        if meta["links"] and kind != "dir":
+            # Device and inode may mislead: what differs is never one file.
+            what = hashlib.sha256(repr((kind, content, meta["mtime"])).encode()).digest()
+            identity = (meta["device"], meta["inode"], what)
         if identity in self.names and identity is not None:
             # The first name lies below the root of the restore, reached component by component.
             with Parent(self.root, self.names[identity]) as (first_dir, first):

@@ -41,9 +41,7 @@ fn a_repository_that_was_set_back_is_refused_until_that_is_accepted() {
     let bench = with_older_copy();
     let newer = bench.run(["log", "head"]).expect(0).stdout;
     set_back(&bench);
-    for command in
-        [["snapshots"].as_slice(), &["log"], &["prune"], &["repair", "index"], &["log", "head"]]
-    {
+    for command in [["snapshots"].as_slice(), &["log"], &["prune"], &["repair", "index"], &["log", "head"]] {
         let run = bench.run(command).expect(4);
         let seq = newer.split(':').next().expect("a number");
         assert!(run.message().contains(&format!("commit {seq} was seen before")), "{run:?}");
@@ -54,7 +52,10 @@ fn a_repository_that_was_set_back_is_refused_until_that_is_accepted() {
     assert_eq!(failure["code"], "log-rolled-back");
     // A check looks at what there is, and says that it is too little; it does not write to it.
     let run = bench.run(["check"]).expect(4);
-    assert!(run.stdout.contains("No damage was found") && run.message().contains("commits are gone"), "{run:?}");
+    assert!(
+        run.stdout.contains("No damage was found") && run.message().contains("commits are gone"),
+        "{run:?}"
+    );
     // To look at it is one thing, to go on with it another.
     bench.run(["snapshots", "--no-state"]).expect(0);
     Run::of(bench.command().arg("snapshots").env("STRONGROOM_NO_STATE", "1")).expect(0);

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 34] = [
+const COMMANDS: [&str; 35] = [
     "",
     "init",
     "backup",

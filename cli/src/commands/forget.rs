@@ -18,7 +18,8 @@ use crate::units::{self, LocalCalendar};
 const AFTER_HELP: &str = "\
 A snapshot stays if any rule keeps it; of each period the last snapshot in it is kept. --keep-last
 goes by the order of commits and needs no clock. --keep-within counts back from the newest
-snapshot of the group, not from today. Partial snapshots go when a later one took their place.
+snapshot of the group, not from today. Partial snapshots go when a later complete one took their
+place.
 
 Forgetting frees no space: `strongroom prune` does. What is forgotten is gone for good.
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
-use strongroom::format::note::{LOG_LOSS_NOTE, LogLossNote, REPAIR_NOTE, RepairNote};
+use strongroom::format::note::{LOG_LOSS_NOTE, LogLossNote, REBUILD_NOTE, REPAIR_NOTE, RepairNote};
 use strongroom::format::record;
 use strongroom::log::{LogEntry, VoidEntry, read_all, snapshot_record};
 
@@ -191,6 +191,7 @@ fn describe(change: &Change) -> String {
             Ok(note) => format!("what log entry {} said is lost", note.seq),
             Err(_) => "note of a lost log entry, with an unreadable record".to_owned(),
         },
+        Change::Note { kind, .. } if kind == REBUILD_NOTE => "index rebuilt from the packs".to_owned(),
         Change::Note { kind, record } => {
             format!("note of kind {} ({} bytes)", visible(kind.as_bytes()), record.len())
         }

@@ -2,6 +2,7 @@
 //! bottom up as each becomes complete; very large ones piece by piece.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 
 use serde_bytes::ByteBuf;
 
@@ -9,12 +10,14 @@ use crate::backup::chunk_table::ChunkTable;
 use crate::backup::known::Known;
 use crate::backup::links::LinkKey;
 use crate::backup::options::BackupError;
+use crate::backup::roots;
 use crate::backup::session::Session;
 use crate::backup::workers::{Batch, FileToken};
 use crate::chunk::split::Splitter;
 use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::CHUNK_ENTRY_LEN;
 use crate::format::tree::{FileContent, Metadata, Node, NodeKind};
+use crate::format::tree_rules::TreeRuleError;
 use crate::ids::BlobId;
 use crate::store::{BlobWriter, TreeBuilder, TreeEntry};
 
@@ -121,6 +124,8 @@ pub(super) struct Assembler {
     roots_same: Option<bool>,
     /// Files with other names that were completed.
     pub linked: Vec<(LinkKey, Node)>,
+    /// Entries left out because their nodes break a rule.
+    pub refused: Vec<(PathBuf, TreeRuleError)>,
 }
 
 impl Assembler {
@@ -133,6 +138,7 @@ impl Assembler {
             root: None,
             roots_same: None,
             linked: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -214,8 +220,14 @@ impl Assembler {
         frame.first + frame.slots.len() - 1
     }
 
-    /// Fills a place that is held.
+    /// Fills a place that is held with a complete node. One that breaks a rule is left out: with it nobody could read the
+    /// directory.
     pub fn put(&mut self, frame: FrameId, slot: usize, node: Box<Node>) {
+        if let Err(error) = node.validate() {
+            let path = roots::join(&self.path(frame), &node.name);
+            self.refused.push((path, error));
+            return;
+        }
         let content = &mut self.slot(frame, slot).content;
         let entry = match std::mem::replace(content, Content::Absent(None)) {
             Content::Absent(Some(known)) if *known.node() == *node => Entry::Known(known),
@@ -242,6 +254,17 @@ impl Assembler {
             self.put(id, slot, node);
         }
         self.release(session, id, slot)
+    }
+
+    /// Path of a directory that is being collected.
+    fn path(&self, id: FrameId) -> PathBuf {
+        let mut names = Vec::new();
+        let mut next = self.frames.get(&id);
+        while let Some(frame) = next {
+            names.extend(frame.own.as_ref().map(|(name, _)| name));
+            next = frame.place.as_ref().and_then(|place| self.frames.get(&place.parent));
+        }
+        names.iter().rev().fold(Path::new("/").to_owned(), |path, name| roots::join(&path, name))
     }
 
     /// Begins a file in a place that is held, and holds it as well.

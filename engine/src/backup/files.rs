@@ -159,6 +159,21 @@ impl FileReader {
         stream: &mut Stream,
         size_hint: u64,
     ) -> Result<u64, FileError> {
+        let result = self.cut_stream(pipeline, reader, stream, size_hint);
+        if result.is_err() {
+            // What was read and not cut yet must not become the beginning of the next stream.
+            pipeline.discard_open();
+        }
+        result
+    }
+
+    fn cut_stream(
+        &mut self,
+        pipeline: &mut Pipeline<'_, '_>,
+        reader: &mut dyn Content,
+        stream: &mut Stream,
+        size_hint: u64,
+    ) -> Result<u64, FileError> {
         let mut total = 0;
         let mut at_end = false;
         while !at_end {

@@ -12,6 +12,7 @@ mod files;
 mod grains;
 mod known;
 mod links;
+mod losses;
 mod measure;
 mod options;
 mod parents;
@@ -47,13 +48,14 @@ pub(crate) use session::{RestsOn, Session};
 use crate::chunk::GearTable;
 use crate::format::snapshot::{Snapshot, SnapshotSummary};
 use crate::format::tree::{FileContent, Metadata};
-use crate::ids::BlobId;
+use crate::ids::{BlobId, SnapshotId};
 use crate::monitor::{Monitor, Problem};
 use crate::repo::{Repository, RepositoryError};
 use crate::source::{Filter, FilterOptions};
 use assemble::{Assembler, file_node};
 use files::{FileError, FileReader, ReadContent, Stream};
 use grains::GrainRules;
+use losses::Holdings;
 use measure::Measured;
 use parents::Parents;
 use pipeline::Pipeline;
@@ -259,16 +261,16 @@ fn back_up_paths(
     let session = Session::new(repository, options);
     let mut assembler = Assembler::new(session.tree_writer());
     let mut summary = SnapshotSummary::default();
-    let mut partials = parents.partials.clone();
+    // Each partial snapshot holds what the one before it in this run held. Those of earlier runs may hold more.
+    let mut partial: Option<SnapshotId> = None;
     let template = snapshot.clone();
     let mut save_partial = |pipeline: &mut Pipeline<'_, '_>, tree: BlobId| {
         if options.dry_run {
-            return Ok(());
+            return session.commit_blobs(pipeline.assembler.writer());
         }
-        let mut partial = Snapshot { tree, partial: true, ..template.clone() };
-        partial.summary = finished_summary(pipeline.summary, &session, started);
-        let id = session.commit(pipeline.assembler.writer(), &partial, &partials)?;
-        partials = vec![id];
+        let mut next = Snapshot { tree, partial: true, ..template.clone() };
+        next.summary = finished_summary(pipeline.summary, &session, started);
+        partial = Some(session.commit(pipeline.assembler.writer(), &next, partial.as_slice())?);
         Ok(())
     };
     let run =
@@ -277,7 +279,7 @@ fn back_up_paths(
     snapshot.summary = finished_summary(&summary, &session, started);
     if cancelled {
         let report = BackupReport {
-            snapshot: partials.last().copied(),
+            snapshot: partial,
             parent: snapshot.parent,
             summary: snapshot.summary,
             cancelled: true,
@@ -285,6 +287,7 @@ fn back_up_paths(
         return Ok(report);
     }
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
+    let partials: Vec<SnapshotId> = parents.partials.iter().copied().chain(partial).collect();
     finish(&session, &mut assembler, &snapshot, &parents, &partials, options, monitor)
 }
 
@@ -319,7 +322,8 @@ impl WalkRun<'_, '_> {
             let outcome = with_workers(session, options, monitor, assembler, summary, |mut pipeline| {
                 pipeline.expected = parents.expected;
                 pipeline.measured = Arc::clone(&measured);
-                let scanner = Scanner::new(repository.reader(), filter, limits, forbidden);
+                let doubted = parents.doubted.then(|| Holdings::of(repository));
+                let scanner = Scanner::new(repository.reader(), filter, limits, forbidden, doubted);
                 let mut walker = Walker {
                     pipeline,
                     reader: repository.reader(),
@@ -352,7 +356,7 @@ fn finish(
     assembler: &mut Assembler,
     snapshot: &Snapshot,
     parents: &Parents,
-    partials: &[crate::ids::SnapshotId],
+    partials: &[SnapshotId],
     options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
@@ -466,7 +470,12 @@ fn back_up_stream(
         pipeline.assembler.end_file(&session, token, stream.parts, node)?;
         pipeline.assembler.release(&session, root, slot)?;
         pipeline.assembler.end_dir(&session, root)?;
-        pipeline.drain()
+        pipeline.drain()?;
+        // Without the file there is nothing to make a snapshot of.
+        if pipeline.summary.errors > 0 {
+            return Err(failed("it could not be stored".into()));
+        }
+        Ok(())
     })?;
     snapshot.summary = finished_summary(&summary, &session, started);
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;

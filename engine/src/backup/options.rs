@@ -15,7 +15,7 @@ use crate::store::{ReadError, StoreError};
 /// Which snapshot to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ParentChoice {
-    /// The last one of the same host and paths, and the last partial one after it.
+    /// The last complete one of the same host and paths, and partial ones after it.
     #[default]
     Automatic,
     /// This one.
@@ -63,6 +63,8 @@ pub struct BackupOptions {
     /// A directory for temporary files, which get no name there: names of very large directories wait in them. Without one,
     /// or where it takes no file, they stay in memory.
     pub spill: Option<PathBuf>,
+    /// Blobs stored before they are committed, whatever the time: until then each takes memory.
+    pub blobs_per_commit: u64,
 }
 
 impl BackupOptions {
@@ -85,6 +87,7 @@ impl Default for BackupOptions {
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: 160 << 20,
             spill: None,
+            blobs_per_commit: 256 << 10,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Which snapshots a backup is compared with.
 
+use crate::backup::losses;
 use crate::backup::options::{BackupError, ParentChoice};
 use crate::browse;
 use crate::format::snapshot::Snapshot;
@@ -17,13 +18,15 @@ pub(super) struct Parents {
     pub partials: Vec<SnapshotId>,
     /// The tree of the last complete one.
     pub complete_tree: Option<BlobId>,
+    /// Whether something they rest on may have been lost since.
+    pub doubted: bool,
     /// Files and bytes of the last complete one.
     pub expected: Option<(u64, u64)>,
 }
 
 impl Parents {
-    /// Chooses by host and paths: the last complete snapshot, and before it the last partial one if that is newer, so
-    /// that an interrupted backup goes on where it was.
+    /// Chooses by host and paths: the last complete snapshot, and before it partial ones that are newer, so that an
+    /// interrupted backup goes on where it was.
     pub fn choose(
         repository: &Repository,
         new: &Snapshot,
@@ -45,10 +48,13 @@ impl Parents {
                 parents.add(id, &snapshot);
             }
             ParentChoice::Automatic => {
+                let (mut files, mut bytes) = (0, 0);
                 for (id, snapshot) in snapshots.into_iter().rev().filter(|(_, snapshot)| alike(snapshot)) {
-                    // One partial snapshot is enough: each holds what the one before it held.
-                    if !snapshot.partial || parents.snapshots.is_empty() {
+                    // A run walks in the order of names: if it got further than an earlier one, it has what that had.
+                    let summary = &snapshot.summary;
+                    if !snapshot.partial || summary.files > files || summary.bytes > bytes {
                         parents.add(id, &snapshot);
+                        (files, bytes) = (files.max(summary.files), bytes.max(summary.bytes));
                     }
                     if !snapshot.partial {
                         break;
@@ -56,6 +62,10 @@ impl Parents {
                 }
             }
         }
+        let fold = repository.fold();
+        let added = |id| fold.snapshot(id).map_or(0, |entry| entry.added);
+        parents.doubted =
+            parents.snapshots.iter().map(added).min().is_some_and(|first| losses::since(repository, first));
         Ok(parents)
     }
 

@@ -11,7 +11,7 @@ use crate::backup::assemble::{Assembler, FrameId};
 use crate::backup::links::{LinkKey, Links};
 use crate::backup::measure::Measured;
 use crate::backup::options::BackupError;
-use crate::backup::session::{BLOBS_PER_SEGMENT, Session};
+use crate::backup::session::Session;
 use crate::backup::small::{FileBatch, FileJob, FileOutcome};
 use crate::backup::workers::{Answer, Batch, Job};
 use crate::backup::{roots, scan};
@@ -144,6 +144,14 @@ impl<'p, 's> Pipeline<'p, 's> {
         self.problem("vanished", path.as_os_str().as_bytes(), message, true);
     }
 
+    /// Reports entries that the assembler left out.
+    fn report_refused(&mut self) {
+        for (path, error) in std::mem::take(&mut self.assembler.refused) {
+            let message = format!("not backed up: what was read of it contradicts itself: {error}");
+            self.problem("inconsistent", path.as_os_str().as_bytes(), message, true);
+        }
+    }
+
     /// Tells what was done with an entry to those who want to know.
     pub fn note(&self, path: &Path, action: EntryAction) {
         if self.monitor.wants_entries() {
@@ -264,6 +272,11 @@ impl<'p, 's> Pipeline<'p, 's> {
         Ok(&mut self.batch)
     }
 
+    /// Empties the open batch: its stream was given up.
+    pub fn discard_open(&mut self) {
+        self.batch.clear();
+    }
+
     fn open_batch(&mut self) -> Result<(), BackupError> {
         if self.batch.bytes.capacity() == 0 {
             self.batch = self.free_batch()?;
@@ -339,12 +352,13 @@ impl<'p, 's> Pipeline<'p, 's> {
                 self.assembler.accept(self.session, &batch)?;
                 self.settle_links();
                 self.free.push(batch);
-                Ok(())
             }
-            Answer::Files(batch) => self.take_files(batch),
-            Answer::Flushed => Ok(()),
-            Answer::Failed(error) => Err(error.into()),
+            Answer::Files(batch) => self.take_files(batch)?,
+            Answer::Flushed => {}
+            Answer::Failed(error) => return Err(error.into()),
         }
+        self.report_refused();
+        Ok(())
     }
 
     /// Waits until all that was read is hashed, and all blocks are closed. Files may be deferred meanwhile.
@@ -364,12 +378,13 @@ impl<'p, 's> Pipeline<'p, 's> {
         while self.outstanding > 0 {
             self.wait()?;
         }
+        self.report_refused();
         Ok(())
     }
 
     /// Commits what is stored if much has gathered: within one huge file there is no other occasion.
     pub fn relieve(&mut self) -> Result<(), BackupError> {
-        if self.session.blobs_uncommitted() < BLOBS_PER_SEGMENT {
+        if !self.session.is_commit_due() {
             return Ok(());
         }
         self.drain()?;

@@ -8,6 +8,7 @@ use crate::backup::assemble::Assembler;
 use crate::backup::grains::{GrainRule, GrainRules};
 use crate::backup::options::{BackupError, BackupOptions};
 use crate::backup::parents::Parents;
+use crate::backup::pipeline::Pipeline;
 use crate::backup::roots::RootTree;
 use crate::backup::scan::ScanLimits;
 use crate::backup::session::Session;
@@ -65,7 +66,8 @@ pub(crate) fn reinsert(
         };
         let mut summary = SnapshotSummary::default();
         let tree = RootTree::new(&paths);
-        run.walk(&tree, &Parents::default(), &mut assembler, &mut summary, &mut |_, _| Ok(()))?;
+        let mut save = |pipeline: &mut Pipeline<'_, '_>, _| session.commit_blobs(pipeline.assembler.writer());
+        run.walk(&tree, &Parents::default(), &mut assembler, &mut summary, &mut save)?;
         session.commit_blobs(assembler.writer())?;
         drop(assembler);
         found.extend(session.into_claimed());

@@ -18,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::backup::known::{self, Known, ParentDir};
+use crate::backup::losses::Holdings;
 use crate::backup::roots;
 use crate::format::tree::{FileContent, Grain, Metadata, Node, NodeKind};
 use crate::source::{
@@ -48,6 +49,8 @@ pub(super) struct Dir {
 pub(super) enum Verdict {
     /// Unchanged: the node of a parent snapshot.
     Reused(Known),
+    /// The same, but its device has this number by now.
+    Renumbered(Known, u64),
     /// A file to be read, with its size a moment ago and whether it has other names.
     File { size: u64, linked: bool, before: Before },
     /// A directory.
@@ -224,6 +227,8 @@ pub(super) struct Scanner<'e> {
     limits: &'e ScanLimits,
     /// Directories never entered: the repository itself, by device and inode.
     forbidden: HashSet<(u64, u64)>,
+    /// Where files are looked up before they are taken over, if there is need.
+    doubted: Option<Holdings<'e>>,
     queue: Mutex<Queue>,
     dirs_ahead: Arc<AtomicUsize>,
     entries_ahead: Arc<AtomicUsize>,
@@ -244,12 +249,14 @@ impl<'e> Scanner<'e> {
         filter: &'e Filter,
         limits: &'e ScanLimits,
         forbidden: HashSet<(u64, u64)>,
+        doubted: Option<Holdings<'e>>,
     ) -> Self {
         Self {
             reader,
             filter,
             limits,
             forbidden,
+            doubted,
             queue: Mutex::default(),
             dirs_ahead: Arc::default(),
             entries_ahead: Arc::default(),
@@ -513,8 +520,16 @@ impl<'e> Scanner<'e> {
             let (name, known) = (name.into(), std::mem::take(known));
             return Verdict::Directory(Arc::new(Child { parent, name, stat, known, progress }));
         }
-        if let Some(same) = known.iter().position(|known| is_unchanged(known.node(), &stat)) {
-            return Verdict::Reused(known.swap_remove(same));
+        let is_same = |known: &Known| {
+            is_unchanged(known.node(), &stat)
+                && self.doubted.is_none_or(|holdings| holdings.have(known.node()))
+        };
+        if let Some(same) = known.iter().position(is_same) {
+            let known = known.swap_remove(same);
+            return match renumbered(known.node(), &stat) {
+                Some(device) => Verdict::Renumbered(known, device),
+                None => Verdict::Reused(known),
+            };
         }
         match stat.kind {
             SourceKind::File => {
@@ -551,6 +566,13 @@ fn is_unchanged(node: &Node, stat: &SourceStat) -> bool {
         | (NodeKind::Socket, SourceKind::Socket) => stat.looks_unchanged(&node.metadata, stat.size),
         _ => false,
     }
+}
+
+/// The number of an unchanged entry's device, where it matters and is another than in the parent snapshot. Device numbers
+/// change from boot to boot; those of one snapshot tell which names are one file only if all are of the same time.
+fn renumbered(node: &Node, stat: &SourceStat) -> Option<u64> {
+    let is_other = |device| device != stat.device;
+    node.metadata.device.is_some_and(is_other).then_some(stat.device)
 }
 
 /// The problem code of an entry that cannot be had.

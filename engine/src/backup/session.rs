@@ -11,16 +11,15 @@ use crate::backup::revalidate::{Claim, Homes};
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
 use crate::format::header::ObjectKind;
+use crate::format::pack::Directory;
 use crate::format::record;
+use crate::format::segment::PackEntry;
 use crate::format::snapshot::Snapshot;
 use crate::ids::{BlobId, SnapshotId};
 use crate::index::{IndexError, Pending, Segment};
 use crate::log::Fold;
 use crate::repo::{Repository, RepositoryError};
 use crate::store::{BlobWriter, PackStore, StoreError, StoreOptions};
-
-/// Blobs stored without a segment, at most: what `Pending` and the directories take of memory.
-pub(super) const BLOBS_PER_SEGMENT: u64 = 256 << 10;
 
 /// The stores of one run of a backup or repair.
 pub(crate) struct Session<'r> {
@@ -34,6 +33,7 @@ pub(crate) struct Session<'r> {
     /// Segments that list all that the run may have deduplicated against.
     known: Mutex<Vec<Arc<Segment>>>,
     threads: usize,
+    blobs_per_commit: u64,
     blobs_committed: AtomicU64,
     only: Option<Only<'r>>,
 }
@@ -60,6 +60,7 @@ impl<'r> Session<'r> {
             base: repository.fold().seq(),
             known: Mutex::new(repository.index().segments().to_vec()),
             threads: options.threads,
+            blobs_per_commit: options.blobs_per_commit,
             blobs_committed: AtomicU64::new(0),
             only: None,
         }
@@ -124,8 +125,13 @@ impl<'r> Session<'r> {
         counters.iter().map(|counters| counters.sealed_bytes.load(Ordering::Relaxed)).sum()
     }
 
+    /// Whether so many blobs are in no segment that they have to be committed.
+    pub fn is_commit_due(&self) -> bool {
+        self.blobs_uncommitted() >= self.blobs_per_commit
+    }
+
     /// Blobs stored that no segment lists yet.
-    pub fn blobs_uncommitted(&self) -> u64 {
+    fn blobs_uncommitted(&self) -> u64 {
         let counters = [self.data.counters(), self.trees.counters()];
         let blobs: u64 = counters.iter().map(|counters| counters.blobs.load(Ordering::Relaxed)).sum();
         blobs - self.blobs_committed.load(Ordering::Relaxed)
@@ -165,7 +171,8 @@ impl<'r> Session<'r> {
         Ok(id)
     }
 
-    /// Makes everything stored so far durable and part of the index, without a snapshot.
+    /// Makes everything stored so far durable and part of the index, without a snapshot. In a dry run it is forgotten: it
+    /// would be counted again if it came again.
     pub fn commit_blobs(&self, tree_writer: &mut BlobWriter) -> Result<(), BackupError> {
         self.commit_with(tree_writer, RestsOn::default(), &mut |_| Ok(Vec::new()))
     }
@@ -183,13 +190,26 @@ impl<'r> Session<'r> {
         // Content before the trees that point to it: after a crash there is no tree without its chunks.
         let mut packs = self.data.finish()?;
         packs.append(&mut self.trees.finish()?);
-        if self.dry_run {
-            return Ok(());
+        if !self.dry_run {
+            self.publish(&packs, rests_on, decide)?;
         }
+        let stored = packs.iter().flat_map(|(_, directory)| &directory.blocks).flat_map(|block| &block.blobs);
+        self.pending.release(stored.map(|blob| &blob.id));
+        self.blobs_committed.fetch_add(uncommitted, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Commits packs that are durable.
+    fn publish(
+        &self,
+        packs: &[(PackEntry, Directory)],
+        rests_on: RestsOn<'_>,
+        decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, RepositoryError>,
+    ) -> Result<(), BackupError> {
         let known = self.known_segments();
-        let segment = if packs.is_empty() { None } else { Some(self.repository.store_segment(&packs)?) };
+        let segment = if packs.is_empty() { None } else { Some(self.repository.store_segment(packs)?) };
         let (repository, threads) = (self.repository, self.threads);
-        let claim = Claim { repository, packs: &packs, segment: segment.as_ref(), known: &known, threads };
+        let claim = Claim { repository, packs, segment: segment.as_ref(), known: &known, threads };
         let result = repository.commit(&mut |fold| {
             let homes = match repository.last_prune() > self.base {
                 false => Homes::of(segment.as_ref()),
@@ -203,14 +223,13 @@ impl<'r> Session<'r> {
             Err(RepositoryError::Conflict) => {
                 // What was stored is kept: the next try finds it there.
                 repository.commit(&mut |fold| Ok(claim.validate(fold, &[], &[])?.changes()))?;
-                return Err(RepositoryError::Conflict.into());
+                Err(RepositoryError::Conflict.into())
             }
-            result => result?,
-        };
-        let stored = packs.iter().flat_map(|(_, directory)| &directory.blocks).flat_map(|block| &block.blobs);
-        self.pending.release(stored.map(|blob| &blob.id));
-        self.blobs_committed.fetch_add(uncommitted, Ordering::Relaxed);
-        Ok(())
+            result => {
+                result?;
+                Ok(())
+            }
+        }
     }
 
     /// All segments that list what the run has relied on. As long as nobody pruned, those that are live now list all that

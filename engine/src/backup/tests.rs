@@ -682,6 +682,218 @@ fn files_that_grow_or_vanish_after_they_were_listed_are_stored_as_they_are_or_re
     assert_eq!(told, ["vanished", "vanished"], "{problems:?}");
 }
 
+/// Stores the entries that `produce` makes in one directory, with workers behind it, and returns them by name.
+fn stored(
+    repository: &Repository,
+    monitor: &dyn Monitor,
+    produce: impl FnOnce(&mut Pipeline<'_, '_>, assemble::FrameId),
+) -> BTreeMap<Vec<u8>, Node> {
+    let options = options();
+    let session = Session::new(repository, &options);
+    let mut assembler = Assembler::new(session.tree_writer());
+    let mut summary = SnapshotSummary::default();
+    with_workers(&session, &options, monitor, &mut assembler, &mut summary, |mut pipeline| {
+        let root = pipeline.assembler.begin_dir(None, None);
+        produce(&mut pipeline, root);
+        pipeline.assembler.end_dir(&session, root)?;
+        pipeline.drain()
+    })
+    .unwrap();
+    session.commit_blobs(assembler.writer()).unwrap();
+    let mut nodes = BTreeMap::new();
+    browse::nodes(repository.reader(), &assembler.root().unwrap(), &mut |node| {
+        nodes.insert(node.name.to_vec(), node);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    nodes
+}
+
+/// Fails once its first buffer is full, in the midst of the second.
+struct Broken {
+    is_second: bool,
+}
+
+impl files::Content for Broken {
+    fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        let room = buffer.capacity() - buffer.len();
+        if std::mem::replace(&mut self.is_second, true) {
+            buffer.extend(noise(1, room / 2));
+            return Err(io::Error::other("a bad sector"));
+        }
+        buffer.extend(noise(2, room));
+        Ok(false)
+    }
+}
+
+#[test]
+fn what_was_read_of_a_broken_file_becomes_part_of_no_other() {
+    let repository = repository();
+    let good = noise(3, 3 << 20);
+    let nodes = stored(&repository, &Silent, |pipeline, root| {
+        let mut files = FileReader::new(GearTable::derive(repository.keys()));
+        let slot = pipeline.assembler.reserve(root, None);
+        let token = pipeline.assembler.begin_file(root, slot, None);
+        let mut stream = Stream { token, parts: 0, grain: None };
+        let broken = files.read_stream(pipeline, &mut Broken { is_second: false }, &mut stream, 10 << 20);
+        assert!(matches!(broken, Err(FileError::File(_))));
+        pipeline.assembler.abandon(token);
+        pipeline.assembler.release(pipeline.session, root, slot).unwrap();
+        let slot = pipeline.assembler.reserve(root, None);
+        let token = pipeline.assembler.begin_file(root, slot, None);
+        let mut stream = Stream { token, parts: 0, grain: None };
+        let mut content = ReadContent(io::Cursor::new(&good));
+        let size = files.read_stream(pipeline, &mut content, &mut stream, good.len() as u64).unwrap();
+        let node = file_node(b"good", FileContent { size, ..FileContent::default() }, Metadata::default());
+        let session = pipeline.session;
+        pipeline.assembler.end_file(session, token, stream.parts, node).unwrap();
+        pipeline.assembler.release(session, root, slot).unwrap();
+    });
+    assert_eq!(nodes.len(), 1);
+    assert!(content(&repository, &nodes[b"good".as_slice()]) == good);
+}
+
+#[test]
+fn a_node_that_breaks_a_rule_is_reported_and_its_directory_does_without_it() {
+    let monitor = Collect::default();
+    let nodes = stored(&repository(), &monitor, |pipeline, root| {
+        let own = (ByteBuf::from(b"dir"), Metadata::default());
+        let place = assemble::Place { parent: root, slot: pipeline.assembler.reserve(root, None) };
+        let dir = pipeline.assembler.begin_dir(Some(own), Some(place));
+        let holes = vec![Hole { offset: 0, length: 4096 }, Hole { offset: 4096, length: 4096 }];
+        let touching = FileContent { size: 8192, holes, ..FileContent::default() };
+        for (name, content) in [(b"bad", touching), (b"ok ", FileContent::default())] {
+            let slot = pipeline.assembler.reserve(dir, None);
+            let node = Box::new(file_node(name, content, Metadata::default()));
+            pipeline.assembler.complete(pipeline.session, dir, slot, Some(node)).unwrap();
+        }
+        let session = pipeline.session;
+        pipeline.assembler.end_dir(session, dir).unwrap();
+    });
+    assert!(matches!(nodes[b"dir".as_slice()].kind, NodeKind::Directory { .. }));
+    let problems = monitor.0.lock().unwrap();
+    let told: Vec<_> = problems.iter().map(|problem| (problem.code, problem.path.as_deref())).collect();
+    assert_eq!(told, [("inconsistent", Some(b"/dir/bad".as_slice()))], "{problems:?}");
+    assert!(problems[0].is_error);
+}
+
+#[test]
+fn tiny_blobs_count_long_before_they_fill_a_block() {
+    let repository = repository();
+    let options = BackupOptions { blobs_per_commit: 16 << 10, ..options() };
+    let session = Session::new(&repository, &options);
+    let mut writer = session.data_writer();
+    for n in 0..=16u32 << 10 {
+        let id = BlobId::from_bytes(blake3::hash(&n.to_le_bytes()).into());
+        writer.put(crate::crypto::keys::BlobKind::Data, id, &n.to_le_bytes(), true).unwrap();
+    }
+    assert!(session.is_commit_due());
+}
+
+#[test]
+fn a_dry_run_of_more_than_one_commit_holds_comes_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..40 {
+        fs::write(folder.path().join(format!("f{n}")), noise(n, 200_000)).unwrap();
+    }
+    let backend = MemoryBackend::new();
+    let repository = testing::init(Arc::new(backend.clone()), 1);
+    let before = backend.objects();
+    let dry = BackupOptions { dry_run: true, blobs_per_commit: 10, ..options() };
+    let report = run(&repository, paths(folder.path()), &dry, &Silent).unwrap();
+    assert_eq!(report.summary.files_new, 40);
+    assert!(report.summary.bytes_added >= 40 * 200_000);
+    assert_eq!(backend.objects(), before);
+}
+
+#[test]
+fn more_lost_blobs_than_one_commit_holds_are_stored_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..40 {
+        fs::write(folder.path().join(format!("f{n}")), noise(n, 200_000)).unwrap();
+    }
+    let repository = repository();
+    let report = back_up(&repository, folder.path());
+    let mut wanted = HashSet::new();
+    for node in entries(&repository, report.snapshot.unwrap(), folder.path()).into_values() {
+        let NodeKind::File(content) = node.kind else { panic!("only files") };
+        wanted.extend(chunk_list::chunks(&content.chunks).unwrap().map(|chunk| chunk.unwrap().id));
+    }
+    let before = repository.fold().seq();
+    let options = BackupOptions { blobs_per_commit: 10, ..options() };
+    let found = reinsert(&repository, &[folder.path().to_owned()], &wanted, &options, &Silent).unwrap();
+    assert_eq!(found, wanted);
+    assert!(repository.fold().seq() > before + 1, "several commits");
+}
+
+#[test]
+fn a_short_run_forgets_nothing_of_a_longer_one_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..40u8 {
+        fs::create_dir(folder.path().join(format!("d{n:02}"))).unwrap();
+        fs::write(folder.path().join(format!("d{n:02}/f")), noise(n, 300_000)).unwrap();
+    }
+    let repository = repository();
+    let interrupted = |entries| {
+        let monitor =
+            CancelAfter { entries: AtomicU64::new(entries), cancelled: AtomicBool::new(entries == 0) };
+        run(&repository, paths(folder.path()), &options(), &monitor).unwrap().snapshot
+    };
+    let long = interrupted(30).expect("a partial snapshot");
+    fs::write(folder.path().join("a"), noise(100, 300_000)).unwrap();
+    let short = interrupted(1).expect("a partial snapshot");
+    assert_eq!(interrupted(0), None, "it holds no file that others do not hold");
+    let ids = || repository.snapshots().unwrap().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(ids(), [long, short]);
+    let report = back_up(&repository, folder.path());
+    assert_eq!(report.summary.files, 41);
+    assert!(report.summary.files_unmodified >= 31, "{:?}", report.summary);
+    assert_eq!(ids(), [report.snapshot.unwrap()]);
+}
+
+/// Commits a snapshot anew, as it would be if the device of `folder` had had another number.
+fn renumber(repository: &Repository, snapshot: SnapshotId, folder: &Path, device: u64) {
+    let (_, record) = repository.find_snapshot(&snapshot.to_string()).unwrap();
+    let options = options();
+    let session = Session::new(repository, &options);
+    let mut assembler = Assembler::new(session.tree_writer());
+    let mut frames = vec![assembler.begin_dir(None, None)];
+    for name in folder.components().skip(1) {
+        let parent = *frames.last().unwrap();
+        let place = assemble::Place { parent, slot: assembler.reserve(parent, None) };
+        let own = (ByteBuf::from(name.as_os_str().as_bytes()), Metadata::default());
+        frames.push(assembler.begin_dir(Some(own), Some(place)));
+    }
+    let frame = *frames.last().unwrap();
+    for mut node in entries(repository, snapshot, folder).into_values() {
+        node.metadata.device = node.metadata.device.map(|_| device);
+        let slot = assembler.reserve(frame, None);
+        assembler.complete(&session, frame, slot, Some(Box::new(node))).unwrap();
+    }
+    for frame in frames.into_iter().rev() {
+        assembler.end_dir(&session, frame).unwrap();
+    }
+    let renumbered = Snapshot { tree: assembler.root().unwrap(), ..record };
+    session.commit(assembler.writer(), &renumbered, &[snapshot]).unwrap();
+}
+
+#[test]
+fn names_of_one_file_are_taken_over_with_the_present_number_of_their_device() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("one"), noise(1, 1000)).unwrap();
+    fs::hard_link(folder.path().join("one"), folder.path().join("two")).unwrap();
+    fs::write(folder.path().join("plain"), noise(2, 1000)).unwrap();
+    let repository = repository();
+    let first = back_up(&repository, folder.path()).snapshot.unwrap();
+    let before = entries(&repository, first, folder.path());
+    let device = before["one"].metadata.device.expect("it has two names");
+    renumber(&repository, first, folder.path(), device + 1);
+    let report = back_up(&repository, folder.path());
+    assert_ne!(report.parent, Some(first));
+    assert_eq!(report.summary.files_unmodified, 3, "nothing is read again");
+    assert_eq!(entries(&repository, report.snapshot.unwrap(), folder.path()), before);
+}
+
 #[test]
 fn cancelled_at_once_nothing_hangs() {
     struct Cancelled;

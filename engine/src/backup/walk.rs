@@ -17,7 +17,6 @@ use crate::backup::options::BackupError;
 use crate::backup::pipeline::Pipeline;
 use crate::backup::roots::{self, RootTree};
 use crate::backup::scan::{self, Dir, Entries, Finding, Refusal, Scanned, Scanner, Scratch, Verdict, Window};
-use crate::backup::session::BLOBS_PER_SEGMENT;
 use crate::backup::small::{FileJob, SMALL_LEN_MAX};
 use crate::format::tree::{FileContent, Metadata, Node, NodeKind};
 use crate::ids::BlobId;
@@ -292,15 +291,21 @@ impl<'t> Walker<'_, '_, '_> {
     fn partial_is_due(&self) -> bool {
         let is_time =
             self.last_partial.elapsed() >= self.partial_every && self.pipeline.begun > self.files_at_partial;
-        is_time || self.pipeline.session.blobs_uncommitted() >= BLOBS_PER_SEGMENT
+        is_time || self.pipeline.session.is_commit_due()
     }
 
     /// Saves a snapshot of what is complete.
     fn partial(&mut self, stack: &[Level<'_>]) -> Result<(), BackupError> {
         self.settle()?;
-        let frames: Vec<_> = stack.iter().map(|level| level.frame).collect();
-        if let Some(tree) = self.pipeline.assembler.partial_root(self.pipeline.session, &frames)? {
-            (self.save_partial)(&mut self.pipeline, tree)?;
+        let mut tree = None;
+        // If no file was begun, all that is complete is in the parent snapshots.
+        if self.pipeline.begun > self.files_at_partial {
+            let frames: Vec<_> = stack.iter().map(|level| level.frame).collect();
+            tree = self.pipeline.assembler.partial_root(self.pipeline.session, &frames)?;
+        }
+        match tree {
+            Some(tree) => (self.save_partial)(&mut self.pipeline, tree)?,
+            None => self.pipeline.relieve()?,
         }
         self.last_partial = Instant::now();
         self.files_at_partial = self.pipeline.begun;
@@ -404,13 +409,15 @@ impl<'t> Walker<'_, '_, '_> {
                 return self.directory(frame, (name, child.known().cloned()), &path, scanned);
             }
             Verdict::Reused(known) => {
-                if let NodeKind::File(content) = &known.node().kind {
-                    self.pipeline.summary.files += 1;
-                    self.pipeline.summary.files_unmodified += 1;
-                    self.pipeline.progress(content.size);
-                }
+                self.unmodified(dir, name, file_size(known.node()));
                 self.pipeline.assembler.reuse(self.pipeline.session, frame, known)?;
-                self.pipeline.note(&roots::join(&dir.path, name), EntryAction::Unmodified);
+            }
+            Verdict::Renumbered(known, device) => {
+                let mut node = Box::new(known.node().clone());
+                node.metadata.device = Some(device);
+                self.unmodified(dir, name, file_size(&node));
+                let slot = self.pipeline.assembler.reserve(frame, None);
+                self.pipeline.assembler.complete(self.pipeline.session, frame, slot, Some(node))?;
             }
             Verdict::File { size, linked, before } => {
                 let slot = self.pipeline.assembler.reserve(frame, None);
@@ -433,6 +440,16 @@ impl<'t> Walker<'_, '_, '_> {
             Verdict::Failed(error) => self.pipeline.failed(&roots::join(&dir.path, name), &error),
         }
         Ok(None)
+    }
+
+    /// Counts an entry that was taken over, with the size that it has if it is a file.
+    fn unmodified(&mut self, dir: &Dir, name: &[u8], size: Option<u64>) {
+        if let Some(size) = size {
+            self.pipeline.summary.files += 1;
+            self.pipeline.summary.files_unmodified += 1;
+            self.pipeline.progress(size);
+        }
+        self.pipeline.note(&roots::join(&dir.path, name), EntryAction::Unmodified);
     }
 
     /// Begins a directory that was scanned.
@@ -582,6 +599,14 @@ impl<'t> Walker<'_, '_, '_> {
         let slot = self.pipeline.assembler.reserve(frame, known);
         let node = Box::new(Node { name: ByteBuf::from(name), kind, metadata });
         self.pipeline.assembler.complete(self.pipeline.session, frame, slot, Some(node))
+    }
+}
+
+/// The size of a file.
+fn file_size(node: &Node) -> Option<u64> {
+    match &node.kind {
+        NodeKind::File(content) => Some(content.size),
+        _ => None,
     }
 }
 

@@ -208,13 +208,19 @@ fn by_policy(members: Vec<Candidate>, policy: &Policy, calendar: &dyn Calendar) 
     members.into_iter().zip(reasons).enumerate().map(verdict).collect()
 }
 
-/// Partial snapshots that the next backup goes on from: the last ones of their host and paths.
+/// Partial snapshots that the next backup goes on from: those after which none of their host and paths is complete. A
+/// later one need not hold what they hold: its run may have been interrupted sooner.
 fn unfinished(members: &[Candidate]) -> BTreeSet<usize> {
-    let mut seen = BTreeSet::new();
-    let backwards = members.iter().enumerate().rev();
-    let lasts =
-        backwards.filter(|(_, member)| seen.insert((&member.snapshot.hostname, &member.snapshot.paths)));
-    lasts.filter(|(_, member)| member.snapshot.partial).map(|(at, _)| at).collect()
+    let (mut complete, mut unfinished) = (BTreeSet::new(), BTreeSet::new());
+    for (at, Candidate { snapshot, .. }) in members.iter().enumerate().rev() {
+        let source = (&snapshot.hostname, &snapshot.paths);
+        if !snapshot.partial {
+            complete.insert(source);
+        } else if !complete.contains(&source) {
+            unfinished.insert(at);
+        }
+    }
+    unfinished
 }
 
 /// What a rule keeps of a group, by index, each with the number of its period. Partial snapshots do not count.

@@ -274,7 +274,7 @@ pub enum Reason {
     NotNamed,
     /// It was named to be forgotten.
     Named,
-    /// It is partial, and a later snapshot holds what it holds.
+    /// It is partial, and a later one is complete.
     Superseded,
     /// No rule keeps it.
     NoRule,
@@ -290,7 +290,7 @@ impl fmt::Display for Reason {
             Self::Unfinished => f.write_str("partial, and the next backup goes on from it"),
             Self::NotNamed => f.write_str("not named"),
             Self::Named => f.write_str("named"),
-            Self::Superseded => f.write_str("partial, and a later snapshot took its place"),
+            Self::Superseded => f.write_str("partial, and a later complete snapshot took its place"),
             Self::NoRule => f.write_str("no rule keeps it"),
         }
     }

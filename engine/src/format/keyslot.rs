@@ -35,6 +35,20 @@ struct Wrapped {
     label: String,
 }
 
+impl Wrapped {
+    /// The message to be sealed in place. It is written where there is room for all of it: a buffer that grows leaves copies of
+    /// the secrets behind.
+    fn message(&self) -> Vec<u8> {
+        let mut message = Vec::with_capacity(PLAIN_LEN + TAG_LEN);
+        message.extend_from_slice(&[0; 4]);
+        record::encode_onto(self, &mut message);
+        let len = u32::try_from(message.len() - 4).expect("two keys and a short label");
+        message[..4].copy_from_slice(&len.to_le_bytes());
+        message.resize(PLAIN_LEN, 0);
+        message
+    }
+}
+
 #[derive(Serialize, Deserialize, Zeroize)]
 #[serde(transparent)]
 struct ByteArray32(#[serde(with = "serde_bytes")] [u8; 32]);
@@ -136,13 +150,7 @@ impl Keyslot {
             writer: ByteArray32(*self.writer_seed.expose()),
             label,
         };
-        let mut message = Vec::with_capacity(PLAIN_LEN + TAG_LEN);
-        let mut record = record::encode(&wrapped);
-        let len = u32::try_from(record.len()).expect("two keys and a short label");
-        message.extend_from_slice(&len.to_le_bytes());
-        message.extend_from_slice(&record);
-        record.zeroize();
-        message.resize(PLAIN_LEN, 0);
+        let mut message = wrapped.message();
         cipher.seal(CONTEXT, &mut message);
         let mut object = header.encode().to_vec();
         object.extend_from_slice(&encode_params(params));
@@ -227,6 +235,14 @@ mod tests {
         let other = RepositoryId::from_bytes([6; 16]);
         assert!(matches!(open(&object, b"pw", &other), Err(KeyslotError::WrongPassword)));
         assert!(matches!(open(&object[..1000], b"pw", &repository), Err(KeyslotError::Length { .. })));
+    }
+
+    #[test]
+    fn the_longest_label_fits_the_memory_that_the_message_begins_with() {
+        let key = || ByteArray32([255; 32]);
+        let wrapped = Wrapped { root: key(), writer: key(), label: "l".repeat(LABEL_LEN_MAX) };
+        let message = wrapped.message();
+        assert_eq!((message.len(), message.capacity()), (PLAIN_LEN, PLAIN_LEN + TAG_LEN));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Notes: what the log keeps for people. Nothing rests on them.
+//! Notes: what the log keeps for people, and hints to programs. Whether data is safe does not rest on them.
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -7,6 +7,9 @@ use crate::ids::{CommitHash, SnapshotId};
 
 /// Kind of the note that comes with a repaired snapshot; its record is a [`RepairNote`].
 pub const REPAIR_NOTE: &str = "repair";
+
+/// Kind of the note that comes with a rebuilt index; its record is empty.
+pub const REBUILD_NOTE: &str = "rebuild";
 
 /// What a repaired snapshot lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

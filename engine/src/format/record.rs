@@ -56,7 +56,15 @@ pub enum RecordError {
 
 /// Encodes a record.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(record).expect("records are maps, sequences, numbers and strings: all encodable")
+    let mut bytes = Vec::with_capacity(128);
+    encode_onto(record, &mut bytes);
+    bytes
+}
+
+/// Encodes a record behind what is in `bytes`.
+pub fn encode_onto<T: Serialize>(record: &T, bytes: &mut Vec<u8>) {
+    rmp_serde::encode::write_named(bytes, record)
+        .expect("records are maps, sequences, numbers and strings: all encodable");
 }
 
 /// Decodes a record that fills `bytes` exactly.

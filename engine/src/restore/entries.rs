@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::content::{self, Chunks, Placer};
 use super::existing::{Fate, decide};
 use super::links::Name;
@@ -74,7 +76,7 @@ impl Walk<'_> {
             tally.entry(path.as_bytes(), EntryAction::Skipped);
             return Ok(());
         }
-        if self.is_further_name(EntryKind::File, content.size, &path, &metadata, present) {
+        if self.is_further_name(&content, Some(content.size), &path, &metadata, present) {
             return Ok(());
         }
         self.window.weigh(&path, &metadata);
@@ -151,16 +153,16 @@ impl Walk<'_> {
         Ok(rest)
     }
 
-    /// Whether the entry is linked to one that was restored before; then the link is planned.
+    /// Whether the entry is linked to one that was restored before; then the link is planned. `size` is that of a file.
     fn is_further_name(
         &mut self,
-        kind: EntryKind,
-        size: u64,
+        content: &impl Serialize,
+        size: Option<u64>,
         path: &RelativePath,
         metadata: &Metadata,
         present: bool,
     ) -> bool {
-        match self.links.name(kind, size, metadata, path) {
+        match self.links.name(content, metadata, path) {
             Name::Only | Name::First => false,
             Name::Forgotten => {
                 let why = "too many files with several names (hard links) for the memory given: \
@@ -170,7 +172,6 @@ impl Walk<'_> {
             }
             Name::Further(first) => {
                 self.window.weigh(path, metadata);
-                let size = (kind == EntryKind::File).then_some(size);
                 self.window.links.push(Link { first, path: path.clone(), replaces: present, size });
                 true
             }
@@ -186,7 +187,7 @@ impl Walk<'_> {
             Ok(fate) => fate,
             Err(error) => return self.context.fail(path, &error),
         };
-        if self.is_further_name(EntryKind::from(kind), 0, path, metadata, present) {
+        if self.is_further_name(kind, None, path, metadata, present) {
             return;
         }
         let Some(root) = self.context.writable() else { return };

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
+
+use crate::format::record;
 use crate::format::tree::Metadata;
-use crate::target::{EntryKind, RelativePath};
+use crate::target::RelativePath;
 
 /// What is known of a file when a name of it comes along.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,11 +29,17 @@ pub(super) struct LinkTable {
     bytes_max: usize,
 }
 
-/// Device, inode, kind and size: names that differ in the latter are not one file, whatever a snapshot says.
-type Inode = (u64, u64, EntryKind, u64);
+/// Device, inode and a hash of what the file is: names that differ in the latter are not one file, whatever numbers a
+/// snapshot gives them.
+type Inode = (u64, u64, [u8; 32]);
 
 /// What an entry costs beside its path.
-const ENTRY_LEN: usize = 96;
+const ENTRY_LEN: usize = 120;
+
+fn inode(device: u64, content: &impl Serialize, metadata: &Metadata) -> Inode {
+    let content = record::encode(&(content, metadata.mtime));
+    (device, metadata.inode, blake3::hash(&content).into())
+}
 
 impl LinkTable {
     /// Remembers files in `bytes_max` bytes, but no fewer than a thousand or so.
@@ -38,17 +47,16 @@ impl LinkTable {
         Self { known: HashMap::new(), bytes: 0, bytes_max: bytes_max.max(256 << 10) }
     }
 
-    /// Looks up, and for the first of several names remembers, the name `path` of an entry of `kind`; `size` is
-    /// that of a regular file.
+    /// Looks up, and for the first of several names remembers, the name `path` of an entry with this content: a file's, or
+    /// what else it is.
     pub(super) fn name(
         &mut self,
-        kind: EntryKind,
-        size: u64,
+        content: &impl Serialize,
         metadata: &Metadata,
         path: &RelativePath,
     ) -> Name {
         let (Some(links @ 2..), Some(device)) = (metadata.links, metadata.device) else { return Name::Only };
-        let key = (device, metadata.inode, kind, size);
+        let key = inode(device, content, metadata);
         if let Some((first, left)) = self.known.get_mut(&key) {
             let first = first.clone();
             *left -= 1;
@@ -71,6 +79,15 @@ impl LinkTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::chunk_list::{Chunk, push_chunk};
+    use crate::format::tree::{FileContent, NodeKind, Timestamp};
+    use crate::ids::BlobId;
+
+    fn content(id: u8, len: u32) -> FileContent {
+        let mut chunks = Vec::new();
+        push_chunk(&mut chunks, Chunk { id: BlobId::from_bytes([id; 32]), len });
+        FileContent { size: len.into(), chunks: chunks.into(), ..FileContent::default() }
+    }
 
     #[test]
     fn names_of_one_inode_find_each_other_within_the_memory_given() {
@@ -78,8 +95,8 @@ mod tests {
         let file =
             |inode, links| Metadata { inode, links: Some(links), device: Some(7), ..Metadata::default() };
         let mut table = LinkTable::new(0);
-        let mut name =
-            |metadata: &Metadata, text: &str| table.name(EntryKind::File, 7, metadata, &path(text));
+        let one = content(1, 7);
+        let mut name = |metadata: &Metadata, text: &str| table.name(&one, metadata, &path(text));
         assert_eq!(name(&Metadata::default(), "a"), Name::Only);
         assert_eq!(name(&file(1, 1), "b"), Name::Only);
         assert_eq!(name(&file(1, 3), "c"), Name::First);
@@ -88,8 +105,12 @@ mod tests {
         assert_eq!(name(&file(1, 3), "e"), Name::Further(path("c")));
         assert_eq!(name(&file(1, 3), "f"), Name::Further(path("c")));
         assert_eq!(name(&file(1, 3), "g"), Name::First, "all names had been seen");
-        assert_eq!(table.name(EntryKind::File, 8, &file(3, 2), &path("h")), Name::Forgotten, "another size");
-        assert_eq!(table.name(EntryKind::File, 7, &file(3, 2), &path("i")), Name::Further(path("d")));
-        assert_eq!(table.name(EntryKind::Fifo, 7, &file(4, 2), &path("j")), Name::First, "another kind");
+        assert_eq!(table.name(&content(1, 8), &file(3, 2), &path("h")), Name::Forgotten, "another size");
+        assert_eq!(table.name(&content(2, 7), &file(3, 2), &path("h")), Name::Forgotten, "other content");
+        let mtime = Timestamp { seconds: 1, nanos: 0 };
+        let touched = Metadata { mtime, ..file(3, 2) };
+        assert_eq!(table.name(&one, &touched, &path("h")), Name::Forgotten, "another time");
+        assert_eq!(table.name(&one, &file(3, 2), &path("i")), Name::Further(path("d")));
+        assert_eq!(table.name(&NodeKind::Fifo, &file(4, 2), &path("j")), Name::First, "another kind");
     }
 }

@@ -195,6 +195,17 @@ fn only_differing_ranges_are_rewritten_in_place() {
 }
 
 #[test]
+fn names_of_different_content_are_never_linked_whatever_their_numbers_say() {
+    let mut b = Builder::new();
+    let nodes = [("a", b"one file"), ("b", b"two file")];
+    let nodes = nodes.map(|(name, content)| linked(b.file(name, content, 3), 9, 2));
+    let fixture = b.finish(nodes.into());
+    fixture.restore_well(&options());
+    assert_eq!(fs::read(fixture.target().join("a")).unwrap(), b"one file");
+    assert_eq!(fs::read(fixture.target().join("b")).unwrap(), b"two file");
+}
+
+#[test]
 fn linked_files_that_match_are_left_alone_and_others_replaced_as_a_group() {
     let mut b = Builder::new();
     let names = ["a", "b", "c"];

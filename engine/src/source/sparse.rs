@@ -31,11 +31,19 @@ pub fn holes(file: &File, size: u64, allocated: u64) -> io::Result<Vec<Hole>> {
         // Always on by a block, lest a hole that is being filled, or a confused file system, hold us here.
         position = hole.offset + hole.length.max(HOLE_BYTES_MIN);
         if hole.length >= HOLE_BYTES_MIN {
-            holes.push(hole);
+            push(&mut holes, hole);
         }
     }
     seek(file, SeekFrom::Start(0))?;
     Ok(holes)
+}
+
+/// Adds a hole behind the others. If it touches the last one, what lay between them was punched out meanwhile.
+fn push(holes: &mut Vec<Hole>, hole: Hole) {
+    match holes.last_mut() {
+        Some(last) if last.offset + last.length == hole.offset => last.length += hole.length,
+        _ => holes.push(hole),
+    }
 }
 
 /// The first hole at or after `position`. Its length is 0 where data was put in it meanwhile.
@@ -108,6 +116,16 @@ mod tests {
     fn a_hole_may_end_in_the_middle_of_a_block() {
         assert_eq!(holes_of(&sparse(256 * KIB + 1, &[(0, 64 * KIB)])), [(64 * KIB, 192 * KIB + 1)]);
         assert_eq!(holes_of(&sparse(4095, &[])), [], "too small to be worth a record");
+    }
+
+    #[test]
+    fn holes_that_touch_become_one() {
+        let mut holes = Vec::new();
+        for offset in [0, 8192, 12_288, 40_960] {
+            push(&mut holes, Hole { offset, length: 4096 });
+        }
+        let found: Vec<_> = holes.iter().map(|hole| (hole.offset, hole.length)).collect();
+        assert_eq!(found, [(0, 4096), (8192, 8192), (40_960, 4096)]);
     }
 
     #[test]

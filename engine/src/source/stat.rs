@@ -127,7 +127,7 @@ impl SourceStat {
     /// Whether nothing tells this entry from the one stored as `metadata`, a regular file with `size` bytes.
     ///
     /// Compared are modification, inode change and inode number, and for regular files the size. The device
-    /// is not: it differs from boot to boot and from one file-system snapshot to the next. The kind is not
+    /// is not: its number differs from boot to boot and from one file-system snapshot to the next. The kind is not
     /// either: the caller has it. A change that the clock of the file system cannot tell from the time of the
     /// last backup (some milliseconds on older kernels) is not seen.
     pub fn looks_unchanged(&self, metadata: &Metadata, size: u64) -> bool {

@@ -13,6 +13,9 @@ use crate::format::pack::{self, BlockSpan, DirectoryBlob};
 use crate::ids::BlobId;
 use crate::store::packs::{Place, Shared, StoreError};
 
+/// Blobs in a block, at most: each takes memory here and in the directory of the pack, however short it is.
+const BLOCK_BLOBS_MAX: usize = 16 << 10;
+
 /// One worker's way into a [`super::PackStore`].
 pub struct BlobWriter {
     shared: Arc<Shared>,
@@ -59,7 +62,8 @@ impl BlobWriter {
             return Err(StoreError::TooLong(bytes.len()));
         }
         let block_len = self.shared.block_len(compress);
-        if self.raw.len() + bytes.len() > block_len || compress != self.compress {
+        let is_full = self.raw.len() + bytes.len() > block_len || self.blobs.len() >= BLOCK_BLOBS_MAX;
+        if is_full || compress != self.compress {
             self.flush()?;
         }
         self.compress = compress;

@@ -206,6 +206,7 @@ impl Args {
             threads: context.threads(default.threads),
             memory: context.memory(default.memory),
             spill: Some(context::temporary_place()),
+            ..default
         })
     }
 }

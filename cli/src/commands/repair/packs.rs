@@ -22,8 +22,8 @@ blobs are written to new packs, what they have lost is looked for in packs that 
 list, in the log, in --from and in --from-source, and the index goes on without the damaged packs.
 Every blob is verified by its id, wherever it is from.
 
-What nobody has is named. It is out of the index by then: a backup that meets it stores it again
-(`backup --force` reads all files). What stays lost is for `repair snapshots`.
+What nobody has is named. It is out of the index by then: the next backup reads files again whose
+content is no longer there, unchanged or not. What stays lost is for `repair snapshots`.
 
 Exit codes: 0 nothing that a snapshot needs is lost, 4 something is.
 
