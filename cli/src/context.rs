@@ -185,9 +185,8 @@ impl Context {
 
     /// No command fails for what its client cannot remember.
     fn forgetful(&self, verb: &str, error: &io::Error) {
-        let message =
-            format!("cannot {verb} in the state directory what was seen of the repository: {error}");
-        self.output.warning("state", &message);
+        let what = "in the state directory what was seen of the repository";
+        self.output.warn(&format!("warning: cannot {verb} {what}: {error}"));
     }
 
     /// Opens another repository, as far as it can be read: with the password in `password_file`, else with this one's.

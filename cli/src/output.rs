@@ -122,14 +122,6 @@ impl Output {
         }
     }
 
-    /// Says that something is amiss that the command does not fail for.
-    pub fn warning(&self, code: &str, message: &str) {
-        if self.json {
-            return self.message(object(json!({"type": "warning", "code": code, "message": message})));
-        }
-        self.warn(&format!("warning: {message}"));
-    }
-
     /// Says something for people that is no result.
     pub fn note(&self, text: &str) {
         if !self.quiet && !self.json {

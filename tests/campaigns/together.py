@@ -136,8 +136,7 @@ def audit(args, work, writers):
     tool = Tool(args, work, "auditor")
     tool.run("check", "--read-data", "-q")
     made = {snapshot: (writer, files) for writer in writers for snapshot, files in writer.made.items()}
-    live = [json.loads(line) for line in tool.run("snapshots", "--json").stdout.splitlines()]
-    live = [line["id"] for line in live if "id" in line]
+    live = [snapshot["id"] for snapshot in json.loads(tool.run("snapshots", "--json").stdout)]
     lost = [snapshot for writer in writers for snapshot in writer.kept if snapshot not in live]
     if lost:
         raise Failed(f"lost: {lost}")

@@ -119,7 +119,7 @@ fn nothing_fails_for_a_state_directory_that_cannot_be_used() {
     let run = Run::of(with_state(&file.join("below")).arg("backup").arg(&source)).expect(0);
     assert!(run.stderr.contains("warning: cannot"), "{run:?}");
     let run = Run::of(with_state(&file).args(["snapshots", "--json"])).expect(0);
-    assert!(run.lines().iter().any(|line| line["code"] == "state" && line["type"] == "warning"), "{run:?}");
+    assert!(run.stderr.contains("warning: cannot") && run.stdout.starts_with('['), "{run:?}");
     // It is asked for by name, then.
     Run::of(with_state(&file).args(["log", "head", "--accept"])).expect(1);
     Run::of(bench.command().args(["log", "head", "--accept", "--no-state"])).expect(2);
