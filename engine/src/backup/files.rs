@@ -84,11 +84,12 @@ impl FileReader {
     ) -> Result<ReadFile, FileError> {
         let mut attempt = 0;
         loop {
-            let before = SourceStat::of_file(file)?;
+            let mut before = SourceStat::of_file(file)?;
+            let settled = before.settle(file)?;
             let token = begin(pipeline)?;
             let mut read = self.read_large(pipeline, file, token, &before, known)?;
             let after = SourceStat::of_file(file)?;
-            let same = is_same(&before, &after, read.size);
+            let same = settled && is_same(&before, &after, read.size);
             read.stat = before;
             if same {
                 return Ok(read);

@@ -97,6 +97,7 @@ impl SmallReader {
         let mut before = SourceStat::of_file(&file).map_err(FileOutcome::Failed)?;
         let mut attempt = 0;
         let unstable = loop {
+            let settled = before.settle(&file).map_err(FileOutcome::Failed)?;
             if before.kind != SourceKind::File {
                 return Err(FileOutcome::NotFile);
             }
@@ -105,7 +106,7 @@ impl SmallReader {
             }
             self.fill(&file, before.size).map_err(FileOutcome::Failed)?;
             let after = SourceStat::of_file(&file).map_err(FileOutcome::Failed)?;
-            if files::is_same(&before, &after, self.bytes.len() as u64) {
+            if settled && files::is_same(&before, &after, self.bytes.len() as u64) {
                 break false;
             }
             if attempt == RETRIES {

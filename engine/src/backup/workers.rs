@@ -85,12 +85,9 @@ pub(super) fn work(session: &Session<'_>, jobs: &Receiver<Job>, answers: &Sender
             Job::Files(mut batch) => guarded(|| worker.store_files(&mut batch))
                 .map_or_else(Answer::Failed, |()| Answer::Files(batch)),
             Job::Flush(barrier) => {
-                let result = worker.writer.flush();
+                let result = guarded(|| worker.writer.flush().map_err(WorkerError::Store));
                 barrier.wait();
-                match result {
-                    Ok(()) => Answer::Flushed,
-                    Err(error) => Answer::Failed(WorkerError::Store(error)),
-                }
+                result.map_or_else(Answer::Failed, |()| Answer::Flushed)
             }
         };
         if answers.send(answer).is_err() {

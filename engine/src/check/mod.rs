@@ -97,7 +97,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
         Arc::clone(context.backend()),
         Arc::clone(repository.keys()),
         repository.id(),
-        Arc::clone(&segments.index),
+        Arc::<crate::index::Index>::clone(&segments.index),
     );
     if !context.is_over() {
         reach::check(context, &fold, &reader);

@@ -6,9 +6,11 @@ use super::test_support::*;
 use super::*;
 use crate::backend::{Backend, MemoryBackend};
 use crate::backup;
+use crate::browse;
 use crate::check::{self, CheckOptions, CheckReport, ReadData};
 use crate::forget;
 use crate::format::commit::Change;
+use crate::format::tree::NodeKind;
 use crate::ids::{PackId, SnapshotId};
 use crate::monitor::Silent;
 
@@ -416,6 +418,30 @@ fn a_reader_at_work_finds_what_was_rewritten() {
     });
     assert_restores(&reader, id, &world.expected[&id], world.source.path().as_os_str().as_encoded_bytes());
     assert!(hooked.is_done());
+}
+
+/// The same with trees, which are read by other means: whoever lists, compares or counts.
+#[test]
+fn a_lister_at_work_finds_trees_that_were_rewritten() {
+    let mut world = World::new();
+    for file in 0..50u64 {
+        world.write(&format!("kept/f{file}"), &noise(file, 100));
+    }
+    let repository = world.open();
+    let first = world.back_up(&repository);
+    world.write("new/f", b"new");
+    let id = world.back_up(&repository);
+    let reader = world.open();
+    world.forget(&repository, first);
+    assert!(prune(&repository, &at_once()).packs_removed > 0);
+    let (_, snapshot) = reader.find_snapshot(&id.to_string()).expect("it is there");
+    let mut files = 0;
+    browse::list(reader.reader(), &snapshot.tree, b"", true, &mut |_, node| {
+        files += u32::from(matches!(node.kind, NodeKind::File(_)));
+        std::ops::ControlFlow::Continue(())
+    })
+    .expect("listed");
+    assert_eq!(files, 51);
 }
 
 /// A pack that was removed, and whose deletion comes late, is not what a later backup may rely on.

@@ -2,10 +2,10 @@
 
 mod keyslots;
 mod open;
+mod view;
 mod write;
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Backend, BackendError};
@@ -17,7 +17,8 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId};
 use crate::index::{Index, IndexError, MergeError};
-use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError, VoidEntry};
+use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError};
+use crate::repo::view::View;
 use crate::store::BlobReader;
 
 pub use keyslots::KeyInfo;
@@ -204,24 +205,8 @@ pub struct Repository {
     root: crate::crypto::RootSecret,
     keyslot: KeyslotId,
     writer: WriterKey,
-    index: Arc<Index>,
     reader: Arc<BlobReader>,
-    fold: Mutex<Arc<Fold>>,
-    head: Mutex<Option<Head>>,
-    voids: Mutex<Vec<VoidEntry>>,
-    /// Segments that cannot be opened, where that is to be lived with; otherwise it ends what was tried.
-    broken: Option<Mutex<Vec<IndexError>>>,
-    last_prune: std::sync::atomic::AtomicU64,
-    gone: Mutex<Gone>,
-    /// The log is damaged: what was made of it is not to be gone on from.
-    is_salvaged: bool,
-}
-
-/// What commits read by this process took away for good: these ids never come back.
-#[derive(Debug, Default)]
-struct Gone {
-    packs: HashSet<PackId>,
-    segments: HashSet<SegmentId>,
+    view: Arc<View>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -258,7 +243,7 @@ impl Repository {
 
     /// Its index.
     pub fn index(&self) -> &Arc<Index> {
-        &self.index
+        self.view.index()
     }
 
     /// Reads its blobs.
@@ -273,22 +258,17 @@ impl Repository {
 
     /// The log as folded so far. Shared, not copied: one that is held on to is copied when the log is read on.
     pub fn fold(&self) -> Arc<Fold> {
-        Arc::clone(&self.lock_fold())
+        self.view.fold()
     }
 
     /// Whether it was opened by [`Repository::open_salvaged`].
     pub fn is_salvaged(&self) -> bool {
-        self.is_salvaged
+        self.view.is_salvaged()
     }
 
     /// The last entry of the log, as read so far, that counts; none before the first one.
     pub fn head(&self) -> Option<Head> {
-        // It changes in single stores: a panic elsewhere leaves it whole.
-        *self.head.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_head(&self, head: Head) {
-        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+        self.view.head()
     }
 
     /// Makes sure that the log, as read so far, passes through a head that was seen before.
@@ -303,43 +283,28 @@ impl Repository {
 
     /// The last commit read by this process that condemned or removed packs or dropped segments; 0 for none.
     pub fn last_prune(&self) -> u64 {
-        self.last_prune.load(std::sync::atomic::Ordering::Relaxed)
+        self.view.last_prune()
     }
 
     /// Segments that could not be opened by [`Repository::open_for_repair`], or later by the same repository.
     pub fn broken_segments(&self) -> Vec<String> {
-        let broken = self.broken.as_ref().map(|broken| broken.lock().unwrap_or_else(PoisonError::into_inner));
-        broken.iter().flat_map(|broken| broken.iter()).map(ToString::to_string).collect()
+        self.view.broken_segments()
     }
 
     /// Whether a commit read by this process removed the pack: its id never comes back, even where the fold has
     /// forgotten it or has it condemned again.
     pub fn is_pack_gone(&self, pack: &PackId) -> bool {
-        self.lock_gone().packs.contains(pack)
+        self.view.is_pack_gone(pack)
     }
 
     /// Whether a commit read by this process dropped the segment.
     pub fn is_segment_gone(&self, segment: &SegmentId) -> bool {
-        self.lock_gone().segments.contains(segment)
-    }
-
-    fn lock_gone(&self) -> std::sync::MutexGuard<'_, Gone> {
-        // Sets only grow: a panic elsewhere leaves them whole.
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+        self.view.is_segment_gone(segment)
     }
 
     /// Entries of the log that do not verify and were passed over while opening.
     pub fn void_entries(&self) -> Vec<String> {
-        let voids = self.voids.lock().unwrap_or_else(PoisonError::into_inner);
-        voids
-            .iter()
-            .map(|entry| format!("log entry {} does not count: {}", entry.seq, entry.reason))
-            .collect()
-    }
-
-    fn lock_fold(&self) -> std::sync::MutexGuard<'_, Arc<Fold>> {
-        // A commit is checked before it changes the fold: a panic elsewhere leaves it whole.
-        self.fold.lock().unwrap_or_else(PoisonError::into_inner)
+        self.view.void_entries()
     }
 
     /// What sealing an object of this repository takes.

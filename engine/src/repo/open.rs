@@ -2,23 +2,20 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError, Created, Folder, ObjectKey};
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{KdfParams, KeySet, Password, RootSecret, random};
 use crate::format::commit::{Change, WriterKey};
 use crate::format::config::{CONFIG_LEN_MAX, Config};
-use crate::format::header::ObjectKind;
 use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError};
-use crate::format::record;
-use crate::format::state::State;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId};
-use crate::index::{self, Index, IndexError};
-use crate::log::{self, Fold, Head};
+use crate::index;
+use crate::log::{self, Fold};
+use crate::repo::view::{Leniency, View};
 use crate::repo::{Environment, Repository, RepositoryError};
-use crate::store::BlobReader;
+use crate::store::{BlobReader, Catalog};
 
 /// How a repository is made.
 #[derive(Debug, Clone, Default)]
@@ -79,8 +76,8 @@ impl Repository {
             Err(error) => return Err(error.into()),
         }
         let fold = Fold::empty(Config::hash(&config_bytes));
-        let repository =
-            Self::assemble(backend, environment, config.repository, config_bytes, slot, keyslot, fold);
+        let config = (config.repository, config_bytes);
+        let repository = Self::assemble(backend, environment, config, (keyslot, slot), fold, Leniency::None);
         let change =
             Change::KeyslotAdded { keyslot, writer: repository.writer.id(), label: options.label.clone() };
         repository.commit(&mut |_| Ok(vec![change.clone()]))?;
@@ -108,7 +105,7 @@ impl Repository {
         password: &Password,
         environment: Environment,
     ) -> Result<Self, RepositoryError> {
-        Self::open_with(backend, password, environment, None)
+        Self::open_but(backend, password, environment, Leniency::None, &mut HashSet::new())
     }
 
     /// Opens a repository of whose index any part may be missing or damaged: what is left out is to be had from
@@ -121,7 +118,7 @@ impl Repository {
         password: &Password,
         environment: Environment,
     ) -> Result<Self, RepositoryError> {
-        Self::open_with(backend, password, environment, Some(Mutex::default()))
+        Self::open_but(backend, password, environment, Leniency::Index, &mut HashSet::new())
     }
 
     /// Opens a repository whose log is damaged, as far as it can be read: [`Repository::void_entries`] says what is
@@ -135,10 +132,8 @@ impl Repository {
         password: &Password,
         environment: Environment,
     ) -> Result<Self, RepositoryError> {
-        let mut repository = Self::unlock(backend, password, environment, &HashSet::new())?;
-        repository.broken = Some(Mutex::default());
-        repository.is_salvaged = true;
-        repository.start_from_state(&|_| true)?;
+        let repository = Self::unlock(backend, password, environment, Leniency::Log, &HashSet::new())?;
+        repository.view.start_from_state(&|_| true)?;
         let mut removed = HashSet::new();
         let (mut voids, mut fold) = (Vec::new(), Fold::clone(&repository.fold()));
         log::salvage(&*repository.backend, &repository.keys, &repository.id, &mut fold, &mut |entry| {
@@ -159,19 +154,8 @@ impl Repository {
         })?;
         let open = |id| index::open_segment(&*repository.backend, id, &repository.keys, &repository.id).ok();
         fold.add_segments(strays.into_iter().filter_map(open).map(|segment| segment.info()));
-        repository.follow_segments(&fold)?;
-        *repository.lock_fold() = Arc::new(fold);
-        *repository.voids.lock().unwrap_or_else(PoisonError::into_inner) = voids;
+        repository.view.salvaged(fold, voids)?;
         Ok(repository)
-    }
-
-    fn open_with(
-        backend: Arc<dyn Backend>,
-        password: &Password,
-        environment: Environment,
-        broken: Option<Mutex<Vec<IndexError>>>,
-    ) -> Result<Self, RepositoryError> {
-        Self::open_but(backend, password, environment, broken, &mut HashSet::new())
     }
 
     /// Opens it with another keyslot than those that were found `removed`.
@@ -179,18 +163,17 @@ impl Repository {
         backend: Arc<dyn Backend>,
         password: &Password,
         environment: Environment,
-        broken: Option<Mutex<Vec<IndexError>>>,
+        leniency: Leniency,
         removed: &mut HashSet<KeyslotId>,
     ) -> Result<Self, RepositoryError> {
-        let mut repository = Self::unlock(backend, password, environment, removed)?;
-        repository.broken = broken;
+        let repository = Self::unlock(backend, password, environment, leniency, removed)?;
         match repository.read_log() {
             Err(RepositoryError::RemovedKeyslot(keyslot)) => {
                 removed.insert(keyslot);
                 // The password may open another one, too.
                 let (backend, environment) =
                     (Arc::clone(&repository.backend), repository.environment.clone());
-                match Self::open_but(backend, password, environment, repository.broken, removed) {
+                match Self::open_but(backend, password, environment, leniency, removed) {
                     Err(RepositoryError::WrongPassword { .. } | RepositoryError::NoKeyslot { .. }) => {
                         Err(RepositoryError::RemovedKeyslot(keyslot))
                     }
@@ -218,15 +201,15 @@ impl Repository {
             label: String::new(),
         };
         let (config_bytes, fold) = (self.config_bytes.clone(), Fold::empty(self.fold().config()));
-        let repository =
-            Self::assemble(backend, environment, self.id, config_bytes, slot, self.keyslot, fold);
+        let (config, slot) = ((self.id, config_bytes), (self.keyslot, slot));
+        let repository = Self::assemble(backend, environment, config, slot, fold, Leniency::None);
         repository.read_log()?;
         Ok(repository)
     }
 
     /// Reads the log for the first time, with the keyslot that was opened.
     fn read_log(&self) -> Result<(), RepositoryError> {
-        self.start_from_state(&|state| self.state_fits(state))?;
+        self.view.start_from_state(&|state| self.view.state_fits(state))?;
         self.refresh()?;
         // An entry that is missing in between would pass for the end.
         log::check_end(&*self.backend, &self.fold())?;
@@ -251,6 +234,7 @@ impl Repository {
         backend: Arc<dyn Backend>,
         password: &Password,
         environment: Environment,
+        leniency: Leniency,
         but: &HashSet<KeyslotId>,
     ) -> Result<Self, RepositoryError> {
         let location = backend.location();
@@ -263,7 +247,8 @@ impl Repository {
             Config::decode(&config_bytes).map_err(|source| RepositoryError::Config { location, source })?;
         let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository, but)?;
         let fold = Fold::empty(Config::hash(&config_bytes));
-        Ok(Self::assemble(backend, environment, config.repository, config_bytes, slot, keyslot, fold))
+        let id = config.repository;
+        Ok(Self::assemble(backend, environment, (id, config_bytes), (keyslot, slot), fold, leniency))
     }
 
     /// An `init` that was interrupted between the config and the first commit is completed by the next open:
@@ -286,15 +271,16 @@ impl Repository {
     fn assemble(
         backend: Arc<dyn Backend>,
         environment: Environment,
-        id: RepositoryId,
-        config_bytes: Vec<u8>,
-        slot: Keyslot,
-        keyslot: KeyslotId,
+        (id, config_bytes): (RepositoryId, Vec<u8>),
+        (keyslot, slot): (KeyslotId, Keyslot),
         fold: Fold,
+        leniency: Leniency,
     ) -> Self {
         let keys = Arc::new(KeySet::derive(&slot.root));
-        let index = Arc::new(Index::default());
-        let reader = BlobReader::new(Arc::clone(&backend), Arc::clone(&keys), id, Arc::clone(&index));
+        let view = View::new(Arc::clone(&backend), Arc::clone(&keys), id, fold, leniency);
+        let view = Arc::new(view);
+        let catalog: Arc<dyn Catalog> = Arc::<View>::clone(&view);
+        let reader = BlobReader::new(Arc::clone(&backend), Arc::clone(&keys), id, catalog);
         Self {
             backend,
             environment,
@@ -304,51 +290,9 @@ impl Repository {
             root: slot.root,
             keys,
             keyslot,
-            index,
             reader: Arc::new(reader),
-            fold: Mutex::new(Arc::new(fold)),
-            head: Mutex::default(),
-            voids: Mutex::default(),
-            broken: None,
-            last_prune: std::sync::atomic::AtomicU64::new(0),
-            gone: Mutex::default(),
-            is_salvaged: false,
+            view,
         }
-    }
-
-    /// Begins with the newest usable state. States are derived: one that does not fit is passed over, and
-    /// `check` compares them with the log.
-    fn start_from_state(&self, is_usable: &dyn Fn(&State) -> bool) -> Result<(), RepositoryError> {
-        let mut sequences = Vec::new();
-        self.backend.list(Folder::State, None, &mut |info| {
-            sequences.extend(info.key.sequence());
-            ControlFlow::Continue(())
-        })?;
-        let config = self.lock_fold().config();
-        for seq in sequences.into_iter().rev() {
-            let Ok(object) = self.backend.read(&ObjectKey::state(seq), record::RECORD_OBJECT_LEN_MAX) else {
-                continue;
-            };
-            let state: Result<State, _> =
-                record::open_object(ObjectKind::State, object, &self.keys, &self.id);
-            if let Ok(state) = state
-                && state.seq == seq
-                && state.config == config
-                && is_usable(&state)
-            {
-                self.set_head(Head { seq, hash: state.head });
-                *self.lock_fold() = Arc::new(Fold::from_state(state));
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the log entry that the state ends with is there and is the one it names.
-    fn state_fits(&self, state: &State) -> bool {
-        self.backend
-            .read(&ObjectKey::log(state.seq), record::RECORD_OBJECT_LEN_MAX)
-            .is_ok_and(|object| crate::format::commit::hash(&object) == state.head)
     }
 
     /// Reads what others committed since, and opens and closes segments accordingly.
@@ -356,20 +300,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`] where the log or a new segment cannot be read.
     pub fn refresh(&self) -> Result<(), RepositoryError> {
-        if self.is_salvaged {
-            return Ok(());
-        }
-        let mut guard = self.lock_fold();
-        let mut missing_at = None;
-        loop {
-            self.read_on(Arc::make_mut(&mut guard))?;
-            match self.follow_segments(&guard) {
-                // Whoever merges segments deletes the old ones once the log says so: it has gone on meanwhile, then.
-                Err(RepositoryError::Index(IndexError::Backend { source, .. }))
-                    if source.is_not_found() && missing_at.replace(guard.seq()) != Some(guard.seq()) => {}
-                result => return result,
-            }
-        }
+        self.view.refresh()
     }
 
     /// All packs that commits up to `base` have removed: their ids never come back, whatever is stored under them. The
@@ -389,58 +320,6 @@ impl Repository {
             }
         })?;
         Ok(removed)
-    }
-
-    /// Reads the log on, and keeps in mind what a running operation may rely on and has to do without.
-    fn read_on(&self, fold: &mut Fold) -> Result<(), RepositoryError> {
-        let mut voids = Vec::new();
-        let mut gone = self.lock_gone();
-        let result = log::read_from(&*self.backend, &self.keys, &self.id, fold, &mut |entry| match entry {
-            Ok(entry) => {
-                self.set_head(Head { seq: entry.commit.seq, hash: entry.hash });
-                for change in &entry.commit.changes {
-                    match change {
-                        Change::PacksCondemned { .. } => {}
-                        Change::PacksRemoved { packs } => gone.packs.extend(packs),
-                        Change::SegmentsDropped { segments } => gone.segments.extend(segments),
-                        _ => continue,
-                    }
-                    self.last_prune.fetch_max(entry.commit.seq, Ordering::Relaxed);
-                }
-            }
-            Err(void) => voids.push(void),
-        });
-        self.voids.lock().unwrap_or_else(PoisonError::into_inner).append(&mut voids);
-        Ok(result?)
-    }
-
-    /// Makes the open segments those of the fold.
-    pub(super) fn follow_segments(&self, fold: &Fold) -> Result<(), RepositoryError> {
-        let open = self.index.segments();
-        let (mut added, mut unopened) = (Vec::new(), Vec::new());
-        for info in fold.segments() {
-            if !open.iter().any(|segment| segment.id() == info.segment) {
-                match index::open_segment(&*self.backend, info.segment, &self.keys, &self.id) {
-                    Ok(segment) => added.push(Arc::new(segment)),
-                    Err(error) => unopened.push(error),
-                }
-            }
-        }
-        match (&self.broken, unopened.into_iter()) {
-            (None, mut unopened) => unopened.next().map_or(Ok(()), Err)?,
-            (Some(broken), unopened) => {
-                *broken.lock().unwrap_or_else(PoisonError::into_inner) = unopened.collect();
-            }
-        }
-        let removed: Vec<_> = open
-            .iter()
-            .map(|segment| segment.id())
-            .filter(|id| !fold.segments().any(|info| info.segment == *id))
-            .collect();
-        if !added.is_empty() || !removed.is_empty() {
-            self.index.replace(added, &removed);
-        }
-        Ok(())
     }
 }
 

@@ -56,7 +56,7 @@ impl Repository {
         &self,
         decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, E>,
     ) -> Result<u64, E> {
-        if self.is_salvaged {
+        if self.is_salvaged() {
             return Err(RepositoryError::OnlyReadable { location: self.location() }.into());
         }
         loop {
@@ -184,8 +184,8 @@ impl Repository {
 
     /// Lets lookups find a segment before it is committed: only for the process that stores it.
     pub fn use_segment(&self, new: &NewSegment) {
-        if !self.index.segments().iter().any(|open| open.id() == new.info.segment) {
-            self.index.replace(vec![Arc::clone(&new.segment)], &[]);
+        if !self.index().segments().iter().any(|open| open.id() == new.info.segment) {
+            self.index().replace(vec![Arc::clone(&new.segment)], &[]);
         }
     }
 
@@ -206,7 +206,7 @@ impl Repository {
         infos.sort_by_key(|info| (info.blobs, info.segment));
         let entries: Vec<u64> = infos.iter().map(|info| info.blobs).collect();
         let chosen = index::tiers::choose(&entries);
-        let open = self.index.segments();
+        let open = self.index().segments();
         let of_info = |info: &SegmentInfo| open.iter().find(|segment| segment.id() == info.segment).cloned();
         let infos = &infos[chosen];
         let Some(parts) = infos.iter().map(of_info).collect::<Option<Vec<_>>>() else { return Ok(false) };

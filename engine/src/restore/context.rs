@@ -1,8 +1,5 @@
 //! What all parts of a running restore share.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
-
 use super::inside::{Inside, Relation};
 use super::tally::{self, Tally};
 use super::{RestoreOptions, tally::explain};
@@ -31,8 +28,6 @@ pub(super) struct Context<'a> {
     pub(super) metadata_of_incomplete: MetadataWriter,
     /// Where in the target the repository lies.
     pub(super) inside: Inside,
-    /// Packs for whose sake the log was read again.
-    pub(super) refreshed: Mutex<HashSet<crate::ids::PackId>>,
 }
 
 impl<'a> Context<'a> {
@@ -52,7 +47,6 @@ impl<'a> Context<'a> {
             tally,
             metadata: MetadataWriter::new(options.metadata),
             metadata_of_incomplete: MetadataWriter::new(without_times),
-            refreshed: Mutex::default(),
         }
     }
 

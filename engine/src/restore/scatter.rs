@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::context::Context;
@@ -132,10 +131,10 @@ impl Scatter<'_> {
     ) -> Result<Vec<u8>, (&'static str, Arc<str>)> {
         let failed = self.plan.packs[block.pack as usize].id;
         let gone = matches!(error, ReadError::Backend { source, .. } if source.is_not_found());
-        if gone {
-            self.refresh(failed);
-        }
         let reader = self.context.reader();
+        if gone {
+            reader.read_on(failed);
+        }
         let mut raw = Vec::new();
         for place in reader.index().get_all(&wanted.id).unwrap_or_default() {
             if place.pack.id == failed && place.entry.block.position == block.span.position {
@@ -151,15 +150,6 @@ impl Scatter<'_> {
             }
         }
         Err((if gone { tally::MISSING } else { tally::DAMAGED }, explain(error).into()))
-    }
-
-    /// Reads the log again because a pack is gone: a prune may have moved its blobs. Once for each pack.
-    fn refresh(&self, pack: crate::ids::PackId) {
-        let mut refreshed = self.context.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
-        if refreshed.insert(pack) {
-            // If that fails too, the blob counts as missing, which is reported.
-            let _ = self.context.repository.refresh();
-        }
     }
 
     /// Writes the items of one file that are in the block.

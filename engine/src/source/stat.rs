@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::format::tree::{Metadata, Timestamp};
 
@@ -86,6 +88,32 @@ impl SourceStat {
         Self::at(file, b"", AtFlags::EMPTY_PATH)
     }
 
+    /// Waits until the clock that times are taken from has gone past this state's change time, and renews the state
+    /// of the open file. What changes the file from then on changes its times, too: without the wait, a change in
+    /// the same tick (some milliseconds; seconds on some file systems) as the last one before would look like none.
+    ///
+    /// False: the file kept changing meanwhile. A change time that lies in the future was taken from another clock,
+    /// and is not waited for.
+    ///
+    /// # Errors
+    /// Those of `statx`.
+    pub fn settle(&mut self, file: impl AsFd) -> io::Result<bool> {
+        let begun = Instant::now();
+        loop {
+            // Times without a fraction come from a file system that stores none: FAT counts in steps of two seconds.
+            let tick = if self.ctime.nanos == 0 { 2 * SECOND } else { 1 };
+            let age = now() - nanoseconds(&self.ctime);
+            if age >= tick || age < -AHEAD_MAX {
+                return Ok(true);
+            }
+            if begun.elapsed().as_nanos() > (tick + AHEAD_MAX).unsigned_abs() {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            *self = Self::of_file(&file)?;
+        }
+    }
+
     /// The state of `name` in the directory `dir`, of a symbolic link itself.
     ///
     /// The answer is as fresh as that of `stat`: `AT_STATX_DONT_SYNC` would let network file systems answer
@@ -138,6 +166,22 @@ impl SourceStat {
     }
 }
 
+/// One second in nanoseconds.
+const SECOND: i128 = 1_000_000_000;
+/// How far the times of this machine's file systems can be ahead of [`now`], with much to spare: kernels tick a hundred
+/// times a second at least.
+const AHEAD_MAX: i128 = SECOND / 10;
+
+/// The clock that the kernel takes the times of files from, in nanoseconds since 1970.
+fn now() -> i128 {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    i128::from(now.tv_sec) * SECOND + i128::from(now.tv_nsec)
+}
+
+fn nanoseconds(time: &Timestamp) -> i128 {
+    i128::from(time.seconds) * SECOND + i128::from(time.nanos)
+}
+
 fn timestamp(time: &StatxTimestamp) -> Timestamp {
     // No file system should say more; a tree that did would be refused when it is read.
     Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec.min(999_999_999) }
@@ -179,10 +223,25 @@ mod tests {
     fn times_before_1970_keep_their_sign() {
         let folder = tempfile::tempdir().unwrap();
         let file = File::create(folder.path().join("old")).unwrap();
-        let old = std::time::UNIX_EPOCH - std::time::Duration::new(10, 250_000_000);
+        let old = std::time::UNIX_EPOCH - Duration::new(10, 250_000_000);
         file.set_modified(old).unwrap();
         let stat = SourceStat::of_file(&file).unwrap();
         assert_eq!(stat.mtime, Timestamp { seconds: -11, nanos: 750_000_000 });
+    }
+
+    #[test]
+    fn a_change_right_after_settling_shows_in_the_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for round in 0..30_u8 {
+            fs::write(&path, [round]).unwrap();
+            let file = File::open(&path).unwrap();
+            let mut before = SourceStat::of_file(&file).unwrap();
+            assert!(before.settle(&file).unwrap());
+            fs::write(&path, [round + 1]).unwrap();
+            let after = SourceStat::of_file(&file).unwrap();
+            assert!(!after.looks_unchanged(&metadata_of(&before), 1), "{before:?}");
+        }
     }
 
     #[test]

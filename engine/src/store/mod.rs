@@ -9,6 +9,6 @@ pub mod writer;
 
 pub use directory::read_directory;
 pub use packs::{PackStore, StoreError, StoreOptions};
-pub use reader::{BlobReader, DecodeScratch, ReadError};
+pub use reader::{BlobReader, Catalog, DecodeScratch, ReadError};
 pub use trees::{TreeBuilder, TreeEntry, put_tree};
 pub use writer::BlobWriter;

@@ -1,5 +1,6 @@
 //! Reading blobs: range read → open → decompress → verify id.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::{Backend, BackendError, ObjectKey};
@@ -63,13 +64,33 @@ struct CachedBlock {
     raw: Arc<Vec<u8>>,
 }
 
+/// Tells a reader which packs hold a blob.
+pub trait Catalog: std::fmt::Debug + Send + Sync {
+    /// What is known so far.
+    fn index(&self) -> &Index;
+
+    /// Learns what was committed since. Where that fails, what was known stays.
+    fn read_on(&self);
+}
+
+/// An index that stays as it is.
+impl Catalog for Index {
+    fn index(&self) -> &Index {
+        self
+    }
+
+    fn read_on(&self) {}
+}
+
 /// Reads blobs of a repository. Shared by threads.
 #[derive(Debug)]
 pub struct BlobReader {
     backend: Arc<dyn Backend>,
     keys: Arc<KeySet>,
     repository: RepositoryId,
-    index: Arc<Index>,
+    catalog: Arc<dyn Catalog>,
+    /// Packs found gone, for each of which the catalog was read on.
+    gone: Mutex<HashSet<PackId>>,
     recent: Mutex<Vec<CachedBlock>>,
     scratch: Mutex<Vec<DecodeScratch>>,
 }
@@ -80,14 +101,32 @@ impl BlobReader {
         backend: Arc<dyn Backend>,
         keys: Arc<KeySet>,
         repository: RepositoryId,
-        index: Arc<Index>,
+        catalog: Arc<dyn Catalog>,
     ) -> Self {
-        Self { backend, keys, repository, index, recent: Mutex::default(), scratch: Mutex::default() }
+        Self {
+            backend,
+            keys,
+            repository,
+            catalog,
+            gone: Mutex::default(),
+            recent: Mutex::default(),
+            scratch: Mutex::default(),
+        }
     }
 
     /// The index it searches.
-    pub fn index(&self) -> &Arc<Index> {
-        &self.index
+    pub fn index(&self) -> &Index {
+        self.catalog.index()
+    }
+
+    /// Learns what was committed since, because a pack is gone: a prune may have moved its blobs to others. Once for
+    /// each pack: one that is gone although the log still has it stays gone.
+    pub fn read_on(&self, gone: PackId) {
+        // Held meanwhile: who asks for the same pack goes on with what is learnt.
+        let mut known = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.insert(gone) {
+            self.catalog.read_on();
+        }
     }
 
     /// The repository's keys.
@@ -217,14 +256,25 @@ impl BlobReader {
         Ok(bytes)
     }
 
-    /// Reads one blob, trying every pack that holds it. Meant for trees and snapshots: recently decoded blocks
-    /// are kept.
+    /// Reads one blob, trying every pack that holds it, also those that a prune has moved it to meanwhile. Meant for
+    /// trees and snapshots: recently decoded blocks are kept.
     ///
     /// # Errors
     /// [`ReadError`] of the first place tried, where none gives the blob.
     pub fn read(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>, ReadError> {
+        match self.read_known(kind, id) {
+            Err(ReadError::Backend { pack, source }) if source.is_not_found() => {
+                self.read_on(pack);
+                self.read_known(kind, id)
+            }
+            result => result,
+        }
+    }
+
+    /// Reads a blob from where it is known to be.
+    fn read_known(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>, ReadError> {
         let mut first_error = None;
-        for location in self.index.get_all(id)? {
+        for location in self.index().get_all(id)? {
             let block = self.block(&location.pack, &location.entry.block);
             let result = block.and_then(|raw| {
                 self.verified(location.pack.id, kind, id, &raw, location.entry.offset, location.entry.len)

@@ -1,0 +1,255 @@
+//! What a process has read of the commit log, and the index that goes with it: both grow as others commit.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::backend::{Backend, Folder, ObjectKey};
+use crate::crypto::KeySet;
+use crate::format::commit::{self, Change};
+use crate::format::header::ObjectKind;
+use crate::format::record;
+use crate::format::state::State;
+use crate::ids::{PackId, RepositoryId, SegmentId};
+use crate::index::{self, Index, IndexError};
+use crate::log::{self, Fold, Head, VoidEntry};
+use crate::repo::RepositoryError;
+use crate::store::Catalog;
+
+/// What may be damaged for a repository to be opened all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leniency {
+    /// Nothing.
+    None,
+    /// Segments: those that cannot be opened are left out.
+    Index,
+    /// The log, too: what was made of it is not to be gone on from.
+    Log,
+}
+
+/// What commits read by this process took away for good: these ids never come back.
+#[derive(Debug, Default)]
+struct Gone {
+    packs: HashSet<PackId>,
+    segments: HashSet<SegmentId>,
+}
+
+/// The log as this process has read it.
+#[derive(Debug)]
+pub(super) struct View {
+    backend: Arc<dyn Backend>,
+    keys: Arc<KeySet>,
+    id: RepositoryId,
+    index: Arc<Index>,
+    leniency: Leniency,
+    fold: Mutex<Arc<Fold>>,
+    head: Mutex<Option<Head>>,
+    voids: Mutex<Vec<VoidEntry>>,
+    /// Segments that cannot be opened, where that is to be lived with; otherwise it ends what was tried.
+    broken: Mutex<Vec<IndexError>>,
+    last_prune: AtomicU64,
+    gone: Mutex<Gone>,
+}
+
+/// All that is kept here changes in single steps, so that a panic elsewhere leaves it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl View {
+    /// The view of a log of which nothing but `fold` is known.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        keys: Arc<KeySet>,
+        id: RepositoryId,
+        fold: Fold,
+        leniency: Leniency,
+    ) -> Self {
+        Self {
+            backend,
+            keys,
+            id,
+            index: Arc::default(),
+            leniency,
+            fold: Mutex::new(Arc::new(fold)),
+            head: Mutex::default(),
+            voids: Mutex::default(),
+            broken: Mutex::default(),
+            last_prune: AtomicU64::new(0),
+            gone: Mutex::default(),
+        }
+    }
+
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// The log as folded so far. Shared, not copied: one that is held on to is copied when the log is read on.
+    pub fn fold(&self) -> Arc<Fold> {
+        Arc::clone(&lock(&self.fold))
+    }
+
+    pub fn is_salvaged(&self) -> bool {
+        self.leniency == Leniency::Log
+    }
+
+    /// The last entry that counts.
+    pub fn head(&self) -> Option<Head> {
+        *lock(&self.head)
+    }
+
+    fn set_head(&self, head: Head) {
+        *lock(&self.head) = Some(head);
+    }
+
+    /// The last commit that condemned or removed packs or dropped segments; 0 for none.
+    pub fn last_prune(&self) -> u64 {
+        self.last_prune.load(Ordering::Relaxed)
+    }
+
+    pub fn is_pack_gone(&self, pack: &PackId) -> bool {
+        lock(&self.gone).packs.contains(pack)
+    }
+
+    pub fn is_segment_gone(&self, segment: &SegmentId) -> bool {
+        lock(&self.gone).segments.contains(segment)
+    }
+
+    /// Segments that could not be opened.
+    pub fn broken_segments(&self) -> Vec<String> {
+        lock(&self.broken).iter().map(ToString::to_string).collect()
+    }
+
+    /// Entries that do not count.
+    pub fn void_entries(&self) -> Vec<String> {
+        let told = |entry: &VoidEntry| format!("log entry {} does not count: {}", entry.seq, entry.reason);
+        lock(&self.voids).iter().map(told).collect()
+    }
+
+    /// Takes over what was made of a damaged log.
+    pub fn salvaged(&self, fold: Fold, voids: Vec<VoidEntry>) -> Result<(), RepositoryError> {
+        self.follow_segments(&fold)?;
+        *lock(&self.fold) = Arc::new(fold);
+        *lock(&self.voids) = voids;
+        Ok(())
+    }
+
+    /// Begins with the newest usable state. States are derived: one that does not fit is passed over, and
+    /// `check` compares them with the log.
+    pub fn start_from_state(&self, is_usable: &dyn Fn(&State) -> bool) -> Result<(), RepositoryError> {
+        let mut sequences = Vec::new();
+        self.backend.list(Folder::State, None, &mut |info| {
+            sequences.extend(info.key.sequence());
+            ControlFlow::Continue(())
+        })?;
+        let config = lock(&self.fold).config();
+        for seq in sequences.into_iter().rev() {
+            let Ok(object) = self.backend.read(&ObjectKey::state(seq), record::RECORD_OBJECT_LEN_MAX) else {
+                continue;
+            };
+            let state: Result<State, _> =
+                record::open_object(ObjectKind::State, object, &self.keys, &self.id);
+            if let Ok(state) = state
+                && state.seq == seq
+                && state.config == config
+                && is_usable(&state)
+            {
+                self.set_head(Head { seq, hash: state.head });
+                *lock(&self.fold) = Arc::new(Fold::from_state(state));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the log entry that the state ends with is there and is the one it names.
+    pub fn state_fits(&self, state: &State) -> bool {
+        self.backend
+            .read(&ObjectKey::log(state.seq), record::RECORD_OBJECT_LEN_MAX)
+            .is_ok_and(|object| commit::hash(&object) == state.head)
+    }
+
+    /// Reads what others committed since, and opens and closes segments accordingly.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where the log or a new segment cannot be read.
+    pub fn refresh(&self) -> Result<(), RepositoryError> {
+        if self.is_salvaged() {
+            return Ok(());
+        }
+        let mut guard = lock(&self.fold);
+        let mut missing_at = None;
+        loop {
+            self.read_log_on(Arc::make_mut(&mut guard))?;
+            match self.follow_segments(&guard) {
+                // Whoever merges segments deletes the old ones once the log says so: it has gone on meanwhile, then.
+                Err(RepositoryError::Index(IndexError::Backend { source, .. }))
+                    if source.is_not_found() && missing_at.replace(guard.seq()) != Some(guard.seq()) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Reads the log on, and keeps in mind what a running operation may rely on and has to do without.
+    fn read_log_on(&self, fold: &mut Fold) -> Result<(), RepositoryError> {
+        let mut voids = Vec::new();
+        let mut gone = lock(&self.gone);
+        let result = log::read_from(&*self.backend, &self.keys, &self.id, fold, &mut |entry| match entry {
+            Ok(entry) => {
+                self.set_head(Head { seq: entry.commit.seq, hash: entry.hash });
+                for change in &entry.commit.changes {
+                    match change {
+                        Change::PacksCondemned { .. } => {}
+                        Change::PacksRemoved { packs } => gone.packs.extend(packs),
+                        Change::SegmentsDropped { segments } => gone.segments.extend(segments),
+                        _ => continue,
+                    }
+                    self.last_prune.fetch_max(entry.commit.seq, Ordering::Relaxed);
+                }
+            }
+            Err(void) => voids.push(void),
+        });
+        lock(&self.voids).append(&mut voids);
+        Ok(result?)
+    }
+
+    /// Makes the open segments those of the fold.
+    fn follow_segments(&self, fold: &Fold) -> Result<(), RepositoryError> {
+        let open = self.index.segments();
+        let (mut added, mut unopened) = (Vec::new(), Vec::new());
+        for info in fold.segments() {
+            if !open.iter().any(|segment| segment.id() == info.segment) {
+                match index::open_segment(&*self.backend, info.segment, &self.keys, &self.id) {
+                    Ok(segment) => added.push(Arc::new(segment)),
+                    Err(error) => unopened.push(error),
+                }
+            }
+        }
+        if self.leniency == Leniency::None {
+            unopened.into_iter().next().map_or(Ok(()), Err)?;
+        } else {
+            *lock(&self.broken) = unopened;
+        }
+        let removed: Vec<_> = open
+            .iter()
+            .map(|segment| segment.id())
+            .filter(|id| !fold.segments().any(|info| info.segment == *id))
+            .collect();
+        if !added.is_empty() || !removed.is_empty() {
+            self.index.replace(added, &removed);
+        }
+        Ok(())
+    }
+}
+
+impl Catalog for View {
+    fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn read_on(&self) {
+        // If it fails, what is asked for counts as missing, which is reported.
+        let _unread = self.refresh();
+    }
+}
