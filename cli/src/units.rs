@@ -165,6 +165,12 @@ pub fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.2} {}", BINARY[unit]) }
 }
 
+/// `1 snapshot`, `2 snapshots`.
+pub fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// `0:05`, `12:34`, `1:02:03`.
 pub fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -197,6 +203,7 @@ mod tests {
         }
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1536), "1.50 KiB");
+        assert_eq!([count(0, "pack"), count(1, "pack"), count(2, "pack")], ["0 packs", "1 pack", "2 packs"]);
         assert_eq!(size(u64::MAX), "16777216.00 TiB");
     }
 

@@ -15,8 +15,10 @@ use crate::index::Location;
 use crate::store::reader::DecodeScratch;
 use crate::store::{BlobReader, ReadError};
 
-/// Trees read in one go at most.
+/// Trees looked up in one go at most.
 const BATCH: usize = 4096;
+/// Bytes of trees read in one go, but for the last one: what trees lead to takes about as much memory as they do.
+const ROUND_LEN: u64 = 8 << 20;
 
 /// A snapshot cannot be followed to all that it needs.
 #[derive(Debug, thiserror::Error)]
@@ -122,9 +124,14 @@ pub fn follow(
             a.pack.id == b.pack.id && a.entry.block == b.entry.block
         };
         let groups: Vec<&[(Wanted, Location)]> = located.chunk_by(is_same_block).collect();
-        for mut below in read_groups(reader, &groups, threads) {
-            unreadable.append(&mut below.unreadable);
-            take(needs, below, &mut pending)?;
+        let mut left = groups.as_slice();
+        while !left.is_empty() {
+            let (round, later) = left.split_at(round_len(left));
+            left = later;
+            for mut below in read_groups(reader, round, threads) {
+                unreadable.append(&mut below.unreadable);
+                take(needs, below, &mut pending)?;
+            }
         }
         for (wanted, error) in unreadable {
             if let Some(bytes) = needs.unreadable(&wanted.id, error)? {
@@ -135,6 +142,17 @@ pub fn follow(
         }
     }
     Ok(())
+}
+
+/// How many of these groups, of which there is one at least, are read in one go.
+fn round_len(groups: &[&[(Wanted, Location)]]) -> usize {
+    let mut bytes = 0;
+    let is_within = |group: &&&[(Wanted, Location)]| {
+        let fits = bytes < ROUND_LEN;
+        bytes += group.iter().map(|(_, at)| u64::from(at.entry.len)).sum::<u64>();
+        fits
+    };
+    groups.iter().take_while(is_within).count()
 }
 
 /// Hands over what a blob leads to.

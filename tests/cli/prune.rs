@@ -33,7 +33,7 @@ fn forget_and_prune_give_space_back() {
     assert!(dead > 300_000, "{dry}");
     let before = bench.objects("packs").len();
     let run = bench.run(["prune"]).expect(0);
-    assert!(run.stdout.contains("wait to be deleted"), "{run:?}");
+    assert!(run.stdout.contains("to be deleted by a later run"), "{run:?}");
     assert_eq!(bench.objects("packs").len(), before, "24 hours are not over");
     let summary = bench.run(["prune", "--grace", "0s", "--json"]).expect(0).last("summary");
     assert!(summary["packs_removed_bytes"].as_u64() >= Some(dead), "{summary}");

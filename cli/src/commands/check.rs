@@ -197,22 +197,27 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
         out.line(format!("hit: more than these {} files", report.hit_files.len()))?;
     }
     out.text(format!(
-        "Checked: {} commits, {} snapshots, {} segments, {} packs in {}",
-        report.commits,
-        report.snapshots,
-        report.segments,
-        report.packs,
+        "Checked: {}, {}, {}, {} in {}",
+        units::count(report.commits, "commit"),
+        units::count(report.snapshots, "snapshot"),
+        units::count(report.segments, "segment"),
+        units::count(report.packs, "pack"),
         units::clock(elapsed)
     ));
     if report.packs_read > 0 {
         let bytes = units::size(report.bytes_read);
         out.text(format!(
-            "Read:    {} packs, {bytes}, {} blobs verified",
-            report.packs_read, report.blobs_verified
+            "Read:    {}, {bytes}, {} verified",
+            units::count(report.packs_read, "pack"),
+            units::count(report.blobs_verified, "blob")
         ));
     }
     if report.packs_never_read > 0 {
-        out.text(format!("Never read: {} packs of {}", report.packs_never_read, report.packs));
+        out.text(format!(
+            "Never read: {} of {}",
+            units::count(report.packs_never_read, "pack"),
+            report.packs
+        ));
     }
     if let Some((pack, time)) = report.oldest_read {
         out.text(format!("Oldest:  pack {} was last read {}", pack.short(), units::local_time(time)));

@@ -268,7 +268,7 @@ fn text(report: &ForgetReport, args: &Args, context: &Context) -> Result<(), Fai
     }
     let (kept, forgotten) = report.counts();
     let verb = if args.dry_run { "Would forget" } else { "Forgot" };
-    out.text(format!("{verb} {forgotten} snapshots, {kept} stay"));
+    out.text(format!("{verb} {}, keeping {kept}", units::count(forgotten as u64, "snapshot")));
     if report.commit.is_some() {
         out.note("`strongroom prune` frees the space that only they took");
     }

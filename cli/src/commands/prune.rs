@@ -108,38 +108,45 @@ fn text(report: &PruneReport, elapsed: Duration, context: &Context) {
     let out = &context.output;
     let size = units::size;
     out.text(format!(
-        "Needed:    by {} snapshots; {} packs, {}, are in the index",
-        report.snapshots,
-        report.packs,
+        "Needed:    by {}; {}, {}, in the index",
+        units::count(report.snapshots, "snapshot"),
+        units::count(report.packs, "pack"),
         size(report.packs_bytes)
     ));
-    out.text(format!("Unneeded:  {} packs, {}", report.packs_dead, size(report.packs_dead_bytes)));
+    out.text(format!(
+        "Unneeded:  {}, {}",
+        units::count(report.packs_dead, "pack"),
+        size(report.packs_dead_bytes)
+    ));
     if report.packs_repacked > 0 {
         let (about, verb) = if report.dry_run { ("about ", "to be rewritten") } else { ("", "rewritten") };
         out.text(format!(
-            "In part:   {} packs, {}, {verb} as {about}{}",
-            report.packs_repacked,
+            "In part:   {}, {}, {verb} as {about}{}",
+            units::count(report.packs_repacked, "pack"),
             size(report.packs_repacked_bytes),
             size(report.bytes_rewritten)
         ));
     }
     if report.packs_stray > 0 || report.segments_stray > 0 {
         out.text(format!(
-            "Stray:     {} packs, {}, and {} index segments of interrupted or running backups",
-            report.packs_stray,
+            "Stray:     {}, {}, and {} of interrupted or running backups",
+            units::count(report.packs_stray, "pack"),
             size(report.packs_stray_bytes),
-            report.segments_stray
+            units::count(report.segments_stray, "index segment")
         ));
     }
     let removed = if report.dry_run { "Would delete now:" } else { "Deleted:  " };
     out.text(format!(
-        "{removed} {} packs, {}, in {}",
-        report.packs_removed,
+        "{removed} {}, {}, in {}",
+        units::count(report.packs_removed, "pack"),
         size(report.packs_removed_bytes),
         units::clock(elapsed)
     ));
     if report.packs_waiting > 0 {
-        out.text(format!("Condemned: {} packs wait to be deleted by a later run", report.packs_waiting));
+        out.text(format!(
+            "Condemned: {}, to be deleted by a later run",
+            units::count(report.packs_waiting, "pack")
+        ));
     }
     out.text(format!("Left:      about {} that no snapshot needs", size(report.unused_bytes)));
 }

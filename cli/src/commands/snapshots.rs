@@ -62,7 +62,7 @@ fn table<'h>(
     for line in aligned(&rows, &[4]) {
         context.output.line(line)?;
     }
-    context.output.note(&format!("{} snapshots", snapshots.len()));
+    context.output.note(&units::count(snapshots.len() as u64, "snapshot"));
     Ok(())
 }
 

@@ -115,7 +115,7 @@ fn config(error: &ConfigError, message: String) -> Failure {
     match error {
         ConfigError::Magic => Failure::new("not-a-repository", message).exit(Exit::NoRepository),
         ConfigError::Version(_) | ConfigError::Features(_) | ConfigError::Newer(_) => {
-            Failure::new("newer-version", message).hint("nothing was changed; install a newer strongroom")
+            Failure::new("newer-version", message).hint("nothing was changed")
         }
         ConfigError::Record(_) => Failure::damage("config-damaged", message)
             .hint("copy the file `config` back from a copy of the repository"),
@@ -168,7 +168,7 @@ impl From<LogError> for Failure {
         match error {
             LogError::Backend(error) => error.into(),
             LogError::NotUnderstood { .. } => {
-                Self::new("newer-version", error).hint("nothing was changed; install a newer strongroom")
+                Self::new("newer-version", error).hint("nothing was changed")
             }
             LogError::Chain { .. } | LogError::Gap { .. } => Self::damage("log-damaged", error)
                 .hint("the storage lost or altered commits: copy them back from a copy of the repository, or read what is there with --ignore-log-damage; docs/trouble.md says how"),

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use strongroom::backup::{BackupOptions, GrainRule, ParentChoice, SnapshotLabels};
 use strongroom::format::tree::Timestamp;
 use strongroom::repo::Repository;
@@ -89,7 +90,7 @@ struct Exclude {
 #[command(next_help_heading = "What the snapshot says of itself")]
 struct Labels {
     /// A label; several can be given, also separated by commas
-    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    #[arg(long, value_name = "TAG", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     tag: Vec<String>,
     /// The host the data is from [default: this one]
     #[arg(long, value_name = "NAME")]
@@ -110,7 +111,7 @@ struct Manner {
     #[arg(short, long, conflicts_with = "parent")]
     force: bool,
     /// Make no snapshot if nothing has changed
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["stdin_filename", "command"])]
     skip_if_unchanged: bool,
     /// Compare with this snapshot [default: the last one of the same host and paths]
     #[arg(long, value_name = "SNAPSHOT")]

@@ -194,7 +194,7 @@ fn text(report: &PacksReport, elapsed: Duration, context: &Context) -> Result<()
     }
     out.text(format!("Written:  {} in {}", units::size(report.bytes_written), units::clock(elapsed)));
     if report.lost_count > 0 {
-        out.line(format!("Lost:     {} blobs that snapshots need", report.lost_count))?;
+        out.line(format!("Lost:     {} that snapshots need", units::count(report.lost_count, "blob")))?;
         out.text(
             "Next:     give a copy of the repository (--from) or of the files (--from-source); \
              `strongroom backup --force` stores again what is still there; then `strongroom repair snapshots`",

@@ -149,7 +149,7 @@ fn text(report: &SnapshotsReport, elapsed: Duration, context: &Context) -> Resul
         }
         out.line(line)?;
     }
-    out.text(format!("Checked: {} snapshots in {}", report.checked, units::clock(elapsed)));
+    out.text(format!("Checked: {} in {}", units::count(report.checked, "snapshot"), units::clock(elapsed)));
     if report.snapshots.is_empty() {
         out.text("Nothing is lost");
     } else if report.dry_run {
