@@ -103,6 +103,12 @@ impl Context {
         self.open_as(Repository::open)
     }
 
+    /// Opens the repository whatever was seen of it before. Segments may be lost: an entry that does not count may have
+    /// been the one that replaced them.
+    pub fn open_for_log_repair(&self) -> Result<Repository, Failure> {
+        self.open_as(Repository::open_for_repair)
+    }
+
     fn open_as(
         &self,
         open: impl FnOnce(Arc<dyn Backend>, &Password, Environment) -> Result<Repository, RepositoryError>,

@@ -27,3 +27,4 @@ pub mod store;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod usage;

@@ -77,11 +77,20 @@ pub trait Needs {
     }
 }
 
-/// A metadata blob that something refers to: a chunk list where it has a depth.
-#[derive(Clone, Copy)]
-struct Wanted {
-    id: BlobId,
-    depth: Option<u8>,
+/// A metadata blob that something refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// The blob.
+    pub id: BlobId,
+    /// Of a chunk list, its depth; none for a tree.
+    pub depth: Option<u8>,
+}
+
+impl From<BlobId> for Wanted {
+    /// A tree.
+    fn from(id: BlobId) -> Self {
+        Self { id, depth: None }
+    }
 }
 
 /// What a blob leads to.
@@ -93,17 +102,17 @@ struct Below {
     unreadable: Vec<(Wanted, ReachError)>,
 }
 
-/// Follows `roots` and everything below them.
+/// Follows `roots`, trees unless they say otherwise, and everything below them.
 ///
 /// # Errors
 /// [`ReachError`] at the first thing that cannot be read.
 pub fn follow(
     reader: &BlobReader,
-    roots: impl IntoIterator<Item = BlobId>,
+    roots: impl IntoIterator<Item: Into<Wanted>>,
     needs: &mut dyn Needs,
     threads: usize,
 ) -> Result<(), ReachError> {
-    let mut pending: Vec<Wanted> = roots.into_iter().map(|id| Wanted { id, depth: None }).collect();
+    let mut pending: Vec<Wanted> = roots.into_iter().map(Into::into).collect();
     while !pending.is_empty() {
         if needs.is_cancelled() {
             return Err(ReachError::Cancelled);

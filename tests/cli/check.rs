@@ -82,6 +82,19 @@ fn a_commit_that_was_altered_is_told_by_every_command() {
 }
 
 #[test]
+fn a_lost_log_is_damage_for_a_check_as_for_all_others() {
+    let bench = backed_up();
+    for entry in bench.objects("log") {
+        fs::remove_file(entry).expect("removed");
+    }
+    for command in ["snapshots", "check", "check --read-data", "check --no-state", "backup src"] {
+        let run = bench.run(command.split(' ')).expect(4);
+        assert!(!run.stdout.contains("No damage"), "{run:?}");
+    }
+    assert!(bench.run(["check"]).expect(4).stdout.contains("the log was lost"));
+}
+
+#[test]
 fn a_commit_that_is_missing_in_between_is_no_end_of_the_log() {
     let bench = backed_up();
     bench.write("src/more", "more");

@@ -53,9 +53,11 @@ fn a_repository_that_was_set_back_is_refused_until_that_is_accepted() {
     // A check looks at what there is, and says that it is too little; it does not write to it.
     let run = bench.run(["check"]).expect(4);
     assert!(
-        run.stdout.contains("No damage was found") && run.message().contains("commits are gone"),
+        run.stdout.contains("The repository is damaged") && run.message().contains("commits are gone"),
         "{run:?}"
     );
+    let summary = bench.run(["check", "--json"]).expect(4).lines();
+    assert!(summary.iter().any(|line| line["type"] == "summary" && line["num_errors"] == 1), "{summary:?}");
     // To look at it is one thing, to go on with it another.
     bench.run(["snapshots", "--no-state"]).expect(0);
     Run::of(bench.command().arg("snapshots").env("STRONGROOM_NO_STATE", "1")).expect(0);

@@ -19,3 +19,4 @@ mod sources;
 mod storage;
 mod support;
 mod terminal;
+mod usage;

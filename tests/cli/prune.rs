@@ -1,17 +1,6 @@
 //! `prune`: what it frees, and what it says.
 
-use crate::support::{Bench, Run};
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(|_| next()).collect()
-}
+use crate::support::{Bench, Run, noise};
 
 /// A repository with two snapshots of one file that changed wholly.
 fn two_snapshots() -> Bench {

@@ -149,6 +149,11 @@ impl Bench {
         found.sort();
         found
     }
+
+    /// Bytes of all packs.
+    pub fn packs_bytes(&self) -> u64 {
+        self.objects("packs").iter().map(|path| fs::metadata(path).expect("a pack").len()).sum()
+    }
 }
 
 fn collect(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use strongroom::check::{self, CheckOptions, CheckReport, ReadData};
+use strongroom::check::{self, CheckOptions, CheckReport, Damage, ReadData};
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -102,7 +102,15 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let monitor = CliMonitor::new(&context.output, "packs", signals::cancel_flag()?).without_problems();
     let report = check::run(&repository, &options, &monitor);
     let elapsed = monitor.finish();
-    let report = report.map_err(|error| unverified(error.into()))?;
+    let mut report = report.map_err(|error| unverified(error.into()))?;
+    if let Some(failure) = &unexpected {
+        report.findings.push(Damage {
+            code: failure.code,
+            object: "log".into(),
+            message: failure.message.clone(),
+            is_damage: true,
+        });
+    }
     if context.output.json() {
         json_lines(&report, elapsed, context);
     } else {

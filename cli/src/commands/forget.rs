@@ -204,7 +204,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         dry_run: args.dry_run,
         reason: args.reason.clone(),
     };
+    let is_selective =
+        !(args.select.host.is_empty() && args.select.tag.is_empty() && args.select.path.is_empty());
     let report = forget::run(&repository, &options, &LocalCalendar::system())?;
+    if is_selective && report.groups.is_empty() {
+        context.output.warn("warning: no snapshot has what --host, --tag and --path ask for");
+    }
     if context.output.json() {
         json_lines(&report, args.dry_run, context);
     } else {

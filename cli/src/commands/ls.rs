@@ -72,7 +72,7 @@ pub fn split_snapshot(argument: &OsString) -> Result<(String, Vec<u8>), Failure>
 }
 
 /// The path with one slash before each name and none at the end.
-fn normal(path: &[u8]) -> Vec<u8> {
+pub fn normal(path: &[u8]) -> Vec<u8> {
     let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
     names.flat_map(|name| [b"/", name].concat()).collect()
 }

@@ -142,6 +142,13 @@ fn text(report: &PruneReport, elapsed: Duration, context: &Context) {
         size(report.packs_removed_bytes),
         units::clock(elapsed)
     ));
+    if report.dry_run && report.packs_condemned > 0 {
+        out.text(format!(
+            "Would condemn: {}, {}, to be deleted by a later run",
+            units::count(report.packs_condemned, "pack"),
+            size(report.packs_condemned_bytes)
+        ));
+    }
     if report.packs_waiting > 0 {
         out.text(format!(
             "Condemned: {}, to be deleted by a later run",

@@ -19,6 +19,7 @@ use strongroom::restore::RestoreError;
 use strongroom::source::{FilesFromError, FilterError};
 use strongroom::stats::StatsError;
 use strongroom::store::{ReadError, StoreError};
+use strongroom::usage::UsageError;
 
 use super::Failure;
 use crate::exit::Exit;
@@ -351,6 +352,7 @@ impl From<RepairError> for Failure {
             RepairError::IndexDamaged { .. } => {
                 Self::damage("index-damaged", message).hint("`strongroom repair index` first")
             }
+            RepairError::NoEntry { .. } => Self::new("no-entry", message),
             RepairError::SoundEntry(_) => Self::new("log-entry-sound", message)
                 .hint("`strongroom check` names the entries that are not"),
             RepairError::UnknownPack(_) => {
@@ -391,6 +393,19 @@ impl From<RestoreError> for Failure {
             RestoreError::Filter(error) => error.into(),
             RestoreError::Browse(error) => error.into(),
             RestoreError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Self {
+        match error {
+            UsageError::Reach(ReachError::Read(error)) => error.into(),
+            UsageError::Reach(ReachError::Cancelled) | UsageError::Cancelled => Self::new("cancelled", error),
+            UsageError::Reach(_) => Self::damage("tree-damaged", error),
+            UsageError::Browse(error) => error.into(),
+            UsageError::Index(error) => error.into(),
+            UsageError::Repository(error) => error.into(),
         }
     }
 }

@@ -406,7 +406,10 @@ fn absolute_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, BackupError> {
         let resolved = roots::absolute(path).map_err(failed)?;
         // A root that does not exist is a mistake to report before anything is read.
         std::fs::symlink_metadata(&resolved).map_err(failed)?;
-        absolute.push(resolved);
+        // Named twice, in whatever ways, it is one source.
+        if !absolute.contains(&resolved) {
+            absolute.push(resolved);
+        }
     }
     Ok(absolute)
 }

@@ -129,6 +129,12 @@ impl<'a> Context<'a> {
         self.bytes_total.store(self.bytes_read.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    /// Whether anything was found so far that is lost or in doubt.
+    pub fn found_damage(&self) -> bool {
+        let findings = lock(&self.findings);
+        findings.more > 0 || findings.listed.iter().any(|finding| finding.is_damage)
+    }
+
     /// A pack was read in whole, and is what it should be.
     pub fn good_pack(&self, pack: PackId, by: Method) {
         lock(&self.good).insert(pack, by);

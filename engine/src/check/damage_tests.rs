@@ -138,6 +138,59 @@ fn a_damaged_log_is_read_as_far_as_it_goes() {
 }
 
 #[test]
+fn a_lost_log_is_damage_although_nothing_else_is() {
+    for with_states in [true, false] {
+        let sample = sample();
+        let folders = if with_states { ["log/"].as_slice() } else { &["log/", "state/"] };
+        for key in folders.iter().flat_map(|folder| sample.keys(folder)) {
+            sample.backend.delete(&key).expect("deleted");
+        }
+        let salvaged =
+            Repository::open_salvaged(Arc::new(sample.backend.clone()), &password(), environment(98))
+                .expect("readable");
+        let report = check_all(&salvaged);
+        assert!(
+            report.findings.iter().any(|finding| finding.is_damage && finding.code.starts_with("log-")),
+            "{:?}",
+            report.findings
+        );
+    }
+}
+
+/// A state may hide from other commands that later commits follow another entry; no note can make that good.
+#[test]
+fn an_entry_that_was_altered_behind_others_cannot_be_accepted_as_lost() {
+    let sample = sample();
+    sample.backend.corrupt(&ObjectKey::log(3), |bytes| bytes[90] ^= 1);
+    let repository = open(&sample.backend).expect("by the state of entry 4");
+    let refused = crate::repair::log::accept_loss(&repository, 3).expect_err("others follow it");
+    assert!(refused.to_string().contains("commit 4 follows"), "{refused}");
+    let refused = crate::repair::log::accept_loss(&repository, 99).expect_err("there is none");
+    assert!(refused.to_string().contains("ends with 4"), "{refused}");
+    assert!(sample.backend.stat(&ObjectKey::log(5)).is_err(), "nothing was committed");
+}
+
+#[test]
+fn nothing_is_committed_on_top_of_an_altered_entry() {
+    let sample = sample();
+    let newest = ObjectKey::log(4);
+    let whole = sample.backend.read(&newest, u64::MAX).expect("there");
+    sample.backend.corrupt(&newest, |bytes| bytes[90] ^= 1);
+    for key in sample.keys("state/") {
+        sample.backend.delete(&key).expect("deleted");
+    }
+    let repository = open(&sample.backend).expect("the entries before it are in order");
+    let options =
+        CheckOptions { read_data: ReadData::All, record: true, threads: 1, ..CheckOptions::default() };
+    let report = run(&repository, &options, &crate::monitor::Silent).expect("checked");
+    assert!(report.is_damaged());
+    assert!(sample.backend.stat(&ObjectKey::log(5)).is_err(), "what was verified was written down");
+    sample.backend.plant(&newest, &whole);
+    let report = check_all(&open(&sample.backend).expect("whole again"));
+    assert!(!report.findings.iter().any(|finding| finding.code.starts_with("log-")), "{:?}", report.findings);
+}
+
+#[test]
 fn every_object_damaged_in_every_way_is_refused_or_named() {
     let (sample, other) = (sample(), sample_of(2));
     let mut clean = Vec::new();

@@ -24,6 +24,10 @@ pub(super) fn check(context: &Context<'_>) -> Result<Arc<Fold>, BackendError> {
     let fold = match read(context, &states) {
         Some(fold) => {
             check_beyond_end(context, &fold, &states);
+            if fold.seq() == 0 && !context.found_damage() {
+                let message = "there is no entry: the log was lost. Copy its entries back from a copy of the repository";
+                context.damage("log-lost", &"log", message);
+            }
             // More was made of a damaged log than it amounts to.
             if context.repository.is_salvaged() { context.repository.fold() } else { Arc::new(fold) }
         }

@@ -84,6 +84,15 @@ pub fn run(
 fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
     let repository = context.repository;
     let fold = log::check(context)?;
+    if repository.is_salvaged() && !context.found_damage() {
+        context.damage(
+            "log-damaged",
+            &"log",
+            "the repository can be opened only as far as its log can be read",
+        );
+    }
+    // An altered entry can be brought back from a copy only as long as nothing is committed on top of it.
+    let is_log_sound = !context.found_damage();
     let mut segments = segments::check(context, &fold)?;
     // With a part of the index, everything else would seem to be missing.
     let orphans = if context.is_over() { 0 } else { packs::check(context, &fold, &mut segments)? };
@@ -109,6 +118,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
     let (packs_never_read, oldest_read) = verified.oldest(&segments.packs);
     let mut ledger_error = None;
     if context.options.record
+        && is_log_sound
         && !context.was_overtaken()
         && let Err(error) = verified.write(repository, &segments.packs)
     {

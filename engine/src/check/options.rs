@@ -64,7 +64,7 @@ impl Default for CheckOptions {
 /// Something wrong with the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// A stable name for programs: `config-damaged`, `log-damaged`, `log-gap`, `log-not-understood`, `log-rolled-back`, `log-void`,
+    /// A stable name for programs: `config-damaged`, `log-damaged`, `log-lost`, `log-gap`, `log-not-understood`, `log-rolled-back`, `log-void`,
     /// `ledger-damaged`, `state-damaged`, `keyslot-damaged`, `keyslot-missing`, `keyslot-unlisted`, `segment-damaged`,
     /// `segment-missing`, `segment-unlisted`, `index-wrong`, `pack-damaged`, `pack-missing`, `snapshot-damaged`,
     /// `tree-damaged`, `blob-missing`, `foreign-object`.

@@ -54,6 +54,11 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
+    /// About how many bytes of its sealed block the blob takes.
+    pub fn stored_len(&self) -> u64 {
+        u64::from(self.len) * u64::from(self.block.sealed_len) / u64::from(self.block.raw_len).max(1)
+    }
+
     /// Whether the entry names a pack of a segment with this layout, a possible block, and a place inside it. What
     /// the pack's length allows is for the reader of its row to say.
     pub fn is_sane(&self, layout: &Layout) -> bool {

@@ -115,7 +115,7 @@ impl Index {
     /// [`IndexError`] where a page does not open.
     pub fn contains(&self, id: &BlobId) -> Result<bool, IndexError> {
         for segment in self.segments().iter() {
-            if segment.find(&self.cache, id, Tags::Trusted, &mut |_| true)? {
+            if segment.find(&self.cache, id, Tags::Trusted, &mut |_, _| true)? {
                 return Ok(true);
             }
         }
@@ -138,20 +138,42 @@ impl Index {
         self.locations(id, false)
     }
 
+    /// A place of the blob, which of [`Index::segments`] has it, and as which of its entries.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open.
+    pub fn position(&self, id: &BlobId) -> Result<Option<(Location, usize, u64)>, IndexError> {
+        for (number, segment) in self.segments().iter().enumerate() {
+            let mut place = None;
+            segment.find(&self.cache, id, Tags::Ignored, &mut |position, entry| {
+                place = Some((position, *entry));
+                true
+            })?;
+            if let Some((position, entry)) = place {
+                return Ok(Some((self.location(segment, entry)?, number, position)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn location(&self, segment: &Segment, entry: IndexEntry) -> Result<Location, IndexError> {
+        let pack = segment.pack(&self.cache, entry.pack)?;
+        if entry.block.end() > pack.size {
+            return Err(segment.damaged(segment::NOWHERE));
+        }
+        Ok(Location { pack, entry })
+    }
+
     fn locations(&self, id: &BlobId, first_only: bool) -> Result<Vec<Location>, IndexError> {
         let mut locations = Vec::new();
         for segment in self.segments().iter() {
             let mut entries = Vec::new();
-            segment.find(&self.cache, id, Tags::Ignored, &mut |entry| {
+            segment.find(&self.cache, id, Tags::Ignored, &mut |_, entry| {
                 entries.push(*entry);
                 first_only
             })?;
             for entry in entries {
-                let pack = segment.pack(&self.cache, entry.pack)?;
-                if entry.block.end() > pack.size {
-                    return Err(segment.damaged(segment::NOWHERE));
-                }
-                locations.push(Location { pack, entry });
+                locations.push(self.location(segment, entry)?);
                 if first_only {
                     return Ok(locations);
                 }

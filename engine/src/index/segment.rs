@@ -207,7 +207,7 @@ impl Segment {
         })
     }
 
-    /// Calls `found` with every entry of `id` until it says that it has what it wants.
+    /// Calls `found` with every entry of `id` and its number until it says that it has what it wants.
     ///
     /// # Errors
     /// [`IndexError`] where a page does not open or an entry of `id` points nowhere.
@@ -216,7 +216,7 @@ impl Segment {
         cache: &PageCache,
         id: &BlobId,
         tags: Tags,
-        found: &mut dyn FnMut(&IndexEntry) -> bool,
+        found: &mut dyn FnMut(u64, &IndexEntry) -> bool,
     ) -> Result<bool, IndexError> {
         let groups = self.layout.fanout_pages();
         if groups == 0 {
@@ -247,7 +247,7 @@ impl Segment {
         cache: &PageCache,
         leaf: u64,
         id: &BlobId,
-        found: &mut dyn FnMut(&IndexEntry) -> bool,
+        found: &mut dyn FnMut(u64, &IndexEntry) -> bool,
     ) -> Result<ControlFlow<bool>, IndexError> {
         let len = self.layout.leaf_len(leaf);
         let search = |page: &[u8; PAGE_PLAIN_LEN]| {
@@ -260,7 +260,7 @@ impl Segment {
                 if !entry.is_sane(&self.layout) {
                     return Err(self.damaged(NOWHERE));
                 }
-                if found(&entry) {
+                if found(leaf * LEAF_ENTRIES as u64 + slot as u64, &entry) {
                     return Ok(ControlFlow::Break(true));
                 }
             }

@@ -156,6 +156,9 @@ impl PruneReport {
         self.unused_bytes = plan.unused_bytes;
         if self.dry_run {
             self.bytes_rewritten = plan.rewrite_bytes;
+            self.packs_condemned = self.packs_dead + self.packs_repacked + self.packs_stray;
+            self.packs_condemned_bytes =
+                self.packs_dead_bytes + self.packs_repacked_bytes + self.packs_stray_bytes;
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::backend::{Folder, ObjectKey};
 use crate::format::chunk_list::Chunk;
-use crate::format::segment::{IndexEntry, PackEntry};
+use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
 use crate::index::{Location, Segment};
 use crate::log::snapshot_record;
@@ -126,18 +126,12 @@ impl Survey {
                     && let Some(pack) = self.tables[number].get(entry.pack as usize)
                 {
                     self.packs[*pack].blobs_needed += 1;
-                    self.packs[*pack].bytes_needed += share(&entry);
+                    self.packs[*pack].bytes_needed += entry.stored_len();
                 }
             }
         }
         Ok(())
     }
-}
-
-/// About how many bytes of its sealed block a blob takes.
-fn share(entry: &IndexEntry) -> u64 {
-    let block = &entry.block;
-    u64::from(entry.len) * u64::from(block.sealed_len) / u64::from(block.raw_len).max(1)
 }
 
 type Tables = (Vec<PackUse>, Vec<Vec<usize>>);

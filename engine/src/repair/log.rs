@@ -4,6 +4,7 @@ use crate::backend::ObjectKey;
 use crate::format::commit::{self, Change, Commit};
 use crate::format::note::{LOG_LOSS_NOTE, LogLossNote};
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
+use crate::log;
 use crate::repair::RepairError;
 use crate::repo::{Repository, RepositoryError};
 use serde_bytes::ByteBuf;
@@ -12,8 +13,16 @@ use serde_bytes::ByteBuf;
 /// that says so.
 ///
 /// # Errors
-/// [`RepairError::SoundEntry`] where nothing is lost, or a failure of the repository.
+/// [`RepairError::SoundEntry`] where nothing is lost; [`LogError::Chain`](crate::log::LogError::Chain) where later commits follow
+/// what the entry was before it was altered, so that no reader goes beyond it; or a failure of the repository.
 pub fn accept_loss(repository: &Repository, seq: u64) -> Result<u64, RepairError> {
+    let last = repository.fold().seq();
+    if seq == 0 || seq > last {
+        return Err(RepairError::NoEntry { seq, last });
+    }
+    let config = repository.fold().config();
+    log::read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |_| {})
+        .map_err(RepositoryError::from)?;
     let key = ObjectKey::log(seq);
     let object = repository.backend().read(&key, RECORD_OBJECT_LEN_MAX).map_err(RepositoryError::from)?;
     let hash = commit::hash(&object);

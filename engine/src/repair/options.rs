@@ -243,6 +243,14 @@ impl SnapshotsReport {
 /// A repair came to no end. What it says was changed or not.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
+    /// There is no such log entry.
+    #[error("the log has no entry {seq}: it ends with {last}")]
+    NoEntry {
+        /// What was asked for.
+        seq: u64,
+        /// The last one.
+        last: u64,
+    },
     /// Nothing is wrong with the log entry.
     #[error("log entry {0} is sound: nothing it said is lost")]
     SoundEntry(u64),

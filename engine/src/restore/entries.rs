@@ -190,6 +190,13 @@ impl Walk<'_> {
         if self.is_further_name(kind, None, path, metadata, present) {
             return;
         }
+        if fate == Fate::Replace && self.is_there(path, kind, metadata) {
+            if let Some(root) = self.context.writable() {
+                let errors = self.context.metadata.apply_to_path(root, path, EntryKind::from(kind), metadata);
+                self.context.metadata_applied(path, &errors);
+            }
+            return;
+        }
         let Some(root) = self.context.writable() else { return };
         let obstacle = if fate == Fate::Create { Obstacle::Refuse } else { Obstacle::Replace };
         let mode = creation_mode(metadata);
@@ -214,6 +221,24 @@ impl Walk<'_> {
         if self.context.metadata_applied(path, &errors) {
             self.context.tally.entry(path.as_bytes(), EntryAction::Restored);
         }
+    }
+
+    /// Whether a link, device, pipe or socket is in place already, but for its metadata.
+    fn is_there(&self, path: &RelativePath, kind: &NodeKind, metadata: &Metadata) -> bool {
+        let Some(root) = self.context.readable() else { return false };
+        let Ok(Some(found)) = root.stat(path) else { return false };
+        let is_same = match kind {
+            NodeKind::Symlink { target } => {
+                root.read_link(path).is_ok_and(|text| text.as_deref() == Some(target.as_slice()))
+            }
+            NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
+                found.special == (*major, *minor)
+            }
+            NodeKind::Fifo | NodeKind::Socket => true,
+            NodeKind::File(_) | NodeKind::Directory { .. } => false,
+        };
+        // Others of its names may lie outside the target.
+        is_same && found.kind == EntryKind::from(kind) && found.links <= metadata.links.unwrap_or(1)
     }
 }
 

@@ -442,6 +442,28 @@ fn a_dry_run_counts_and_touches_nothing() {
     assert_eq!(state(), before);
 }
 
+/// Whatever was changed would be read again by the next backup.
+#[test]
+fn what_is_as_it_should_be_is_not_touched() {
+    let fixture = every_kind();
+    fixture.restore_well(&options());
+    let state = || {
+        let stat = |name: String| {
+            let found = fs::symlink_metadata(fixture.target().join(&name)).unwrap();
+            (name, found.ino(), found.ctime(), found.ctime_nsec())
+        };
+        names(&fixture.target()).into_iter().map(stat).collect::<Vec<_>>()
+    };
+    let before = state();
+    for overwrite in [Overwrite::Always, Overwrite::IfChanged] {
+        std::thread::sleep(Duration::from_millis(15));
+        fixture.restore_well(&RestoreOptions { overwrite, ..options() });
+        let touched: Vec<_> =
+            state().into_iter().zip(&before).filter(|(now, before)| now != *before).collect();
+        assert!(touched.is_empty(), "{overwrite:?}: {touched:?}");
+    }
+}
+
 #[test]
 fn a_flipped_bit_costs_its_blocks_and_is_reported_range_by_range() {
     let mut b = Builder::with_packs_of(1 << 20);

@@ -91,6 +91,17 @@ impl Handle<'_> {
         }
     }
 
+    /// Whether the extended attribute has this value.
+    pub(super) fn has_xattr(self, name: &[u8], value: &[u8]) -> bool {
+        // One byte more, so that a longer value shows.
+        let mut buffer = vec![0_u8; value.len() + 1];
+        let read = match self {
+            Self::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut buffer),
+            Self::Named(fd) => rustix::fs::getxattr(proc_path(fd), name, &mut buffer),
+        };
+        read.is_ok_and(|len| buffer.get(..len) == Some(value))
+    }
+
     pub(super) fn set_xattr(self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
         match self {
             Self::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),

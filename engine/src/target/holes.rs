@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FallocateFlags, fallocate, ftruncate};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, ftruncate};
 use rustix::io::Errno;
 
 use crate::format::tree::Hole;
@@ -18,13 +18,50 @@ pub fn prepare(file: &File, size: u64) -> io::Result<()> {
 }
 
 /// Makes `hole` of a file that has content read as zeros, giving the space back where the file system can. The
-/// length of the file stays.
+/// length of the file stays. A file that has the hole already is not touched.
 pub fn punch(file: &File, hole: Hole) -> io::Result<()> {
+    if is_there(file, hole)? {
+        return Ok(());
+    }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match fallocate(file, flags, hole.offset, hole.length) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, hole),
         other => Ok(other?),
     }
+}
+
+/// Whether the file has a hole in this range, but for zeros in the blocks at its ends.
+fn is_there(file: &File, hole: Hole) -> io::Result<bool> {
+    let end = hole.offset.saturating_add(hole.length);
+    if i64::try_from(end).is_err() {
+        return Ok(false);
+    }
+    let mut buffer = [0; 4096];
+    let mut at = hole.offset;
+    for _ in 0..2 {
+        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(end),
+            // There is no data until the end of the file.
+            Err(Errno::NXIO) => return Ok(true),
+            // Not every file system can tell.
+            Err(_) => return Ok(false),
+        };
+        let until = rustix::fs::seek(file, SeekFrom::Hole(data)).map_or(end, |until| until.min(end));
+        let length = until - data;
+        // More than the rest of a block is worth giving back.
+        if length > buffer.len() as u64 {
+            return Ok(false);
+        }
+        let read = file.read_at(&mut buffer[..length as usize], data)?;
+        if buffer[..read].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at = until;
+        if at == end {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Writes zeros over the part of `hole` that lies inside the file.

@@ -23,7 +23,7 @@ use super::error::TargetError;
 use super::handle::{Handle, open_for_listing};
 use super::name::{RelativePath, printable};
 use super::root::TargetRoot;
-use super::stat::EntryKind;
+use super::stat::{EntryKind, TargetStat};
 use super::xattrs::{self, ACCESS_ACL};
 use crate::format::tree::{Metadata, Timestamp};
 
@@ -220,7 +220,7 @@ impl MetadataWriter {
             now.set_mode(inode, mode, acl.acl_changed, &mut errors);
         }
         if self.options.times {
-            set_times(inode, wanted.mtime, &mut errors);
+            now.set_times(inode, wanted.mtime, &mut errors);
         }
         if self.options.flags && matches!(kind, EntryKind::File | EntryKind::Directory) {
             set_flags(inode, wanted.flags, &mut errors);
@@ -253,6 +253,8 @@ struct Now {
     mode: u32,
     /// Permission bits before anything was done.
     original: u32,
+    /// Time of the last modification.
+    mtime: Timestamp,
     /// The owner was changed, and with it perhaps the set-id bits.
     owner_changed: bool,
 }
@@ -260,7 +262,8 @@ struct Now {
 impl Now {
     fn new(stat: &Stat, kind: EntryKind) -> Self {
         let mode = stat.st_mode & 0o7777;
-        Self { kind, uid: stat.st_uid, gid: stat.st_gid, mode, original: mode, owner_changed: false }
+        let mtime = TargetStat::new(stat).mtime;
+        Self { kind, uid: stat.st_uid, gid: stat.st_gid, mode, original: mode, mtime, owner_changed: false }
     }
 
     fn set_owner(&mut self, inode: Handle<'_>, (uid, gid): (u32, u32), errors: &mut Vec<MetadataError>) {
@@ -310,19 +313,23 @@ impl Now {
             errors.push(MetadataError::io(MetadataPart::Mode, errno));
         }
     }
-}
 
-fn set_times(inode: Handle<'_>, mtime: Timestamp, errors: &mut Vec<MetadataError>) {
-    if mtime.nanos > 999_999_999 {
-        errors.push(MetadataError::Nanos { found: mtime.nanos });
-        return;
-    }
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
-    };
-    if let Err(errno) = inode.set_times(&times) {
-        errors.push(MetadataError::io(MetadataPart::Times, errno));
+    /// Setting the time that is there would make the next backup take the entry for changed.
+    fn set_times(&self, inode: Handle<'_>, mtime: Timestamp, errors: &mut Vec<MetadataError>) {
+        if mtime == self.mtime {
+            return;
+        }
+        if mtime.nanos > 999_999_999 {
+            errors.push(MetadataError::Nanos { found: mtime.nanos });
+            return;
+        }
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
+        };
+        if let Err(errno) = inode.set_times(&times) {
+            errors.push(MetadataError::io(MetadataPart::Times, errno));
+        }
     }
 }
 

@@ -21,8 +21,11 @@ pub(super) struct Outcome {
 /// user's: labels that the local system gave to a new file stay.
 pub(super) fn apply(inode: Handle<'_>, wanted: &[Xattr], errors: &mut Vec<MetadataError>) -> Outcome {
     let mut outcome = Outcome { acl_changed: false, acl_set: false };
-    match inode.xattr_names() {
-        Err(errno) => errors.push(MetadataError::Io { what: MetadataPart::Xattrs, source: errno.into() }),
+    let present = inode.xattr_names();
+    let is_there =
+        |name: &[u8]| present.as_ref().is_ok_and(|present| present.iter().any(|other| other == name));
+    match &present {
+        Err(errno) => errors.push(MetadataError::Io { what: MetadataPart::Xattrs, source: (*errno).into() }),
         Ok(present) => {
             for name in present.iter().filter(|name| is_surplus(name, wanted)) {
                 outcome.acl_changed |= **name == *ACCESS_ACL;
@@ -33,9 +36,14 @@ pub(super) fn apply(inode: Handle<'_>, wanted: &[Xattr], errors: &mut Vec<Metada
         }
     }
     for xattr in wanted {
+        let is_access_acl = **xattr.name == *ACCESS_ACL;
+        if is_there(&xattr.name) && inode.has_xattr(&xattr.name, &xattr.value) {
+            outcome.acl_set |= is_access_acl;
+            continue;
+        }
         match inode.set_xattr(&xattr.name, &xattr.value) {
             Err(errno) => errors.push(failed(&xattr.name, errno)),
-            Ok(()) if **xattr.name == *ACCESS_ACL => outcome = Outcome { acl_changed: true, acl_set: true },
+            Ok(()) if is_access_acl => outcome = Outcome { acl_changed: true, acl_set: true },
             Ok(()) => {}
         }
     }

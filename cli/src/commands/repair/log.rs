@@ -29,7 +29,7 @@ pub struct Args {
 /// Accepts the loss of an entry.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     // Whoever remembers the entry as it was would refuse the log: the loss of just that is to be accepted.
-    let repository = context.work_on(context.open_unknown()?);
+    let repository = context.work_on(context.open_for_log_repair()?);
     let commit = repair::log::accept_loss(&repository, args.accept_loss)?;
     context.accept_head()?;
     if context.output.json() {

@@ -1,12 +1,17 @@
-//! `stats`: how much is protected and what it takes.
+//! `stats`: how much is protected, what it takes, and who takes it.
+
+mod usage;
+
+use std::ffi::OsString;
 
 use serde_json::json;
 use strongroom::stats::{self, KindStats, Stats};
 
+use crate::commands::ls::split_snapshot;
 use crate::commands::snapshots::aligned;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::monitor::CliMonitor;
 use crate::output::{Object, object};
 use crate::{signals, units};
@@ -15,20 +20,67 @@ use crate::{signals, units};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Logical: all files of the snapshots, each as often as it occurs. Unique: distinct blobs before \
-                        compression. Stored: the packs.\n\nExample:\n  strongroom -r /backup/repo stats --snapshot latest"
+                        compression. Stored: the packs.\n\nWith --by, \"alone\" is what would become free without \
+                        that snapshot, host or directory alone. What several share is free only without all of \
+                        them.\n\nExamples:\n  strongroom -r /backup/repo stats --snapshot latest\n  \
+                        strongroom -r /backup/repo stats --by path --snapshot latest:/srv --depth 2\n  \
+                        strongroom -r /backup/repo stats --free 200GiB"
 )]
 pub struct Args {
-    /// Count what this snapshot reaches; can be given several times
+    /// Count what this snapshot reaches; can be given several times. With --by path, the one to look into, with an optional
+    /// path in it [default: latest]
     #[arg(long, value_name = "SNAPSHOT")]
-    snapshot: Vec<String>,
+    snapshot: Vec<OsString>,
+    /// Who takes how much of the space
+    #[arg(long, value_enum, value_name = "WHAT")]
+    by: Option<By>,
+    /// With --by path, how many directories deep [default: 1]
+    #[arg(long, value_name = "LEVELS", value_parser = clap::value_parser!(u32).range(1..=64))]
+    depth: Option<u32>,
+    /// Which snapshots to forget to free this much: the oldest ones that together give it, without those held
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, conflicts_with_all = ["by", "snapshot", "depth"])]
+    free: Option<u64>,
+}
+
+/// Whose space is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum By {
+    /// That of each snapshot
+    Snapshot,
+    /// That of each host's snapshots
+    Host,
+    /// That of the directories of one snapshot
+    Path,
 }
 
 /// Counts.
 pub fn run(args: &Args, context: &Context) -> Outcome {
+    if args.depth.is_some() && args.by != Some(By::Path) {
+        return Err(Failure::usage("usage", "--depth goes with --by path"));
+    }
+    if matches!(args.by, Some(By::Snapshot | By::Host)) && !args.snapshot.is_empty() {
+        return Err(Failure::usage(
+            "usage",
+            "--snapshot does not go with --by snapshot or host: they tell of all",
+        ));
+    }
     let repository = context.open()?;
+    match (args.by, args.free) {
+        (_, Some(wanted)) => return usage::free(&repository, wanted, context),
+        (Some(By::Snapshot), _) => return usage::by_snapshot(&repository, context),
+        (Some(By::Host), _) => return usage::by_host(&repository, context),
+        (Some(By::Path), _) => {
+            return usage::by_path(&repository, &args.snapshot, args.depth.unwrap_or(1), context);
+        }
+        (None, None) => {}
+    }
     let mut chosen = Vec::new();
-    for name in &args.snapshot {
-        chosen.push(repository.find_snapshot(name)?.0);
+    for argument in &args.snapshot {
+        let (name, path) = split_snapshot(argument)?;
+        if !path.is_empty() {
+            return Err(Failure::usage("usage", "a path in a snapshot goes with --by path only"));
+        }
+        chosen.push(repository.find_snapshot(&name)?.0);
     }
     let monitor = CliMonitor::new(&context.output, "files", signals::cancel_flag()?);
     let stats = stats::run(&repository, &chosen, &monitor);
