@@ -148,6 +148,7 @@ pub fn log(dir: &Path, count: u64) -> Outcome {
             parent: None,
             partial: false,
             repaired: None,
+            provenance: None,
             excludes: vec!["*.tmp".into()],
             program: "benchmark".into(),
             summary: SnapshotSummary { files: 150_000 + n, ..SnapshotSummary::default() },

@@ -13,6 +13,8 @@ use strongroom::crypto::{Password, SystemEntropy};
 use strongroom::log::LogError;
 use strongroom::repo::{Environment, Repository, RepositoryError};
 
+use strongroom_ops::plan::types::Repo;
+
 use crate::args::Global;
 use crate::failure::{self, Failure, Origin, absent};
 use crate::heads::{self, Heads};
@@ -109,6 +111,18 @@ impl Context {
         self.open_as(Repository::open_for_repair)
     }
 
+    /// Opens a repository of a plan, whose log has to pass through what was seen of it before.
+    pub fn open_planned(&self, repo: &Repo) -> Result<Repository, Failure> {
+        let backend = Self::backend_at(Location::parse(OsStr::new(&repo.url))?)?;
+        let password = password::planned(repo, &self.global)?;
+        let repository = Repository::open(backend, &password, environment())?;
+        for void in repository.void_entries() {
+            self.output.warn(&format!("warning: {}: {void}", repo.url));
+        }
+        self.compare_head(&repository)?;
+        Ok(repository)
+    }
+
     fn open_as(
         &self,
         open: impl FnOnce(Arc<dyn Backend>, &Password, Environment) -> Result<Repository, RepositoryError>,
@@ -159,7 +173,14 @@ impl Context {
 
     /// Remembers where the log ends of the repository that the command has worked on.
     pub fn remember_head(&self) {
-        if let Some(repository) = self.opened.get().filter(|repository| !repository.is_salvaged())
+        if let Some(repository) = self.opened.get() {
+            self.remember_head_of(repository);
+        }
+    }
+
+    /// Remembers where the log of a repository ends.
+    pub fn remember_head_of(&self, repository: &Repository) {
+        if !repository.is_salvaged()
             && let Some(heads) = self.heads()
             && let Some(head) = repository.head()
             && let Err(error) = heads.remember(&repository.id(), &head)
@@ -182,11 +203,16 @@ impl Context {
 
     /// What this client remembers, unless it is not to.
     pub fn heads(&self) -> Option<Heads> {
+        self.state_dir().map(|state_dir| Heads::new(&state_dir))
+    }
+
+    /// Where this client remembers things, unless it is not to.
+    pub fn state_dir(&self) -> Option<PathBuf> {
         if self.global.no_state {
             return None;
         }
         let chosen = self.global.state_dir.clone();
-        chosen.or_else(heads::default_state_dir).map(|state_dir| Heads::new(&state_dir))
+        chosen.or_else(heads::default_state_dir)
     }
 
     /// No command fails for what its client cannot remember.

@@ -10,9 +10,11 @@ mod location;
 mod monitor;
 mod output;
 mod password;
+mod plan;
 mod records;
 mod signals;
 mod units;
+mod vault;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -11,6 +11,8 @@ use rustix::termios::{LocalModes, OptionalActions, Termios};
 use strongroom::crypto::Password;
 use zeroize::Zeroizing;
 
+use strongroom_ops::plan::types::Repo;
+
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -50,6 +52,20 @@ pub fn new(file: Option<&Path>) -> Result<Password, Failure> {
     }
 }
 
+/// The password of a repository of a plan: as the plan says, else as for every command.
+pub fn planned(repo: &Repo, global: &Global) -> Result<Password, Failure> {
+    match (&repo.password_command, &repo.password_file) {
+        (Some(argv), _) => {
+            let mut command = Command::new(argv.program());
+            let mut bytes = run(command.args(&argv.words()[1..]))?;
+            drop_line_end(&mut bytes);
+            Ok(Password::new(std::mem::take(&mut *bytes)))
+        }
+        (None, Some(file)) => read(Source::File(file.into())),
+        (None, None) => existing(global),
+    }
+}
+
 /// Options come before the environment. Of two that contradict each other none is taken.
 fn source(global: &Global) -> Result<Source, Failure> {
     if let Some(file) = &global.password_file {
@@ -83,7 +99,7 @@ fn read(source: Source) -> Result<Password, Failure> {
             std::mem::take(&mut *bytes)
         }
         Source::Command(command) => {
-            let mut bytes = run(&command)?;
+            let mut bytes = run(Command::new("sh").arg("-c").arg(command))?;
             drop_line_end(&mut bytes);
             std::mem::take(&mut *bytes)
         }
@@ -102,16 +118,10 @@ fn read_limited(mut from: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-fn run(command: &OsString) -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn run(command: &mut Command) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let failed = |error: io::Error| Failure::io("the password command failed", &error);
     // Standard input may be what is to be backed up; a command that asks people uses the terminal itself.
-    let mut child = Command::new("sh")
-        .arg("-c")
-        .arg(command)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let stdout = child.stdout.take().expect("piped just now");
     let bytes = read_limited(stdout);
     let status = child.wait().map_err(failed)?;

@@ -6,6 +6,7 @@ use strongroom::format::chunk_list::{self, TableError};
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::ledger::Ledger;
 use strongroom::format::pack::{Directory, DirectoryBlock};
+use strongroom::format::provenance::Provenance;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::format::tree::{FileContent, Grain, Metadata, Node, NodeKind, Tree, TreePart};
 use strongroom::ids::{LedgerId, SnapshotId};
@@ -32,6 +33,7 @@ pub fn snapshot(id: &SnapshotId, snapshot: &Snapshot) -> Object {
         "repaired": snapshot.repaired.map(|repaired| {
             json!({"original": repaired.original, "entries_lost": repaired.lost})
         }),
+        "provenance": snapshot.provenance.as_ref().map(provenance),
         "excludes": snapshot.excludes,
         "summary": summary(&snapshot.summary),
     }));
@@ -40,6 +42,19 @@ pub fn snapshot(id: &SnapshotId, snapshot: &Snapshot) -> Object {
         record.insert("paths_exact".into(), json!(exact));
     }
     record
+}
+
+/// What the plan says of a snapshot.
+fn provenance(provenance: &Provenance) -> Value {
+    let facts: Object = provenance.facts.iter().map(|fact| (fact.name.clone(), json!(fact.value))).collect();
+    let files: Vec<_> = provenance.plan_files.iter().map(|path| String::from_utf8_lossy(path)).collect();
+    json!({
+        "domain": provenance.domain,
+        "consistency": provenance.consistency,
+        "plan": provenance.plan,
+        "plan_files": files,
+        "facts": facts,
+    })
 }
 
 /// Counts of a backup.

@@ -147,6 +147,12 @@ id_type!(
     WriterId,
     32
 );
+id_type!(
+    /// Names a plan, which may be of several files: BLAKE3 of their contents in order, each behind its length in
+    /// eight bytes, little end first.
+    PlanHash,
+    32
+);
 
 /// A snapshot's id is the blob id of its record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -165,6 +165,14 @@ CHUNK_LIST = Record(("depth", U8), ("chunks", BIN))
 COUNTS = (
     "files directories bytes files_new files_changed files_unmodified bytes_added bytes_stored unstable errors duration_ns"
 )
+CONSISTENCIES = ("fuzzy", "crash", "application")
+PROVENANCE = Record(
+    ("domain", STR),
+    ("consistency", STR),
+    ("plan", ID),
+    ("plan_files", Array(BIN)),
+    ("facts", Array(Record(("name", STR), ("value", STR))), []),
+)
 SNAPSHOT = Record(
     ("time", TIME),
     ("hostname", STR),
@@ -175,6 +183,7 @@ SNAPSHOT = Record(
     ("parent", ID, None),
     ("partial", BOOL, False),
     ("repaired", Record(("original", ID), ("added", U64), ("lost", U64)), None),
+    ("provenance", PROVENANCE, None),
     ("excludes", Array(STR), []),
     ("program", STR),
     ("summary", Record(*((name, U64) for name in COUNTS.split()))),
@@ -365,4 +374,7 @@ def read_table(depth, table):
 def read_snapshot(data):
     record = read(SNAPSHOT, data, "snapshot")
     check_time(record["time"])
+    provenance = record["provenance"]
+    if provenance is not None and provenance["consistency"] not in CONSISTENCIES:
+        fail(f"no such consistency: {provenance['consistency']!r}")
     return record

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 35] = [
+const COMMANDS: [&str; 46] = [
     "",
     "init",
     "backup",
@@ -39,6 +39,17 @@ const COMMANDS: [&str; 35] = [
     "stats",
     "log",
     "log head",
+    "run",
+    "status",
+    "schedule",
+    "schedule print",
+    "runbook",
+    "coverage",
+    "config",
+    "config check",
+    "config show",
+    "config schema",
+    "config recover",
     "version",
     "completions",
     "man",

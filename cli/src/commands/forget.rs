@@ -123,6 +123,9 @@ struct Select {
     /// Look only at snapshots that have all of these tags
     #[arg(long, value_name = "TAG[,TAG]")]
     tag: Vec<String>,
+    /// Look only at snapshots of this domain of a plan
+    #[arg(long, value_name = "NAME")]
+    domain: Vec<String>,
     /// Look only at snapshots of this path
     #[arg(long, value_name = "PATH")]
     path: Vec<OsString>,
@@ -194,6 +197,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             hosts: args.select.host.clone(),
             tags: split_tags(&args.select.tag),
             paths: args.select.path.iter().map(|path| path.clone().into_vec()).collect(),
+            domains: args.select.domain.clone(),
         },
         group_by: args.group_by,
         guards: Guards {

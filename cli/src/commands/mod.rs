@@ -4,6 +4,8 @@ pub mod backup;
 pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod config;
+pub mod coverage;
 pub mod forget;
 pub mod init;
 pub mod key;
@@ -13,9 +15,13 @@ pub mod man;
 pub mod prune;
 pub mod repair;
 pub mod restore;
+pub mod run;
+pub mod runbook;
+pub mod schedule;
 pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
+pub mod status;
 pub mod version;
 
 use crate::context::Context;
@@ -52,6 +58,18 @@ pub enum Command {
     Stats(stats::Args),
     /// Show who changed what and when
     Log(log::Args),
+    /// Back up what the plan says
+    Run(run::Args),
+    /// Show how well everything in the plan is protected now
+    Status(status::Args),
+    /// Write timers for the plan
+    Schedule(schedule::Args),
+    /// Write down what to do on the worst day
+    Runbook(runbook::Args),
+    /// Show what data there is that the plan covers, and what it does not
+    Coverage(coverage::Args),
+    /// Look a plan through: what has to be protected, and how well
+    Config(config::Args),
     /// Show the version of the program
     Version(version::Args),
     /// Write a completion script for a shell
@@ -77,6 +95,12 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Key(args) => key::run(&args, context),
         Command::Stats(args) => stats::run(&args, context),
         Command::Log(args) => log::run(&args, context),
+        Command::Run(args) => run::run(&args, context),
+        Command::Status(args) => status::run(&args, context),
+        Command::Schedule(args) => schedule::run(&args, context),
+        Command::Runbook(args) => runbook::run(&args, context),
+        Command::Coverage(args) => coverage::run(&args, context),
+        Command::Config(args) => config::run(&args, context),
         Command::Version(args) => version::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),

@@ -254,6 +254,8 @@ impl From<BackupError> for Failure {
         let message = error.to_string();
         match error {
             BackupError::Source { .. } | BackupError::RepositoryItself { .. } => Self::new("source", message),
+            BackupError::NameTaken { .. } | BackupError::RootInRoot { .. } => Self::usage("usage", message),
+            BackupError::Refused { .. } => Self::new("refused", message),
             BackupError::NoPaths => Self::usage("usage", message),
             BackupError::Limit { .. } => Self::usage("limit", message),
             BackupError::Filter(error) => error.into(),

@@ -61,14 +61,15 @@ impl Counter<'_> {
     /// Counts the roots below `path`; `None` if it was stopped.
     fn way(&mut self, tree: &RootTree, path: &Path) -> Option<()> {
         if tree.is_root {
-            return self.root(path);
+            return self.root(tree.read_from.as_deref().unwrap_or(path), path);
         }
         tree.children.iter().try_for_each(|(name, child)| self.way(child, &roots::join(path, name)))
     }
 
-    fn root(&mut self, path: &Path) -> Option<()> {
-        let Ok(dir) = SourceDir::open_root(path) else {
-            if let Ok(meta) = std::fs::symlink_metadata(path)
+    /// Counts what is in `place`, as if it were in `path`.
+    fn root(&mut self, place: &Path, path: &Path) -> Option<()> {
+        let Ok(dir) = SourceDir::open_root(place) else {
+            if let Ok(meta) = std::fs::symlink_metadata(place)
                 && meta.is_file()
             {
                 self.add(meta.len());

@@ -24,13 +24,13 @@ mod sample;
 mod scan;
 mod session;
 mod small;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod workers;
 
 use std::collections::HashSet;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -41,19 +41,22 @@ use crossbeam_channel::unbounded;
 use serde_bytes::ByteBuf;
 
 pub use grains::GrainRule;
-pub use options::{BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels};
+pub use options::{
+    Accept, BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels, SourceRoot,
+    StreamSource,
+};
 pub(crate) use reinsert::reinsert;
 pub(crate) use session::{RestsOn, Session};
 
 use crate::chunk::GearTable;
 use crate::format::snapshot::{Snapshot, SnapshotSummary};
-use crate::format::tree::{FileContent, Metadata};
+use crate::format::tree::Timestamp;
 use crate::ids::{BlobId, SnapshotId};
 use crate::monitor::{Monitor, Problem};
 use crate::repo::{Repository, RepositoryError};
 use crate::source::{Filter, FilterOptions};
-use assemble::{Assembler, file_node};
-use files::{FileError, FileReader, ReadContent, Stream};
+use assemble::Assembler;
+use files::FileReader;
 use grains::GrainRules;
 use losses::Holdings;
 use measure::Measured;
@@ -93,8 +96,14 @@ fn run_within(
         return back_up(repository, source, options, limits, monitor);
     }
     // Nothing is left behind for a mistake on the command line.
-    if let BackupSource::Paths { paths, .. } = &source {
-        check_paths(repository, paths)?;
+    match &source {
+        BackupSource::Paths { paths, .. } => {
+            check_parts(repository, &at_their_places(paths), &[])?;
+        }
+        BackupSource::Parts { roots, streams, .. } => {
+            check_parts(repository, roots, streams)?;
+        }
+        BackupSource::Stream { .. } => {}
     }
     let backend = repository.backend();
     // Who cannot clean up cannot write either, and will say so.
@@ -111,14 +120,30 @@ fn run_within(
     result
 }
 
-/// The sources as absolute paths, if all of them are there and none is part of the repository.
-fn check_paths(repository: &Repository, paths: &[PathBuf]) -> Result<Vec<PathBuf>, BackupError> {
-    let paths = absolute_paths(paths)?;
-    let forbidden = repository_directory(repository);
-    match paths.iter().find(|path| is_within(path, &forbidden)) {
-        Some(path) => Err(BackupError::RepositoryItself { path: path.clone() }),
-        None => Ok(paths),
+/// The sources as they become a tree, with their paths, if all of them are there and none is part of the repository.
+fn check_parts(
+    repository: &Repository,
+    roots: &[SourceRoot],
+    streams: &[StreamSource],
+) -> Result<(RootTree, Vec<ByteBuf>), BackupError> {
+    if roots.is_empty() && streams.is_empty() {
+        return Err(BackupError::NoPaths);
     }
+    let roots = absolute_roots(roots)?;
+    let forbidden = repository_directory(repository);
+    if let Some(root) = roots.iter().find(|root| is_within(root.place(), &forbidden)) {
+        return Err(BackupError::RepositoryItself { path: root.path.clone() });
+    }
+    streams.iter().try_for_each(|stream| streams::check_name(&stream.name))?;
+    let names: Vec<Vec<u8>> = streams.iter().map(|stream| stream.name.clone()).collect();
+    let tree = RootTree::of(&roots, &names)?;
+    let of_roots = roots.iter().map(|root| ByteBuf::from(root.path.as_os_str().as_bytes()));
+    let of_streams = names.iter().map(|name| ByteBuf::from([b"/", name.as_slice()].concat()));
+    Ok((tree, of_roots.chain(of_streams).collect()))
+}
+
+fn at_their_places(paths: &[PathBuf]) -> Vec<SourceRoot> {
+    paths.iter().cloned().map(SourceRoot::at).collect()
 }
 
 /// Takes over what a writer that died has stored. To store it again does no harm, so no failure is one of the backup.
@@ -141,19 +166,24 @@ fn back_up(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     let snapshot = new_snapshot(repository, options);
-    let (paths, filter) = match source {
-        BackupSource::Paths { paths, filter } => (paths, filter),
-        // A stream is read once: whoever made it has to make it again.
+    let (roots, filter, mut streams, accept) = match source {
+        BackupSource::Paths { paths, filter } => {
+            let accept: Accept = Box::new(|_| Ok(()));
+            (at_their_places(&paths), filter, Vec::new(), accept)
+        }
+        BackupSource::Parts { roots, filter, streams, accept } => (roots, filter, streams, accept),
         BackupSource::Stream { name, reader, finish } => {
-            let input = StreamInput { name, reader, finish };
+            let input = StreamSource { name, reader, finish };
             return back_up_stream(repository, input, snapshot, options, monitor);
         }
     };
-    let mut retries = 0;
+    // A stream is read once: whoever made it has to make it again.
+    let mut retries = if streams.is_empty() { 0 } else { RETRIES };
     loop {
         let base = repository.fold().seq();
-        let source = PathsInput { paths: &paths, filter: filter.clone(), limits };
-        let result = back_up_paths(repository, source, snapshot.clone(), options, monitor);
+        let streams = std::mem::take(&mut streams);
+        let source = PartsInput { roots: &roots, filter: filter.clone(), streams, accept: &accept, limits };
+        let result = back_up_parts(repository, source, snapshot.clone(), options, monitor);
         let Err(error) = result else { return result };
         // A tree of the parent may be gone, too, if the parent was forgotten meanwhile.
         let may_be_gone = match &error {
@@ -188,6 +218,7 @@ fn new_snapshot(repository: &Repository, options: &BackupOptions) -> Snapshot {
         parent: None,
         partial: false,
         repaired: None,
+        provenance: options.labels.provenance.clone(),
         excludes: options.excludes.clone(),
         program: environment.program.clone(),
         summary: SnapshotSummary::default(),
@@ -235,27 +266,28 @@ fn with_workers<T>(
     })
 }
 
-struct PathsInput<'a> {
-    paths: &'a [PathBuf],
+struct PartsInput<'a> {
+    roots: &'a [SourceRoot],
     filter: FilterOptions,
+    streams: Vec<StreamSource>,
+    accept: &'a Accept,
     limits: &'a ScanLimits,
 }
 
-fn back_up_paths(
+fn back_up_parts(
     repository: &Repository,
-    source: PathsInput<'_>,
+    source: PartsInput<'_>,
     mut snapshot: Snapshot,
     options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     let started = (repository.environment().uptime)();
-    let PathsInput { paths, filter, limits } = source;
+    let PartsInput { roots, filter, streams, accept, limits } = source;
     let filter = Filter::new(filter)?;
     let grains = GrainRules::new(&options.grains)?;
-    let paths = check_paths(repository, paths)?;
+    let (tree, paths) = check_parts(repository, roots, &streams)?;
     let forbidden = repository_directory(repository);
-    snapshot.paths = paths.iter().map(|path| ByteBuf::from(path.as_os_str().as_bytes())).collect();
-    let tree = RootTree::new(&paths);
+    snapshot.paths = paths;
     let parents = Parents::choose(repository, &snapshot, options.parent)?;
     snapshot.parent = parents.main();
     let session = Session::new(repository, options);
@@ -273,8 +305,17 @@ fn back_up_paths(
         partial = Some(session.commit(pipeline.assembler.writer(), &next, partial.as_slice())?);
         Ok(())
     };
-    let run =
-        WalkRun { session: &session, filter: &filter, grains: &grains, limits, forbidden, options, monitor };
+    let run = WalkRun {
+        session: &session,
+        filter: &filter,
+        grains: &grains,
+        limits,
+        forbidden,
+        streams,
+        time: snapshot.time,
+        options,
+        monitor,
+    };
     let cancelled = run.walk(&tree, &parents, &mut assembler, &mut summary, &mut save_partial)?;
     snapshot.summary = finished_summary(&summary, &session, started);
     if cancelled {
@@ -286,6 +327,7 @@ fn back_up_paths(
         };
         return Ok(report);
     }
+    accept(&snapshot.summary).map_err(|reason| BackupError::Refused { reason })?;
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
     let partials: Vec<SnapshotId> = parents.partials.iter().copied().chain(partial).collect();
     finish(&session, &mut assembler, &snapshot, &parents, &partials, options, monitor)
@@ -298,6 +340,9 @@ struct WalkRun<'w, 'r> {
     grains: &'w GrainRules,
     limits: &'w ScanLimits,
     forbidden: HashSet<(u64, u64)>,
+    streams: Vec<StreamSource>,
+    /// The time of the snapshot.
+    time: Timestamp,
     options: &'w BackupOptions,
     monitor: &'w dyn Monitor,
 }
@@ -312,7 +357,7 @@ impl WalkRun<'_, '_> {
         summary: &mut SnapshotSummary,
         save_partial: &mut SavePartial<'_>,
     ) -> Result<bool, BackupError> {
-        let Self { session, filter, grains, limits, forbidden, options, monitor } = self;
+        let Self { session, filter, grains, limits, forbidden, streams, time, options, monitor } = self;
         let repository = session.repository;
         let measured = Arc::new(Measured::default());
         std::thread::scope(|scope| {
@@ -330,6 +375,8 @@ impl WalkRun<'_, '_> {
                     grains,
                     scanner: &scanner,
                     files: FileReader::new(GearTable::derive(repository.keys())),
+                    streams: streams.into_iter().map(Some).collect(),
+                    time,
                     scratch: Scratch::new(limits.spill.clone()),
                     partial_every: options.partial_every,
                     last_partial: Instant::now(),
@@ -400,16 +447,34 @@ fn absolute_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, BackupError> {
     if paths.is_empty() {
         return Err(BackupError::NoPaths);
     }
-    let mut absolute = Vec::with_capacity(paths.len());
-    for path in paths {
-        let failed = |source| BackupError::Source { path: path.clone(), source };
-        let resolved = roots::absolute(path).map_err(failed)?;
-        // A root that does not exist is a mistake to report before anything is read.
-        std::fs::symlink_metadata(&resolved).map_err(failed)?;
+    let roots = absolute_roots(&at_their_places(paths))?;
+    Ok(roots.into_iter().map(|root| root.path).collect())
+}
+
+fn absolute_roots(roots: &[SourceRoot]) -> Result<Vec<SourceRoot>, BackupError> {
+    let mut absolute = Vec::with_capacity(roots.len());
+    for root in roots {
         // Named twice, in whatever ways, it is one source.
-        if !absolute.contains(&resolved) {
-            absolute.push(resolved);
+        let root = absolute_root(root)?;
+        if !absolute.contains(&root) {
+            absolute.push(root);
         }
+    }
+    Ok(absolute)
+}
+
+fn absolute_root(root: &SourceRoot) -> Result<SourceRoot, BackupError> {
+    let failed = |source| BackupError::Source { path: root.path.clone(), source };
+    let path = roots::absolute(&root.path).map_err(failed)?;
+    let read_from = root.read_from.as_deref().map(roots::absolute).transpose().map_err(failed)?;
+    let absolute = SourceRoot { path, read_from };
+    // A root that does not exist is a mistake to report before anything is read.
+    let is_directory = std::fs::metadata(absolute.place()).is_ok_and(|meta| meta.is_dir());
+    std::fs::symlink_metadata(absolute.place()).map_err(failed)?;
+    if !is_directory && absolute.place().file_name() != absolute.path.file_name() {
+        let message =
+            format!("it cannot be read from {}, which has another name", absolute.place().display());
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, message)));
     }
     Ok(absolute)
 }
@@ -427,87 +492,37 @@ fn is_within(path: &Path, directories: &HashSet<(u64, u64)>) -> bool {
     })
 }
 
-struct StreamInput {
-    name: Vec<u8>,
-    reader: Box<dyn Read + Send>,
-    finish: Box<dyn FnOnce() -> Result<(), String> + Send>,
-}
-
 fn back_up_stream(
     repository: &Repository,
-    mut input: StreamInput,
+    input: StreamSource,
     mut snapshot: Snapshot,
     options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     let started = (repository.environment().uptime)();
-    let shown = String::from_utf8_lossy(&input.name).into_owned();
-    let failed = |reason: String| BackupError::Stream { name: shown.clone(), reason };
-    crate::target::check_name(&input.name).map_err(|error| failed(error.to_string()))?;
+    streams::check_name(&input.name)?;
     snapshot.paths = vec![ByteBuf::from([b"/", input.name.as_slice()].concat())];
     let parents = Parents::choose(repository, &snapshot, options.parent)?;
     snapshot.parent = parents.main();
-    let place = Path::new("/").join(std::ffi::OsStr::from_bytes(&input.name));
-    let ordered = GrainRules::new(&options.grains)?.of(&place);
+    let ordered = GrainRules::new(&options.grains)?.of(&streams::place(&input.name));
     let known = ordered.or_else(|| parents.stream_grain(repository, &input.name));
     let session = Session::new(repository, options);
     let mut assembler = Assembler::new(session.tree_writer());
     let mut summary = SnapshotSummary { files: 1, files_new: 1, ..SnapshotSummary::default() };
-    let metadata = stream_metadata(snapshot.time);
     with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
         let root = pipeline.assembler.begin_dir(None, None);
-        let slot = pipeline.assembler.reserve(root, None);
-        let token = pipeline.assembler.begin_file(root, slot, None);
-        let mut stream = Stream { token, parts: 0, grain: known };
         let mut files = FileReader::new(GearTable::derive(repository.keys()));
-        let mut reader = ReadContent(Cancellable { inner: &mut input.reader, monitor });
-        let size = match files.read_stream(&mut pipeline, &mut reader, &mut stream, u64::MAX) {
-            Ok(size) => size,
-            Err(FileError::Run(error)) => return Err(error),
-            Err(FileError::File(error)) => return Err(failed(error.to_string())),
-        };
-        (input.finish)().map_err(failed)?;
-        pipeline.end_reading(size);
-        let content = FileContent { size, grain: stream.grain, ..FileContent::default() };
-        let node = file_node(&input.name, content, metadata);
-        pipeline.assembler.end_file(&session, token, stream.parts, node)?;
-        pipeline.assembler.release(&session, root, slot)?;
+        let name = input.name.clone();
+        streams::read(&mut pipeline, &mut files, root, input, (known, snapshot.time))?;
         pipeline.assembler.end_dir(&session, root)?;
         pipeline.drain()?;
         // Without the file there is nothing to make a snapshot of.
         if pipeline.summary.errors > 0 {
-            return Err(failed("it could not be stored".into()));
+            return Err(streams::failed(&name, "it could not be stored".into()));
         }
         Ok(())
     })?;
     snapshot.summary = finished_summary(&summary, &session, started);
     snapshot.tree = assembler.root().ok_or(BackupError::Worker)?;
     finish(&session, &mut assembler, &snapshot, &parents, &[], options, monitor)
-}
-
-/// A stream that breaks off when the operation is cancelled: there is no partial snapshot of a stream.
-struct Cancellable<'a> {
-    inner: &'a mut (dyn Read + Send),
-    monitor: &'a dyn Monitor,
-}
-
-impl Read for Cancellable<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.monitor.is_cancelled() {
-            return Err(std::io::Error::other("cancelled"));
-        }
-        self.inner.read(buffer)
-    }
-}
-
-/// A stream has no metadata of its own: it is its reader's file, made now.
-fn stream_metadata(time: crate::format::tree::Timestamp) -> Metadata {
-    Metadata {
-        mode: 0o600,
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        mtime: time,
-        ctime: time,
-        ..Metadata::default()
-    }
 }

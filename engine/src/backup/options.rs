@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backup::grains::GrainRule;
+use crate::format::provenance::Provenance;
 use crate::format::snapshot::SnapshotSummary;
 use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
@@ -33,6 +34,8 @@ pub struct SnapshotLabels {
     pub tags: Vec<String>,
     /// Time; the present if absent.
     pub time: Option<Timestamp>,
+    /// What a plan says of it.
+    pub provenance: Option<Provenance>,
 }
 
 /// Limits and habits of a backup.
@@ -92,8 +95,53 @@ impl Default for BackupOptions {
     }
 }
 
+/// A file or directory to back up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceRoot {
+    /// Its path, in the snapshot as well; a relative one is taken from the current directory.
+    pub path: PathBuf,
+    /// Where it is read instead: a directory of a file system snapshot, or a copy of a file by the same name.
+    pub read_from: Option<PathBuf>,
+}
+
+impl SourceRoot {
+    /// One that is read where it is.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, read_from: None }
+    }
+
+    /// Where it is read.
+    pub fn place(&self) -> &std::path::Path {
+        self.read_from.as_deref().unwrap_or(&self.path)
+    }
+}
+
+/// A stream that becomes a file.
+pub struct StreamSource {
+    /// Name of the file, in the root directory of the snapshot.
+    pub name: Vec<u8>,
+    /// Its content. It is read once, when those of names before it are done.
+    pub reader: Box<dyn std::io::Read + Send>,
+    /// Called at the end of the stream: an error means that there must be no snapshot.
+    pub finish: Box<dyn FnOnce() -> Result<(), String> + Send>,
+}
+
+/// The last word on a snapshot, given its counts: an error means that there must be none.
+pub type Accept = Box<dyn Fn(&SnapshotSummary) -> Result<(), String> + Send>;
+
 /// What a backup reads.
 pub enum BackupSource {
+    /// Files, directories and streams that belong together.
+    Parts {
+        /// Files and directories.
+        roots: Vec<SourceRoot>,
+        /// What to leave out of them.
+        filter: crate::source::FilterOptions,
+        /// Streams.
+        streams: Vec<StreamSource>,
+        /// Asked when everything is read. Partial snapshots of files are made before, if it takes long.
+        accept: Accept,
+    },
     /// Files and directories by path.
     Paths {
         /// The roots; relative ones are taken from the current directory.
@@ -115,6 +163,10 @@ pub enum BackupSource {
 impl std::fmt::Debug for BackupSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Parts { roots, streams, .. } => {
+                let names = streams.iter().map(|stream| String::from_utf8_lossy(&stream.name));
+                write!(f, "Parts({roots:?}, {:?})", names.collect::<Vec<_>>())
+            }
             Self::Paths { paths, .. } => write!(f, "Paths({paths:?})"),
             Self::Stream { name, .. } => write!(f, "Stream({})", String::from_utf8_lossy(name)),
         }
@@ -161,6 +213,26 @@ pub enum BackupError {
     /// No root was given.
     #[error("nothing to back up: no path was given")]
     NoPaths,
+    /// A stream has the name that a root has, or begins with.
+    #[error("there is no place for the stream {name}: a path that is backed up is in it")]
+    NameTaken {
+        /// The stream.
+        name: String,
+    },
+    /// A root lies in another one, and is to be read from elsewhere than that says.
+    #[error("cannot back up {} from another place: it is part of {}", inner.display(), outer.display())]
+    RootInRoot {
+        /// The root that is part of the other.
+        inner: PathBuf,
+        /// The other.
+        outer: PathBuf,
+    },
+    /// The caller would not have the snapshot.
+    #[error("{reason}; no snapshot was made")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
     /// Options that cannot work.
     #[error("{what} is {found}, but has to be at least {min}")]
     Limit {

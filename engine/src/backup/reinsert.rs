@@ -61,6 +61,8 @@ pub(crate) fn reinsert(
             grains: &grains,
             limits: &limits,
             forbidden: forbidden.clone(),
+            streams: Vec::new(),
+            time: (repository.environment().now)(),
             options,
             monitor,
         };

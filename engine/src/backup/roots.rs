@@ -6,11 +6,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::backup::options::{BackupError, SourceRoot};
+
 /// A directory on the way to a root, or a root.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RootTree {
     /// Asked for as a whole; nothing below it counts then.
     pub is_root: bool,
+    /// Where a root is read, if not where it is.
+    pub read_from: Option<PathBuf>,
+    /// The stream that is read here: its number.
+    pub stream: Option<usize>,
     /// What is below, in name order.
     pub children: BTreeMap<Vec<u8>, RootTree>,
 }
@@ -20,16 +26,42 @@ impl RootTree {
     pub fn new(paths: &[PathBuf]) -> Self {
         let mut tree = Self::default();
         for path in paths {
-            let mut at = &mut tree;
-            for component in path.components() {
-                if let Component::Normal(name) = component {
-                    at = at.children.entry(name.as_bytes().to_vec()).or_default();
-                }
-            }
-            at.is_root = true;
+            tree.insert(path).is_root = true;
         }
         tree.prune();
         tree
+    }
+
+    /// The tree of some roots with absolute paths, and of streams with these names.
+    ///
+    /// # Errors
+    /// [`BackupError::RootInRoot`] where something would not be read from where it is to be, [`BackupError::NameTaken`].
+    pub fn of(roots: &[SourceRoot], streams: &[Vec<u8>]) -> Result<Self, BackupError> {
+        let mut tree = Self::default();
+        for root in roots {
+            if let Some(outer) = roots.iter().find(|outer| root.is_contradicted_by(outer)) {
+                let (inner, outer) = (root.path.clone(), outer.path.clone());
+                return Err(BackupError::RootInRoot { inner, outer });
+            }
+            let at = tree.insert(&root.path);
+            at.is_root = true;
+            at.read_from.clone_from(&root.read_from);
+        }
+        tree.prune();
+        for (number, name) in streams.iter().enumerate() {
+            if tree.is_root || tree.children.contains_key(name) {
+                return Err(BackupError::NameTaken { name: String::from_utf8_lossy(name).into_owned() });
+            }
+            tree.children.insert(name.clone(), Self { stream: Some(number), ..Self::default() });
+        }
+        Ok(tree)
+    }
+
+    fn insert(&mut self, path: &Path) -> &mut Self {
+        path.components().fold(self, |at, component| match component {
+            Component::Normal(name) => at.children.entry(name.as_bytes().to_vec()).or_default(),
+            _ => at,
+        })
     }
 
     /// Roots inside roots are part of them already.
@@ -38,6 +70,17 @@ impl RootTree {
             self.children.clear();
         }
         self.children.values_mut().for_each(Self::prune);
+    }
+}
+
+impl SourceRoot {
+    /// Whether `outer` holds this root, and is read from where this one is not.
+    fn is_contradicted_by(&self, outer: &Self) -> bool {
+        match self.path.strip_prefix(&outer.path) {
+            Ok(rest) if rest.as_os_str().is_empty() => self.place() != outer.place(),
+            Ok(rest) => self.place() != outer.place().join(rest),
+            Err(_) => false,
+        }
     }
 }
 
@@ -80,6 +123,32 @@ mod tests {
         assert!(a.children[b"b".as_slice()].is_root && a.children[b"b".as_slice()].children.is_empty());
         assert!(!a.is_root);
         assert!(RootTree::new(&["/".into()]).is_root);
+    }
+
+    #[test]
+    fn what_is_read_elsewhere_and_streams_have_places_of_their_own() {
+        let root = |path: &str, from: Option<&str>| SourceRoot {
+            path: path.into(),
+            read_from: from.map(PathBuf::from),
+        };
+        let tree =
+            RootTree::of(&[root("/a/b", Some("/snap/b")), root("/c", None)], &[b"dump".to_vec()]).unwrap();
+        assert_eq!(
+            tree.children[b"a".as_slice()].children[b"b".as_slice()].read_from,
+            Some("/snap/b".into())
+        );
+        assert_eq!(tree.children[b"dump".as_slice()].stream, Some(0));
+        for names in [&[b"a".to_vec()][..], &[b"x".to_vec(), b"x".to_vec()]] {
+            let taken = RootTree::of(&[root("/a/b", None)], names);
+            assert!(matches!(taken, Err(BackupError::NameTaken { .. })), "{names:?}");
+        }
+        assert!(RootTree::of(&[root("/", None)], &[b"x".to_vec()]).is_err());
+        let inside = [root("/a", Some("/snap/a")), root("/a/b", Some("/snap/a/b"))];
+        assert!(RootTree::of(&inside, &[]).is_ok(), "the outer one reads it from there");
+        for inner in [root("/a/b", None), root("/a/b", Some("/else/b")), root("/a", None)] {
+            let wrong = RootTree::of(&[root("/a", Some("/snap/a")), inner.clone()], &[]);
+            assert!(matches!(wrong, Err(BackupError::RootInRoot { .. })), "{inner:?}");
+        }
     }
 
     #[test]

@@ -13,12 +13,13 @@ use crate::backup::files::{FileError, FileReader};
 use crate::backup::grains::GrainRules;
 use crate::backup::known::{self, Known, ParentDir};
 use crate::backup::links::Link;
-use crate::backup::options::BackupError;
+use crate::backup::options::{BackupError, StreamSource};
 use crate::backup::pipeline::Pipeline;
 use crate::backup::roots::{self, RootTree};
 use crate::backup::scan::{self, Dir, Entries, Finding, Refusal, Scanned, Scanner, Scratch, Verdict, Window};
 use crate::backup::small::{FileJob, SMALL_LEN_MAX};
-use crate::format::tree::{FileContent, Metadata, Node, NodeKind};
+use crate::backup::streams;
+use crate::format::tree::{FileContent, Grain, Metadata, Node, NodeKind, Timestamp};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
 use crate::source::{Names, SourceDir, SourceKind, SourceStat};
@@ -34,6 +35,10 @@ pub(super) struct Walker<'w, 'p, 's> {
     pub grains: &'w GrainRules,
     pub scanner: &'w Scanner<'w>,
     pub files: FileReader,
+    /// Streams that are still to be read.
+    pub streams: Vec<Option<StreamSource>>,
+    /// The time that streams are from.
+    pub time: Timestamp,
     pub scratch: Scratch,
     pub partial_every: Duration,
     pub last_partial: Instant,
@@ -330,8 +335,17 @@ impl<'t> Walker<'_, '_, '_> {
         child: &'t RootTree,
     ) -> Result<Option<Level<'t>>, BackupError> {
         let path = roots::join(parent, name);
+        if let Some(source) = child.stream.and_then(|number| self.streams.get_mut(number)?.take()) {
+            let grain = known.first().and_then(|known| file_grain(known.node()));
+            let grain = self.grains.of(&path).or(grain);
+            streams::read(&mut self.pipeline, &mut self.files, frame, source, (grain, self.time))?;
+            self.pipeline.count_file(&path, !known.is_empty(), false);
+            self.roots_begun += 1;
+            return Ok(None);
+        }
         if child.is_root {
-            return match self.root(frame, parent, (name, known), &path) {
+            let place = child.read_from.as_deref().unwrap_or(&path);
+            return match self.root(frame, (parent, place), (name, known), &path) {
                 Ok(below) => Ok(below),
                 Err(RootError::Run(error)) => Err(error),
                 Err(RootError::Root(error)) => self.root_failed(&path, error),
@@ -357,15 +371,15 @@ impl<'t> Walker<'_, '_, '_> {
         Ok(Some(Level { frame, kind: LevelKind::Way { path, children, parents } }))
     }
 
-    /// Begins a root. A symbolic link to a directory that was named as a root is followed, once.
+    /// Begins a root, which is read at `place`. A symbolic link to a directory that was named as a root is followed, once.
     fn root(
         &mut self,
         frame: FrameId,
-        parent: &Path,
+        (parent, place): (&Path, &Path),
         (name, known): (&'t [u8], Vec<Known>),
         path: &Path,
     ) -> Result<Option<Level<'t>>, RootError> {
-        let below = match SourceDir::open_root(path) {
+        let below = match SourceDir::open_root(place) {
             Ok(dir) => {
                 let stat = dir.stat_self()?;
                 let scanned = self.scanner.root(dir, path, &stat, &known, &mut self.scratch);
@@ -373,7 +387,7 @@ impl<'t> Walker<'_, '_, '_> {
             }
             // A file, or a link to one or to nothing.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound) => {
-                let handle = SourceDir::open_way(parent)?;
+                let handle = SourceDir::open_way(place.parent().unwrap_or(parent))?;
                 let stat = handle.stat(name)?;
                 let filter = self.scanner.above_root(stat.device);
                 let dir = Arc::new(Dir { handle, path: parent.to_owned(), filter });
@@ -606,6 +620,14 @@ impl<'t> Walker<'_, '_, '_> {
 fn file_size(node: &Node) -> Option<u64> {
     match &node.kind {
         NodeKind::File(content) => Some(content.size),
+        _ => None,
+    }
+}
+
+/// How a file was cut.
+fn file_grain(node: &Node) -> Option<Grain> {
+    match &node.kind {
+        NodeKind::File(content) => content.grain,
         _ => None,
     }
 }

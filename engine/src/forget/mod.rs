@@ -47,6 +47,8 @@ pub struct Selection {
     pub tags: Vec<Vec<String>>,
     /// With all of these paths.
     pub paths: Vec<Vec<u8>>,
+    /// Of any of these domains of a plan.
+    pub domains: Vec<String>,
 }
 
 impl Selection {
@@ -54,6 +56,8 @@ impl Selection {
     pub fn chooses(&self, snapshot: &Snapshot) -> bool {
         let has_all = |tags: &Vec<String>| tags.iter().all(|tag| snapshot.tags.contains(tag));
         (self.hosts.is_empty() || self.hosts.contains(&snapshot.hostname))
+            && (self.domains.is_empty()
+                || snapshot.provenance.as_ref().is_some_and(|from| self.domains.contains(&from.domain)))
             && (self.tags.is_empty() || self.tags.iter().any(has_all))
             && self
                 .paths

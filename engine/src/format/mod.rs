@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod note;
 pub mod pack;
 pub mod padme;
+pub mod provenance;
 pub mod record;
 pub mod segment;
 pub mod snapshot;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::format::provenance::Provenance;
 use crate::format::tree::Timestamp;
 use crate::ids::{BlobId, SnapshotId};
 
@@ -32,6 +33,9 @@ pub struct Snapshot {
     /// Made by a repair from a snapshot of which something was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repaired: Option<Repaired>,
+    /// What the plan says of it that ordered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
     /// Exclude rules in force, as given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excludes: Vec<String>,

@@ -7,12 +7,13 @@ use strongroom::chunk::split::{CHUNK_RULE, SplitRule, Splitter, TREE_RULE};
 use strongroom::chunk::{Cutter, GearTable};
 use strongroom::crypto::{KeySet, Purpose, RootSecret};
 use strongroom::format::chunk_list::{self, Chunk, ChunkList, ListRef};
+use strongroom::format::provenance::{Consistency, Fact, Provenance};
 use strongroom::format::record;
 use strongroom::format::snapshot::{Repaired, Snapshot, SnapshotSummary};
 use strongroom::format::tree::{
     FileContent, Grain, Hole, Metadata, Node, NodeKind, Timestamp, Tree, TreePart, Xattr,
 };
-use strongroom::ids::{BlobId, SnapshotId};
+use strongroom::ids::{BlobId, PlanHash, SnapshotId};
 
 use super::make_keys::purpose_key;
 use super::support::{ROOT, Vector, bad, data, good, hex, record_json};
@@ -297,9 +298,24 @@ pub fn snapshot(tree: BlobId) -> Snapshot {
         parent: None,
         partial: false,
         repaired: None,
+        provenance: None,
         excludes: vec![],
         program: "strongroom vectors".into(),
         summary: SnapshotSummary { files: 3, directories: 2, bytes: 1 << 40, ..SnapshotSummary::default() },
+    }
+}
+
+/// A snapshot that a plan ordered.
+fn planned_snapshot() -> Snapshot {
+    Snapshot {
+        provenance: Some(Provenance {
+            domain: "orders-db".into(),
+            consistency: Consistency::Application,
+            plan: PlanHash::from_bytes([6; 32]),
+            plan_files: vec![buf(b"/etc/strongroom/strongroom.toml")],
+            facts: vec![Fact { name: "server".into(), value: "15.9".into() }],
+        }),
+        ..snapshot(blob(9))
     }
 }
 
@@ -318,10 +334,12 @@ fn snapshots() -> Vec<Vector> {
         tags: vec![Snapshot::REPAIRED_TAG.into()],
         ..plain.clone()
     };
+    let planned = planned_snapshot();
     let vectors = [
         ("plain", "defaults left out", plain),
-        ("full", "every field but that of repaired ones", full),
+        ("full", "every field but those of repaired and planned ones", full),
         ("repaired", "made by a repair", repaired),
+        ("planned", "made by a plan", planned),
     ];
     let mut vectors: Vec<_> = vectors
         .iter()
@@ -336,6 +354,17 @@ fn snapshots() -> Vec<Vector> {
     let raw = record::encode(&snapshot(blob(9)));
     let inputs = json!({"root": hex(ROOT), "record": hex(&raw[..raw.len() - 1])});
     vectors.push(bad("snapshot-cut", "snapshot", "cut short", inputs, "record"));
+    let mut raw = record::encode(&planned_snapshot());
+    let word = raw.windows(11).position(|word| word == b"application").expect("it is in there");
+    raw[word] = b'A';
+    let inputs = json!({"root": hex(ROOT), "record": hex(&raw)});
+    vectors.push(bad(
+        "snapshot-consistency",
+        "snapshot",
+        "a consistency that there is not",
+        inputs,
+        "record",
+    ));
     vectors
 }
 

@@ -90,7 +90,7 @@ fn hexify(value: Value) -> Value {
             .map(|(key, value)| {
                 let value = match value {
                     Value::Array(bytes) if BYTES.contains(&key.as_str()) => bytes_json(&bytes),
-                    Value::Array(paths) if key == "paths" => {
+                    Value::Array(paths) if key == "paths" || key == "plan_files" => {
                         paths.iter().map(|path| bytes_json(path.as_array().expect("bytes"))).collect()
                     }
                     other => hexify(other),

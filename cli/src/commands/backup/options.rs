@@ -196,6 +196,7 @@ impl Args {
                 host: self.labels.host.clone().unwrap_or_default(),
                 tags: self.labels.tag.clone(),
                 time: self.labels.time,
+                provenance: None,
             },
             dry_run: self.manner.dry_run,
             skip_if_unchanged: self.manner.skip_if_unchanged,

@@ -1,0 +1,100 @@
+//! `coverage`: what lies where data may lie, and which domain has it.
+
+use std::os::unix::ffi::OsStrExt;
+
+use serde_json::json;
+use strongroom_ops::coverage::{Cover, Coverage, Database, Item, coverage};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{insert_bytes, object, visible};
+use crate::plan::{self, PlanArgs};
+use crate::units;
+
+const AFTER_HELP: &str = "\
+Looks through the directories in [inventory] of the plan. What is alike is told as one. Databases are
+recognised by their files: one that is copied as files while it is in use may come back as a mixture.
+
+Exit codes: 0 everything is covered or left out by a domain, 4 something is not, or a live database
+is copied as files.
+
+Example:
+  strongroom coverage --config /etc/strongroom/strongroom.toml";
+
+/// Arguments of `coverage`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+/// Looks and tells.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let plan = plan::runnable(&args.plan)?;
+    if plan.inventory.as_ref().is_none_or(|inventory| inventory.roots.is_empty()) {
+        return Err(Failure::usage("no-inventory", "the plan does not say where data may lie")
+            .hint("add a table [inventory] with roots, such as roots = [\"/srv\", \"/var/lib\"]"));
+    }
+    let found = coverage(&plan)?;
+    if context.output.json() {
+        json_lines(&found, context)?;
+    } else {
+        for item in &found.items {
+            context.output.line(line(item))?;
+        }
+        for database in &found.databases {
+            context.output.line(database_line(database))?;
+        }
+    }
+    Ok(if found.is_complete() { Exit::Ok } else { Exit::Damage })
+}
+
+fn words(cover: &Cover) -> (&'static str, Option<&str>) {
+    match cover {
+        Cover::Protected(name) => ("protected", Some(name.as_str())),
+        Cover::Excluded(name) => ("excluded", Some(name.as_str())),
+        Cover::Unprotected => ("UNPROTECTED", None),
+        Cover::Unreadable(reason) => ("UNREADABLE", Some(reason)),
+    }
+}
+
+fn line(item: &Item) -> String {
+    let (word, more) = words(&item.cover);
+    let more = more.map_or(String::new(), |more| format!(" ({more})"));
+    let path = visible(item.path.as_os_str().as_bytes());
+    format!("{word:<11}  {path}: {} files, {}{more}", item.files, units::size(item.bytes))
+}
+
+fn database_line(database: &Database) -> String {
+    let path = visible(database.path.as_os_str().as_bytes());
+    match (&database.copied_by, database.is_covered) {
+        (Some(domain), _) => format!(
+            "LIVE FILES   {path}: {} is copied as files by {domain}: the copy may be a mixture",
+            database.kind
+        ),
+        (None, true) => format!("database     {path}: {}, covered", database.kind),
+        (None, false) => {
+            format!("database     {path}: {}, no domain has its files (a stream may dump it)", database.kind)
+        }
+    }
+}
+
+fn json_lines(found: &Coverage, context: &Context) -> Result<(), Failure> {
+    for item in &found.items {
+        let (word, more) = words(&item.cover);
+        let mut record = object(json!({"type": "item", "cover": word.to_lowercase()}));
+        insert_bytes(&mut record, "path", item.path.as_os_str().as_bytes());
+        let key = if matches!(item.cover, Cover::Unreadable(_)) { "message" } else { "domain" };
+        record.extend(object(json!({key: more, "files": item.files, "bytes": item.bytes})));
+        context.output.object(record)?;
+    }
+    for database in &found.databases {
+        let mut record = object(json!({"type": "database", "kind": database.kind}));
+        insert_bytes(&mut record, "path", database.path.as_os_str().as_bytes());
+        record.extend(object(json!({"copied_by": database.copied_by, "covered": database.is_covered})));
+        context.output.object(record)?;
+    }
+    context.output.object(object(json!({"type": "summary", "complete": found.is_complete()})))
+}

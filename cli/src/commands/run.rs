@@ -1,0 +1,243 @@
+//! `run`: what a plan says, done.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use jiff::Zoned;
+use serde_json::json;
+use strongroom_ops::metrics;
+use strongroom_ops::plan::Plan;
+use strongroom_ops::plan::types::Domain;
+use strongroom_ops::plan::values::Name;
+use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, select};
+use strongroom_ops::run::state::State;
+use strongroom_ops::run::system::SystemProcesses;
+use strongroom_ops::run::vault::Vault;
+use strongroom_ops::run::{DomainReport, Outcome, RepoReport, Runner};
+
+use crate::commands::status;
+use crate::context::{Context, environment};
+use crate::exit::Exit;
+use crate::failure::{self, Failure};
+use crate::output::{Object, object, visible};
+use crate::plan::{self, PlanArgs};
+use crate::vault::Repositories;
+use crate::{records, signals, units};
+
+const AFTER_HELP: &str = "\
+Domains are backed up in the order of their dependencies. What comes after a domain that failed is
+not begun; everything else is. A domain that failed is due again at the next `run --due`.
+
+Exit codes: 0 all domains are in all their repositories; 3 they are, but something is missing or
+unstable, or a hook or fact failed; 1 a domain failed or was not begun.
+
+Examples:
+  strongroom run --due --config /etc/strongroom/strongroom.toml
+  strongroom run orders-db
+  strongroom run --due --dry-run";
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Domains to back up [default: all]
+    #[arg(value_name = "DOMAIN")]
+    domains: Vec<String>,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Only what is due by its schedule, as the repositories tell
+    #[arg(long)]
+    due: bool,
+    /// Only domains with one of these tags
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    tag: Vec<String>,
+    /// Say what would be backed up, and why; run and write nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// Runs the plan.
+pub fn run(args: &Args, context: &Context) -> failure::Outcome {
+    let plan = plan::runnable(&args.plan)?;
+    plan::refuse_head(&plan, context)?;
+    let started = Instant::now();
+    let cancelled = signals::cancel_flag()?;
+    let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
+    let host = plan.host_id.clone().unwrap_or_else(|| environment().host);
+    let choice = Choice { names: args.domains.clone(), tags: args.tag.clone(), due: args.due };
+    let newest = |repo: &Name, domain: &Domain| newest(&repositories, &host, repo, domain);
+    let chosen =
+        select(&plan, &choice, &newest, &Zoned::now()).map_err(|error| not_selected(&error, &plan))?;
+    if args.dry_run {
+        return would_run(&chosen, context);
+    }
+    let state = plan::state(&plan, context)?;
+    let runner = Runner {
+        plan: &plan,
+        host: host.clone(),
+        processes: Arc::new(SystemProcesses::new(Arc::clone(&cancelled))),
+        vault: &repositories,
+        state: &state,
+        now: &Zoned::now,
+        is_cancelled: &|| cancelled.load(Ordering::Relaxed),
+    };
+    let reports = runner.run_all(&chosen, &mut |report| tell(report, context));
+    repositories.remember_heads();
+    write_metrics(&plan, &repositories, &state, context);
+    let count = |outcome| reports.iter().filter(|report| report.outcome == outcome).count();
+    let (ok, partial) = (count(Outcome::Ok), count(Outcome::Partial));
+    let (failed, skipped) = (count(Outcome::Failed), count(Outcome::Skipped));
+    if context.output.json() {
+        context.output.message(object(json!({
+            "type": "summary",
+            "domains_ok": ok,
+            "domains_partial": partial,
+            "domains_failed": failed,
+            "domains_skipped": skipped,
+            "total_duration": started.elapsed().as_secs_f64(),
+        })));
+    } else if reports.is_empty() {
+        context.output.text("nothing is due");
+    } else {
+        context.output.text(format!("{ok} ok, {partial} partial, {failed} failed, {skipped} skipped"));
+    }
+    end(&reports, partial)
+}
+
+/// Writes the metrics of the plan, whatever the outcome. That they cannot be written is no failure of the run.
+fn write_metrics(plan: &Plan, repositories: &Repositories<'_>, state: &State, context: &Context) {
+    let Some(wanted) = &plan.metrics else { return };
+    let written = status::judge(plan, repositories, state).and_then(|found| {
+        let path = Path::new(&wanted.textfile);
+        metrics::write(path, &metrics::render(&found))
+            .map_err(|error| Failure::io(format_args!("cannot write {}", path.display()), &error))
+    });
+    if let Err(failure) = written {
+        context.output.warn(&format!("warning: metrics: {}", failure.message));
+    }
+}
+
+fn end(reports: &[DomainReport], partial: usize) -> failure::Outcome {
+    let bad: Vec<_> = reports
+        .iter()
+        .filter(|report| matches!(report.outcome, Outcome::Failed | Outcome::Skipped))
+        .map(|report| report.domain.as_str())
+        .collect();
+    if !bad.is_empty() {
+        let message = format!("not backed up as the plan says: {}", bad.join(", "));
+        return Err(
+            Failure::new("run", message).hint("what failed is due again at the next `strongroom run --due`")
+        );
+    }
+    Ok(if partial > 0 { Exit::Partial } else { Exit::Ok })
+}
+
+fn not_selected(error: &SelectError, plan: &Plan) -> Failure {
+    let failure = Failure::usage("usage", error);
+    let names: Vec<_> = plan.domains.iter().map(|domain| domain.name.as_str()).collect();
+    match error {
+        SelectError::Unknown(_) => failure.hint(format!("it has: {}", names.join(", "))),
+        SelectError::UnknownTag(_) | SelectError::Cycle(_) => {
+            failure.hint("`strongroom config show` shows what the plan says")
+        }
+    }
+}
+
+/// The newest complete snapshot of a domain.
+fn newest(repositories: &Repositories<'_>, host: &str, repo: &Name, domain: &Domain) -> Newest {
+    let Ok(snapshots) = repositories.snapshots(repo) else { return Newest::Unknown };
+    strongroom_ops::status::newest(&snapshots, host, &domain.name).map_or(Newest::None, |(_, snapshot)| {
+        let time =
+            jiff::Timestamp::new(snapshot.time.seconds, i32::try_from(snapshot.time.nanos).unwrap_or(0));
+        // A time that no calendar holds is not known to be recent.
+        time.map_or(Newest::None, Newest::At)
+    })
+}
+
+fn would_run(chosen: &[Chosen<'_>], context: &Context) -> failure::Outcome {
+    for Chosen { domain, targets, why } in chosen {
+        let targets: Vec<_> = targets.iter().map(|repo| repo.as_str()).collect();
+        if context.output.json() {
+            context.output.object(object(json!({
+                "type": "domain",
+                "domain": domain.name,
+                "outcome": "dry-run",
+                "repositories": targets,
+                "message": why,
+            })))?;
+        } else {
+            context.output.line(format!(
+                "would back up {} into {}: {why}",
+                domain.name,
+                targets.join(", ")
+            ))?;
+        }
+    }
+    if context.output.json() {
+        context
+            .output
+            .object(object(json!({"type": "summary", "dry_run": true, "domains": chosen.len()})))?;
+    } else if chosen.is_empty() {
+        context.output.text("nothing is due");
+    }
+    Ok(Exit::Ok)
+}
+
+/// Tells of a domain that is done.
+fn tell(report: &DomainReport, context: &Context) {
+    if context.output.json() {
+        return context.output.message(object(json!({
+            "type": "domain",
+            "domain": report.domain,
+            "outcome": report.outcome.name(),
+            "message": report.message,
+            "warnings": report.warnings,
+            "repositories": report.repositories.iter().map(record).collect::<Vec<_>>(),
+        })));
+    }
+    let reason = report.message.as_ref().map_or(String::new(), |message| format!(": {message}"));
+    let line = visible(format!("{}: {}{reason}", report.domain, report.outcome.name()).as_bytes());
+    match report.outcome {
+        Outcome::Ok | Outcome::Partial => context.output.text(line),
+        _ => context.output.warn(&line),
+    }
+    for warning in &report.warnings {
+        context.output.warn(&format!("warning: {}: {warning}", report.domain));
+    }
+    for repo in &report.repositories {
+        if let (Some(snapshot), Some(done)) = (repo.snapshot(), &repo.report) {
+            let summary = &done.summary;
+            let forgotten = match repo.forgotten {
+                0 => String::new(),
+                count => format!(", {count} older ones forgotten"),
+            };
+            context.output.text(format!(
+                "  {}: snapshot {} of {} files, {}; {} added{forgotten}",
+                repo.repo,
+                snapshot.short(),
+                summary.files,
+                units::size(summary.bytes),
+                units::size(summary.bytes_added),
+            ));
+        }
+        if let Some(message) = repo.message.as_ref().filter(|_| repo.outcome == Outcome::Partial) {
+            context.output.warn(&format!("warning: {}: {}: {message}", report.domain, repo.repo));
+        }
+    }
+}
+
+fn record(repo: &RepoReport) -> Object {
+    let mut record = object(json!({
+        "repository": repo.repo,
+        "outcome": repo.outcome.name(),
+        "snapshot_id": repo.snapshot(),
+        "message": repo.message,
+        "snapshots_forgotten": repo.forgotten,
+    }));
+    if let Some(report) = &repo.report {
+        record.extend(records::summary(&report.summary));
+    }
+    record
+}

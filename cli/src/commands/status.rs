@@ -1,0 +1,231 @@
+//! `status`: how well everything in the plan is protected now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use jiff::Zoned;
+use serde_json::{Value, json};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
+use strongroom_ops::metrics;
+use strongroom_ops::plan::Plan;
+use strongroom_ops::plan::values::{Lapse, Name};
+use strongroom_ops::run::state::State;
+use strongroom_ops::run::vault::Vault;
+use strongroom_ops::status::{CopyStatus, DomainStatus, Health, rough, status};
+
+use crate::commands::snapshots::aligned;
+use crate::context::{Context, environment};
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{object, visible};
+use crate::plan::{self, PlanArgs};
+use crate::vault::Repositories;
+
+const AFTER_HELP: &str = "\
+What counts is what is in the repositories: a job that never ran has no snapshot, and its domain is
+critical. The record of attempts on this host adds what failed since.
+
+Exit codes: 0 all is well, 3 there are warnings, 4 a target is missed, 5 a repository cannot be
+asked. With --nagios as monitoring plugins end: 0 ok, 1 warning, 2 critical, 3 unknown.
+
+Examples:
+  strongroom status --config /etc/strongroom/strongroom.toml
+  strongroom status --nagios
+  strongroom status --openmetrics";
+
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// One line for a monitoring plugin, and its exit codes
+    #[arg(long, conflicts_with = "openmetrics")]
+    nagios: bool,
+    /// Numbers in the OpenMetrics text format
+    #[arg(long)]
+    openmetrics: bool,
+}
+
+/// Shows the status.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let plan = match plan::runnable(&args.plan) {
+        Ok(plan) => plan,
+        Err(failure) if args.nagios => return unknown(&failure, context),
+        Err(failure) => return Err(failure),
+    };
+    plan::refuse_head(&plan, context)?;
+    let state = match plan::state(&plan, context) {
+        Ok(state) => state,
+        Err(failure) if args.nagios => return unknown(&failure, context),
+        Err(failure) => return Err(failure),
+    };
+    let repositories = Repositories::new(context, &plan, Arc::new(AtomicBool::new(false)));
+    let found = judge(&plan, &repositories, &state)?;
+    repositories.remember_heads();
+    let worst = found.iter().map(|domain| domain.health).max().unwrap_or(Health::Critical);
+    if args.nagios {
+        context.output.line(nagios(&found, worst))?;
+        return Ok(match worst {
+            Health::Ok => Exit::Ok,
+            Health::Warning => Exit::Failed,
+            Health::Critical => Exit::Usage,
+            Health::Unknown => Exit::Partial,
+        });
+    }
+    if args.openmetrics {
+        context.output.line(metrics::render(&found).trim_end())?;
+    } else if context.output.json() {
+        json_lines(&found, worst, context)?;
+    } else {
+        text(&found, context)?;
+    }
+    Ok(match worst {
+        Health::Ok => Exit::Ok,
+        Health::Warning => Exit::Partial,
+        Health::Critical => Exit::Damage,
+        Health::Unknown => Exit::Unverified,
+    })
+}
+
+/// A plugin that cannot find out says so in its way.
+fn unknown(failure: &Failure, context: &Context) -> Outcome {
+    context.output.line(format!("STRONGROOM UNKNOWN - {}", one_line(&failure.message)))?;
+    Ok(Exit::Partial)
+}
+
+/// The status by what repositories and the record of attempts say.
+pub fn judge(
+    plan: &Plan,
+    repositories: &Repositories<'_>,
+    state: &State,
+) -> Result<Vec<DomainStatus>, Failure> {
+    type Known = Result<Vec<(SnapshotId, Snapshot)>, String>;
+    let known: BTreeMap<&Name, Known> = plan
+        .repos
+        .keys()
+        .map(|name| (name, repositories.snapshots(name).map_err(|error| error.message)))
+        .collect();
+    let facts = |name: &Name| match known.get(name) {
+        Some(Ok(snapshots)) => Ok(snapshots.as_slice()),
+        Some(Err(error)) => Err(error.clone()),
+        None => Err("it is not in the plan".to_owned()),
+    };
+    let attempts =
+        state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
+    let host = plan.host_id.clone().unwrap_or_else(|| environment().host);
+    Ok(status(plan, &host, &facts, &attempts, &Zoned::now()))
+}
+
+fn age(copy: &CopyStatus, now: jiff::Timestamp) -> Option<Lapse> {
+    let age = now.duration_since(copy.newest.as_ref()?.time).as_secs();
+    Some(Lapse::seconds(u64::try_from(age).unwrap_or(0)))
+}
+
+fn text(found: &[DomainStatus], context: &Context) -> Result<(), Failure> {
+    let now = jiff::Timestamp::now();
+    let mut rows =
+        vec![["Domain", "Class", "Repository", "Health", "Age", "RPO", "Snapshot"].map(str::to_owned)];
+    for domain in found {
+        for copy in &domain.copies {
+            rows.push([
+                domain.domain.to_string(),
+                domain.class.as_ref().map_or("-".into(), ToString::to_string),
+                copy.repo.to_string(),
+                copy.health.name().to_owned(),
+                age(copy, now).map_or("-".into(), rough),
+                domain.rpo.map_or("-".into(), |rpo| rpo.to_string()),
+                copy.newest.as_ref().map_or("-".into(), |newest| newest.id.short()),
+            ]);
+        }
+    }
+    for line in aligned(&rows, &[]) {
+        context.output.line(line)?;
+    }
+    for domain in found {
+        for reason in &domain.reasons {
+            context.output.line(visible(format!("{}: {reason}", domain.domain).as_bytes()))?;
+        }
+        for copy in &domain.copies {
+            for reason in &copy.reasons {
+                context
+                    .output
+                    .line(visible(format!("{} in {}: {reason}", domain.domain, copy.repo).as_bytes()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn json_lines(found: &[DomainStatus], worst: Health, context: &Context) -> Result<(), Failure> {
+    let now = jiff::Timestamp::now();
+    for domain in found {
+        let copies: Vec<Value> = domain
+            .copies
+            .iter()
+            .map(|copy| {
+                let newest = copy.newest.as_ref();
+                json!({
+                    "repository": copy.repo,
+                    "health": copy.health.name(),
+                    "reasons": copy.reasons,
+                    "snapshot_id": newest.map(|newest| newest.id),
+                    "time": newest.map(|newest| format!("{:.9}", newest.time)),
+                    "age": age(copy, now).map(Lapse::as_secs),
+                    "files": newest.map(|newest| newest.files),
+                    "bytes": newest.map(|newest| newest.bytes),
+                })
+            })
+            .collect();
+        context.output.object(object(json!({
+            "type": "domain",
+            "domain": domain.domain,
+            "class": domain.class,
+            "owner": domain.owner,
+            "health": domain.health.name(),
+            "reasons": domain.reasons,
+            "rpo": domain.rpo.map(Lapse::as_secs),
+            "repositories": copies,
+            "next": domain.next.map(|next| format!("{next:.9}")),
+            "attempt": domain.attempt.as_ref().map(|attempt| json!({
+                "began": format!("{:.9}", attempt.began),
+                "ended": attempt.ended.map(|ended| format!("{ended:.9}")),
+                "outcome": attempt.outcome.name(),
+                "message": attempt.message,
+            })),
+        })))?;
+    }
+    context.output.object(object(json!({"type": "summary", "health": worst.name(), "domains": found.len()})))
+}
+
+/// The line of a monitoring plugin: state, what is wrong, and the ages as numbers.
+fn nagios(found: &[DomainStatus], worst: Health) -> String {
+    let now = jiff::Timestamp::now();
+    let bad: Vec<_> = found
+        .iter()
+        .filter(|domain| domain.health != Health::Ok)
+        .map(|domain| {
+            let of_copies = domain.copies.iter().flat_map(|copy| &copy.reasons);
+            let first = domain.reasons.iter().chain(of_copies).next().map_or("", String::as_str);
+            format!("{} {}: {}", domain.domain, domain.health.name(), one_line(first))
+        })
+        .collect();
+    let said = match bad.is_empty() {
+        true => format!("{} domains are as they have to be", found.len()),
+        false => bad.join("; "),
+    };
+    let ages = found.iter().flat_map(|domain| {
+        domain.copies.iter().filter_map(move |copy| {
+            let warn = domain.rpo.map_or(String::new(), |rpo| rpo.as_secs().to_string());
+            Some(format!("'{}@{}'={}s;{warn}", domain.domain, copy.repo, age(copy, now)?.as_secs()))
+        })
+    });
+    format!("STRONGROOM {} - {said}|{}", worst.name().to_uppercase(), ages.collect::<Vec<_>>().join(" "))
+}
+
+/// Text that cannot end the line, or begin the numbers.
+fn one_line(text: &str) -> String {
+    visible(text.as_bytes()).replace('|', "/")
+}

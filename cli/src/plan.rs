@@ -1,0 +1,111 @@
+//! Which plan a command works with.
+
+use std::path::{Path, PathBuf};
+
+use strongroom_ops::plan::{self, Mistake, Plan, Severity, SystemFiles};
+
+use strongroom_ops::run::state::State;
+
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Where a plan is looked for if none is named.
+const PLACES: [&str; 2] = ["./strongroom.toml", "/etc/strongroom/strongroom.toml"];
+
+/// The plan to use.
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// The plan [default: ./strongroom.toml or /etc/strongroom/strongroom.toml]
+    #[arg(long, env = "STRONGROOM_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl PlanArgs {
+    /// The plan's main file, as an absolute path.
+    pub fn path(&self) -> Result<PathBuf, Failure> {
+        let path = match &self.config {
+            Some(path) => path.clone(),
+            None => {
+                let found = PLACES.iter().map(Path::new).find(|path| path.exists());
+                let missing = || {
+                    Failure::usage(
+                        "no-plan",
+                        format!("there is no plan: neither {} nor {} exists", PLACES[0], PLACES[1]),
+                    )
+                    .hint("write one (see docs/plan.md), or name it with --config FILE or STRONGROOM_CONFIG")
+                };
+                found.ok_or_else(missing)?.to_owned()
+            }
+        };
+        let absolute = std::path::absolute(&path);
+        absolute.map_err(|error| Failure::io(format_args!("cannot use the plan {}", path.display()), &error))
+    }
+
+    /// Reads the plan.
+    pub fn load(&self) -> Result<Plan, Failure> {
+        plan::load(&self.path()?, &SystemFiles).map_err(Failure::from)
+    }
+}
+
+/// Reads the plan and makes sure that it can be run.
+pub fn runnable(args: &PlanArgs) -> Result<Plan, Failure> {
+    let plan = args.load()?;
+    let today = jiff::Zoned::now().date();
+    let errors = plan::lint(&plan, today, &|_| true);
+    let mut errors = errors.into_iter().filter(|finding| finding.severity == Severity::Error);
+    let Some(first) = errors.next() else { return Ok(plan) };
+    let place = first.place.map_or(String::new(), |place| format!("{place}: "));
+    let more = match errors.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Err(Failure::usage("plan", format!("{place}{}{more}", first.message))
+        .hint("`strongroom config check` shows everything that is wrong with the plan"))
+}
+
+/// Refuses `--expect-head` where it could be of any of several repositories.
+pub fn refuse_head(plan: &Plan, context: &Context) -> Result<(), Failure> {
+    if context.global.expect_head.is_none() || plan.repos.len() < 2 {
+        return Ok(());
+    }
+    let message = format!("--expect-head is of one repository, and the plan has {}", plan.repos.len());
+    Err(Failure::usage("usage", message)
+        .hint("compare heads with `strongroom -r REPO log --verify --expect-head HEAD`"))
+}
+
+/// What this host remembers of the plan's runs.
+pub fn state(plan: &Plan, context: &Context) -> Result<State, Failure> {
+    let missing = || {
+        Failure::usage("no-state", "a plan is run with a state directory, and there is none")
+            .hint("leave --no-state out, or name a directory with --state-dir or STRONGROOM_STATE_DIR")
+    };
+    let folder = context.state_dir().ok_or_else(missing)?;
+    let path = plan.sources[0].path.as_os_str().as_encoded_bytes();
+    // Plans of one host do not meet: the folder is named after the plan's place.
+    let id = strongroom::ids::PlanHash::from_bytes(plan::load::hash([path])).to_string();
+    let folder = folder.join("plans").join(&id[..16]);
+    State::new(&folder).map_err(|error| {
+        Failure::io(format_args!("cannot write to the state directory {}", folder.display()), &error)
+    })
+}
+
+impl From<Mistake> for Failure {
+    fn from(mistake: Mistake) -> Self {
+        let failure = Self::usage("plan", &mistake);
+        match &mistake.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+/// Whether a program can be run: a path, or a name that is found in `PATH`.
+pub fn is_program(name: &str) -> bool {
+    let can_run =
+        |path: &Path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    if name.contains('/') {
+        return can_run(Path::new(name));
+    }
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&search).any(|folder| can_run(&folder.join(name)))
+}

@@ -1,0 +1,97 @@
+//! The repositories of a plan, opened when they are needed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, SnapshotLabels};
+use strongroom::forget::{self, ForgetOptions};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
+use strongroom::repo::Repository;
+use strongroom_ops::plan::Plan;
+use strongroom_ops::plan::values::Name;
+use strongroom_ops::run::vault::{Job, Vault, VaultError};
+
+use crate::context::{self, Context};
+use crate::failure::Failure;
+use crate::monitor::CliMonitor;
+use crate::units::LocalCalendar;
+
+/// Repositories that were asked for, each opened once.
+pub struct Repositories<'a> {
+    context: &'a Context,
+    plan: &'a Plan,
+    cancelled: Arc<AtomicBool>,
+    opened: RefCell<BTreeMap<Name, Result<Arc<Repository>, VaultError>>>,
+}
+
+impl<'a> Repositories<'a> {
+    /// None is opened yet.
+    pub fn new(context: &'a Context, plan: &'a Plan, cancelled: Arc<AtomicBool>) -> Self {
+        Self { context, plan, cancelled, opened: RefCell::default() }
+    }
+
+    fn open(&self, name: &Name) -> Result<Arc<Repository>, VaultError> {
+        let mut opened = self.opened.borrow_mut();
+        let repository = opened.entry(name.clone()).or_insert_with(|| {
+            let unknown = || Failure::new("unknown-name", format!("the plan has no repository {name}"));
+            let repo = self.plan.repos.get(name).ok_or_else(unknown);
+            let opened = repo.and_then(|repo| self.context.open_planned(repo));
+            opened.map(Arc::new).map_err(|failure| vault_error(&failure))
+        });
+        repository.clone()
+    }
+
+    /// Remembers where the logs end.
+    pub fn remember_heads(&self) {
+        for repository in self.opened.borrow().values().flatten() {
+            self.context.remember_head_of(repository);
+        }
+    }
+}
+
+fn vault_error(failure: &Failure) -> VaultError {
+    VaultError { code: failure.code.to_owned(), message: failure.message.clone() }
+}
+
+fn failed(error: impl Into<Failure>) -> VaultError {
+    vault_error(&error.into())
+}
+
+impl Vault for Repositories<'_> {
+    fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
+        self.open(repo)?.snapshots().map_err(failed)
+    }
+
+    fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError> {
+        let repository = self.open(repo)?;
+        let Job { host, tags, roots, filter, streams, accept, provenance } = job;
+        let default = BackupOptions::default();
+        let options = BackupOptions {
+            labels: SnapshotLabels {
+                host: host.unwrap_or_default(),
+                tags,
+                time: None,
+                provenance: Some(provenance),
+            },
+            excludes: filter.exclude.clone(),
+            threads: self.context.threads(default.threads),
+            memory: self.context.memory(default.memory),
+            spill: Some(context::temporary_place()),
+            ..default
+        };
+        let source = BackupSource::Parts { roots, filter, streams, accept };
+        let monitor = CliMonitor::new(&self.context.output, "files", Arc::clone(&self.cancelled));
+        let report = backup::run(&repository, source, &options, &monitor);
+        monitor.finish();
+        report.map_err(failed)
+    }
+
+    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {
+        let repository = self.open(repo)?;
+        let report = forget::run(&repository, options, &LocalCalendar::system()).map_err(failed)?;
+        Ok(report.counts().1)
+    }
+}

@@ -1,0 +1,310 @@
+//! What lies where data may lie, and which domain of the plan covers it.
+//!
+//! Directories that are alike below are told as one: what nobody covers, with its size, first of all.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use strongroom::source::{Filter, FilterError, FilterOptions, SourceKind};
+
+use crate::plan::Plan;
+use crate::plan::types::{Consistency, Domain};
+use crate::plan::values::Name;
+
+/// Depth below a root to which is looked.
+const DEPTH_MAX: usize = 256;
+
+/// What becomes of a file or directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cover {
+    /// A domain has it.
+    Protected(Name),
+    /// A domain would have it, but leaves it out.
+    Excluded(Name),
+    /// No domain has it.
+    Unprotected,
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+/// A file, or a directory with all that is below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What becomes of it.
+    pub cover: Cover,
+    /// Files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A database that may be in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// Its file or directory.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: &'static str,
+    /// The domain that copies its files while it may be in use, if there is one: the copy may be a mixture.
+    pub copied_by: Option<Name>,
+    /// Whether some domain has it in a way that is right.
+    pub is_covered: bool,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Files and directories, by path.
+    pub items: Vec<Item>,
+    /// Databases, by path.
+    pub databases: Vec<Database>,
+}
+
+impl Coverage {
+    /// Whether everything is covered in a way that is right.
+    pub fn is_complete(&self) -> bool {
+        let is_bad = |item: &Item| matches!(item.cover, Cover::Unprotected | Cover::Unreadable(_));
+        !self.items.iter().any(is_bad) && !self.databases.iter().any(|found| found.copied_by.is_some())
+    }
+}
+
+/// Looks through the inventory of a plan.
+///
+/// # Errors
+/// [`FilterError`] where an exclude pattern of a domain cannot be used.
+pub fn coverage(plan: &Plan) -> Result<Coverage, FilterError> {
+    let areas = plan.domains.iter().map(Area::of).collect::<Result<Vec<_>, _>>()?;
+    let mut look = Look { areas, found: Coverage::default() };
+    let mut roots: Vec<PathBuf> =
+        plan.inventory.iter().flat_map(|inventory| &inventory.roots).map(PathBuf::from).collect();
+    roots.sort();
+    // A root in another one is looked at with that.
+    roots.dedup_by(|inner, outer| inner.starts_with(outer));
+    for root in roots {
+        let items = look.entry(&root, 0);
+        look.found.items.extend(items);
+    }
+    look.found.databases.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(look.found)
+}
+
+/// What a domain has.
+struct Area<'p> {
+    domain: &'p Domain,
+    filter: Filter,
+}
+
+impl<'p> Area<'p> {
+    fn of(domain: &'p Domain) -> Result<Self, FilterError> {
+        let options = FilterOptions { exclude: domain.exclude.clone(), ..FilterOptions::default() };
+        Ok(Self { domain, filter: Filter::new(options)? })
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.domain.paths.iter().any(|root| path.starts_with(root))
+    }
+
+    fn has_database(&self, path: &Path) -> bool {
+        self.domain.sqlite.iter().any(|own| path == Path::new(own))
+    }
+
+    /// Whether the domain leaves it out: by its own name, or by that of a directory above it.
+    fn leaves_out(&self, path: &Path) -> bool {
+        let layer = self.filter.above_root(0);
+        let roots = || self.domain.paths.iter().map(Path::new);
+        path.ancestors()
+            .take_while(|above| roots().any(|root| above.starts_with(root)))
+            .any(|above| self.filter.excluded(&layer, above, SourceKind::Directory, 0).is_some())
+    }
+}
+
+struct Look<'p> {
+    areas: Vec<Area<'p>>,
+    found: Coverage,
+}
+
+impl Look<'_> {
+    fn cover(&self, path: &Path) -> Cover {
+        if let Some(area) = self.areas.iter().find(|area| area.has_database(path)) {
+            return Cover::Protected(area.domain.name.clone());
+        }
+        let having: Vec<_> = self.areas.iter().filter(|area| area.has(path)).collect();
+        match having.iter().find(|area| !area.leaves_out(path)) {
+            Some(area) => Cover::Protected(area.domain.name.clone()),
+            None => {
+                having.first().map_or(Cover::Unprotected, |area| Cover::Excluded(area.domain.name.clone()))
+            }
+        }
+    }
+
+    /// Whether a domain begins below the path.
+    fn begins_below(&self, path: &Path) -> bool {
+        let mut roots =
+            self.areas.iter().flat_map(|area| area.domain.paths.iter().chain(&area.domain.sqlite));
+        roots.any(|root| Path::new(root).starts_with(path) && Path::new(root) != path)
+    }
+
+    /// An entry as one item if all below is alike, else as several.
+    fn entry(&mut self, path: &Path, depth: usize) -> Vec<Item> {
+        let item = |cover, files, bytes| Item { path: path.to_owned(), cover, files, bytes };
+        let meta = match fs::symlink_metadata(path) {
+            Ok(meta) => meta,
+            Err(error) => return vec![item(Cover::Unreadable(error.to_string()), 0, 0)],
+        };
+        let cover = self.cover(path);
+        if meta.is_file() {
+            self.database(path, &meta, &cover);
+            return vec![item(cover, 1, meta.len())];
+        }
+        if !meta.is_dir() {
+            return Vec::new();
+        }
+        self.data_directory(path, &cover);
+        let listed = fs::read_dir(path).and_then(|entries| {
+            entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, std::io::Error>>()
+        });
+        let mut names = match listed {
+            Ok(names) if depth < DEPTH_MAX => names,
+            Ok(_) => return vec![item(Cover::Unreadable("it lies too deep".into()), 0, 0)],
+            Err(error) => return vec![item(Cover::Unreadable(error.to_string()), 0, 0)],
+        };
+        names.sort();
+        let below: Vec<_> = names.iter().flat_map(|name| self.entry(name, depth + 1)).collect();
+        let is_alike = below.iter().all(|entry| entry.cover == cover) && !self.begins_below(path);
+        match is_alike {
+            true if below.is_empty() => Vec::new(),
+            true => {
+                let sum = |count: fn(&Item) -> u64| below.iter().map(count).sum();
+                vec![item(cover, sum(|entry| entry.files), sum(|entry| entry.bytes))]
+            }
+            false => below,
+        }
+    }
+
+    fn add(&mut self, path: &Path, kind: &'static str, cover: &Cover, is_right: bool) {
+        let copied_by = match cover {
+            Cover::Protected(name) if !is_right => {
+                let area = self.areas.iter().find(|area| area.domain.name == *name);
+                let is_fuzzy = area.is_some_and(|area| area.domain.consistency() == Consistency::Fuzzy);
+                is_fuzzy.then(|| name.clone())
+            }
+            _ => None,
+        };
+        let is_covered = matches!(cover, Cover::Protected(_)) && copied_by.is_none();
+        self.found.databases.push(Database { path: path.to_owned(), kind, copied_by, is_covered });
+    }
+
+    fn database(&mut self, path: &Path, meta: &fs::Metadata, cover: &Cover) {
+        let is_copied = self.areas.iter().any(|area| area.has_database(path));
+        let mut head = [0; 16];
+        let is_sqlite = meta.size() >= 512
+            && File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok()
+            && head == *b"SQLite format 3\0";
+        if is_sqlite {
+            self.add(path, "SQLite", cover, is_copied);
+        }
+        // Redis puts a new dump in the place of the old one: a copy of it is whole.
+        if path.extension().is_some_and(|end| end == "rdb") {
+            self.add(path, "Redis dump", cover, true);
+        }
+    }
+
+    fn data_directory(&mut self, path: &Path, cover: &Cover) {
+        for (file, kind) in [("PG_VERSION", "PostgreSQL"), ("ibdata1", "MySQL or MariaDB")] {
+            let is_top = !path.parent().is_some_and(|above| above.join("global/pg_control").exists())
+                && !path.ancestors().skip(1).any(|above| above.join(file).exists());
+            if is_top && path.join(file).is_file() {
+                self.add(path, kind, cover, false);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::load::tests_support::plan;
+
+    fn write(folder: &Path, name: &str, content: &[u8]) {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().expect("below")).expect("folders");
+        fs::write(path, content).expect("a file");
+    }
+
+    #[test]
+    fn everything_in_the_inventory_is_told_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path();
+        let mut sqlite = b"SQLite format 3\0".to_vec();
+        sqlite.resize(4096, 0);
+        for (name, content) in [
+            ("shop/media/a", b"12345".as_slice()),
+            ("shop/media/cache/b", b"123"),
+            ("shop/media/live.db", &sqlite),
+            ("shop/state/good.db", &sqlite),
+            ("other/deep/c", b"1"),
+            ("other/deep/er/d", b"12"),
+            ("pg/PG_VERSION", b"15"),
+            ("pg/base/1/PG_VERSION", b"15"),
+            ("redis/dump.rdb", b"REDIS"),
+        ] {
+            write(dir, name, content);
+        }
+        let text = format!(
+            "[[domain]]\nname = 'media'\npaths = ['{0}/shop/media']\nexclude = ['**/cache']\n[[domain]]\nname = 'state'\n\
+             sqlite = ['{0}/shop/state/good.db']\n[inventory]\nroots = ['{0}', '{0}/other']\n",
+            dir.display()
+        );
+        let found = coverage(&plan(&text)).expect("patterns");
+        let name = |text: &str| text.parse::<Name>().expect("a name");
+        let items: Vec<_> = found
+            .items
+            .iter()
+            .map(|item| {
+                (
+                    item.path.strip_prefix(dir).expect("below").to_str().expect("text"),
+                    item.cover.clone(),
+                    item.files,
+                )
+            })
+            .collect();
+        let expected = [
+            ("other", Cover::Unprotected, 2),
+            ("pg", Cover::Unprotected, 2),
+            ("redis", Cover::Unprotected, 1),
+            ("shop/media/a", Cover::Protected(name("media")), 1),
+            ("shop/media/cache", Cover::Excluded(name("media")), 1),
+            ("shop/media/live.db", Cover::Protected(name("media")), 1),
+            ("shop/state/good.db", Cover::Protected(name("state")), 1),
+        ];
+        assert_eq!(items, expected);
+        let databases: Vec<_> = found
+            .databases
+            .iter()
+            .map(|found| {
+                let path = found.path.strip_prefix(dir).expect("below").to_str().expect("text");
+                (path, found.kind, found.copied_by.is_some(), found.is_covered)
+            })
+            .collect();
+        let expected = [
+            ("pg", "PostgreSQL", false, false),
+            ("redis/dump.rdb", "Redis dump", false, false),
+            ("shop/media/live.db", "SQLite", true, false),
+            ("shop/state/good.db", "SQLite", false, true),
+        ];
+        assert_eq!(databases, expected);
+        assert!(!found.is_complete());
+        let all = format!(
+            "[[domain]]\nname = 'o'\npaths = ['{0}/other']\n[inventory]\nroots = ['{0}/other']\n",
+            dir.display()
+        );
+        let found = coverage(&plan(&all)).expect("patterns");
+        assert!(found.is_complete() && found.items.len() == 1 && found.items[0].bytes == 3, "{found:?}");
+        let missing = coverage(&plan("[inventory]\nroots = ['/no/such/place']\n")).expect("patterns");
+        assert!(matches!(missing.items[0].cover, Cover::Unreadable(_)) && !missing.is_complete());
+    }
+}

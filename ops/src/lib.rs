@@ -1,0 +1,23 @@
+//! Strongroom's operations layer: from "a backup exists" to "we know what must exist, and it does".
+//!
+//! - [`plan`]: the plan file: what must be protected, how, and how well
+//! - [`calendar`]: schedules as systemd writes them
+//! - [`order`]: domains by their dependencies
+//! - [`run`]: running domains
+//! - [`status`]: how well everything is protected now
+//! - [`metrics`]: the same for monitoring systems
+//! - [`coverage`]: what there is, and which domain has it
+//! - [`units`]: timers for systemd and cron
+//! - [`runbook`]: what to do on the worst day
+//!
+//! Decisions are pure: time, processes and repositories come from the caller, so that tests can play them.
+
+pub mod calendar;
+pub mod coverage;
+pub mod metrics;
+pub mod order;
+pub mod plan;
+pub mod run;
+pub mod runbook;
+pub mod status;
+pub mod units;

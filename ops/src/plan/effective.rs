@@ -1,0 +1,104 @@
+//! Every value that is in force, with where it comes from: a file, a class, or a default.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::plan::load::{Place, Plan};
+use crate::plan::types::Domain;
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// It stands in a file.
+    Given(Place),
+    /// It stands in the class of the domain.
+    Class(String, Place),
+    /// It stands nowhere.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(place) => place.fmt(f),
+            Self::Class(name, place) => write!(f, "class {name}, {place}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A value that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key, from the plan's first level on: `domain.orders-db.schedule`.
+    pub key: String,
+    /// The value as TOML.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Time that a hook may take.
+pub const HOOK_TIMEOUT: &str = "10m";
+/// Time that a command may take which makes or removes a file system snapshot.
+pub const SNAPSHOT_TIMEOUT: &str = "2m";
+/// Time that the command of a stream may take.
+pub const STREAM_TIMEOUT: &str = "6h";
+
+const DEFAULT_OBJECTIVES: [(&str, &str); 5] = [
+    ("rpo_grace", "\"0s\""),
+    ("copies", "1"),
+    ("sites", "1"),
+    ("on_change", "\"warn\""),
+    ("min_consistency", "\"fuzzy\""),
+];
+
+/// All values in force, by key.
+pub fn effective(plan: &Plan) -> Vec<Entry> {
+    let given = plan.places.iter().filter(|(_, place)| !place.value.is_empty());
+    let mut entries: BTreeMap<String, (String, Origin)> = given
+        .map(|(key, place)| (key.clone(), (place.value.clone(), Origin::Given(place.clone()))))
+        .collect();
+    for domain in &plan.domains {
+        inherit(plan, domain, &mut entries);
+        for (key, value) in defaults(plan, domain) {
+            entries.entry(key).or_insert((value, Origin::Default));
+        }
+    }
+    entries.into_iter().map(|(key, (value, origin))| Entry { key, value, origin }).collect()
+}
+
+/// Targets that a domain has from its class: each one whole, never a part of it.
+fn inherit(plan: &Plan, domain: &Domain, entries: &mut BTreeMap<String, (String, Origin)>) {
+    let Some(class) = &domain.class else { return };
+    let (from, own) = (format!("class.{class}."), format!("domain.{}.objectives.", domain.name));
+    for (key, place) in plan.places.range(from.clone()..).take_while(|(key, _)| key.starts_with(&from)) {
+        let rest = &key[from.len()..];
+        let target = rest.split('.').next().unwrap_or(rest);
+        if !place.value.is_empty() && !plan.places.contains_key(&format!("{own}{target}")) {
+            let origin = Origin::Class(class.to_string(), place.clone());
+            entries.insert(format!("{own}{rest}"), (place.value.clone(), origin));
+        }
+    }
+}
+
+fn defaults(plan: &Plan, domain: &Domain) -> Vec<(String, String)> {
+    let name = format!("domain.{}", domain.name);
+    let text = |value: &str| format!("{value:?}");
+    let mut found: Vec<_> = DEFAULT_OBJECTIVES
+        .iter()
+        .map(|(key, value)| (format!("{name}.objectives.{key}"), (*value).to_owned()))
+        .collect();
+    let all: Vec<_> = plan.repos.keys().map(|repo| text(repo.as_str())).collect();
+    found.push((format!("{name}.to"), format!("[{}]", all.join(", "))));
+    let timeouts = domain.stream.iter().map(|stream| format!("stream.{}", stream.name));
+    found.extend(timeouts.map(|stream| (format!("{name}.{stream}.timeout"), text(STREAM_TIMEOUT))));
+    if domain.hooks.is_some() {
+        found.push((format!("{name}.hooks.timeout"), text(HOOK_TIMEOUT)));
+    }
+    if domain.snapshot.is_some() {
+        found.push((format!("{name}.snapshot.timeout"), text(SNAPSHOT_TIMEOUT)));
+        found.push((format!("{name}.snapshot.root"), text("/")));
+    }
+    found
+}

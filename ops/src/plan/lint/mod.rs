@@ -1,0 +1,345 @@
+//! What a plan says that cannot be, and where it misses its own targets.
+
+mod targets;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use jiff::civil::Date;
+
+use strongroom::source::{Filter, FilterOptions};
+
+use crate::order::order;
+use crate::plan::load::{Place, Plan};
+use crate::plan::mistake::nearest;
+use crate::plan::types::{Domain, Drill, DrillStep, Repo};
+use crate::plan::values::{Lapse, Name};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The plan cannot be run as it is.
+    Error,
+    /// It can be run, and will miss a target that it sets itself.
+    Violation,
+    /// Somebody should look at it.
+    Warning,
+}
+
+/// Something to say about a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A stable name for programs.
+    pub code: &'static str,
+    /// Where in the plan, if it is at one place.
+    pub place: Option<Place>,
+    /// What it is.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Looks a plan through. `today` decides which exceptions hold; `is_command` says whether a program can be run.
+pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    let mut lint = Lint { plan, today, found: Vec::new() };
+    lint.repositories();
+    lint.references();
+    for domain in &plan.domains {
+        lint.sources(domain);
+        lint.targets(domain);
+    }
+    plan.drills.iter().for_each(|drill| lint.drill(drill));
+    lint.exceptions();
+    lint.notifications();
+    lint.commands(is_command);
+    lint.found.sort_by_key(|finding| finding.severity);
+    lint.found
+}
+
+struct Lint<'p> {
+    plan: &'p Plan,
+    today: Date,
+    found: Vec<Finding>,
+}
+
+impl Lint<'_> {
+    fn add(&mut self, severity: Severity, code: &'static str, key: &str, message: String) -> &mut Finding {
+        // The key itself, else the table it would stand in.
+        let ways = std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(above, _)| above));
+        let place = ways.filter_map(|key| self.plan.places.get(key)).next().cloned();
+        self.found.push(Finding { severity, code, place, message, hint: None });
+        self.found.last_mut().expect("just added")
+    }
+
+    fn error(&mut self, code: &'static str, key: &str, message: String) -> &mut Finding {
+        self.add(Severity::Error, code, key, message)
+    }
+
+    fn repositories(&mut self) {
+        if self.plan.repos.is_empty() {
+            let message = "the plan names no repository".to_owned();
+            self.error("no-repository", "repo", message).hint =
+                Some("add a table [repo.NAME] with a url".into());
+        }
+        if self.plan.domains.is_empty() {
+            let message = "the plan protects nothing: it has no domain".to_owned();
+            self.error("no-domain", "domain", message).hint =
+                Some("add a table [[domain]] with a name".into());
+        }
+        for (name, repo) in &self.plan.repos {
+            let key = format!("repo.{name}");
+            let local = repo.url.strip_prefix("file:").or_else(|| repo.url.strip_prefix("local:"));
+            let has_scheme = repo.url.split('/').next().is_some_and(|first| first.contains(':'));
+            if (local.is_some() || !has_scheme) && !local.unwrap_or(&repo.url).starts_with('/') {
+                let message = format!("the repository {name} has the relative path {:?}", repo.url);
+                self.error("relative-path", &format!("{key}.url"), message).hint =
+                    Some("write the whole path: a plan has to mean the same wherever it is run".into());
+            }
+            if repo.password_command.is_some() && repo.password_file.is_some() {
+                let message = format!("the repository {name} has password_command and password_file");
+                self.error("two-passwords", &key, message).hint = Some("keep one of them".into());
+            }
+        }
+    }
+
+    /// Names that lead nowhere, and circles.
+    fn references(&mut self) {
+        let plan = self.plan;
+        let domains: Vec<&str> = plan.domains.iter().map(|domain| domain.name.as_str()).collect();
+        let repos: Vec<&str> = plan.repos.keys().map(Name::as_str).collect();
+        let classes: Vec<&str> = plan.classes.keys().map(Name::as_str).collect();
+        for domain in &plan.domains {
+            let key = |field: &str| format!("domain.{}.{field}", domain.name);
+            let of = format!("domain {}", domain.name);
+            if let Some(class) = &domain.class {
+                self.known("class", class.as_str(), &classes, &of, &key("class"));
+            }
+            for repo in domain.to.iter().flatten() {
+                self.known("repository", repo.as_str(), &repos, &of, &key("to"));
+            }
+            if domain.to.as_ref().is_some_and(Vec::is_empty) {
+                self.error("goes-nowhere", &key("to"), format!("the {of} goes to no repository"));
+            }
+            for after in &domain.after {
+                self.known("domain", after.as_str(), &domains, &of, &key("after"));
+            }
+        }
+        for drill in &plan.drills {
+            let of = format!("drill {}", drill.name);
+            for domain in &drill.domains {
+                self.known(
+                    "domain",
+                    domain.as_str(),
+                    &domains,
+                    &of,
+                    &format!("drill.{}.domains", drill.name),
+                );
+            }
+            if let Some(from) = drill.from.as_deref().filter(|from| *from != "rotate") {
+                self.known("repository", from, &repos, &of, &format!("drill.{}.from", drill.name));
+            }
+        }
+        for exception in &plan.exceptions {
+            let of = format!("exception {}", exception.id);
+            let key = format!("exception.{}.domain", exception.id);
+            self.known("domain", exception.domain.as_str(), &domains, &of, &key);
+        }
+        if let Err(cycle) = order(&plan.domains) {
+            let key = format!("domain.{}.after", cycle.0[0]);
+            self.error("cycle", &key, cycle.to_string()).hint =
+                Some("take one name out of one of the `after` lists".into());
+        }
+    }
+
+    fn known(&mut self, what: &str, name: &str, known: &[&str], of: &str, key: &str) {
+        if !known.contains(&name) {
+            let hint = match nearest(name, known) {
+                Some(meant) => format!("did you mean {meant:?}?"),
+                None if known.is_empty() => format!("the plan has no {what}"),
+                None => format!("there are: {}", known.join(", ")),
+            };
+            self.error(
+                "unknown-name",
+                key,
+                format!("the {of} names the {what} {name:?}, which is not in the plan"),
+            )
+            .hint = Some(hint);
+        }
+    }
+
+    /// What a domain leaves out, and should.
+    fn left_out(&mut self, domain: &Domain) {
+        let name = &domain.name;
+        let options = FilterOptions { exclude: domain.exclude.clone(), ..FilterOptions::default() };
+        if let Err(error) = Filter::new(options) {
+            self.error(
+                "bad-pattern",
+                &format!("domain.{name}.exclude"),
+                format!("the domain {name}: {error}"),
+            );
+        }
+        for (repo, Repo { url, .. }) in &self.plan.repos {
+            let place = Path::new(url);
+            let is_excluded = domain.exclude.iter().any(|pattern| place.starts_with(pattern));
+            if domain.paths.iter().any(|path| place.starts_with(path)) && !is_excluded {
+                let message = format!(
+                    "the repository {repo} lies in the paths of the domain {name}: it would be backed up itself"
+                );
+                let key = format!("domain.{name}.paths");
+                self.add(Severity::Warning, "repository-in-path", &key, message).hint =
+                    Some(format!("add {url:?} to exclude"));
+            }
+        }
+    }
+
+    /// What a domain reads.
+    fn sources(&mut self, domain: &Domain) {
+        let key = |field: &str| format!("domain.{}.{field}", domain.name);
+        let name = &domain.name;
+        if domain.paths.is_empty() && domain.sqlite.is_empty() && domain.stream.is_empty() {
+            let message = format!("the domain {name} protects nothing: it has no paths, sqlite or stream");
+            self.error("empty-domain", &key(""), message);
+        }
+        for (field, paths) in [("paths", &domain.paths), ("sqlite", &domain.sqlite)] {
+            for path in paths {
+                let parts = Path::new(path).components();
+                let plain = parts
+                    .filter(|part| *part != std::path::Component::RootDir)
+                    .all(|part| matches!(part, std::path::Component::Normal(_)));
+                if !path.starts_with('/') || !plain || path.contains('\0') {
+                    let message = format!("the domain {name} has the path {path:?}");
+                    self.error("relative-path", &key(field), message).hint =
+                        Some("write the whole path from / on, without `..`".into());
+                }
+            }
+        }
+        self.left_out(domain);
+        let first =
+            |path: &str| path.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
+        let mut names = BTreeSet::new();
+        for stream in &domain.stream {
+            let stream_key = format!("domain.{name}.stream.{}", stream.name);
+            if strongroom::target::check_name(stream.name.as_bytes()).is_err() {
+                let message =
+                    format!("{:?} cannot be the name of a stream: it becomes a file's name", stream.name);
+                self.error("bad-stream-name", &stream_key, message);
+            }
+            // The plan itself is in every snapshot.
+            let own = self.plan.sources.iter().map(|source| source.path.to_string_lossy());
+            let roots = domain.paths.iter().chain(&domain.sqlite).map(|path| path.as_str().into());
+            let taken: Option<std::borrow::Cow<'_, str>> =
+                roots.chain(own).find(|path| first(path) == stream.name);
+            if let Some(path) = taken {
+                let message =
+                    format!("the stream {:?} and the path {path:?} would be at one place", stream.name);
+                self.error("name-taken", &stream_key, message).hint =
+                    Some("give the stream another name".into());
+            }
+            if !names.insert(&stream.name) {
+                let message = format!("the domain {name} has two streams of the name {:?}", stream.name);
+                self.error("name-taken", &stream_key, message);
+            }
+            if stream.min_bytes.is_none() && stream.tee_check.is_none() && stream.expect_tail.is_none() {
+                let message =
+                    format!("nothing but its exit code tells whether the stream {:?} is whole", stream.name);
+                self.add(Severity::Warning, "unchecked-stream", &stream_key, message).hint =
+                    Some("add tee_check, expect_tail or min_bytes".into());
+            }
+        }
+        let whole = domain.paths.iter().any(|path| first(path).is_empty());
+        if whole && !domain.stream.is_empty() {
+            let message = format!(
+                "the domain {name} has streams beside the path /, in which there is no place for them"
+            );
+            self.error("name-taken", &key("paths"), message).hint =
+                Some("give the streams a domain of their own".into());
+        }
+        for database in &domain.sqlite {
+            if let Some(path) = domain.paths.iter().find(|path| Path::new(database).starts_with(path)) {
+                let message = format!(
+                    "the SQLite database {database:?} lies in {path:?}, so it would be read as a file, too"
+                );
+                self.error("sqlite-in-path", &key("sqlite"), message).hint = Some(
+                    "give it a domain of its own, and exclude it here together with its -wal and -shm files"
+                        .into(),
+                );
+            }
+        }
+        if let Some(hooks) = &domain.snapshot {
+            let root = hooks.root.as_deref().unwrap_or("/");
+            if domain.paths.is_empty() || domain.paths.iter().any(|path| !Path::new(path).starts_with(root)) {
+                let message = format!(
+                    "the file system snapshot of the domain {name} is of {root:?}, outside of its paths"
+                );
+                self.error("snapshot-root", &key("snapshot"), message);
+            }
+        }
+    }
+
+    fn drill(&mut self, drill: &Drill) {
+        let key = |field: &str| format!("drill.{}.{field}", drill.name);
+        if drill.domains.is_empty() {
+            self.error("empty-drill", &key("domains"), format!("the drill {} restores nothing", drill.name));
+        }
+        let choice = drill.snapshot.as_deref().unwrap_or("latest");
+        let is_before = choice.strip_prefix("before:").is_some_and(|lapse| lapse.parse::<Lapse>().is_ok());
+        if !matches!(choice, "latest" | "random") && !is_before {
+            let message = format!("{choice:?} is no choice of a snapshot: it is latest, random or before:7d");
+            self.error("bad-choice", &key("snapshot"), message);
+        }
+        for (number, step) in drill.step.iter().enumerate() {
+            let key = format!("drill.{}.step.{}", drill.name, number + 1);
+            let of = format!("step {} of the drill {}", number + 1, drill.name);
+            if let Some(wrong) = step_mistake(step) {
+                self.error("bad-step", &key, format!("{of} {wrong}"));
+            }
+            if let Some(domain) = step.restore.as_ref().filter(|domain| !drill.domains.contains(domain)) {
+                self.error(
+                    "bad-step",
+                    &key,
+                    format!("{of} restores {domain}, which is not among its domains"),
+                );
+            }
+        }
+    }
+
+    fn notifications(&mut self) {
+        for (number, notify) in self.plan.notify.iter().enumerate() {
+            let ways =
+                [notify.webhook_env.is_some(), notify.heartbeat_env.is_some(), notify.command.is_some()];
+            if ways.iter().filter(|way| **way).count() != 1 {
+                let message =
+                    format!("notify {} needs one of webhook_env, heartbeat_env and command", number + 1);
+                self.error("bad-notify", &format!("notify.{}", number + 1), message);
+            }
+        }
+    }
+
+    /// Programs that are not there. They may be there when they are needed, so this is a warning.
+    fn commands(&mut self, is_command: &dyn Fn(&str) -> bool) {
+        let mut missing = BTreeSet::new();
+        for (key, argv) in self.plan.commands() {
+            if !is_command(argv.program()) && missing.insert(argv.program()) {
+                let message = format!("there is no program {:?} on this system", argv.program());
+                self.add(Severity::Warning, "no-program", &key, message);
+            }
+        }
+    }
+}
+
+fn step_mistake(step: &DrillStep) -> Option<&'static str> {
+    let kinds = [step.restore.is_some(), step.run.is_some(), step.start.is_some()];
+    match kinds.iter().filter(|kind| **kind).count() {
+        1 => {}
+        _ => return Some("needs one of restore, run and start"),
+    }
+    if step.target.is_some() && step.restore.is_none() {
+        return Some("has a target, and restores nothing");
+    }
+    if step.expect.is_some() && step.run.is_none() {
+        return Some("expects an output, and runs nothing");
+    }
+    (step.ready.is_some() != step.start.is_some()).then_some("needs `start` and `ready` together")
+}

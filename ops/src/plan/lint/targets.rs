@@ -1,0 +1,120 @@
+//! Targets that a plan sets and cannot meet, and exceptions from them.
+
+use std::collections::BTreeSet;
+
+use super::{Lint, Severity};
+use crate::plan::types::{Control, Domain};
+use crate::plan::values::Lapse;
+
+impl Lint<'_> {
+    /// A target that is missed, unless an exception allows it.
+    fn violation(&mut self, control: Control, code: &'static str, domain: &Domain, message: String) {
+        let excused = self.plan.exceptions.iter().any(|exception| {
+            exception.control == control && exception.domain == domain.name && exception.expires >= self.today
+        });
+        if !excused {
+            self.add(Severity::Violation, code, &format!("domain.{}", domain.name), message);
+        }
+    }
+
+    /// Whether a domain can meet its own targets.
+    pub(super) fn targets(&mut self, domain: &Domain) {
+        let objectives = self.plan.objectives(domain);
+        let name = &domain.name;
+        let repos = self.plan.repositories(domain);
+        if repos.is_empty() {
+            // That was said already.
+            return;
+        }
+        let copies = repos.iter().collect::<BTreeSet<_>>().len();
+        if copies < objectives.copies as usize {
+            let message =
+                format!("the domain {name} wants {} copies, and goes to {copies}", objectives.copies);
+            self.violation(Control::Copies, "too-few-copies", domain, message);
+        }
+        let sites: BTreeSet<_> = repos
+            .iter()
+            .map(|repo| {
+                (self.plan.repos.get(*repo).and_then(|repo| repo.site.as_deref())).unwrap_or_default()
+            })
+            .collect();
+        if sites.len() < objectives.sites as usize {
+            let message = format!(
+                "the domain {name} wants copies at {} sites, and goes to {}",
+                objectives.sites,
+                sites.len()
+            );
+            self.violation(Control::Sites, "too-few-sites", domain, message);
+        }
+        if domain.consistency() < objectives.min_consistency {
+            let message = format!(
+                "the domain {name} wants {:?} consistency, and its plan gives {:?}",
+                objectives.min_consistency,
+                domain.consistency()
+            );
+            self.violation(Control::Consistency, "too-little-consistency", domain, message.to_lowercase());
+        }
+        if let Some(rpo) = objectives.rpo {
+            let limit = rpo.as_secs() + objectives.rpo_grace.as_secs();
+            match &domain.schedule {
+                None => {
+                    let message =
+                        format!("the domain {name} has an RPO of {rpo}, and no schedule to meet it");
+                    self.add(Severity::Warning, "no-schedule", &format!("domain.{name}"), message).hint =
+                        Some("add a schedule, or see to it that something else runs it".into());
+                }
+                Some(schedule) => match schedule.longest_gap() {
+                    Some(gap) if gap <= limit => {}
+                    gap => {
+                        let often = gap.map_or("once at most".into(), |gap| {
+                            format!("up to {} apart", Lapse::seconds(gap))
+                        });
+                        let message = format!(
+                            "the domain {name} has an RPO of {rpo} (grace {}), and runs {often} ({schedule})",
+                            objectives.rpo_grace
+                        );
+                        self.violation(Control::Rpo, "rpo-cannot-be-met", domain, message);
+                    }
+                },
+            }
+        }
+        self.rehearsals(domain, objectives.drill_every);
+    }
+
+    fn rehearsals(&mut self, domain: &Domain, drill_every: Option<Lapse>) {
+        let Some(every) = drill_every else { return };
+        let name = &domain.name;
+        let drills = self.plan.drills.iter().filter(|drill| drill.domains.contains(name));
+        let scheduled = drills.clone().filter_map(|drill| drill.schedule.as_ref()?.longest_gap()).min();
+        let message = match (drills.count(), scheduled) {
+            (0, _) => format!("the domain {name} wants a drill every {every}, and is in none"),
+            (_, Some(gap)) if gap > every.as_secs() => {
+                format!(
+                    "the domain {name} wants a drill every {every}, and its drills are up to {} apart",
+                    Lapse::seconds(gap)
+                )
+            }
+            _ => return,
+        };
+        self.violation(Control::Drill, "drill-missing", domain, message);
+    }
+
+    pub(super) fn exceptions(&mut self) {
+        for exception in &self.plan.exceptions {
+            let key = format!("exception.{}", exception.id);
+            for (field, value) in [("reason", &exception.reason), ("approved_by", &exception.approved_by)] {
+                if value.trim().is_empty() {
+                    let message = format!("the exception {} has an empty {field}", exception.id);
+                    self.error("empty-exception", &format!("{key}.{field}"), message);
+                }
+            }
+            if exception.expires < self.today {
+                let message = format!("the exception {} expired on {}", exception.id, exception.expires);
+                self.add(Severity::Violation, "exception-expired", &key, message).hint = Some(format!(
+                    "meet the target ({}), or have the exception approved anew",
+                    exception.control.name()
+                ));
+            }
+        }
+    }
+}

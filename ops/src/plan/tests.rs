@@ -1,0 +1,290 @@
+//! Plans as people write them, and as they get them wrong.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::civil::date;
+
+use super::effective::{Origin, effective};
+use super::lint::{Finding, Severity, lint};
+use super::load::tests_support::plan;
+use super::types::Consistency;
+use super::{Mistake, Plan, PlanFiles, SystemFiles, load, schema};
+
+/// Files in memory.
+struct Memory(BTreeMap<PathBuf, String>);
+
+impl PlanFiles for Memory {
+    fn read(&self, path: &Path, _len_max: u64) -> io::Result<Vec<u8>> {
+        self.0.get(path).map(|text| text.clone().into_bytes()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        let here = self.0.keys().filter(|path| path.parent() == Some(directory));
+        Ok(here.filter_map(|path| path.file_name().map(OsString::from)).collect())
+    }
+}
+
+fn loaded(files: &[(&str, &str)]) -> Result<Plan, Mistake> {
+    let memory = Memory(files.iter().map(|(path, text)| (path.into(), (*text).to_owned())).collect());
+    load(Path::new(files[0].0), &memory)
+}
+
+fn mistake(text: &str) -> (String, String) {
+    let mistake = loaded(&[("p.toml", text)]).expect_err(text);
+    (mistake.to_string(), mistake.hint.unwrap_or_default())
+}
+
+fn findings(more: &str) -> Vec<Finding> {
+    lint(&plan(more), date(2026, 11, 28), &|_| true)
+}
+
+/// Codes of what is found, but for warnings.
+fn codes(more: &str) -> Vec<&'static str> {
+    findings(more)
+        .iter()
+        .filter(|found| found.severity != Severity::Warning)
+        .map(|found| found.code)
+        .collect()
+}
+
+fn example() -> Plan {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example-plan/strongroom.toml");
+    load(&path, &SystemFiles).unwrap_or_else(|mistake| panic!("{mistake}"))
+}
+
+#[test]
+fn the_example_plan_is_right() {
+    let plan = example();
+    let found = lint(&plan, date(2026, 11, 28), &|_| true);
+    assert_eq!(found, [], "{found:#?}");
+    assert_eq!((plan.domains.len(), plan.drills.len(), plan.sources.len()), (3, 1, 2));
+    assert_eq!(plan.domains[0].consistency(), Consistency::Application);
+    assert_eq!(plan.domains[1].consistency(), Consistency::Crash);
+    assert_eq!(plan.domains[2].consistency(), Consistency::Fuzzy);
+    // Without the programs that it names there are warnings, and after its exception has expired more than that.
+    let found = lint(&plan, date(2027, 2, 1), &|_| false);
+    assert!(
+        found.iter().any(|found| found.code == "exception-expired" && found.severity == Severity::Violation)
+    );
+    assert!(found.iter().any(|found| found.code == "no-program" && found.message.contains("pg_dump")));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_line_and_suggestion() {
+    let (message, hint) = mistake("version = 1\n\n[[domain]]\nname = 'a'\nshedule = 'daily'\n");
+    assert_eq!(
+        (message.as_str(), hint.as_str()),
+        ("p.toml:5: there is no key `shedule` here", "did you mean `schedule`?")
+    );
+    let (message, hint) = mistake("version = 1\n[class.x]\nretain = { dayly = 3 }\n");
+    assert_eq!(
+        (message.as_str(), hint.as_str()),
+        ("p.toml:3: there is no key `dayly` here", "did you mean `daily`?")
+    );
+    let (message, hint) = mistake("version = 1\nzzzzzzzzz = 1\n");
+    assert!(
+        message.contains("p.toml:2") && hint.contains("known here: version, host_id"),
+        "{message} {hint}"
+    );
+}
+
+#[test]
+fn every_mistake_names_its_line() {
+    for (text, expected) in [
+        ("version = 2", "p.toml:1: this is version 2"),
+        ("[repo.a]\nurl = 'x'", "p.toml: the plan does not say its version"),
+        ("version = 1\n[repo.A]\nurl = 'x'", "p.toml:2: \"A\" is no name"),
+        ("version = 1\n[class.a]\nrpo = '24 hours'", "p.toml:3: \"24 hours\" is no length of time"),
+        ("version = 1\n[class.a]\nrpo = 24", "p.toml:3: invalid type: integer `24`, expected a string"),
+        ("version = 1\n[[domain]]\nname = 'a'\nschedule = 'noon'", "p.toml:4: \"noon\" is no schedule"),
+        ("version = 1\n[[domain]]\nname = 'a'\nfacts = { a = [] }", "p.toml:4: a command is a list"),
+        ("version = 1\n[[domain]]\nname = 'a'\nfacts = { a = 'git' }", "p.toml:4: invalid type: string"),
+        (
+            "version = 1\n[[domain]]\nname = 'a'\n[[domain]]\nname = 'a'",
+            "p.toml:4: `domain.a` is given twice: it stands at p.toml:2",
+        ),
+        (
+            "version = 1\n[repo.a]\nurl = 'x'\npassword = 'hunter2'",
+            "p.toml:4: a secret must not stand in a plan (`password`)",
+        ),
+        (
+            "version = 1\n[class.a]\non_change = 'retry'",
+            "p.toml:3: unknown variant `retry`, expected `warn` or `fail`",
+        ),
+        ("version = 1\n[class.a]\nrpo = '1h'\nrpo = '2h'", "p.toml:4: duplicate key"),
+        ("version = 1\n[[exception]]\nid = 'x'", "p.toml:2: missing field `control`"),
+        ("version = 1\nhost_id = \"a\\nb\"", "p.toml:2: host_id"),
+        ("version = 1\n[", "p.toml:2: "),
+    ] {
+        let (message, _) = mistake(text);
+        assert!(message.starts_with(expected), "{text}\n{message}\n{expected}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    let mistake = load(Path::new("/no/such/plan.toml"), &SystemFiles).expect_err("no file");
+    assert!(mistake.to_string().starts_with("/no/such/plan.toml: cannot read the plan"), "{mistake}");
+}
+
+#[test]
+fn included_files_are_joined_in_the_order_of_their_names() {
+    let main = "version = 1\ninclude = ['conf.d/*.toml', 'more.toml']\n[repo.a]\nurl = '/a'\n";
+    let domain = |name: &str| format!("[[domain]]\nname = '{name}'\npaths = ['/{name}']\n");
+    let (b, c, d) = (domain("b"), domain("c"), domain("d"));
+    let files = [
+        ("/etc/p.toml", main),
+        ("/etc/conf.d/20.toml", &c),
+        ("/etc/conf.d/10.toml", &b),
+        ("/etc/conf.d/.swp.toml", "not read"),
+        ("/etc/conf.d/note.txt", "not read"),
+        ("/etc/more.toml", &d),
+    ];
+    let plan = loaded(&files).expect("a plan");
+    let names: Vec<_> = plan.domains.iter().map(|domain| domain.name.as_str()).collect();
+    assert_eq!(names, ["b", "c", "d"]);
+    assert_eq!(plan.places["domain.c.paths"].to_string(), "/etc/conf.d/20.toml:3");
+    assert_ne!(plan.hash(), loaded(&files[..1]).map(|plan| plan.hash()).unwrap_or_default());
+
+    for (included, expected) in [
+        ("host_id = 'x'", "/etc/more.toml:1: `host_id` may stand in the main file only"),
+        ("# a\ninclude = ['x']", "/etc/more.toml:2: `include` may stand in the main file only"),
+        ("version = 2", "/etc/more.toml:1: `version`"),
+        ("[repo.a]\nurl = '/b'", "/etc/more.toml:1: `repo.a` is given twice: it stands at /etc/p.toml:3"),
+        ("[[domain]]\nname = 'x'\npath = []", "/etc/more.toml:3: there is no key `path`"),
+    ] {
+        let main = "version = 1\ninclude = ['more.toml']\n[repo.a]\nurl = '/a'\n";
+        let mistake = loaded(&[("/etc/p.toml", main), ("/etc/more.toml", included)]).expect_err(included);
+        assert!(mistake.to_string().starts_with(expected), "{mistake}\n{expected}");
+    }
+    let missing = loaded(&[("/etc/p.toml", "version = 1\ninclude = ['none.toml']")]).expect_err("missing");
+    assert!(missing.to_string().starts_with("/etc/none.toml: cannot read"), "{missing}");
+    let wild = loaded(&[("/etc/p.toml", "version = 1\ninclude = ['*/x.toml']")]).expect_err("wild");
+    assert!(wild.to_string().starts_with("/etc/p.toml:2: the pattern"), "{wild}");
+}
+
+#[test]
+fn every_value_in_force_has_its_origin() {
+    let plan = plan(
+        "[class.c]\nrpo = '1d'\nretain = { daily = 3 }\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n\
+         objectives = { retain = { weekly = 1 } }\n",
+    );
+    let entries = effective(&plan);
+    let find = |key: &str| {
+        let entry = entries.iter().find(|entry| entry.key == key);
+        entry.map(|entry| format!("{} # {}", entry.value, entry.origin))
+    };
+    assert_eq!(find("domain.x.objectives.rpo").as_deref(), Some("\"1d\" # class c, p.toml:5"));
+    assert_eq!(find("domain.x.objectives.copies").as_deref(), Some("1 # default"));
+    assert_eq!(find("domain.x.objectives.retain.weekly").as_deref(), Some("1 # p.toml:11"));
+    assert_eq!(find("domain.x.objectives.retain.daily"), None, "a target is taken as a whole");
+    assert_eq!(find("domain.x.to").as_deref(), Some("[\"a\"] # default"));
+    assert_eq!(find("domain.x.paths").as_deref(), Some("[\"/x\"] # p.toml:10"));
+    let defaults = entries.iter().filter(|entry| entry.origin == Origin::Default).count();
+    assert_eq!(defaults, 6);
+    let objectives = plan.objectives(&plan.domains[0]);
+    let retain = objectives.retain.expect("given");
+    assert_eq!((retain.weekly, retain.daily), (Some(1), None));
+}
+
+#[test]
+fn what_cannot_be_is_an_error() {
+    for (more, expected) in [
+        ("", "no-domain"),
+        ("[[domain]]\nname = 'x'", "empty-domain"),
+        ("[[domain]]\nname = 'x'\npaths = ['srv']", "relative-path"),
+        ("[[domain]]\nname = 'x'\npaths = ['/srv/../etc']", "relative-path"),
+        ("[[domain]]\nname = 'x'\npaths = ['/x']\nexclude = ['[']", "bad-pattern"),
+        ("[[domain]]\nname = 'x'\npaths = ['/x']\nclass = 'none'", "unknown-name"),
+        ("[[domain]]\nname = 'x'\npaths = ['/x']\nto = ['b']", "unknown-name"),
+        ("[[domain]]\nname = 'x'\npaths = ['/x']\nto = []", "goes-nowhere"),
+        ("[[domain]]\nname = 'x'\npaths = ['/x']\nafter = ['y']", "unknown-name"),
+        ("[[domain]]\nname = 'x'\npaths = ['/x']\nafter = ['x']", "cycle"),
+        ("[[domain]]\nname = 'x'\nstream = [{ name = 'a/b', command = ['c'] }]", "bad-stream-name"),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s/t']\nstream = [{ name = 's', command = ['c'] }]",
+            "name-taken",
+        ),
+        ("[[domain]]\nname = 'x'\npaths = ['/']\nstream = [{ name = 's', command = ['c'] }]", "name-taken"),
+        ("[[domain]]\nname = 'x'\npaths = ['/s']\nsqlite = ['/s/a.db']", "sqlite-in-path"),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\nsnapshot = { begin = ['b'], end = ['e'], root = '/t' }",
+            "snapshot-root",
+        ),
+        ("[[domain]]\nname = 'x'\npaths = ['/s']\n[[notify]]\non = ['failure']", "bad-notify"),
+        ("[[domain]]\nname = 'x'\npaths = ['/s']\n[repo.b]\nurl = 'rel'", "relative-path"),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nsnapshot = 'old'",
+            "bad-choice",
+        ),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nstep = [{ expect = '1' }]",
+            "bad-step",
+        ),
+    ] {
+        assert_eq!(codes(more), [expected], "{more}");
+    }
+    let hint =
+        findings("[class.critical]\n[[domain]]\nname = 'x'\npaths = ['/x']\nclass = 'critcal'").remove(0);
+    assert_eq!(hint.hint.as_deref(), Some("did you mean \"critical\"?"));
+    assert_eq!(hint.place.map(|place| place.line), Some(8));
+}
+
+#[test]
+fn targets_that_the_plan_misses_are_violations() {
+    let domain = "[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n";
+    for (class, more, expected) in [
+        ("rpo = '24h'", "schedule = 'daily'", &[][..]),
+        ("rpo = '23h'", "schedule = 'daily'", &["rpo-cannot-be-met"]),
+        ("rpo = '23h'\nrpo_grace = '1h'", "schedule = 'daily'", &[]),
+        ("rpo = '1d'", "schedule = 'Mon..Fri 02:00'", &["rpo-cannot-be-met"]),
+        ("copies = 2", "", &["too-few-copies"]),
+        ("sites = 2", "", &["too-few-sites"]),
+        ("min_consistency = 'crash'", "", &["too-little-consistency"]),
+        ("min_consistency = 'crash'", "consistency = 'crash'", &[]),
+        ("drill_every = '30d'", "", &["drill-missing"]),
+        (
+            "drill_every = '30d'",
+            "[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nschedule = 'yearly'",
+            &["drill-missing"],
+        ),
+        (
+            "drill_every = '30d'",
+            "[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nschedule = 'weekly'",
+            &[],
+        ),
+    ] {
+        assert_eq!(codes(&format!("[class.c]\n{class}\n{domain}{more}")), expected, "{class} {more}");
+    }
+    let excused = |day: &str| {
+        codes(&format!(
+            "[class.c]\ncopies = 2\n{domain}[[exception]]\nid = 'E'\ncontrol = 'copies'\ndomain = 'x'\nreason = 'r'\n\
+             approved_by = 'a'\nexpires = {day}"
+        ))
+    };
+    assert_eq!(excused("2026-11-28"), [] as [&str; 0]);
+    assert_eq!(excused("2026-11-27"), ["too-few-copies", "exception-expired"]);
+    let inside = "[[domain]]\nname = 'x'\npaths = ['/']\nexclude = ";
+    let found = |exclude: &str| {
+        findings(&format!("{inside}{exclude}")).iter().map(|found| found.code).collect::<Vec<_>>()
+    };
+    assert_eq!(found("[]"), ["repository-in-path"]);
+    assert_eq!(found("['/backup']"), [] as [&str; 0]);
+    let warned = findings(&format!("[class.c]\nrpo = '1d'\n{domain}"));
+    assert_eq!(warned.iter().map(|found| found.code).collect::<Vec<_>>(), ["no-schedule"]);
+}
+
+#[test]
+fn the_schema_has_every_table_and_refuses_unknown_keys() {
+    let schema = schema();
+    let properties = schema["properties"].as_object().expect("an object");
+    for key in ["version", "repo", "class", "domain", "drill", "exception", "metrics"] {
+        assert!(properties.contains_key(key), "{key}");
+    }
+    assert_eq!(schema["additionalProperties"], false);
+    for (name, definition) in schema["$defs"].as_object().expect("definitions") {
+        let is_closed = definition["additionalProperties"] == false || definition["type"] != "object";
+        assert!(is_closed, "{name} takes keys that the plan does not know: {definition}");
+    }
+    assert_eq!(schema["$defs"]["Class"]["properties"]["rpo"]["pattern"], "^[0-9]+[smhdw]$");
+}

@@ -1,0 +1,431 @@
+//! What a plan file can say. Every table refuses keys it does not know.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+use crate::calendar::Schedule;
+use crate::plan::values::{Argv, ByteSize, Lapse, Name, Share};
+
+/// One file of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Strongroom plan")]
+pub struct PlanFile {
+    /// Version of the plan's language: 1. The main file has to give it.
+    pub version: Option<u32>,
+    /// The host that snapshots say they are from; without it the system's own name. Main file only.
+    pub host_id: Option<String>,
+    /// Further files, relative to this one; `*` stands for any part of a file's name. Main file only.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Repositories by name.
+    #[serde(default)]
+    pub repo: BTreeMap<Name, Repo>,
+    /// Classes by name: how well their domains have to be protected.
+    #[serde(default)]
+    pub class: BTreeMap<Name, Class>,
+    /// What is protected.
+    #[serde(default)]
+    pub domain: Vec<Domain>,
+    /// Rehearsed restores.
+    #[serde(default)]
+    pub drill: Vec<Drill>,
+    /// Where data may lie that a domain should cover.
+    pub inventory: Option<Inventory>,
+    /// Numbers for a monitoring system.
+    pub metrics: Option<Metrics>,
+    /// Who is told of what.
+    #[serde(default)]
+    pub notify: Vec<Notify>,
+    /// Targets that may be missed for a while.
+    #[serde(default)]
+    pub exception: Vec<Exception>,
+}
+
+/// A repository.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repo {
+    /// Where it is, as for `strongroom -r`.
+    pub url: String,
+    /// The place that may be lost as a whole: copies at one site count as one.
+    pub site: Option<String>,
+    /// A command that prints the password.
+    pub password_command: Option<Argv>,
+    /// A file that holds the password.
+    pub password_file: Option<String>,
+}
+
+/// How well a domain has to be protected.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// Recovery point objective: the newest complete snapshot is never older.
+    pub rpo: Option<Lapse>,
+    /// How much later than that is an alarm, and not only a warning.
+    pub rpo_grace: Option<Lapse>,
+    /// Recovery time objective: a restore takes no longer.
+    pub rto: Option<Lapse>,
+    /// In how many repositories a snapshot has to be.
+    pub copies: Option<u32>,
+    /// At how many sites these have to be.
+    pub sites: Option<u32>,
+    /// What becomes of a file that changes each time it is read.
+    pub on_change: Option<OnChange>,
+    /// The least that a snapshot must be: see [`Consistency`].
+    pub min_consistency: Option<Consistency>,
+    /// How often how much of the repository is read and verified.
+    pub verify: Option<Verify>,
+    /// How often a restore is rehearsed.
+    pub drill_every: Option<Lapse>,
+    /// Which snapshots are kept.
+    pub retain: Option<Retain>,
+}
+
+/// What becomes of a file that changes each time it is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// It is stored and marked as unstable, and the run ends with exit code 3.
+    #[default]
+    Warn,
+    /// There is no snapshot.
+    Fail,
+}
+
+/// How the parts of a snapshot belong together, from least to most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// Files of different moments.
+    #[default]
+    Fuzzy,
+    /// All files of one moment, as after a power cut.
+    Crash,
+    /// As the application itself hands it out.
+    Application,
+}
+
+/// How often how much of a repository is read.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// How often.
+    pub every: Lapse,
+    /// How much each time.
+    pub read: Share,
+}
+
+/// Which snapshots are kept: one of each of the last so many periods that have any.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retain {
+    /// The last so many.
+    pub last: Option<u64>,
+    /// Hours.
+    pub hourly: Option<u64>,
+    /// Days.
+    pub daily: Option<u64>,
+    /// Weeks.
+    pub weekly: Option<u64>,
+    /// Months.
+    pub monthly: Option<u64>,
+    /// Years.
+    pub yearly: Option<u64>,
+    /// Never fewer than this many.
+    pub min_keep: Option<u64>,
+    /// The last one that a drill restored stays.
+    #[serde(default)]
+    pub keep_last_drilled: bool,
+}
+
+/// One thing to protect: what belongs together, is backed up at one time and restored as one.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Domain {
+    /// Its name.
+    pub name: Name,
+    /// Its class.
+    pub class: Option<Name>,
+    /// Targets that differ from the class's.
+    pub objectives: Option<Class>,
+    /// Who is responsible: a role or team.
+    pub owner: Option<String>,
+    /// Whom to call, in this order.
+    #[serde(default)]
+    pub contacts: Vec<String>,
+    /// When it is backed up, as systemd writes calendar events.
+    pub schedule: Option<Schedule>,
+    /// Into which repositories; without it into all.
+    pub to: Option<Vec<Name>>,
+    /// Domains that have to come before this one.
+    #[serde(default)]
+    pub after: Vec<Name>,
+    /// Labels of its snapshots, and of the domain for `run --tag`.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Files and directories.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// What to leave out of `paths`.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Leave out what is mounted below `paths`.
+    #[serde(default)]
+    pub one_file_system: bool,
+    /// SQLite databases, copied through SQLite itself.
+    #[serde(default)]
+    pub sqlite: Vec<String>,
+    /// Outputs of commands.
+    #[serde(default)]
+    pub stream: Vec<Stream>,
+    /// A file system snapshot that `paths` are read from.
+    pub snapshot: Option<SnapshotHooks>,
+    /// Commands around the backup.
+    pub hooks: Option<Hooks>,
+    /// Commands whose outputs are stored with the snapshot: versions, revisions.
+    #[serde(default)]
+    pub facts: BTreeMap<Name, Argv>,
+    /// What hooks make of the files in `paths`, where nothing else tells.
+    pub consistency: Option<Consistency>,
+}
+
+/// The output of a command, stored as a file.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// Name of the file in the snapshot.
+    pub name: String,
+    /// What it is: a word for people.
+    pub kind: Option<String>,
+    /// The command. It has to end with exit code 0.
+    pub command: Argv,
+    /// A command that is given the same bytes and has to end with exit code 0.
+    pub tee_check: Option<Argv>,
+    /// The least number of bytes that can be right.
+    pub min_bytes: Option<ByteSize>,
+    /// What the last bytes have to hold.
+    pub expect_tail: Option<String>,
+    /// How long the command may take [default: 6h].
+    pub timeout: Option<Lapse>,
+    /// The command that is given the bytes in a restore; `${target}` is where to.
+    pub restore: Option<Argv>,
+}
+
+/// Commands that make a file system snapshot, and remove it.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotHooks {
+    /// Makes it and prints `STRONGROOM_SNAPSHOT_PATH=DIR`.
+    pub begin: Argv,
+    /// Removes it; run on every way out.
+    pub end: Argv,
+    /// The directory that DIR is a snapshot of [default: `/`].
+    pub root: Option<String>,
+    /// How long each may take [default: 2m].
+    pub timeout: Option<Lapse>,
+}
+
+/// Commands around the backup of a domain.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    /// Before anything is read: the first that fails ends the run.
+    #[serde(default)]
+    pub before: Vec<Argv>,
+    /// After a snapshot was made everywhere.
+    #[serde(default)]
+    pub after: Vec<Argv>,
+    /// After a failure.
+    #[serde(default)]
+    pub failed: Vec<Argv>,
+    /// At the end, whatever happened; all of them are run.
+    #[serde(default)]
+    pub finally: Vec<Argv>,
+    /// How long each may take [default: 10m].
+    pub timeout: Option<Lapse>,
+}
+
+/// A rehearsed restore.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drill {
+    /// Its name.
+    pub name: Name,
+    /// What is restored.
+    pub domains: Vec<Name>,
+    /// How much of it.
+    pub tier: Tier,
+    /// From which repository; `rotate` takes them in turn.
+    pub from: Option<String>,
+    /// Which snapshot: `latest`, `random`, or `before:7d`.
+    pub snapshot: Option<String>,
+    /// When.
+    pub schedule: Option<Schedule>,
+    /// A directory to restore into.
+    pub scratch: Option<String>,
+    /// Environment of its commands.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What is done, in this order.
+    #[serde(default)]
+    pub step: Vec<DrillStep>,
+}
+
+/// How much of a snapshot a drill restores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Names and metadata.
+    Metadata,
+    /// Some of the files.
+    Sample,
+    /// Everything.
+    Full,
+}
+
+/// One step of a drill: exactly one of `restore`, `run` and `start`.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrillStep {
+    /// Restores this domain.
+    pub restore: Option<Name>,
+    /// Where to.
+    pub target: Option<String>,
+    /// A command that has to end with exit code 0.
+    pub run: Option<Argv>,
+    /// What its output has to be: `< N`, `> N`, or a text.
+    pub expect: Option<String>,
+    /// A command that keeps running.
+    pub start: Option<Argv>,
+    /// How it is known to be ready.
+    pub ready: Option<Ready>,
+}
+
+/// How an application that was started is known to be ready.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// An address that answers with 200.
+    pub http: String,
+    /// How long it may take.
+    pub timeout: Option<Lapse>,
+}
+
+/// Where data may lie.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inventory {
+    /// Directories that `coverage` looks through.
+    pub roots: Vec<String>,
+}
+
+/// Numbers for a monitoring system.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// A file in the OpenMetrics text format, written after every run.
+    pub textfile: String,
+}
+
+/// Who is told of what: addresses stand in the environment, because they often are secrets.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Notify {
+    /// Of what.
+    pub on: Vec<Event>,
+    /// Name of the environment variable with an address that is sent JSON.
+    pub webhook_env: Option<String>,
+    /// Name of the environment variable with an address that is only called.
+    pub heartbeat_env: Option<String>,
+    /// A command that is given JSON.
+    pub command: Option<Argv>,
+}
+
+/// What somebody can be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// A run began.
+    Start,
+    /// A run ended well.
+    Success,
+    /// A run failed.
+    Failure,
+    /// The first good run after a failure.
+    Recovered,
+    /// A drill ended.
+    Drill,
+    /// A recovery point objective is missed.
+    Rpo,
+    /// An exception is about to expire.
+    ExceptionExpiring,
+}
+
+/// A target that may be missed for a while.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    /// How it is referred to.
+    pub id: String,
+    /// Which target.
+    pub control: Control,
+    /// Of which domain.
+    pub domain: Name,
+    /// Why.
+    pub reason: String,
+    /// Who agreed.
+    pub approved_by: String,
+    /// The last day on which it holds.
+    #[serde(deserialize_with = "date")]
+    #[schemars(with = "String", extend("format" = "date"))]
+    pub expires: Date,
+}
+
+/// A target that can be missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// Age of the newest snapshot.
+    Rpo,
+    /// Time of a restore.
+    Rto,
+    /// Number of copies.
+    Copies,
+    /// Number of sites.
+    Sites,
+    /// How parts of a snapshot belong together.
+    Consistency,
+    /// Rehearsed restores.
+    Drill,
+    /// Verification.
+    Verify,
+}
+
+impl Control {
+    /// As a plan has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rpo => "rpo",
+            Self::Rto => "rto",
+            Self::Copies => "copies",
+            Self::Sites => "sites",
+            Self::Consistency => "consistency",
+            Self::Drill => "drill",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+fn date<'de, D: Deserializer<'de>>(from: D) -> Result<Date, D::Error> {
+    let found = toml::value::Datetime::deserialize(from)?;
+    let wrong =
+        || serde::de::Error::custom(format!("{found} is no day: write it as 2027-01-31, without quotes"));
+    match found.time {
+        None => found.to_string().parse().map_err(|_| wrong()),
+        Some(_) => Err(wrong()),
+    }
+}

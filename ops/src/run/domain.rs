@@ -1,0 +1,400 @@
+//! One domain, from its first hook to its last.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Zoned;
+use serde_bytes::ByteBuf;
+use strongroom::backup::{Accept, SourceRoot};
+use strongroom::format::provenance::{Consistency as Recorded, Fact, Provenance};
+use strongroom::ids::PlanHash;
+use strongroom::source::FilterOptions;
+
+use crate::plan::Plan;
+use crate::plan::effective::{HOOK_TIMEOUT, SNAPSHOT_TIMEOUT};
+use crate::plan::types::{Consistency, Domain, OnChange};
+use crate::plan::values::{Argv, Name};
+use crate::run::process::{Order, ProcessError, Processes};
+use crate::run::report::{DomainReport, RepoReport};
+use crate::run::select::Chosen;
+use crate::run::state::{Attempt, Journal, Outcome, RepoAttempt, State};
+use crate::run::stream::timeout;
+use crate::run::vault::{Job, Vault};
+use crate::run::{retention, stage, stream};
+
+/// Time that a command may take which finds a fact out.
+const FACT_TIMEOUT: &str = "1m";
+/// What a snapshot hook prints before the path.
+const SNAPSHOT_PATH: &str = "STRONGROOM_SNAPSHOT_PATH";
+
+/// Runs domains of a plan.
+pub struct Runner<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The host that snapshots say they are from.
+    pub host: String,
+    /// Starts commands.
+    pub processes: Arc<dyn Processes>,
+    /// The repositories.
+    pub vault: &'a dyn Vault,
+    /// What this host remembers.
+    pub state: &'a State,
+    /// The time.
+    pub now: &'a dyn Fn() -> Zoned,
+    /// Whether the run is to end.
+    pub is_cancelled: &'a dyn Fn() -> bool,
+}
+
+impl Runner<'_> {
+    /// Backs a domain up into these repositories, and records the attempt.
+    pub fn run(&self, domain: &Domain, targets: &[&Name]) -> DomainReport {
+        let began = (self.now)();
+        let mut report = DomainReport::new(&domain.name);
+        match self.state.lock(&domain.name) {
+            Ok(Some(lock)) => {
+                self.sweep(domain, &mut report);
+                self.attempt(domain, targets, &began, &mut report);
+                self.record(&began, &mut report);
+                drop(lock);
+            }
+            // It is at work, and records itself.
+            Ok(None) => report.fail(format!("another run of the domain {} is at work", domain.name)),
+            Err(error) => {
+                report.fail(format!("cannot lock the domain: {error}"));
+                self.record(&began, &mut report);
+            }
+        }
+        report
+    }
+
+    /// Backs domains up, one after the other, and tells of each when it is done. What comes after a domain that failed is
+    /// not begun; everything else is.
+    pub fn run_all(&self, chosen: &[Chosen<'_>], tell: &mut dyn FnMut(&DomainReport)) -> Vec<DomainReport> {
+        let mut reports: Vec<DomainReport> = Vec::new();
+        for Chosen { domain, targets, .. } in chosen {
+            let failed = |name: &&Name| {
+                let earlier = reports.iter().find(|report| report.domain == **name);
+                earlier.is_some_and(|report| matches!(report.outcome, Outcome::Failed | Outcome::Skipped))
+            };
+            let report = match domain.after.iter().find(failed) {
+                Some(before) => {
+                    let mut report = DomainReport::skipped(&domain.name, before);
+                    self.record(&(self.now)(), &mut report);
+                    report
+                }
+                None => self.run(domain, targets),
+            };
+            tell(&report);
+            reports.push(report);
+        }
+        reports
+    }
+
+    fn record(&self, began: &Zoned, report: &mut DomainReport) {
+        let repositories = report.repositories.iter().map(|repo| {
+            let attempt = RepoAttempt {
+                outcome: repo.outcome,
+                snapshot: repo.snapshot().map(|id| id.to_string()),
+                message: repo.message.clone(),
+            };
+            (repo.repo.clone(), attempt)
+        });
+        let attempt = Attempt {
+            domain: report.domain.clone(),
+            began: began.timestamp(),
+            ended: Some((self.now)().timestamp()),
+            outcome: report.outcome,
+            message: report.message.clone().or_else(|| report.warnings.first().cloned()),
+            repositories: repositories.collect(),
+        };
+        if let Err(error) = self.state.record(&attempt) {
+            report.warn(format!("the attempt cannot be recorded: {error}"));
+        }
+    }
+
+    /// Does what a run that was killed has left to do.
+    fn sweep(&self, domain: &Domain, report: &mut DomainReport) {
+        let journal = match self.state.journal(&domain.name) {
+            Ok(None) => return,
+            Ok(Some(journal)) => journal,
+            Err(error) => {
+                return report.warn(format!("what an earlier run has left to do cannot be read: {error}"));
+            }
+        };
+        if let Err(error) = self.end(domain, &journal) {
+            report.warn(format!("what a killed run had left to do: {error}"));
+        }
+        let attempt = Attempt {
+            domain: domain.name.clone(),
+            began: journal.began,
+            ended: None,
+            outcome: Outcome::Interrupted,
+            message: Some("the run was killed".into()),
+            repositories: std::collections::BTreeMap::new(),
+        };
+        let noted = self.state.record(&attempt).and_then(|()| self.state.clear(&domain.name));
+        if let Err(error) = noted {
+            report.warn(format!("cannot clean up after a killed run: {error}"));
+        }
+    }
+
+    /// Removes the file system snapshot, if there may be one, and runs the hooks that are always run. Goes on after failures.
+    fn end(&self, domain: &Domain, journal: &Journal) -> Result<(), String> {
+        let removed = self.end_snapshot(domain, journal);
+        let failures: Vec<_> =
+            journal.finally.iter().filter_map(|argv| self.hook(domain, argv, &[], false).err()).collect();
+        let failures = removed.err().into_iter().chain(failures.iter().map(ToString::to_string));
+        match failures.collect::<Vec<_>>() {
+            none if none.is_empty() => Ok(()),
+            failures => Err(failures.join("; ")),
+        }
+    }
+
+    fn end_snapshot(&self, domain: &Domain, journal: &Journal) -> Result<(), String> {
+        let Some(argv) = &journal.snapshot_end else { return Ok(()) };
+        let path = journal.snapshot_path.iter().map(|path| (SNAPSHOT_PATH.to_owned(), path.clone()));
+        let env: Vec<_> = self.env(domain).into_iter().chain(path).collect();
+        let limit = domain.snapshot.as_ref().and_then(|hooks| hooks.timeout);
+        let order = Order { argv, env: &env, timeout: timeout(limit, SNAPSHOT_TIMEOUT), heeds_cancel: false };
+        let ended = self.processes.run(&order);
+        ended.map(|_| ()).map_err(|error| format!("the file system snapshot may be there still: {error}"))
+    }
+
+    fn env(&self, domain: &Domain) -> Vec<(String, String)> {
+        vec![
+            ("STRONGROOM_DOMAIN".into(), domain.name.to_string()),
+            ("STRONGROOM_HOST".into(), self.host.clone()),
+        ]
+    }
+
+    fn hook(
+        &self,
+        domain: &Domain,
+        argv: &Argv,
+        more: &[(&str, &str)],
+        heeds_cancel: bool,
+    ) -> Result<(), ProcessError> {
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env: Vec<_> = self.env(domain).into_iter().chain(more).collect();
+        let limit = domain.hooks.as_ref().and_then(|hooks| hooks.timeout);
+        let order = Order { argv, env: &env, timeout: timeout(limit, HOOK_TIMEOUT), heeds_cancel };
+        self.processes.run(&order).map(|_| ())
+    }
+
+    fn attempt(&self, domain: &Domain, targets: &[&Name], began: &Zoned, report: &mut DomainReport) {
+        let hooks = domain.hooks.clone().unwrap_or_default();
+        let mut journal = Journal {
+            began: began.timestamp(),
+            snapshot_end: None,
+            snapshot_path: None,
+            finally: hooks.finally.clone(),
+        };
+        let prepared = self
+            .state
+            .stage(&domain.name)
+            .and_then(|stage| self.state.note(&domain.name, &journal).map(|()| stage));
+        let stage = match prepared {
+            Ok(stage) => stage,
+            Err(error) => return report.fail(format!("cannot write to the state directory: {error}")),
+        };
+        if let Err(message) = self.work(domain, targets, &stage, &mut journal, report) {
+            report.fail(message);
+        }
+        if let Err(error) = self.end_snapshot(domain, &journal) {
+            report.warn(error);
+        }
+        journal.snapshot_end = None;
+        if report.outcome == Outcome::Failed {
+            let message = report.message.clone().unwrap_or_default();
+            for argv in &hooks.failed {
+                if let Err(error) = self.hook(domain, argv, &[("STRONGROOM_ERROR", &message)], false) {
+                    report.warn(format!("a hook after the failure: {error}"));
+                }
+            }
+        } else {
+            self.retain(domain, report);
+            for argv in &hooks.after {
+                if let Err(error) = self.hook(domain, argv, &[], true) {
+                    report.warn(format!("a hook afterwards: {error}"));
+                    break;
+                }
+            }
+        }
+        if let Err(error) = self.end(domain, &journal) {
+            report.warn(format!("a hook at the end: {error}"));
+        }
+        if let Err(error) = self.state.clear(&domain.name) {
+            report.warn(format!("cannot remove temporary files: {error}"));
+        }
+    }
+
+    /// Everything up to the snapshots.
+    fn work(
+        &self,
+        domain: &Domain,
+        targets: &[&Name],
+        stage: &Path,
+        journal: &mut Journal,
+        report: &mut DomainReport,
+    ) -> Result<(), String> {
+        for argv in domain.hooks.iter().flat_map(|hooks| &hooks.before) {
+            self.hook(domain, argv, &[], true).map_err(|error| format!("a hook before it: {error}"))?;
+        }
+        let provenance = self.provenance(domain, report);
+        let mut copies = stage::databases(domain, stage).map_err(|error| error.to_string())?;
+        let plan_files = stage::plan_files(domain, &self.plan.sources, stage);
+        copies.extend(plan_files.map_err(|error| format!("cannot copy the plan: {error}"))?);
+        let snapshot = self.begin_snapshot(domain, journal)?;
+        let roots: Vec<_> = stage::paths(domain, snapshot.as_deref()).into_iter().chain(copies).collect();
+        for repo in targets {
+            let done = match (self.is_cancelled)() {
+                true => RepoReport::failed(repo, "the run was cancelled"),
+                false => self.back_up(domain, repo, &roots, &provenance),
+            };
+            match done.outcome {
+                Outcome::Failed => report
+                    .fail(format!("{repo}: {}", done.message.as_deref().unwrap_or("there is no snapshot"))),
+                outcome => report.outcome = report.outcome.max(outcome),
+            }
+            report.repositories.push(done);
+        }
+        Ok(())
+    }
+
+    /// What is recorded with the snapshots.
+    fn provenance(&self, domain: &Domain, report: &mut DomainReport) -> Provenance {
+        let mut facts = Vec::new();
+        let env = self.env(domain);
+        for (name, argv) in domain.facts.iter().take(Provenance::FACTS_MAX) {
+            let order = Order { argv, env: &env, timeout: timeout(None, FACT_TIMEOUT), heeds_cancel: true };
+            match self.processes.run(&order) {
+                Ok(ended) => {
+                    let value = String::from_utf8_lossy(&ended.stdout).trim_end().to_owned();
+                    facts.push(Fact { name: name.to_string(), value: beginning(&value).to_owned() });
+                }
+                Err(error) => report.warn(format!("the fact {name} was not found out: {error}")),
+            }
+        }
+        let files = self.plan.sources.iter();
+        Provenance {
+            domain: domain.name.to_string(),
+            consistency: match domain.consistency() {
+                Consistency::Fuzzy => Recorded::Fuzzy,
+                Consistency::Crash => Recorded::Crash,
+                Consistency::Application => Recorded::Application,
+            },
+            plan: PlanHash::from_bytes(self.plan.hash()),
+            plan_files: files
+                .map(|source| ByteBuf::from(source.path.as_os_str().as_encoded_bytes()))
+                .collect(),
+            facts,
+        }
+    }
+
+    /// Makes the file system snapshot of a domain that wants one.
+    fn begin_snapshot(&self, domain: &Domain, journal: &mut Journal) -> Result<Option<PathBuf>, String> {
+        let Some(hooks) = &domain.snapshot else { return Ok(None) };
+        // Before it is begun: a kill in between leaves one that nobody would know of.
+        journal.snapshot_end = Some(hooks.end.clone());
+        let noted = |journal: &Journal| {
+            self.state
+                .note(&domain.name, journal)
+                .map_err(|error| format!("cannot write to the state directory: {error}"))
+        };
+        noted(journal)?;
+        let env = self.env(domain);
+        let limit = timeout(hooks.timeout, SNAPSHOT_TIMEOUT);
+        let order = Order { argv: &hooks.begin, env: &env, timeout: limit, heeds_cancel: true };
+        let failed = |reason: String| format!("there is no file system snapshot: {reason}");
+        let ended = self.processes.run(&order).map_err(|error| failed(error.to_string()))?;
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let path = said.lines().rev().find_map(|line| line.strip_prefix(SNAPSHOT_PATH)?.strip_prefix('='));
+        let path = path
+            .ok_or_else(|| failed(format!("{} did not print {SNAPSHOT_PATH}=DIR", hooks.begin.program())))?;
+        let path = Path::new(path.trim_end());
+        if !path.is_absolute() || !path.is_dir() {
+            return Err(failed(format!("{} is no directory with a whole path", path.display())));
+        }
+        journal.snapshot_path = Some(path.to_string_lossy().into_owned());
+        noted(journal)?;
+        Ok(Some(path.to_owned()))
+    }
+
+    fn back_up(
+        &self,
+        domain: &Domain,
+        repo: &Name,
+        roots: &[SourceRoot],
+        provenance: &Provenance,
+    ) -> RepoReport {
+        let env = self.env(domain);
+        let job = Job {
+            host: Some(self.host.clone()),
+            tags: domain.tags.clone(),
+            roots: roots.to_vec(),
+            filter: FilterOptions {
+                exclude: domain.exclude.clone(),
+                one_file_system: domain.one_file_system,
+                ..FilterOptions::default()
+            },
+            streams: domain.stream.iter().map(|one| stream::source(one, &env, &self.processes)).collect(),
+            accept: accept(self.plan.objectives(domain).on_change),
+            provenance: provenance.clone(),
+        };
+        let report = match self.vault.back_up(repo, job) {
+            Ok(report) => report,
+            Err(error) => return RepoReport::failed(repo, &error.message),
+        };
+        if report.cancelled || report.snapshot.is_none() {
+            let message = Some("the run was cancelled: there is no complete snapshot".to_owned());
+            let outcome = Outcome::Failed;
+            return RepoReport { repo: repo.clone(), outcome, report: Some(report), message, forgotten: 0 };
+        }
+        let summary = &report.summary;
+        let message = (!report.is_complete()).then(|| {
+            format!(
+                "{} entries could not be read, {} files changed while they were read",
+                summary.errors, summary.unstable
+            )
+        });
+        let outcome = if message.is_none() { Outcome::Ok } else { Outcome::Partial };
+        RepoReport { repo: repo.clone(), outcome, report: Some(report), message, forgotten: 0 }
+    }
+
+    /// Retention, where all went well.
+    fn retain(&self, domain: &Domain, report: &mut DomainReport) {
+        let Some(retain) = self.plan.objectives(domain).retain else { return };
+        let Some(options) = retention::options(&retain, &domain.name, &self.host) else { return };
+        if report.outcome != Outcome::Ok {
+            return;
+        }
+        let mut warnings = Vec::new();
+        for repo in &mut report.repositories {
+            match self.vault.forget(&repo.repo, &options) {
+                Ok(forgotten) => repo.forgotten = forgotten,
+                Err(error) => warnings.push(format!("{}: nothing was forgotten: {error}", repo.repo)),
+            }
+        }
+        warnings.iter().for_each(|warning| report.warn(warning));
+    }
+}
+
+/// As much of a fact as is kept.
+fn beginning(value: &str) -> &str {
+    let mut end = value.len().min(Provenance::FACT_LEN_MAX);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    &value[..end]
+}
+
+/// The last word on a snapshot.
+fn accept(on_change: OnChange) -> Accept {
+    Box::new(move |summary| match on_change {
+        OnChange::Fail if summary.unstable > 0 => Err(format!(
+            "{} files changed each time they were read, and on_change is \"fail\"",
+            summary.unstable
+        )),
+        _ => Ok(()),
+    })
+}

@@ -1,0 +1,25 @@
+//! Running a plan: domain by domain, from hooks to snapshots to retention.
+//!
+//! - [`select`]: which domains are run, in which order, and why
+//! - [`domain`]: one domain, from its first hook to its last
+//! - [`process`]: commands: started, watched, ended
+//! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
+//! - [`vault`]: what a run needs of repositories
+
+pub mod domain;
+pub mod process;
+mod report;
+mod retention;
+pub mod select;
+pub mod sqlite;
+mod stage;
+pub mod state;
+mod stream;
+pub mod system;
+#[cfg(test)]
+mod tests;
+pub mod vault;
+
+pub use domain::Runner;
+pub use report::{DomainReport, RepoReport};
+pub use state::Outcome;

@@ -1,0 +1,113 @@
+//! Which domains a run is for, in which order, into which repositories, and why.
+
+use jiff::{Timestamp, Zoned};
+
+use crate::order::{Cycle, order};
+use crate::plan::Plan;
+use crate::plan::types::Domain;
+use crate::plan::values::Name;
+
+/// What was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Domains by name; none means all.
+    pub names: Vec<String>,
+    /// Only domains with one of these tags, if there are any.
+    pub tags: Vec<String>,
+    /// Only what is due.
+    pub due: bool,
+}
+
+/// What is known of the newest snapshot of a domain in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newest {
+    /// Its time.
+    At(Timestamp),
+    /// There is none.
+    None,
+    /// The repository cannot be asked.
+    Unknown,
+}
+
+/// A domain to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen<'p> {
+    /// The domain.
+    pub domain: &'p Domain,
+    /// The repositories to back it up into.
+    pub targets: Vec<&'p Name>,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// What was asked for cannot be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// No such domain.
+    #[error("the plan has no domain {0:?}")]
+    Unknown(String),
+    /// No domain has such a tag.
+    #[error("no domain of the plan has the tag {0:?}")]
+    UnknownTag(String),
+    /// Domains wait for each other.
+    #[error(transparent)]
+    Cycle(#[from] Cycle),
+}
+
+/// The domains to run, in the order of their dependencies.
+///
+/// # Errors
+/// [`SelectError`].
+pub fn select<'p>(
+    plan: &'p Plan,
+    choice: &Choice,
+    newest: &dyn Fn(&Name, &Domain) -> Newest,
+    now: &Zoned,
+) -> Result<Vec<Chosen<'p>>, SelectError> {
+    if let Some(name) = choice.names.iter().find(|name| plan.domain(name).is_none()) {
+        return Err(SelectError::Unknown(name.clone()));
+    }
+    let has_tag = |tag: &String| plan.domains.iter().any(|domain| domain.tags.contains(tag));
+    if let Some(tag) = choice.tags.iter().find(|tag| !has_tag(tag)) {
+        return Err(SelectError::UnknownTag(tag.clone()));
+    }
+    let mut chosen = Vec::new();
+    for position in order(&plan.domains)? {
+        let domain = &plan.domains[position];
+        let is_named =
+            choice.names.is_empty() || choice.names.iter().any(|name| name == domain.name.as_str());
+        let is_tagged = choice.tags.is_empty() || choice.tags.iter().any(|tag| domain.tags.contains(tag));
+        if !is_named || !is_tagged {
+            continue;
+        }
+        let repos = plan.repositories(domain);
+        if !choice.due {
+            chosen.push(Chosen { domain, targets: repos, why: "asked for".into() });
+            continue;
+        }
+        let dues: Vec<_> = repos.iter().map(|repo| (*repo, due(domain, newest(repo, domain), now))).collect();
+        if let Some((_, Some(why))) = dues.iter().find(|(_, why)| why.is_some()) {
+            let why = why.clone();
+            let targets = dues.into_iter().filter(|(_, why)| why.is_some()).map(|(repo, _)| repo).collect();
+            chosen.push(Chosen { domain, targets, why });
+        }
+    }
+    Ok(chosen)
+}
+
+/// Why a domain has to be backed up now, if it has to. Without a schedule it never has to by itself.
+pub fn due(domain: &Domain, newest: Newest, now: &Zoned) -> Option<String> {
+    let schedule = domain.schedule.as_ref()?;
+    let since = schedule.last_before(now);
+    match (newest, since) {
+        (Newest::Unknown, _) => Some("the repository cannot be asked".into()),
+        (Newest::None, _) => Some("there is no snapshot yet".into()),
+        (Newest::At(time), _) if time > now.timestamp() => {
+            Some(format!("the newest snapshot says that it was made in the future, at {time}"))
+        }
+        (Newest::At(time), Some(since)) if time < since.timestamp() => {
+            Some(format!("due since {}", since.strftime("%Y-%m-%d %H:%M")))
+        }
+        (Newest::At(_), _) => None,
+    }
+}

@@ -1,0 +1,305 @@
+//! What a host remembers of its runs: who is at work, what is to be cleaned up after a kill, and how runs ended.
+//!
+//! In the state folder of a plan: `DOMAIN.lock`, held by whoever runs the domain; `DOMAIN.journal`, there as long as a
+//! run has something to clean up; `DOMAIN.stage`, its temporary files; `attempts.jsonl`, a line for each attempt.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::values::{Argv, Name};
+
+/// Length at which the older half of the attempts is dropped.
+const ATTEMPTS_LEN_MAX: u64 = 4 << 20;
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// All is well.
+    Ok,
+    /// It was not begun, because something before it failed.
+    Skipped,
+    /// There are snapshots, and something is worse than it should be.
+    Partial,
+    /// It was killed.
+    Interrupted,
+    /// There is a repository without a new snapshot.
+    Failed,
+}
+
+impl Outcome {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Skipped => "skipped",
+            Self::Partial => "partial",
+            Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One attempt to back a domain up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The domain.
+    pub domain: Name,
+    /// When it began.
+    pub began: Timestamp,
+    /// When it ended; unknown if it was killed.
+    pub ended: Option<Timestamp>,
+    /// How.
+    pub outcome: Outcome,
+    /// Why, if it is not well.
+    pub message: Option<String>,
+    /// How it ended for each repository.
+    #[serde(default)]
+    pub repositories: BTreeMap<Name, RepoAttempt>,
+}
+
+/// The part of an attempt that concerns one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoAttempt {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The snapshot that was made.
+    pub snapshot: Option<String>,
+    /// Why, if it is not well.
+    pub message: Option<String>,
+}
+
+/// What is to be done if a run does not get to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// When the run began.
+    pub began: Timestamp,
+    /// Removes the file system snapshot, if one may be there.
+    pub snapshot_end: Option<Argv>,
+    /// Where that is.
+    pub snapshot_path: Option<String>,
+    /// Hooks that are always run.
+    pub finally: Vec<Argv>,
+}
+
+/// The state folder of a plan.
+#[derive(Debug, Clone)]
+pub struct State {
+    folder: PathBuf,
+}
+
+/// As long as it lives, nobody else runs the domain.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl State {
+    /// In this folder, which is made.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        // Copies of databases lie in it for a while.
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    fn file(&self, domain: &Name, kind: &str) -> PathBuf {
+        self.folder.join(format!("{domain}.{kind}"))
+    }
+
+    /// Takes the domain for this process; `None` if another one has it. A process that dies gives it back.
+    ///
+    /// # Errors
+    /// Where the lock cannot be made.
+    pub fn lock(&self, domain: &Name) -> io::Result<Option<Lock>> {
+        let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
+        let file = options.open(self.file(domain, "lock"))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What a run that was killed has left to do.
+    ///
+    /// # Errors
+    /// Where it is there and cannot be read.
+    pub fn journal(&self, domain: &Name) -> io::Result<Option<Journal>> {
+        match fs::read(self.file(domain, "journal")) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes what is to be done if the run is killed. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn note(&self, domain: &Name, journal: &Journal) -> io::Result<()> {
+        write_whole(&self.file(domain, "journal"), &serde_json::to_vec(journal)?)
+    }
+
+    /// Forgets the journal and removes temporary files.
+    ///
+    /// # Errors
+    /// Where they cannot be removed.
+    pub fn clear(&self, domain: &Name) -> io::Result<()> {
+        absent_is_well(fs::remove_dir_all(self.file(domain, "stage")))?;
+        absent_is_well(fs::remove_file(self.file(domain, "journal")))
+    }
+
+    /// An empty folder for temporary files of a run.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn stage(&self, domain: &Name) -> io::Result<PathBuf> {
+        let folder = self.file(domain, "stage");
+        absent_is_well(fs::remove_dir_all(&folder))?;
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(folder)
+    }
+
+    fn attempts_file(&self) -> PathBuf {
+        self.folder.join("attempts.jsonl")
+    }
+
+    /// Notes an attempt.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn record(&self, attempt: &Attempt) -> io::Result<()> {
+        let mut line = serde_json::to_vec(attempt)?;
+        line.push(b'\n');
+        // Attempts of several domains may end at one time: a lock keeps the file whole.
+        let guard = File::create(self.folder.join("attempts.lock"))?;
+        flock(&guard, FlockOperation::LockExclusive)?;
+        let path = self.attempts_file();
+        let mut file = File::options().create(true).append(true).mode(0o600).open(&path)?;
+        file.write_all(&line)?;
+        if file.metadata()?.len() > ATTEMPTS_LEN_MAX {
+            let all = self.attempts()?;
+            let kept =
+                all[all.len() / 2..].iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+            write_whole(&path, format!("{}\n", kept.join("\n")).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// All attempts that are remembered, in the order they ended. A line that is not whole, as after a power cut, is passed
+    /// over.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be read.
+    pub fn attempts(&self) -> io::Result<Vec<Attempt>> {
+        let file = match File::open(self.attempts_file()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let lines = BufReader::new(file).split(b'\n').collect::<Result<Vec<_>, _>>()?;
+        Ok(lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+}
+
+/// Writes a file so that it is there whole or as it was.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".new").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(folder)?.sync_all()
+}
+
+fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    fn attempt(number: i64) -> Attempt {
+        Attempt {
+            domain: name("shop"),
+            began: Timestamp::from_second(number).expect("a time"),
+            ended: None,
+            outcome: Outcome::Failed,
+            message: Some("no reason, but a long one ".repeat(20)),
+            repositories: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_domain_has_one_run_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::new(&folder.path().join("a/b")).expect("made");
+        let first = state.lock(&name("shop")).expect("a lock").expect("free");
+        assert!(state.lock(&name("shop")).expect("a lock").is_none());
+        assert!(state.lock(&name("other")).expect("a lock").is_some());
+        drop(first);
+        assert!(state.lock(&name("shop")).expect("a lock").is_some());
+    }
+
+    #[test]
+    fn a_journal_stays_until_it_is_cleared() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::new(folder.path()).expect("made");
+        let shop = name("shop");
+        assert_eq!(state.journal(&shop).expect("readable"), None);
+        let argv = Argv::try_from(vec!["true".to_owned()]).expect("a command");
+        let journal = Journal {
+            began: Timestamp::UNIX_EPOCH,
+            snapshot_end: Some(argv.clone()),
+            snapshot_path: None,
+            finally: vec![argv],
+        };
+        state.note(&shop, &journal).expect("noted");
+        fs::write(state.stage(&shop).expect("a folder").join("copy"), "x").expect("written");
+        assert_eq!(state.journal(&shop).expect("readable"), Some(journal));
+        state.clear(&shop).expect("cleared");
+        state.clear(&shop).expect("nothing is there");
+        assert_eq!(state.journal(&shop).expect("readable"), None);
+        fs::write(folder.path().join("shop.journal"), "{").expect("written");
+        assert!(state.journal(&shop).is_err(), "half a journal is no journal");
+    }
+
+    #[test]
+    fn attempts_are_remembered_and_do_not_grow_for_ever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::new(folder.path()).expect("made");
+        assert_eq!(state.attempts().expect("readable"), []);
+        for number in 0..3 {
+            state.record(&attempt(number)).expect("recorded");
+        }
+        let file = state.attempts_file();
+        let mut text = fs::read_to_string(&file).expect("text");
+        text.push_str("{\"domain\":\"sh");
+        fs::write(&file, &text).expect("cut short");
+        assert_eq!(state.attempts().expect("readable"), [attempt(0), attempt(1), attempt(2)]);
+        let line = text.lines().next().expect("a line").to_owned() + "\n";
+        let count = ATTEMPTS_LEN_MAX as usize / line.len() + 1;
+        fs::write(&file, line.repeat(count)).expect("written");
+        state.record(&attempt(7)).expect("recorded");
+        let left = state.attempts().expect("readable");
+        assert!(left.len() <= count / 2 + 2 && left.last() == Some(&attempt(7)), "{}", left.len());
+    }
+}

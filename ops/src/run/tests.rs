@@ -1,0 +1,412 @@
+//! Runs with commands and repositories that are played: what is done, in which order, and what is told of it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use jiff::Zoned;
+use strongroom::backup::BackupReport;
+use strongroom::forget::ForgetOptions;
+use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
+use strongroom::ids::{BlobId, SnapshotId};
+use tempfile::TempDir;
+
+use super::process::{Ended, Order, ProcessError, Processes, Sink, Source};
+use super::select::{Choice, Newest, SelectError, select};
+use super::state::{Journal, Outcome, State};
+use super::vault::{Job, Vault, VaultError};
+use super::{DomainReport, Runner};
+use crate::plan::Plan;
+use crate::plan::load::tests_support::plan;
+use crate::plan::values::{Argv, Name};
+
+const NOW: &str = "2026-11-28T12:00:00[UTC]";
+
+fn now() -> Zoned {
+    NOW.parse().expect("a time")
+}
+
+/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, everything else is good.
+#[derive(Default)]
+struct Played {
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Played {
+    fn play(&self, order: &Order<'_>) -> Result<Vec<u8>, ProcessError> {
+        let words = order.argv.words();
+        let told = order.env.iter().filter(|(name, _)| name.contains("ERROR") || name.contains("PATH"));
+        let told: String = told.map(|(_, value)| format!(" <{value}>")).collect();
+        self.log.lock().expect("no panic").push(format!("{}{told}", words.join(" ")));
+        match order.argv.program() {
+            "fail" => Err(ProcessError::Failed {
+                program: "fail".into(),
+                status: "exit code 1".into(),
+                output: String::new(),
+            }),
+            "print" => Ok(format!("{}\n", words[1..].join(" ")).into_bytes()),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+struct PlayedSource(io::Cursor<Vec<u8>>, Result<(), ProcessError>);
+
+impl Read for PlayedSource {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Source for PlayedSource {
+    fn finish(self: Box<Self>) -> Result<(), ProcessError> {
+        self.1
+    }
+}
+
+struct PlayedSink(Vec<u8>, Result<(), ProcessError>);
+
+impl io::Write for PlayedSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for PlayedSink {
+    fn finish(self: Box<Self>) -> Result<(), ProcessError> {
+        self.1
+    }
+}
+
+impl Processes for Played {
+    fn run(&self, order: &Order<'_>) -> Result<Ended, ProcessError> {
+        self.play(order).map(|stdout| Ended { stdout })
+    }
+
+    fn source(&self, order: &Order<'_>) -> Result<Box<dyn Source>, ProcessError> {
+        let played = self.play(order);
+        let bytes = played.clone().unwrap_or_else(|_| b"half a dump".to_vec());
+        Ok(Box::new(PlayedSource(io::Cursor::new(bytes), played.map(|_| ()))))
+    }
+
+    fn sink(&self, order: &Order<'_>) -> Result<Box<dyn Sink>, ProcessError> {
+        Ok(Box::new(PlayedSink(Vec::new(), self.play(order).map(|_| ()))))
+    }
+}
+
+/// Repositories that read streams to their ends and count jobs; `down` ones fail.
+#[derive(Default)]
+struct PlayedVault {
+    log: Arc<Mutex<Vec<String>>>,
+    down: Vec<&'static str>,
+    summary: SnapshotSummary,
+    jobs: RefCell<Vec<Seen>>,
+}
+
+/// What a job was.
+struct Seen {
+    facts: Vec<(String, String)>,
+    read_from: Vec<(PathBuf, Option<PathBuf>)>,
+    contents: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+fn down(message: &str) -> VaultError {
+    VaultError { code: "storage".into(), message: message.into() }
+}
+
+impl Vault for PlayedVault {
+    fn snapshots(&self, _: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
+        Ok(Vec::new())
+    }
+
+    fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError> {
+        self.log.lock().expect("no panic").push(format!("back up into {repo}"));
+        if self.down.contains(&repo.as_str()) {
+            return Err(down("it is down"));
+        }
+        for mut stream in job.streams {
+            io::copy(&mut stream.reader, &mut io::sink()).map_err(|error| down(&error.to_string()))?;
+            (stream.finish)().map_err(|error| down(&error))?;
+        }
+        (job.accept)(&self.summary).map_err(|error| down(&error))?;
+        let place = |root: &strongroom::backup::SourceRoot| root.place().to_owned();
+        let files = job.roots.iter().map(place).filter(|path| path.is_file());
+        self.jobs.borrow_mut().push(Seen {
+            facts: job.provenance.facts.iter().map(|fact| (fact.name.clone(), fact.value.clone())).collect(),
+            contents: files.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect(),
+            read_from: job.roots.into_iter().map(|root| (root.path, root.read_from)).collect(),
+        });
+        Ok(BackupReport {
+            snapshot: Some(SnapshotId::new(BlobId::from_bytes([7; 32]))),
+            parent: None,
+            summary: self.summary.clone(),
+            cancelled: false,
+        })
+    }
+
+    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {
+        self.log
+            .lock()
+            .expect("no panic")
+            .push(format!("forget in {repo}: {}", options.selection.domains.join(",")));
+        Ok(3)
+    }
+}
+
+struct Stage {
+    folder: TempDir,
+    plan: Plan,
+    vault: PlayedVault,
+    cancelled: bool,
+}
+
+impl Stage {
+    fn new(domains: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let domains = domains.replace("DIR", folder.path().to_str().expect("text"));
+        let plan = plan(&format!("[repo.b]\nurl = '/b'\n{domains}"));
+        Self { folder, plan, vault: PlayedVault::default(), cancelled: false }
+    }
+
+    fn state(&self) -> State {
+        State::new(&self.folder.path().join("state")).expect("made")
+    }
+
+    fn run(&self) -> Vec<DomainReport> {
+        let state = self.state();
+        let processes = Played { log: Arc::clone(&self.vault.log) };
+        let runner = Runner {
+            plan: &self.plan,
+            host: "box".into(),
+            processes: Arc::new(processes),
+            vault: &self.vault,
+            state: &state,
+            now: &now,
+            is_cancelled: &|| self.cancelled,
+        };
+        let chosen = select(&self.plan, &Choice::default(), &|_, _| Newest::None, &now()).expect("domains");
+        let mut told = 0;
+        let reports = runner.run_all(&chosen, &mut |_| told += 1);
+        assert_eq!(told, reports.len());
+        let left = std::fs::read_dir(self.folder.path().join("state")).expect("a folder");
+        for entry in left {
+            let name = entry.expect("an entry").file_name().into_string().expect("text");
+            assert!(!name.ends_with(".stage") && !name.ends_with(".journal"), "{name} was left behind");
+        }
+        reports
+    }
+
+    /// What was done, in its order.
+    fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.vault.log.lock().expect("no panic"))
+    }
+}
+
+const HOOKS: &str = "hooks = { before = [['before']], after = [['after']], failed = [['failed']], finally = [['finally'], ['last']] }\n";
+
+#[test]
+fn everything_has_its_turn() {
+    let stage = Stage::new(&format!(
+        "[[domain]]\nname = 'x'\n{HOOKS}paths = ['DIR']\nsnapshot = {{ begin = ['print', 'STRONGROOM_SNAPSHOT_PATH=/'], \
+         end = ['unsnap'] }}\nobjectives = {{ retain = {{ daily = 3 }} }}\nfacts = {{ v = ['print', '15.9 '] }}\n\
+         stream = [{{ name = 's', command = ['print', 'dump'], tee_check = ['tee'], min_bytes = '5', expect_tail = 'ump' }}]\n"
+    ));
+    let reports = stage.run();
+    assert_eq!((reports[0].outcome, &reports[0].message), (Outcome::Ok, &None), "{reports:?}");
+    assert_eq!(reports[0].repositories[0].forgotten, 3);
+    let one = |repo: &str| vec![format!("back up into {repo}"), "tee".into(), "print dump".into()];
+    let expected = [
+        vec!["before".into(), "print 15.9 ".into(), "print STRONGROOM_SNAPSHOT_PATH=/".into()],
+        one("a"),
+        one("b"),
+        vec!["unsnap </>".into(), "forget in a: x".into(), "forget in b: x".into()],
+        ["after", "finally", "last"].map(str::to_owned).to_vec(),
+    ];
+    assert_eq!(stage.log(), expected.concat());
+    let jobs = stage.vault.jobs.borrow();
+    assert_eq!(jobs[0].facts, [("v".to_owned(), "15.9".to_owned())]);
+    let below_root = PathBuf::from("/").join(stage.folder.path().strip_prefix("/").expect("absolute"));
+    assert_eq!(jobs[0].read_from[0].1, Some(below_root));
+    let text = stage.plan.sources[0].text.as_bytes();
+    assert!(jobs[0].contents.values().any(|content| content == text), "the plan is in the snapshot");
+    let attempts = stage.state().attempts().expect("readable");
+    assert_eq!((attempts.len(), attempts[0].outcome), (1, Outcome::Ok));
+}
+
+#[test]
+fn hooks_at_the_end_are_run_whatever_fails() {
+    let hooks = |before: &str| HOOKS.replace("'before'", before);
+    let path = "paths = ['DIR']\n";
+    for (domain, done, message) in [
+        (hooks("'fail'") + path, &["fail"][..], "a hook before it: fail failed: exit code 1"),
+        (
+            hooks("'ok'") + "sqlite = ['/no/such.db']\n",
+            &["ok"],
+            "the SQLite database /no/such.db cannot be read",
+        ),
+        (
+            hooks("'ok'") + path + "snapshot = { begin = ['fail'], end = ['unsnap'] }\n",
+            &["ok", "fail", "unsnap"],
+            "there is no file system snapshot: fail failed",
+        ),
+        (
+            hooks("'ok'") + path + "snapshot = { begin = ['print', 'nothing'], end = ['unsnap'] }\n",
+            &["ok", "print nothing", "unsnap"],
+            "there is no file system snapshot: print did not print",
+        ),
+        (
+            hooks("'ok'") + "to = ['a']\nstream = [{ name = 's', command = ['fail'] }]\n",
+            &["ok", "back up into a", "fail"],
+            "a: fail failed: exit code 1",
+        ),
+    ] {
+        let stage = Stage::new(&format!("[[domain]]\nname = 'x'\n{domain}"));
+        let reports = stage.run();
+        assert_eq!(reports[0].outcome, Outcome::Failed, "{domain}");
+        let found = reports[0].message.clone().unwrap_or_default();
+        assert!(found.starts_with(message), "{domain}\n{found}");
+        let log = stage.log();
+        assert_eq!(log[..done.len()], *done, "{domain}");
+        let failed = format!("failed <{found}>");
+        assert_eq!(log[done.len()..], [failed.as_str(), "finally", "last"], "{domain}");
+        assert_eq!(stage.state().attempts().expect("readable")[0].message, Some(found));
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_what_it_should_be_is_no_stream() {
+    for (stream, reason) in [
+        ("command = ['print', 'abc'], min_bytes = '1KiB'", "it has 4 bytes, and min_bytes is 1KiB"),
+        ("command = ['print', 'abc'], expect_tail = 'complete'", "it does not end with \"complete\""),
+        ("command = ['print', 'abc'], tee_check = ['fail']", "tee_check: fail failed"),
+        ("command = ['fail']", "fail failed"),
+    ] {
+        let stage = Stage::new(&format!(
+            "[[domain]]\nname = 'x'\nto = ['a']\nstream = [{{ name = 's', {stream} }}]\n"
+        ));
+        let report = stage.run().remove(0);
+        let message = report.message.unwrap_or_default();
+        assert!(
+            report.outcome == Outcome::Failed && message.starts_with(&format!("a: {reason}")),
+            "{message}"
+        );
+        assert!(stage.vault.jobs.borrow().is_empty());
+    }
+}
+
+#[test]
+fn a_warning_skips_no_copy_and_no_repository_holds_up_another() {
+    let domain = "[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { last = 1 } }\n";
+    let mut stage = Stage::new(domain);
+    stage.vault.summary = SnapshotSummary { unstable: 2, ..SnapshotSummary::default() };
+    let report = stage.run().remove(0);
+    assert_eq!((report.outcome, report.repositories.len()), (Outcome::Partial, 2));
+    assert_eq!(stage.log(), ["back up into a", "back up into b"], "nothing is forgotten");
+
+    let mut stage = Stage::new(domain);
+    stage.vault.down = vec!["a"];
+    let report = stage.run().remove(0);
+    let outcomes: Vec<_> = report.repositories.iter().map(|repo| repo.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Failed, Outcome::Ok]);
+    assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Failed, Some("a: it is down")));
+    assert_eq!(stage.log(), ["back up into a", "back up into b"]);
+
+    let mut stage = Stage::new(
+        &(String::from("[class.c]\non_change = 'fail'\n") + &domain.replace("paths", "class = 'c'\npaths")),
+    );
+    stage.vault.summary = SnapshotSummary { unstable: 2, ..SnapshotSummary::default() };
+    let report = stage.run().remove(0);
+    assert!(report.message.is_some_and(|message| message.contains("2 files changed")));
+
+    let mut stage = Stage::new(domain);
+    stage.cancelled = true;
+    assert_eq!(stage.run()[0].outcome, Outcome::Failed);
+    assert_eq!(stage.log(), [] as [&str; 0]);
+}
+
+#[test]
+fn what_comes_after_a_failure_is_skipped_and_the_rest_is_not() {
+    let stage = Stage::new(
+        "[[domain]]\nname = 'c'\nafter = ['b']\npaths = ['DIR']\n[[domain]]\nname = 'b'\nafter = ['a']\npaths = ['DIR']\n\
+         [[domain]]\nname = 'a'\npaths = ['DIR']\nhooks = { before = [['fail']] }\n[[domain]]\nname = 'd'\npaths = ['DIR']\n",
+    );
+    let reports = stage.run();
+    let found: Vec<_> = reports.iter().map(|report| (report.domain.as_str(), report.outcome)).collect();
+    let expected =
+        [("a", Outcome::Failed), ("b", Outcome::Skipped), ("c", Outcome::Skipped), ("d", Outcome::Ok)];
+    assert_eq!(found, expected);
+    assert_eq!(reports[1].message.as_deref(), Some("it comes after a, which failed"));
+    assert_eq!(stage.state().attempts().expect("readable").len(), 4);
+}
+
+#[test]
+fn what_a_killed_run_left_is_swept_first() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nto = ['a']\n");
+    let state = stage.state();
+    let name: Name = "x".parse().expect("a name");
+    let argv =
+        |words: &[&str]| Argv::try_from(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let journal = Journal {
+        began: now().timestamp(),
+        snapshot_end: argv(&["unsnap"]).ok(),
+        snapshot_path: Some("/snap/7".into()),
+        finally: vec![argv(&["clean"]).expect("a command")],
+    };
+    state.note(&name, &journal).expect("noted");
+    std::fs::write(state.stage(&name).expect("made").join("copy"), "x").expect("written");
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+    assert_eq!(stage.log(), ["unsnap </snap/7>", "clean", "back up into a"]);
+    let outcomes: Vec<_> =
+        state.attempts().expect("readable").into_iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Interrupted, Outcome::Ok]);
+}
+
+#[test]
+fn two_runs_of_one_domain_do_not_meet() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+    let lock = stage.state().lock(&"x".parse().expect("a name")).expect("a lock");
+    let report = stage.run().remove(0);
+    assert_eq!(report.message.as_deref(), Some("another run of the domain x is at work"));
+    drop(lock);
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+}
+
+#[test]
+fn what_is_due_is_told_by_the_repositories() {
+    let plan = plan(
+        "[repo.b]\nurl = '/b'\n[[domain]]\nname = 'x'\npaths = ['/x']\nschedule = '*-*-* 02:00'\ntags = ['db']\n\
+         [[domain]]\nname = 'event'\npaths = ['/y']\n",
+    );
+    let at = |text: &str| Newest::At(text.parse().expect("a time"));
+    let due = |a: Newest, b: Newest| {
+        let newest = |repo: &Name, _: &_| if repo.as_str() == "a" { a } else { b };
+        let choice = Choice { due: true, ..Choice::default() };
+        let chosen = select(&plan, &choice, &newest, &now()).expect("no mistake");
+        chosen.into_iter().map(|chosen| (chosen.targets.len(), chosen.why)).collect::<Vec<_>>()
+    };
+    let fresh = at("2026-11-28T02:00:01Z");
+    assert_eq!(due(fresh, fresh), []);
+    assert_eq!(due(at("2026-11-28T01:59:59Z"), fresh), [(1, "due since 2026-11-28 02:00".to_owned())]);
+    assert_eq!(due(Newest::None, Newest::None), [(2, "there is no snapshot yet".to_owned())]);
+    assert_eq!(due(fresh, Newest::Unknown), [(1, "the repository cannot be asked".to_owned())]);
+    assert!(due(at("2026-11-28T12:00:01Z"), fresh)[0].1.contains("in the future"));
+
+    let chosen = |names: &[&str], tags: &[&str]| {
+        let text = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+        let choice = Choice { names: text(names), tags: text(tags), due: false };
+        select(&plan, &choice, &|_, _| Newest::None, &now())
+            .map(|chosen| chosen.iter().map(|chosen| chosen.domain.name.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(chosen(&[], &[]).expect("all"), ["x", "event"]);
+    assert_eq!(chosen(&["event"], &[]).expect("one"), ["event"]);
+    assert_eq!(chosen(&[], &["db"]).expect("one"), ["x"]);
+    assert_eq!(chosen(&["y"], &[]), Err(SelectError::Unknown("y".into())));
+    assert_eq!(chosen(&[], &["x"]), Err(SelectError::UnknownTag("x".into())));
+}

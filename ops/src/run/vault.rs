@@ -1,0 +1,59 @@
+//! What a run needs of repositories: the caller opens them, knows their passwords and shows progress.
+
+use strongroom::backup::{Accept, BackupReport, SourceRoot, StreamSource};
+use strongroom::forget::ForgetOptions;
+use strongroom::format::provenance::Provenance;
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
+use strongroom::source::FilterOptions;
+
+use crate::plan::values::Name;
+
+/// A repository cannot do what it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct VaultError {
+    /// A stable name for programs.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+}
+
+/// What is to become a snapshot.
+pub struct Job {
+    /// The host that it says it is from; the system's own name if absent.
+    pub host: Option<String>,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// Files and directories.
+    pub roots: Vec<SourceRoot>,
+    /// What to leave out of them.
+    pub filter: FilterOptions,
+    /// Outputs of commands.
+    pub streams: Vec<StreamSource>,
+    /// The last word.
+    pub accept: Accept,
+    /// What the plan says of it.
+    pub provenance: Provenance,
+}
+
+/// The repositories of a plan.
+pub trait Vault {
+    /// All snapshots of a repository, in their order.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError>;
+
+    /// Makes a snapshot.
+    ///
+    /// # Errors
+    /// [`VaultError`]: there is none.
+    fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError>;
+
+    /// Forgets snapshots; returns how many.
+    ///
+    /// # Errors
+    /// [`VaultError`]: none was forgotten.
+    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError>;
+}

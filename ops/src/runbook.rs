@@ -1,0 +1,195 @@
+//! The runbook: what to do on the worst day, in Markdown, for somebody who has never seen the plan.
+//!
+//! It holds where secrets are, never secrets themselves.
+
+use std::fmt::Write as _;
+
+use crate::order::{Cycle, order};
+use crate::plan::Plan;
+use crate::plan::types::{Domain, Repo, Stream};
+use crate::plan::values::{Name, quoted};
+
+/// Writes the runbook.
+///
+/// # Errors
+/// [`Cycle`] where domains wait for each other.
+pub fn runbook(plan: &Plan, host: &str, written: &str) -> Result<String, Cycle> {
+    let mut text = String::new();
+    let ordered: Vec<_> = order(&plan.domains)?.into_iter().map(|position| &plan.domains[position]).collect();
+    let _ = write!(
+        text,
+        "# Recovery of {host}\n\nWritten by `strongroom runbook` on {written} from {}. Print it, or keep it where it can be read when \
+         {host} cannot.\n\n",
+        plan.sources[0].path.display()
+    );
+    places(&mut text, plan);
+    overview(&mut text, plan, &ordered);
+    text.push_str(FIRST_STEPS);
+    for (number, domain) in ordered.iter().enumerate() {
+        of_domain(&mut text, plan, number + 1, domain);
+    }
+    Ok(text)
+}
+
+const FIRST_STEPS: &str = "\
+## First of all
+
+1. Stop what writes to the damaged data, and change nothing in the repositories.
+2. On a new host: install `strongroom`, make the repository reachable, bring its password (see above), and get the plan back:
+   `strongroom -r REPOSITORY config recover --output recovered-plan`.
+3. See what there is: `strongroom status` (there with `--config recovered-plan/FILE`) names the newest snapshot of each domain. Take an earlier one
+   from `strongroom -r REPOSITORY snapshots` if the newest has the damage in it already.
+4. Restore the domains in the order below. Restore beside the data, look at it, then put it in its place.
+
+";
+
+fn places(text: &mut String, plan: &Plan) {
+    text.push_str("## Where the copies are\n\n| Repository | Place | Site | Password |\n|---|---|---|---|\n");
+    for (name, repo) in &plan.repos {
+        let site = repo.site.as_deref().unwrap_or("-");
+        let _ =
+            writeln!(text, "| {name} | `{}` | {} | {} |", cell(&repo.url), cell(site), cell(&password(repo)));
+    }
+    text.push_str("\nWithout the password nobody can read a repository, and there is no way around it.\n\n");
+}
+
+/// Where the password is.
+fn password(repo: &Repo) -> String {
+    match (&repo.password_command, &repo.password_file) {
+        (Some(argv), _) => format!("printed by `{}`", argv.quoted()),
+        (None, Some(file)) => format!("in the file `{file}`"),
+        (None, None) => "in the environment of whoever runs the plan".into(),
+    }
+}
+
+fn overview(text: &mut String, plan: &Plan, ordered: &[&Domain]) {
+    text.push_str("## What there is, in the order of recovery\n\n");
+    text.push_str("| | Domain | Owner | Call | Data may be lost of | Back within | After |\n|---|---|---|---|---|---|---|\n");
+    for (number, domain) in ordered.iter().enumerate() {
+        let objectives = plan.objectives(domain);
+        let or_none =
+            |lapse: Option<crate::plan::values::Lapse>| lapse.map_or("-".into(), |lapse| lapse.to_string());
+        let after: Vec<_> = domain.after.iter().map(Name::as_str).collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            number + 1,
+            domain.name,
+            cell(domain.owner.as_deref().unwrap_or("-")),
+            cell(&domain.contacts.join(", ")),
+            or_none(objectives.rpo),
+            or_none(objectives.rto),
+            after.join(", ")
+        );
+    }
+    text.push('\n');
+}
+
+fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
+    let _ = writeln!(text, "## {number}. {}\n", domain.name);
+    if domain.owner.is_some() || !domain.contacts.is_empty() {
+        let owner = domain.owner.as_deref().unwrap_or("nobody");
+        let call = if domain.contacts.is_empty() { "nobody".into() } else { domain.contacts.join(", ") };
+        let _ = writeln!(text, "Owner: {}. Call: {}.\n", cell(owner), cell(&call));
+    }
+    if !domain.after.is_empty() {
+        let after: Vec<_> = domain.after.iter().map(Name::as_str).collect();
+        let _ = writeln!(text, "Only when these are back: {}.\n", after.join(", "));
+    }
+    let repos = plan.repositories(domain);
+    let names: Vec<_> = repos.iter().map(|name| name.as_str()).collect();
+    let _ = writeln!(
+        text,
+        "It is in: {}. In place of SNAPSHOT take the id that `strongroom status` shows for {} and the repository.\n",
+        names.join(", "),
+        domain.name
+    );
+    let Some(repo) = repos.first().and_then(|name| plan.repos.get(*name)) else { return };
+    let place = format!("/var/tmp/recovery/{}", domain.name);
+    let _ = writeln!(text, "```text\nstrongroom{} restore SNAPSHOT --target {place} --verify", options(repo));
+    for path in domain.paths.iter().chain(&domain.sqlite) {
+        let _ = writeln!(text, "# {} is then in {}", path, quoted(&format!("{place}{path}")));
+    }
+    for stream in &domain.stream {
+        of_stream(text, stream, &format!("{place}/{}", stream.name));
+    }
+    text.push_str("```\n\n");
+    if let Some(hooks) = &domain.hooks {
+        for argv in &hooks.before {
+            let _ = writeln!(text, "Its backup begins with `{}`.\n", argv.quoted());
+        }
+    }
+    let facts: Vec<_> = domain.facts.keys().map(Name::as_str).collect();
+    if !facts.is_empty() {
+        let _ = writeln!(
+            text,
+            "The snapshot says under which circumstances it was made ({}): `strongroom -r REPOSITORY snapshots --json`, under \
+             `provenance.facts`. Bring back the same versions.\n",
+            facts.join(", ")
+        );
+    }
+    text.push_str("How long it takes was not measured: there are no drills yet.\n\n");
+}
+
+fn of_stream(text: &mut String, stream: &Stream, file: &str) {
+    let _ = match &stream.restore {
+        Some(argv) => writeln!(text, "{} < {}", argv.with("target", "TARGET").quoted(), quoted(file)),
+        None => writeln!(text, "# {file} is what this command wrote: {}", stream.command.quoted()),
+    };
+}
+
+/// How to reach a repository.
+fn options(repo: &Repo) -> String {
+    let place = format!(" -r {}", quoted(&repo.url));
+    match (&repo.password_command, &repo.password_file) {
+        (Some(argv), _) => format!("{place} --password-command {}", quoted(&argv.quoted())),
+        (None, Some(file)) => format!("{place} --password-file {}", quoted(file)),
+        (None, None) => place,
+    }
+}
+
+/// Text in a table: it can end neither the cell nor the line.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{SystemFiles, load};
+
+    #[test]
+    fn the_runbook_of_the_example_has_every_step_in_its_order() {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example-plan/strongroom.toml");
+        let plan = load(&path, &SystemFiles).expect("a plan");
+        let text = runbook(&plan, "shop-prod-1", "2026-11-28").expect("no cycle");
+        let mut at = 0;
+        for part in [
+            "# Recovery of shop-prod-1",
+            "| local | `/srv/backup/shop` | dc1 | printed by `systemd-creds cat backup-key` |",
+            "| 1 | orders-db | data-team | role: database on call | 24h | 45m |  |",
+            "## First of all",
+            "## 1. orders-db",
+            "strongroom -r /srv/backup/shop --password-command 'systemd-creds cat backup-key' restore SNAPSHOT --target /var/tmp/recovery/orders-db --verify",
+            "pg_restore --exit-on-error -d service=TARGET < /var/tmp/recovery/orders-db/shop.dump",
+            "## 2. media",
+            "Only when these are back: orders-db.",
+            "restore SNAPSHOT --target /var/tmp/recovery/media --verify",
+            "# /srv/shop/media is then in /var/tmp/recovery/media/srv/shop/media",
+            "## 3. state",
+            "# /var/lib/shop/sessions.db is then in /var/tmp/recovery/state/var/lib/shop/sessions.db",
+            "# /var/tmp/recovery/state/redis.rdb is what this command wrote: redis-cli --rdb -",
+        ] {
+            let found =
+                text[at..].find(part).unwrap_or_else(|| panic!("{part:?} is not behind {at} in\n{text}"));
+            at += found;
+        }
+        assert_eq!(text.matches("```").count() % 2, 0);
+    }
+
+    #[test]
+    fn names_cannot_break_the_tables() {
+        assert_eq!(cell("a|b\nc"), "a\\|b c");
+    }
+}

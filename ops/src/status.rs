@@ -1,0 +1,360 @@
+//! How well everything is protected now: by what is in the repositories, and by how attempts ended on this host.
+//!
+//! What counts is what is there. A job that never ran has no snapshot, so its domain is red without any record of it.
+
+use jiff::{Timestamp, Zoned};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
+
+use crate::plan::Plan;
+use crate::plan::types::{Control, Domain};
+use crate::plan::values::{Lapse, Name};
+use crate::run::state::{Attempt, Outcome};
+
+/// How much clocks of two hosts may differ.
+const CLOCK_SLACK_SECS: i64 = 300;
+
+/// How well something is, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// As it has to be.
+    Ok,
+    /// Somebody should look at it.
+    Warning,
+    /// It cannot be told.
+    Unknown,
+    /// A target is missed.
+    Critical,
+}
+
+impl Health {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Unknown => "unknown",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The code that monitoring plugins end with.
+    pub const fn nagios(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Critical => 2,
+            Self::Unknown => 3,
+        }
+    }
+}
+
+/// What one repository has of a domain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyStatus {
+    /// The repository.
+    pub repo: Name,
+    /// How well it is.
+    pub health: Health,
+    /// Why, if it is not well.
+    pub reasons: Vec<String>,
+    /// The newest complete snapshot.
+    pub newest: Option<NewestCopy>,
+}
+
+/// The newest complete snapshot of a domain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewestCopy {
+    /// Its id.
+    pub id: SnapshotId,
+    /// When it was begun.
+    pub time: Timestamp,
+    /// Its files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// How well a domain is protected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainStatus {
+    /// The domain.
+    pub domain: Name,
+    /// Its class.
+    pub class: Option<Name>,
+    /// Who is responsible.
+    pub owner: Option<String>,
+    /// How well it is: as its worst copy, or worse.
+    pub health: Health,
+    /// Why, beyond what its copies say.
+    pub reasons: Vec<String>,
+    /// Oldest that a snapshot may be.
+    pub rpo: Option<Lapse>,
+    /// What is in the repositories.
+    pub copies: Vec<CopyStatus>,
+    /// The last attempt on this host.
+    pub attempt: Option<Attempt>,
+    /// When it runs next.
+    pub next: Option<Timestamp>,
+}
+
+/// What is known of a repository: its snapshots, or why they are not known.
+pub type Facts<'f> = dyn Fn(&Name) -> Result<&'f [(SnapshotId, Snapshot)], String> + 'f;
+
+/// The newest complete snapshot of a domain among some, which are in their order.
+pub fn newest<'s>(
+    snapshots: &'s [(SnapshotId, Snapshot)],
+    host: &str,
+    domain: &Name,
+) -> Option<&'s (SnapshotId, Snapshot)> {
+    snapshots.iter().rev().find(|(_, snapshot)| {
+        let is_of_domain = snapshot.provenance.as_ref().is_some_and(|from| from.domain == domain.as_str());
+        is_of_domain && !snapshot.partial && snapshot.hostname == host
+    })
+}
+
+/// The status of all domains, in the order of the plan.
+pub fn status(
+    plan: &Plan,
+    host: &str,
+    facts: &Facts<'_>,
+    attempts: &[Attempt],
+    now: &Zoned,
+) -> Vec<DomainStatus> {
+    let judge = Judge { plan, host, facts, now };
+    plan.domains.iter().map(|domain| judge.domain(domain, attempts)).collect()
+}
+
+struct Judge<'a, 'f> {
+    plan: &'a Plan,
+    host: &'a str,
+    facts: &'a Facts<'f>,
+    now: &'a Zoned,
+}
+
+impl Judge<'_, '_> {
+    fn domain(&self, domain: &Domain, attempts: &[Attempt]) -> DomainStatus {
+        let repos = self.plan.repositories(domain);
+        let copies: Vec<_> = repos.into_iter().map(|repo| self.copy(domain, repo)).collect();
+        let attempt = attempts.iter().rev().find(|attempt| attempt.domain == domain.name);
+        let mut reasons = Vec::new();
+        let mut health = copies.iter().map(|copy| copy.health).max().unwrap_or(Health::Critical);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.outcome != Outcome::Ok) {
+            let why = attempt.message.as_ref().map_or(String::new(), |message| format!(": {message}"));
+            reasons.push(format!("the last attempt is {}{why}", attempt.outcome.name()));
+            health = health.max(Health::Warning);
+        }
+        DomainStatus {
+            domain: domain.name.clone(),
+            class: domain.class.clone(),
+            owner: domain.owner.clone(),
+            health,
+            reasons,
+            rpo: self.plan.objectives(domain).rpo,
+            copies,
+            attempt: attempt.cloned(),
+            next: domain
+                .schedule
+                .as_ref()
+                .and_then(|schedule| schedule.next_after(self.now))
+                .map(|next| next.timestamp()),
+        }
+    }
+
+    fn copy(&self, domain: &Domain, repo: &Name) -> CopyStatus {
+        let mut copy =
+            CopyStatus { repo: repo.clone(), health: Health::Ok, reasons: Vec::new(), newest: None };
+        let snapshots = match (self.facts)(repo) {
+            Ok(snapshots) => snapshots,
+            Err(error) => {
+                copy.add(Health::Unknown, format!("the repository cannot be asked: {error}"));
+                return copy;
+            }
+        };
+        let found = newest(snapshots, self.host, &domain.name);
+        let found = found.and_then(|(id, snapshot)| Some((id, snapshot, timestamp(snapshot)?)));
+        let Some((id, snapshot, time)) = found else {
+            let health = self.excused(domain, Health::Critical);
+            copy.add(health, "there is no complete snapshot".into());
+            return copy;
+        };
+        let summary = &snapshot.summary;
+        copy.newest = Some(NewestCopy { id: *id, time, files: summary.files, bytes: summary.bytes });
+        let age = self.now.timestamp().duration_since(time).as_secs();
+        if age < -CLOCK_SLACK_SECS {
+            copy.add(Health::Warning, "the newest snapshot says that it was made in the future".into());
+        }
+        let objectives = self.plan.objectives(domain);
+        if let Some(rpo) = objectives.rpo {
+            let age_secs = u64::try_from(age).unwrap_or(0);
+            let age = Lapse::seconds(age_secs);
+            if age_secs > rpo.as_secs() + objectives.rpo_grace.as_secs() {
+                let health = self.excused(domain, Health::Critical);
+                copy.add(health, format!("the newest snapshot is {} old, and the RPO is {rpo}", rough(age)));
+            } else if age > rpo {
+                copy.add(
+                    Health::Warning,
+                    format!("the newest snapshot is {} old: past the RPO of {rpo}", rough(age)),
+                );
+            }
+        }
+        if summary.errors + summary.unstable > 0 {
+            let message = format!(
+                "of the newest snapshot {} entries are missing and {} files changed while they were read",
+                summary.errors, summary.unstable
+            );
+            copy.add(Health::Warning, message);
+        }
+        copy
+    }
+
+    /// A missed target that an exception allows is a warning.
+    fn excused(&self, domain: &Domain, health: Health) -> Health {
+        let today = self.now.date();
+        let is_excused = self.plan.exceptions.iter().any(|exception| {
+            exception.control == Control::Rpo && exception.domain == domain.name && exception.expires >= today
+        });
+        if is_excused { health.min(Health::Warning) } else { health }
+    }
+}
+
+impl CopyStatus {
+    fn add(&mut self, health: Health, reason: String) {
+        self.health = self.health.max(health);
+        self.reasons.push(reason);
+    }
+}
+
+/// When a snapshot was begun; none if no calendar holds it.
+pub fn timestamp(snapshot: &Snapshot) -> Option<Timestamp> {
+    Timestamp::new(snapshot.time.seconds, i32::try_from(snapshot.time.nanos).ok()?).ok()
+}
+
+/// A length of time for people: `3d 4h`, `5h 10m`, `12m`.
+pub fn rough(lapse: Lapse) -> String {
+    let (minutes, hours, days) = (lapse.as_secs() / 60, lapse.as_secs() / 3600, lapse.as_secs() / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, minutes) => format!("{minutes}m"),
+        (0, hours, minutes) => format!("{hours}h {}m", minutes % 60),
+        (days, hours, _) => format!("{days}d {}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::plan::load::tests_support::plan;
+    use strongroom::format::provenance::{Consistency, Provenance};
+    use strongroom::format::snapshot::SnapshotSummary;
+    use strongroom::ids::{BlobId, PlanHash};
+
+    const NOW: &str = "2026-11-28T12:00:00[UTC]";
+
+    fn snapshot(domain: &str, hours_ago: i64) -> (SnapshotId, Snapshot) {
+        let now: Zoned = NOW.parse().expect("a time");
+        let seconds = now.timestamp().as_second() - hours_ago * 3600;
+        let provenance = Provenance {
+            domain: domain.into(),
+            consistency: Consistency::Fuzzy,
+            plan: PlanHash::from_bytes([0; 32]),
+            plan_files: Vec::new(),
+            facts: Vec::new(),
+        };
+        let snapshot = Snapshot {
+            time: strongroom::format::tree::Timestamp { seconds, nanos: 0 },
+            hostname: "box".into(),
+            username: "root".into(),
+            paths: Vec::new(),
+            tree: BlobId::from_bytes([1; 32]),
+            tags: Vec::new(),
+            parent: None,
+            partial: false,
+            repaired: None,
+            provenance: Some(provenance),
+            excludes: Vec::new(),
+            program: "test".into(),
+            summary: SnapshotSummary::default(),
+        };
+        (SnapshotId::new(BlobId::from_bytes([2; 32])), snapshot)
+    }
+
+    const PLAN: &str = "[class.c]\nrpo = '24h'\nrpo_grace = '4h'\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n\
+                        schedule = 'daily'\n";
+
+    fn judged(more: &str, snapshots: &[(SnapshotId, Snapshot)], attempts: &[Attempt]) -> DomainStatus {
+        let plan = plan(&format!("{PLAN}{more}"));
+        let facts = |_: &Name| Ok(snapshots);
+        status(&plan, "box", &facts, attempts, &NOW.parse().expect("a time")).remove(0)
+    }
+
+    #[test]
+    fn age_decides_and_what_never_ran_is_red() {
+        for (hours, health) in [
+            (1, Health::Ok),
+            (24, Health::Ok),
+            (25, Health::Warning),
+            (28, Health::Warning),
+            (29, Health::Critical),
+        ] {
+            assert_eq!(judged("", &[snapshot("x", hours)], &[]).health, health, "{hours} hours");
+        }
+        let never = judged("", &[], &[]);
+        assert_eq!(never.health, Health::Critical);
+        assert_eq!(never.copies[0].reasons, ["there is no complete snapshot"]);
+        assert_eq!(never.next.map(|next| next.to_string()).as_deref(), Some("2026-11-29T00:00:00Z"));
+        let old = judged("", &[snapshot("x", 100)], &[]);
+        assert_eq!(old.copies[0].reasons, ["the newest snapshot is 4d 4h old, and the RPO is 24h"]);
+        assert_eq!(judged("", &[snapshot("x", -2)], &[]).health, Health::Warning, "made in the future");
+    }
+
+    #[test]
+    fn only_complete_snapshots_of_the_domain_and_host_count() {
+        let mut partial = snapshot("x", 1);
+        partial.1.partial = true;
+        let mut elsewhere = snapshot("x", 1);
+        elsewhere.1.hostname = "other".into();
+        let mut by_hand = snapshot("x", 1);
+        by_hand.1.provenance = None;
+        let all = [snapshot("x", 40), partial, elsewhere, by_hand, snapshot("y", 1)];
+        let status = judged("", &all, &[]);
+        assert_eq!(status.health, Health::Critical);
+        assert!(status.copies[0].reasons[0].contains("1d 16h"), "{status:?}");
+        let mut lossy = snapshot("x", 1);
+        lossy.1.summary.errors = 2;
+        assert_eq!(judged("", &[lossy], &[]).health, Health::Warning);
+    }
+
+    #[test]
+    fn exceptions_and_failed_attempts_are_warnings() {
+        let exception = |expires: &str| {
+            format!(
+                "[[exception]]\nid = 'E'\ncontrol = 'rpo'\ndomain = 'x'\nreason = 'r'\napproved_by = 'a'\nexpires = {expires}\n"
+            )
+        };
+        assert_eq!(judged(&exception("2026-11-28"), &[], &[]).health, Health::Warning);
+        assert_eq!(judged(&exception("2026-11-27"), &[], &[]).health, Health::Critical);
+        let attempt = |outcome| Attempt {
+            domain: "x".parse().expect("a name"),
+            began: Timestamp::UNIX_EPOCH,
+            ended: None,
+            outcome,
+            message: Some("no space".into()),
+            repositories: BTreeMap::new(),
+        };
+        let fresh = [snapshot("x", 1)];
+        let failed = judged("", &fresh, &[attempt(Outcome::Ok), attempt(Outcome::Failed)]);
+        assert_eq!((failed.health, failed.reasons.len()), (Health::Warning, 1));
+        assert!(failed.reasons[0].contains("failed: no space"));
+        assert_eq!(judged("", &fresh, &[attempt(Outcome::Failed), attempt(Outcome::Ok)]).health, Health::Ok);
+    }
+
+    #[test]
+    fn a_repository_that_does_not_answer_is_unknown() {
+        let plan = plan(PLAN);
+        let facts = |_: &Name| Err("no such host".to_owned());
+        let status = status(&plan, "box", &facts, &[], &NOW.parse().expect("a time")).remove(0);
+        assert_eq!(status.health, Health::Unknown);
+    }
+}

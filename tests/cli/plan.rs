@@ -1,0 +1,371 @@
+//! A plan on a machine of its own: `config`, `run`, `status`.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use crate::support::{Bench, CHEAP, Run, cannot, strongroom};
+
+/// A folder with two repositories and a plan; `DIR` in its text is the folder.
+fn planned(domains: &str) -> Bench {
+    let bench = Bench::new();
+    let mut init = bench.command();
+    Run::of(init.arg("-r").arg(bench.path("second")).arg("init").args(CHEAP)).expect(0);
+    write_plan(&bench, domains);
+    bench
+}
+
+fn write_plan(bench: &Bench, domains: &str) {
+    let text = format!(
+        "version = 1\nhost_id = 'box'\n[repo.first]\nurl = 'DIR/repo'\nsite = 'here'\n[repo.second]\nurl = 'DIR/second'\n\
+         site = 'there'\npassword_file = 'DIR/password'\n{domains}"
+    );
+    bench.write("password", crate::support::PASSWORD);
+    bench.write(
+        "strongroom.toml",
+        text.replace("DIR", bench.path("").to_str().expect("text").trim_end_matches('/')),
+    );
+}
+
+fn snapshots(bench: &Bench, repository: &str) -> Vec<Value> {
+    let mut command = bench.command();
+    let run = Run::of(command.arg("-r").arg(bench.path(repository)).args(["snapshots", "--json"])).expect(0);
+    serde_json::from_str(&run.stdout).expect("a JSON array")
+}
+
+const DOMAINS: &str = "
+[class.c]
+rpo = '24h'
+copies = 2
+sites = 2
+retain = { last = 2 }
+[[domain]]
+name = 'files'
+class = 'c'
+schedule = 'daily'
+after = ['db']
+paths = ['DIR/src']
+exclude = ['*.o']
+tags = ['nightly']
+facts = { revision = ['echo', 'abc123'] }
+hooks = { before = [['touch', 'DIR/before']], finally = [['touch', 'DIR/finally']] }
+[[domain]]
+name = 'db'
+class = 'c'
+schedule = 'daily'
+[[domain.stream]]
+name = 'all.dump'
+command = ['cat', 'DIR/dump']
+tee_check = ['grep', '-q', 'complete']
+min_bytes = '10'
+";
+
+#[test]
+fn a_plan_is_run_and_its_status_is_told() {
+    let bench = planned(DOMAINS);
+    bench.source();
+    bench.write("dump", "a dump that is complete\n");
+    let check = bench.run(["config", "check"]).expect(0);
+    assert!(check.stdout.contains("2 domains in 1 files: 0 errors, 0 violations, 0 warnings"), "{check:?}");
+    let before = bench.run(["status", "--json"]).expect(4);
+    assert_eq!(before.last("summary")["health"], "critical");
+    let dry = bench.run(["run", "--due", "--dry-run"]).expect(0);
+    let into = "into first, second: there is no snapshot yet";
+    assert_eq!(dry.stdout, format!("would back up db {into}\nwould back up files {into}\n"));
+    assert!(!bench.path("before").exists() && snapshots(&bench, "repo").is_empty());
+
+    let run = bench.run(["run", "--due", "--json"]).expect(0);
+    let summary = run.last("summary");
+    assert_eq!((&summary["domains_ok"], &summary["domains_failed"]), (&2.into(), &0.into()));
+    assert!(bench.path("before").exists() && bench.path("finally").exists());
+    for repository in ["repo", "second"] {
+        let found = snapshots(&bench, repository);
+        let domains: Vec<_> = found.iter().map(|snapshot| snapshot["provenance"]["domain"].clone()).collect();
+        assert_eq!(domains, ["db", "files"]);
+        let files = &found[1];
+        assert_eq!((&files["hostname"], &files["tags"][0]), (&"box".into(), &"nightly".into()));
+        assert_eq!(files["provenance"]["facts"]["revision"], "abc123");
+        assert_eq!(files["provenance"]["consistency"], "fuzzy");
+        assert_eq!(found[0]["provenance"]["consistency"], "application");
+    }
+    let all = bench.run(["ls", "-R", "latest"]).expect(0).stdout;
+    assert!(all.contains("/src/a.txt") && !all.contains("c.o") && all.contains("strongroom.toml"), "{all}");
+
+    assert_eq!(bench.run(["run", "--due"]).expect(0).stdout, "nothing is due\n");
+    let status = bench.run(["status"]).expect(0).stdout;
+    assert_eq!(status.lines().count(), 5, "{status}");
+    assert!(status.lines().skip(1).all(|line| line.contains("  ok  ")), "{status}");
+    let nagios = bench.run(["status", "--nagios"]).expect(0).stdout;
+    assert!(
+        nagios.starts_with("STRONGROOM OK - 2 domains are as they have to be|'files@first'="),
+        "{nagios}"
+    );
+    let metrics = bench.run(["status", "--openmetrics"]).expect(0).stdout;
+    assert!(metrics.contains("strongroom_copy_health{domain=\"db\",repository=\"second\"} 0\n"), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"));
+
+    // Retention keeps two of each domain.
+    for _ in 0..2 {
+        bench.run(["run"]).expect(0);
+    }
+    assert_eq!(snapshots(&bench, "second").len(), 4);
+    bench.run(["forget", "--domain", "db", "--keep-last", "1"]).expect(0);
+    assert_eq!(snapshots(&bench, "repo").len(), 3);
+    bench.run(["check", "--read-data"]).expect(0);
+}
+
+#[test]
+fn a_bad_dump_leaves_no_snapshot_and_the_rest_goes_on() {
+    let bench = planned(&format!(
+        "{DOMAINS}[metrics]\ntextfile = 'DIR/out.prom'\n[[domain]]\nname = 'etc'\npaths = ['DIR/src']\n"
+    ));
+    bench.source();
+    for (dump, reason) in [
+        (Some("a dump that is cut short"), "tee_check: grep failed: exit code 1"),
+        (Some("complete"), "it has 8 bytes, and min_bytes is 10"),
+        (None, "cat failed: exit code 1; it said: cat: "),
+    ] {
+        match dump {
+            Some(dump) => bench.write("dump", dump),
+            None => bench.path("dump"),
+        };
+        if dump.is_none() {
+            fs::remove_file(bench.path("dump")).expect("removed");
+        }
+        let run = bench.run(["run"]).expect(1);
+        assert!(run.stderr.contains(&format!("db: failed: first: all.dump: {reason}")), "{run:?}");
+        assert!(run.stderr.contains("files: skipped: it comes after db, which failed"), "{run:?}");
+        assert!(run.stdout.contains("etc: ok"), "{run:?}");
+        assert!(run.message().contains("not backed up as the plan says: db, files"), "{run:?}");
+    }
+    let domains: Vec<_> =
+        snapshots(&bench, "repo").iter().map(|snapshot| snapshot["provenance"]["domain"].clone()).collect();
+    assert_eq!(domains, ["etc", "etc", "etc"]);
+    let metrics = fs::read_to_string(bench.path("out.prom")).expect("written");
+    assert!(metrics.contains("strongroom_attempt_success{domain=\"db\"} 0\n"), "{metrics}");
+    let nagios = bench.run(["status", "--nagios"]).expect(2).stdout;
+    assert!(
+        nagios.starts_with("STRONGROOM CRITICAL - files critical: the last attempt is skipped"),
+        "{nagios}"
+    );
+    let json = bench.run(["run", "db", "--json"]).expect(1);
+    let lines = json.lines();
+    assert_eq!(
+        (&lines[lines.len() - 1]["code"], &lines[lines.len() - 2]["domains_failed"]),
+        (&"run".into(), &1.into())
+    );
+}
+
+#[test]
+fn a_repository_that_is_gone_holds_up_no_other() {
+    let bench = planned(DOMAINS);
+    bench.source();
+    bench.write("dump", "a dump that is complete\n");
+    fs::rename(bench.path("second"), bench.path("away")).expect("moved");
+    let run = bench.run(["run", "--due"]).expect(1);
+    assert!(run.stderr.contains("db: failed: second: there is no repository at"), "{run:?}");
+    assert_eq!(snapshots(&bench, "repo").len(), 1);
+    let status = bench.run(["status"]).expect(4);
+    assert!(status.stdout.contains("db in second: the repository cannot be asked"), "{status:?}");
+    fs::rename(bench.path("away"), bench.path("second")).expect("moved");
+    let run = bench.run(["run", "--due"]).expect(0);
+    assert_eq!((snapshots(&bench, "repo").len(), snapshots(&bench, "second").len()), (2, 2), "{run:?}");
+    bench.run(["status"]).expect(0);
+}
+
+#[test]
+fn a_sqlite_database_is_copied_through_sqlite_and_put_where_it_was() {
+    let bench = planned("[[domain]]\nname = 'state'\nsqlite = ['DIR/var/state.db']\nto = ['first']\n");
+    fs::create_dir(bench.path("var")).expect("a folder");
+    let missing = bench.run(["run"]).expect(1);
+    assert!(missing.stderr.contains("state.db cannot be read"), "{missing:?}");
+    assert!(!bench.path("var/state.db").exists() && snapshots(&bench, "repo").is_empty());
+    bench.write("var/state.db", []);
+    bench.run(["run"]).expect(0);
+    let place = bench.path("var/state.db").canonicalize().expect("there");
+    let listed =
+        bench.run(["ls", &format!("latest:{}", place.parent().expect("a folder").display())]).expect(0);
+    assert!(listed.stdout.contains("state.db"), "{listed:?}");
+}
+
+/// A run that is in a hook which takes its time after it has made the file `begun`.
+fn begun(bench: &Bench) -> Child {
+    let child = bench.command().arg("run").spawn().expect("started");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !bench.path("begun").exists() {
+        assert!(Instant::now() < until, "the hook was not begun");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+#[test]
+fn a_run_that_is_asked_to_end_cleans_up_first() {
+    let bench = planned(
+        "[[domain]]\nname = 'slow'\nto = ['first']\npaths = ['DIR/src']\nhooks = { before = [['sh', '-c', \
+         'touch DIR/begun; sleep 60']], failed = [['sh', '-c', 'echo $STRONGROOM_ERROR > DIR/failed']], \
+         finally = [['touch', 'DIR/finally']] }\n",
+    );
+    bench.source();
+    let mut child = begun(&bench);
+    let before = Instant::now();
+    let pid = Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).expect("asked");
+    assert_eq!(child.wait().expect("ended").code(), Some(1));
+    assert!(before.elapsed() < Duration::from_secs(30), "the hook was not ended");
+    assert!(bench.path("finally").exists());
+    let reason = fs::read_to_string(bench.path("failed")).expect("text");
+    assert_eq!(reason, "a hook before it: sh was ended: the run was cancelled\n");
+    assert!(snapshots(&bench, "repo").is_empty());
+    let status = bench.run(["status", "--json"]).expect(4);
+    assert_eq!(status.lines()[0]["attempt"]["outcome"], "failed");
+}
+
+#[test]
+fn what_a_killed_run_left_behind_is_cleaned_up_by_the_next() {
+    let bench = planned(
+        "[[domain]]\nname = 'slow'\nto = ['first']\npaths = ['DIR/src']\nhooks = { before = [['sh', '-c', \
+         'test -e DIR/quick || { touch DIR/begun; sleep 60; }']], finally = [['sh', '-c', 'echo done >> DIR/finally']] }\n",
+    );
+    bench.source();
+    let mut child = begun(&bench);
+    let busy = bench.run(["run"]).expect(1);
+    assert!(busy.stderr.contains("another run of the domain slow is at work"), "{busy:?}");
+    child.kill().and_then(|()| child.wait()).expect("killed");
+    assert!(!bench.path("finally").exists());
+    bench.write("quick", "");
+    bench.run(["run"]).expect(0);
+    assert_eq!(fs::read_to_string(bench.path("finally")).expect("text"), "done\ndone\n");
+    let status = bench.run(["status", "--json"]).expect(0);
+    assert_eq!(status.lines()[0]["attempt"]["outcome"], "ok");
+}
+
+#[test]
+fn a_plan_comes_back_from_a_snapshot() {
+    let bench = planned("[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\n");
+    bench.source();
+    let main = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    let main = main.replacen("version = 1", "version = 1\ninclude = ['conf.d/*.toml']", 1);
+    bench.write("strongroom.toml", &main);
+    let more = "# nothing yet\n";
+    bench.write("conf.d/more.toml", more);
+    bench.run(["backup", "src"]).expect(0);
+    let none = bench.run(["config", "recover", "--output", "back"]).expect(1);
+    assert!(none.message().contains("no snapshot in the repository was made by a plan"), "{none:?}");
+    bench.run(["run"]).expect(0);
+    fs::remove_file(bench.path("strongroom.toml")).expect("removed");
+    bench.run(["run"]).expect(2);
+    let run = bench.run(["config", "recover", "--output", "back", "--json"]).expect(0);
+    assert_eq!(run.last("summary")["domain"], "files");
+    assert_eq!(fs::read_to_string(bench.path("back/strongroom.toml")).expect("text"), main);
+    assert_eq!(fs::read_to_string(bench.path("back/conf.d/more.toml")).expect("text"), more);
+    let again = bench.run(["config", "recover", "--output", "back"]).expect(1);
+    assert!(again.message().contains("exists already; nothing was written"), "{again:?}");
+}
+
+#[test]
+fn mistakes_in_a_plan_are_told_with_their_place() {
+    let bench = planned("[[domain]]\nname = 'a'\npaths = ['/a']\nshedule = 'daily'\n");
+    let run = bench.run(["config", "check"]).expect(2);
+    let place = bench.path("strongroom.toml");
+    let expected = format!("{}:13: there is no key `shedule` here", place.display());
+    assert_eq!(run.message(), expected);
+    assert!(run.stderr.contains("hint: did you mean `schedule`?"), "{run:?}");
+    let json = bench.run(["run", "--json"]).expect(2).last("error");
+    assert_eq!((&json["code"], &json["exit_code"]), (&"plan".into(), &2.into()));
+
+    write_plan(
+        &bench,
+        "[[domain]]\nname = 'a'\npaths = ['/a']\nafter = ['b']\n[[domain]]\nname = 'b'\npaths = ['/b']\nafter = ['a']\n",
+    );
+    let run = bench.run(["config", "check"]).expect(2);
+    assert!(run.stdout.contains(":13: error: domains wait for each other: a after b after a"), "{run:?}");
+    assert!(bench.run(["run"]).expect(2).message().contains("domains wait for each other"));
+    write_plan(&bench, "[class.c]\ncopies = 3\n[[domain]]\nname = 'a'\nclass = 'c'\npaths = ['/a']\n");
+    let run = bench.run(["config", "check", "--json"]).expect(4);
+    assert_eq!(run.lines()[0]["code"], "too-few-copies");
+    assert_eq!(run.last("summary")["num_violations"], 1);
+    let unknown = bench.run(["run", "x"]).expect(2);
+    assert!(
+        unknown.message().contains("the plan has no domain \"x\"") && unknown.stderr.contains("it has: a")
+    );
+
+    let elsewhere = Bench::empty();
+    let none = Run::of(strongroom().current_dir(elsewhere.path("")).args(["config", "check"]));
+    if !Path::new("/etc/strongroom/strongroom.toml").exists() {
+        assert!(none.expect(2).message().contains("there is no plan"));
+    }
+}
+
+#[test]
+fn what_is_in_force_is_shown_with_its_origin() {
+    let bench = planned("[class.c]\nrpo = '24h'\n[[domain]]\nname = 'a'\nclass = 'c'\npaths = ['/a']\n");
+    let place = bench.path("strongroom.toml");
+    let text = bench.run(["config", "show", "--effective"]).expect(0).stdout;
+    let inherited = format!("domain.a.objectives.rpo = \"24h\"  # class c, {}:11", place.display());
+    assert!(text.lines().any(|line| line == inherited), "{inherited}\n{text}");
+    assert!(text.lines().any(|line| line == "domain.a.objectives.copies = 1  # default"), "{text}");
+    let given = bench.run(["config", "show", "--json"]).expect(0);
+    assert!(given.lines().iter().all(|line| line["origin"] == "given" && line["line"].is_u64()), "{given:?}");
+    let schema: Value =
+        serde_json::from_str(&bench.run(["config", "schema"]).expect(0).stdout).expect("JSON");
+    assert_eq!(schema["title"], "Strongroom plan");
+}
+
+#[test]
+fn timers_are_written_that_systemd_takes() {
+    let bench = planned("[[domain]]\nname = 'a'\npaths = ['/a']\n");
+    let none = bench.run(["schedule", "print", "--cron"]).expect(2);
+    assert!(none.message().contains("no domain of the plan has a schedule"), "{none:?}");
+    write_plan(&bench, "[[domain]]\nname = 'a'\npaths = ['/a']\nschedule = 'Mon..Fri *-*-* 02:15'\n");
+    let cron =
+        bench.run(["schedule", "print", "--cron", "--program", "/usr/bin/strongroom"]).expect(0).stdout;
+    assert!(cron.contains("\n15 2 * * 1,2,3,4,5 /usr/bin/strongroom run --due --quiet --config "), "{cron}");
+    bench.run(["schedule", "print"]).expect(2);
+    fs::create_dir(bench.path("units")).expect("a folder");
+    bench.run(["schedule", "print", "--systemd", "--output", "units"]).expect(0);
+    let units = ["strongroom-run.service", "strongroom-run.timer"].map(|unit| bench.path("units").join(unit));
+    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output();
+    match verify {
+        Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{output:?}"),
+        Err(error) => cannot("run systemd-analyze", &error),
+    }
+}
+
+#[test]
+fn the_runbook_and_the_coverage_are_those_of_the_plan() {
+    let bench = planned(
+        "[[domain]]\nname = 'a'\npaths = ['DIR/src/sub']\nexclude = ['*.o']\ncontacts = ['role: on call']\n[inventory]\nroots = ['DIR/src']\n",
+    );
+    bench.source();
+    let runbook = bench.run(["runbook"]).expect(0).stdout;
+    assert!(
+        runbook.starts_with("# Recovery of box\n") && runbook.contains("Call: role: on call."),
+        "{runbook}"
+    );
+    // What it says is done as it stands, with the id that the status shows.
+    bench.run(["run"]).expect(0);
+    let status = bench.run(["status", "--json"]).expect(0);
+    let id = status.lines()[0]["repositories"][0]["snapshot_id"].as_str().expect("an id").to_owned();
+    let command = runbook.lines().find(|line| line.contains(" restore SNAPSHOT ")).expect("a command");
+    let there = bench.path("recovery");
+    let command =
+        command.replace("SNAPSHOT", &id).replace("/var/tmp/recovery", there.to_str().expect("text"));
+    let words = command.split(' ').skip(1);
+    bench.run(words).expect(0);
+    let back = there.join("a").join(bench.path("src/sub/b.txt").strip_prefix("/").expect("absolute"));
+    assert_eq!(fs::read_to_string(back).expect("restored"), "beta".repeat(1000));
+    let found = bench.run(["coverage"]).expect(4).stdout;
+    let lines: Vec<_> =
+        found.lines().map(|line| line.split_whitespace().next().unwrap_or_default()).collect();
+    assert_eq!(lines, ["UNPROTECTED", "protected", "excluded"], "{found}");
+    fs::remove_file(bench.path("src/a.txt")).expect("removed");
+    let found = bench.run(["coverage", "--json"]).expect(0);
+    assert_eq!(found.last("summary")["complete"], true);
+    write_plan(&bench, "[[domain]]\nname = 'a'\npaths = ['/a']\n");
+    assert!(bench.run(["coverage"]).expect(2).message().contains("does not say where data may lie"));
+}
