@@ -171,6 +171,13 @@ impl Context {
         Arc::clone(self.opened.get_or_init(|| Arc::new(repository)))
     }
 
+    /// Tells of parity that could not be stored: no command fails for that.
+    pub fn tell_parity_troubles(&self) {
+        for trouble in self.opened.get().iter().flat_map(|repository| repository.parity_troubles()) {
+            self.output.warn(&format!("warning: {trouble}; `strongroom parity add` makes it good"));
+        }
+    }
+
     /// Remembers where the log ends of the repository that the command has worked on.
     pub fn remember_head(&self) {
         if let Some(repository) = self.opened.get() {

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     let context = Context::new(global, output);
     let outcome = commands::run(cli.command, &context);
     context.remember_head();
+    context.tell_parity_troubles();
     // Whoever reads the output may be gone: the exit code says all the same how it went.
     let outcome = outcome.and_then(|exit| match context.output.flush() {
         Err(failure) if failure.exit != Exit::Ok => Err(failure),

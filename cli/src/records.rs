@@ -276,6 +276,7 @@ fn change(change: &Change) -> Value {
         Change::LedgerReplaced { ledger, previous } => {
             json!({"change": "ledger_replaced", "ledger": ledger, "previous": previous})
         }
+        Change::ParitySet { overhead } => json!({"change": "parity_set", "tenths_of_percent": overhead}),
         Change::Note { kind, record } => json!({"change": "note", "kind": kind, "bytes": record.len()}),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use strongroom::backup::GrainRule;
 use strongroom::forget::policy::{Calendar, CivilTime, Span};
+use strongroom::format::parity::Overhead;
 use strongroom::format::tree::{Grain, Timestamp};
 
 const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -27,6 +28,19 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
     number.checked_mul(factor).ok_or_else(|| "the size does not fit 64 bits".into())
+}
+
+/// Reads how much parity there is to be: `3%`, `0.5%`.
+pub fn parse_overhead(text: &str) -> Result<Overhead, String> {
+    let wrong = || "parity is a share from 0.1% to 100%, with at most one decimal, as 3% or 0.5%".to_owned();
+    let number = text.trim().strip_suffix('%').ok_or_else(wrong)?.trim_end();
+    let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    if !digits(whole) || whole.len() > 3 || !digits(tenth) || tenth.len() != 1 {
+        return Err(wrong());
+    }
+    let tenths: u32 = format!("{whole}{tenth}").parse().map_err(|_| wrong())?;
+    Overhead::from_tenths(tenths).ok_or_else(wrong)
 }
 
 /// Reads a grain rule, `PATTERN=SIZE`: the size is a grain's name, or its average size.
@@ -181,6 +195,17 @@ pub fn clock(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn overheads() {
+        let tenths = |text: &str| parse_overhead(text).map(Overhead::tenths);
+        assert_eq!(["3%", "0.5%", "0.1%", "100%", "12.5 %"].map(tenths), [30, 5, 1, 1000, 125].map(Ok));
+        for bad in
+            ["", "3", "%", "0%", "0.0%", "100.1%", "101%", "3.25%", "-3%", "3.%", ".5%", "+3%", "9999999999%"]
+        {
+            assert!(parse_overhead(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes() {

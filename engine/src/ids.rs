@@ -128,6 +128,11 @@ id_type!(
     32
 );
 id_type!(
+    /// Names a parity sidecar: the id of the object it covers, or what follows from that object's key.
+    ParityId,
+    32
+);
+id_type!(
     /// BLAKE3 of a keyslot object's stored bytes.
     KeyslotId,
     32

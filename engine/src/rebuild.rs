@@ -220,7 +220,7 @@ impl Rebuild<'_> {
             let merged_away: Vec<_> = self.segments.splice(chosen, [merged]).collect();
             // No commit names them: they are this process's own. One that stays behind is an orphan, no more.
             for segment in merged_away {
-                let _ = self.repository.backend().delete(&ObjectKey::segment(&segment.info.segment));
+                let _ = self.repository.delete_object(&ObjectKey::segment(&segment.info.segment));
             }
         }
     }
@@ -317,7 +317,7 @@ impl Rebuild<'_> {
         self.report.segments = added.len() as u64;
         self.report.blobs = added.iter().map(|info| info.blobs).sum();
         for segment in removed {
-            self.repository.backend().delete(&ObjectKey::segment(&segment))?;
+            self.repository.delete_object(&ObjectKey::segment(&segment))?;
         }
         Ok(())
     }
@@ -330,7 +330,7 @@ impl Rebuild<'_> {
         }
         let fold = self.repository.fold();
         for segment in self.segments.iter().filter(|segment| !fold.has_segment(&segment.info.segment)) {
-            let _ = self.repository.backend().delete(&ObjectKey::segment(&segment.info.segment));
+            let _ = self.repository.delete_object(&ObjectKey::segment(&segment.info.segment));
         }
     }
 }

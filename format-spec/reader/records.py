@@ -204,6 +204,7 @@ CHANGE = Variant(
     packs_rescued=PACKS,
     packs_removed=PACKS,
     ledger_replaced=Record(("ledger", ID), ("previous", ID, None)),
+    parity_set=Record(("overhead", U32)),
     note=Record(("kind", STR), ("record", BIN)),
 )
 COMMIT = Record(
@@ -225,6 +226,7 @@ STATE = Record(
     ("segments", Array(SEGMENT)),
     ("condemned", Array(Record(("pack", ID), ("condemned", U64)))),
     ("ledger", ID, None),
+    ("parity", U32, None),
 )
 VERIFIED = Record(("time", TIME), ("method", STR), ("intact", BOOL), ("packs", BIN))
 LEDGER = Record(("verified", Array(VERIFIED)))

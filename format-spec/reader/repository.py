@@ -186,6 +186,9 @@ class Log:
             if change["previous"] != self.ledger:
                 raise Refused("log", f"{name} of another ledger than there is")
             self.ledger = change["ledger"]
+        elif name == "parity_set":
+            if change["overhead"] > 1000:
+                raise Refused("log", f"{name} to more than 1000")
         elif name == "packs_condemned":
             for pack in change["packs"]:
                 self.condemned.setdefault(pack, seq)

@@ -8,6 +8,7 @@ from blake3 import blake3
 import chunking
 import mpack
 import objects
+import parity
 import records
 import sealing
 from refusal import Refused
@@ -190,6 +191,25 @@ def ledger(inputs):
     }
 
 
+def parity_sidecar(inputs):
+    sidecar = parity.Sidecar(inputs.hex("sidecar"))
+    head = sidecar.head
+    return {
+        "covered": head["covered"],
+        "shard_length": head["shard"],
+        "originals": head["originals"],
+        "recovery": head["recovery"],
+        "object": head["object"].hex(),
+        "usable": sorted(sidecar.good_recovery()),
+    }
+
+
+def parity_repair(inputs):
+    whole = parity.repair(parity.Sidecar(inputs.hex("sidecar")), inputs.hex("object"))
+    data = {"generator": "blake3-xof", "input": "covered by parity", "length": len(whole)}
+    return {"data": data if data_of(data) == whole else whole.hex()}
+
+
 def data_of(description):
     length = description["length"]
     match description["generator"]:
@@ -239,6 +259,10 @@ CHECKS = {
     "chunk-table": chunk_table,
     "commit": commit,
     "ledger": ledger,
+    "parity": parity_sidecar,
+    "parity-name": lambda inputs: {"id": parity.name_of(inputs["key"]).hex()},
+    "parity-encode": lambda inputs: {"sidecar": parity.encode(data_of(inputs["data"]), inputs["overhead"]).hex()},
+    "parity-repair": parity_repair,
     "gear": lambda inputs: {"gear": chunking.gear(chunker(inputs)).hex()},
     "cuts": lambda inputs: {"lengths": chunking.cut_all(data_of(inputs["data"]), chunker(inputs), inputs["grain"])},
     "split": split,

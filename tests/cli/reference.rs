@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 46] = [
+const COMMANDS: [&str; 51] = [
     "",
     "init",
     "backup",
@@ -16,9 +16,14 @@ const COMMANDS: [&str; 46] = [
     "snapshot release",
     "forget",
     "prune",
+    "parity",
+    "parity add",
+    "parity drop",
+    "parity status",
     "repair",
     "repair index",
     "repair log",
+    "repair objects",
     "repair packs",
     "repair snapshots",
     "ls",

@@ -207,7 +207,7 @@ fn new_repository(seed: u64) -> Repository {
         program: "strongroom test".into(),
     };
     let kdf = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: KdfParams::PASSES_MIN, lanes: 1 };
-    let options = InitOptions { kdf, label: String::new() };
+    let options = InitOptions { kdf, ..InitOptions::default() };
     let password = Password::new(b"password".to_vec());
     Repository::init(Arc::new(MemoryBackend::new()), &password, &options, environment).expect("a repository")
 }

@@ -6,6 +6,7 @@ mod check;
 mod make_keys;
 mod make_log;
 mod make_packs;
+mod make_parity;
 mod make_records;
 mod make_trees;
 mod repository;
@@ -22,10 +23,8 @@ fn project() -> PathBuf {
 }
 
 pub(crate) fn all() -> Vec<Vector> {
-    [make_keys::all(), make_records::all(), make_packs::all(), make_trees::all(), make_log::all()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let of_records = [make_keys::all(), make_records::all(), make_trees::all(), make_log::all()];
+    of_records.into_iter().chain([make_packs::all(), make_parity::all()]).flatten().collect()
 }
 
 /// All files below `dir` by their relative path.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use strongroom::backend::{Backend, LocalBackend, ObjectKey};
 use strongroom::crypto::KdfParams;
+use strongroom::format::parity::Overhead;
 use strongroom::repo::{InitOptions, Repository, RepositoryError};
 
 use crate::context::{Context, environment};
@@ -23,6 +24,9 @@ pub struct Args {
     /// What to call the first keyslot
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     label: String,
+    /// Keep parity of all objects, so that a few damaged sectors of each can be made good
+    #[arg(long, value_name = "PERCENT", value_parser = units::parse_overhead)]
+    parity: Option<Overhead>,
     /// Cost of a password guess.
     #[command(flatten)]
     kdf: KdfArgs,
@@ -56,7 +60,7 @@ impl KdfArgs {
 
 /// Makes a repository.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let options = InitOptions { kdf: args.kdf.params()?, label: args.label.clone() };
+    let options = InitOptions { kdf: args.kdf.params()?, label: args.label.clone(), parity: args.parity };
     let Location::Local(path) = context.location()?;
     // Before anybody is asked for a password, and before any folder is made in something else.
     if let Ok(backend) = LocalBackend::open(&path)

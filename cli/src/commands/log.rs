@@ -4,6 +4,7 @@ use serde_json::json;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
 use strongroom::format::note::{LOG_LOSS_NOTE, LogLossNote, REBUILD_NOTE, REPAIR_NOTE, RepairNote};
+use strongroom::format::parity::Overhead;
 use strongroom::format::record;
 use strongroom::log::{LogEntry, VoidEntry, read_all, snapshot_record};
 
@@ -177,6 +178,10 @@ fn describe(change: &Change) -> String {
         Change::LedgerReplaced { ledger, .. } => {
             format!("verification ledger {} took the place of the one before", ledger.short())
         }
+        Change::ParitySet { overhead } => match Overhead::from_tenths(*overhead) {
+            Some(overhead) => format!("parity of {overhead} wanted"),
+            None => "parity no longer wanted".to_owned(),
+        },
         Change::Note { kind, record } if kind == REPAIR_NOTE => match record::decode::<RepairNote>(record) {
             Ok(note) => {
                 let lost: Vec<_> = note.lost.iter().map(|path| visible(path)).collect();

@@ -12,6 +12,7 @@ pub mod key;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod parity;
 pub mod prune;
 pub mod repair;
 pub mod restore;
@@ -42,6 +43,8 @@ pub enum Command {
     Forget(Box<forget::Args>),
     /// Give back the space of what no snapshot needs any more
     Prune(prune::Args),
+    /// Keep parity, so that small damage of the storage can be made good
+    Parity(parity::Args),
     /// Repair the index, packs or snapshots of a damaged repository
     Repair(Box<repair::Args>),
     /// List what is in a snapshot
@@ -87,6 +90,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Snapshot(args) => snapshot::run(&args, context),
         Command::Forget(args) => forget::run(&args, context),
         Command::Prune(args) => prune::run(&args, context),
+        Command::Parity(args) => parity::run(&args, context),
         Command::Repair(args) => repair::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Restore(args) => restore::run(args, context),

@@ -98,6 +98,7 @@ fn json_line(report: &PruneReport, elapsed: Duration, context: &Context) {
         "packs_condemned_bytes": report.packs_condemned_bytes,
         "packs_removed": report.packs_removed,
         "packs_removed_bytes": report.packs_removed_bytes,
+        "sidecars_removed": report.sidecars_removed,
         "packs_waiting": report.packs_waiting,
         "unused_bytes": report.unused_bytes,
         "total_duration": elapsed.as_secs_f64(),

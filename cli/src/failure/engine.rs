@@ -10,6 +10,7 @@ use strongroom::forget::ForgetError;
 use strongroom::format::config::ConfigError;
 use strongroom::index::{IndexError, MergeError};
 use strongroom::log::{FoldError, HeadError, LogError, PublishError};
+use strongroom::parity::CoverError;
 use strongroom::prune::PruneError;
 use strongroom::reach::ReachError;
 use strongroom::rebuild::RebuildError;
@@ -125,6 +126,15 @@ fn config(error: &ConfigError, message: String) -> Failure {
 
 fn with_message(failure: Failure, message: String) -> Failure {
     Failure { message, ..failure }
+}
+
+impl From<CoverError> for Failure {
+    fn from(error: CoverError) -> Self {
+        match error {
+            CoverError::Repository(error) => error.into(),
+            CoverError::Cancelled => Self::new("cancelled", error),
+        }
+    }
 }
 
 impl From<KdfError> for Failure {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ids::{KeyslotId, LedgerId, PackId, SegmentId};
+use crate::ids::{KeyslotId, LedgerId, PackId, ParityId, SegmentId};
 
 /// A folder of a repository that can be listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,7 +19,7 @@ pub enum Folder {
     Index,
     /// The verification ledger, `ledger/<id>`.
     Ledger,
-    /// Parity sidecars, `parity/<2 hex>/<id>`: named by the format, written by no version yet.
+    /// Parity sidecars, `parity/<2 hex>/<id>`.
     Parity,
 }
 
@@ -106,6 +106,18 @@ impl ObjectKey {
         Self(format!("ledger/{id}").into())
     }
 
+    /// A parity sidecar.
+    pub fn parity(id: &ParityId) -> Self {
+        let id = id.to_string();
+        Self(format!("parity/{}/{id}", &id[..2]).into())
+    }
+
+    /// The key written as `text`; none if no object can have it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let key = Self(text.into());
+        key.is_well_formed().then_some(key)
+    }
+
     /// The key of the object `name` as found in `folder`; whether the name is one this version knows is for
     /// the typed accessors to say.
     pub fn in_folder(folder: Folder, name: &str) -> Self {
@@ -160,6 +172,16 @@ impl ObjectKey {
 
     /// The id in the key of a segment; `None` if the name is not one.
     pub fn segment_id(&self) -> Option<SegmentId> {
+        self.name().parse().ok()
+    }
+
+    /// The id in the key of a ledger; `None` if the name is not one.
+    pub fn ledger_id(&self) -> Option<LedgerId> {
+        self.name().parse().ok()
+    }
+
+    /// The id in the key of a sidecar; `None` if the name is not one.
+    pub fn parity_id(&self) -> Option<ParityId> {
         self.name().parse().ok()
     }
 

@@ -140,6 +140,14 @@ impl Backend for MemoryBackend {
         Ok(Created::New)
     }
 
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+        if !key.is_well_formed() {
+            return Err(BackendError::malformed(key));
+        }
+        self.lock().insert(key.clone(), bytes.into());
+        Ok(())
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         self.lock().remove(key);
         Ok(())

@@ -16,6 +16,8 @@
 //!    it: 1 to 3 hold for it, also between the two ways of creating. Memory for it does not grow with its length where
 //!    the storage can hold parts.
 //! 9. What was opened does not change and stays readable after a delete, where the storage can do that.
+//! 10. `replace` is for an object whose bytes are not what they were: it never shows a part either, and whatever ends it,
+//!     one of the two is there, where the storage can do that.
 
 pub mod key;
 pub mod local;
@@ -216,6 +218,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`BackendError::Io`] where the storage fails.
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError>;
 
+    /// Durably puts these bytes in the place of an object, or where none is. Only for giving an object back the bytes it had: nothing
+    /// else is ever overwritten.
+    ///
+    /// # Errors
+    /// As [`Backend::create`]; the object is then either as it was or as it is to be.
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError>;
+
     /// Opens an object of at most `limit` bytes for reading parts of it, however many.
     ///
     /// # Errors
@@ -307,6 +316,10 @@ macro_rules! forward_backend {
 
             fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
                 (**self).delete(key)
+            }
+
+            fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+                (**self).replace(key, bytes)
             }
 
             fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {

@@ -60,6 +60,12 @@ pub trait Staged: Send {
     /// # Errors
     /// As [`Backend::create`]: the object may then be stored or not, but never in part.
     fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError>;
+
+    /// Gives the object the name of another one, which goes with that: a [`Backend::replace`] of all bytes written.
+    ///
+    /// # Errors
+    /// As [`Backend::replace`].
+    fn replace(self: Box<Self>, key: &ObjectKey) -> Result<(), BackendError>;
 }
 
 /// The way of backends that have nowhere to put parts of an object: collects them and creates it at once.
@@ -83,5 +89,9 @@ impl<B: Backend + ?Sized> Staged for Buffered<'_, B> {
 
     fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
         self.backend.create(key, &self.bytes)
+    }
+
+    fn replace(self: Box<Self>, key: &ObjectKey) -> Result<(), BackendError> {
+        self.backend.replace(key, &self.bytes)
     }
 }

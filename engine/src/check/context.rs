@@ -190,6 +190,13 @@ impl<'a> Context<'a> {
         self.bad().unreachable = true;
     }
 
+    /// Keys of objects with findings that are damage.
+    pub fn damaged_objects(&self) -> Vec<ObjectKey> {
+        let findings = lock(&self.findings);
+        let damaged = findings.listed.iter().filter(|finding| finding.is_damage);
+        damaged.filter_map(|finding| ObjectKey::parse(&finding.object)).collect()
+    }
+
     pub fn bad(&self) -> MutexGuard<'_, Bad> {
         lock(&self.bad)
     }

@@ -152,6 +152,9 @@ impl Verified {
             let Created::New = backend.create(&key, &object).map_err(RepositoryError::from)? else {
                 continue;
             };
+            if let Some(cover) = repository.cover() {
+                cover.object(backend, &key);
+            }
             let mut is_ours = false;
             repository.commit(&mut |fold| {
                 is_ours = fold.ledger() == previous;
@@ -160,11 +163,11 @@ impl Verified {
             if is_ours {
                 // What cannot be deleted now is listed and deleted by the next check.
                 for old in listed {
-                    let _left = backend.delete(&old);
+                    let _left = repository.delete_object(&old);
                 }
                 return Ok(());
             }
-            backend.delete(&key).map_err(RepositoryError::from)?;
+            repository.delete_object(&key).map_err(RepositoryError::from)?;
         }
     }
 }

@@ -40,9 +40,6 @@ pub(super) fn check(context: &Context<'_>) -> Result<Arc<Fold>, BackendError> {
             context.note("foreign-object", &key, "commits are counted from 1; it may be deleted");
         }
     })?;
-    context.list(Folder::Parity, &mut |key, _| {
-        context.note("foreign-object", &key, "this version knows no parity and did not check it");
-    })?;
     Ok(fold)
 }
 

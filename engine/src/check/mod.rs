@@ -5,6 +5,7 @@
 //! - [`packs`]: packs against segments, by their directories
 //! - [`reach`]: everything that live snapshots need is in the index
 //! - [`read`]: packs read in whole, every byte and every blob
+//! - [`parity`]: whether parity is whole, and makes good what is damaged
 //! - [`doubt`]: packs with something wrong, for whoever repairs them
 //! - [`ledger`]: which packs were verified when, before this check and by it
 //! - [`hits`]: which files of which snapshots damage hits
@@ -27,6 +28,7 @@ mod log;
 mod newer;
 mod options;
 mod packs;
+mod parity;
 mod reach;
 mod read;
 mod segments;
@@ -108,12 +110,15 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
         repository.id(),
         Arc::<crate::index::Index>::clone(&segments.index),
     );
+    let mut read = std::collections::HashSet::new();
     if !context.is_over() {
         reach::check(context, &fold, &reader);
         for (method, packs) in read::check(context, &segments, &verified) {
+            read.extend(packs.iter().map(|(pack, _)| *pack));
             verified.add(method, packs);
         }
     }
+    parity::check(context, &fold, &segments, &read)?;
     let (hit_files, more_hit_files) = hits::find(context, &fold, &reader);
     let (packs_never_read, oldest_read) = verified.oldest(&segments.packs);
     let mut ledger_error = None;

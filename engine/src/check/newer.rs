@@ -138,6 +138,10 @@ impl Backend for Watch {
         self.inner.create(key, bytes)
     }
 
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+        self.inner.replace(key, bytes)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         self.inner.delete(key)
     }

@@ -67,7 +67,8 @@ pub struct Damage {
     /// A stable name for programs: `config-damaged`, `log-damaged`, `log-lost`, `log-gap`, `log-not-understood`, `log-rolled-back`, `log-void`,
     /// `ledger-damaged`, `state-damaged`, `keyslot-damaged`, `keyslot-missing`, `keyslot-unlisted`, `segment-damaged`,
     /// `segment-missing`, `segment-unlisted`, `index-wrong`, `pack-damaged`, `pack-missing`, `snapshot-damaged`,
-    /// `tree-damaged`, `blob-missing`, `foreign-object`.
+    /// `tree-damaged`, `blob-missing`, `foreign-object`; of parity `parity-damaged`, `parity-missing`, and of damaged objects
+    /// `repairable` and `not-repairable`.
     pub code: &'static str,
     /// The object concerned, as its key; empty where it is none.
     pub object: String,

@@ -135,6 +135,11 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         previous: Option<LedgerId>,
     },
+    /// Whether sidecars are wanted from now on.
+    ParitySet {
+        /// Overhead in tenths of a percent, at most 1000; 0 for none.
+        overhead: u32,
+    },
     /// Something worth keeping in the audit trail that changes nothing: a drill, an exception, a verification.
     Note {
         /// What it is. Kinds that a program does not know are passed over.

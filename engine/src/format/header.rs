@@ -30,6 +30,8 @@ pub enum ObjectKind {
     Segment = 7,
     /// A verification ledger.
     Ledger = 8,
+    /// A parity sidecar, which has another head: see [`crate::format::parity`].
+    Parity = 9,
 }
 
 impl ObjectKind {
@@ -43,14 +45,15 @@ impl ObjectKind {
             Self::MetadataPack,
             Self::Segment,
             Self::Ledger,
+            Self::Parity,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
 
-    /// The purpose whose key seals objects of this kind; `None` for config and keyslots.
+    /// The purpose whose key seals objects of this kind; `None` for config, keyslots and parity.
     pub const fn purpose(self) -> Option<Purpose> {
         match self {
-            Self::Config | Self::Keyslot => None,
+            Self::Config | Self::Keyslot | Self::Parity => None,
             Self::Log | Self::State | Self::Ledger => Some(Purpose::Log),
             Self::DataPack => Some(Purpose::Data),
             Self::MetadataPack => Some(Purpose::Metadata),

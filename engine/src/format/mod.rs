@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod note;
 pub mod pack;
 pub mod padme;
+pub mod parity;
 pub mod provenance;
 pub mod record;
 pub mod segment;
@@ -29,7 +30,7 @@ mod tests {
 
     /// A size in the largest unit that fits it.
     fn size(n: u64) -> String {
-        let (shift, unit) = [(40, "TiB"), (20, "MiB"), (10, "KiB")]
+        let (shift, unit) = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")]
             .into_iter()
             .find(|(shift, _)| n.trailing_zeros() >= *shift)
             .expect("limits are whole units");
@@ -96,6 +97,11 @@ mod tests {
             ("06-trees.md", format!("depth of `chunks`, at most {}", chunk_list::DEPTH_MAX)),
             ("06-trees.md", format!("one {}-byte entry per chunk", chunk_list::CHUNK_ENTRY_LEN)),
             ("06-trees.md", format!("{}-byte entries:", chunk_list::LIST_ENTRY_LEN)),
+            ("README.md", format!("| no | {} + {} |", size(parity::COVERED_LEN_MAX), size(2 << 20))),
+            ("10-parity.md", format!("Head ({} bytes)", parity::HEAD_LEN)),
+            ("10-parity.md", format!("at most {}", number(parity::ORIGINALS_MAX as usize))),
+            ("10-parity.md", format!("the first {} bytes of `H(shard)`", parity::CHECK_LEN)),
+            ("10-parity.md", format!("`s` is a multiple of {}", parity::SHARD_UNIT)),
             ("08-chunking.md", format!("nodes of a directory {}", rule(TREE_RULE))),
             ("08-chunking.md", format!("parts of a tree {}", rule(TREE_RULE))),
             ("08-chunking.md", format!("chunk table, depth 0 {}", rule(CHUNK_RULE))),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::format::commit::SegmentInfo;
+use crate::format::parity::Overhead;
 use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SnapshotId, WriterId};
 
 /// What all commits up to `seq` amount to. Lists are ascending by id, so equal states have equal bytes.
@@ -28,6 +29,9 @@ pub struct State {
     /// The verification ledger, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerId>,
+    /// How much parity is wanted, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parity: Option<Overhead>,
 }
 
 /// A keyslot that counts.

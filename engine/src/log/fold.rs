@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_bytes::ByteBuf;
 
 use crate::format::commit::{Change, Commit, SegmentInfo};
+use crate::format::parity::Overhead;
 use crate::format::record::{self, RecordError};
 use crate::format::snapshot::Snapshot;
 use crate::format::state::{CondemnedPack, KeyslotEntry, SnapshotEntry, State};
@@ -50,6 +51,7 @@ pub struct Fold {
     segments: BTreeMap<SegmentId, SegmentInfo>,
     condemned: BTreeMap<PackId, u64>,
     ledger: Option<LedgerId>,
+    parity: Option<Overhead>,
 }
 
 impl Fold {
@@ -64,6 +66,7 @@ impl Fold {
             segments: BTreeMap::new(),
             condemned: BTreeMap::new(),
             ledger: None,
+            parity: None,
         }
     }
 
@@ -78,6 +81,7 @@ impl Fold {
             segments: state.segments.into_iter().map(|info| (info.segment, info)).collect(),
             condemned: state.condemned.into_iter().map(|entry| (entry.pack, entry.condemned)).collect(),
             ledger: state.ledger,
+            parity: state.parity,
         }
     }
 
@@ -96,6 +100,7 @@ impl Fold {
                 .map(|(pack, condemned)| CondemnedPack { pack: *pack, condemned: *condemned })
                 .collect(),
             ledger: self.ledger,
+            parity: self.parity,
         }
     }
 
@@ -154,6 +159,11 @@ impl Fold {
         self.ledger
     }
 
+    /// How much parity is wanted, if any.
+    pub fn parity(&self) -> Option<Overhead> {
+        self.parity
+    }
+
     /// Whether a segment is part of the index.
     pub fn has_segment(&self, segment: &SegmentId) -> bool {
         self.segments.contains_key(segment)
@@ -195,7 +205,10 @@ impl Fold {
         part.keyslots = self.keyslots.clone();
         for change in changes {
             match change {
-                Change::KeyslotAdded { .. } | Change::KeyslotRemoved { .. } | Change::Note { .. } => {}
+                Change::KeyslotAdded { .. }
+                | Change::KeyslotRemoved { .. }
+                | Change::ParitySet { .. }
+                | Change::Note { .. } => {}
                 Change::SnapshotAdded { snapshot, .. }
                 | Change::SnapshotForgotten { snapshot, .. }
                 | Change::SnapshotHeld { snapshot, .. }
@@ -330,6 +343,11 @@ impl Fold {
                 }
                 self.ledger = Some(*ledger);
             }
+            Change::ParitySet { overhead: 0 } => self.parity = None,
+            Change::ParitySet { overhead } => match Overhead::from_tenths(*overhead) {
+                Some(overhead) => self.parity = Some(overhead),
+                None => return wrong(format!("wants parity of {overhead} tenths of a percent")),
+            },
             Change::Note { .. } => {}
         }
         Ok(())

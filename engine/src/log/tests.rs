@@ -198,6 +198,22 @@ fn a_held_snapshot_cannot_be_forgotten() {
 }
 
 #[test]
+fn parity_is_wanted_until_it_is_not() {
+    let mut log = Log::new();
+    let wanted = |log: &Log| log.read().expect("readable").1.parity().map(|overhead| overhead.tenths());
+    for (number, (overhead, expected)) in
+        [(30, Some(30)), (1000, Some(1000)), (0, None), (5, Some(5))].iter().enumerate()
+    {
+        log.commit(1, vec![Change::ParitySet { overhead: *overhead }]);
+        assert_eq!(wanted(&log), *expected, "{number}");
+    }
+    log.commit(1, vec![Change::ParitySet { overhead: 1001 }]);
+    let (voids, fold) = log.read().expect("readable");
+    assert_eq!((voids.as_slice(), wanted(&log)), (&[6][..], Some(5)));
+    assert_eq!(Fold::from_state(fold.to_state()), fold, "a state keeps it");
+}
+
+#[test]
 fn only_a_segment_outside_the_index_can_be_dropped() {
     let mut log = Log::new();
     let id = |n| SegmentId::from_bytes([n; 32]);

@@ -210,9 +210,8 @@ impl<'a> Work<'a> {
 
     /// Deletes segments that are not part of the index any more, or never were.
     fn delete_segments(&self) -> Result<(), PruneError> {
-        let backend = self.repository.backend();
         for id in self.replaced.iter().chain(&self.dropped).chain(&self.useless) {
-            backend.delete(&ObjectKey::segment(id))?;
+            self.repository.delete_object(&ObjectKey::segment(id))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! - [`copy`]: what is needed of mostly dead packs, written anew
 //! - [`condemn`]: the commit that takes packs out of the index
 //! - [`remove`]: the commit, some time later, that lets them be deleted, and the deletion
+//! - [`sweep`]: parity of what is gone
 //!
 //! Safety rests on the order of commits alone, see `format-spec`, Ordering rules: the marks hold for the log up to a
 //! commit, and whatever came after it is looked at before anything is published. No backup is ever in the way, nor is any
@@ -20,6 +21,7 @@ mod plan;
 mod race_tests;
 mod remove;
 mod survey;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod test_support;
 #[cfg(test)]
@@ -62,6 +64,7 @@ pub fn run(
                     let due = remove::due(repository, options.grace, &|pack| condemned.was_listed(pack))?;
                     remove::run(repository, &due, false, &mut report)?;
                 }
+                report.sidecars_removed = sweep::run(repository)?;
                 report.packs_waiting = repository.fold().condemned().count() as u64;
                 return Ok(report);
             }

@@ -87,6 +87,8 @@ pub struct PruneReport {
     pub packs_removed: u64,
     /// Their bytes.
     pub packs_removed_bytes: u64,
+    /// Parity sidecars deleted because their objects are gone, or no parity is wanted any more.
+    pub sidecars_removed: u64,
     /// Packs that wait, condemned, to be removed by a later run.
     pub packs_waiting: u64,
     /// About how many bytes of the packs that stay are not needed.

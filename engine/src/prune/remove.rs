@@ -74,7 +74,7 @@ pub(super) fn run(
             })
         })?;
         for pack in &removed {
-            backend.delete(&ObjectKey::pack(pack))?;
+            repository.delete_object(&ObjectKey::pack(pack))?;
         }
     }
     report.packs_removed += removed.len() as u64;

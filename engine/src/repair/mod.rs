@@ -4,6 +4,7 @@
 //!   index goes on without them
 //! - [`snapshots`]: snapshots of which something is lost for good are written anew without it, and say so
 //!
+//! - [`objects`]: log entries, states, segments and ledgers get their bytes back by their parity
 //! - [`log`]: an altered log entry's loss is put on record
 //!
 //! The index alone is rebuilt by [`crate::rebuild`]. In here:
@@ -16,11 +17,15 @@
 //! - [`rewrite`]: a tree without what is lost
 //!
 //! Repairs are commits like all others: what was committed meanwhile is looked at before anything is published, and where
-//! somebody pruned, the repair begins anew. No object is overwritten, and no pack is deleted: that is for a later prune.
+//! somebody pruned, the repair begins anew. No object is overwritten but by the bytes that its name or the log calls for, and no pack
+//! is deleted: that is for a later prune.
 
 mod damage;
 mod heal;
 pub mod log;
+pub mod objects;
+#[cfg(test)]
+mod objects_tests;
 mod options;
 pub mod packs;
 mod release;
@@ -36,8 +41,8 @@ mod test_support;
 mod tests;
 
 pub use options::{
-    DamagedPack, Fate, Healed, LostBlob, LostEntry, LostKind, PacksOptions, PacksReport, RepairError,
-    RepairedSnapshot, SnapshotsOptions, SnapshotsReport, Sources,
+    DamagedObject, DamagedPack, Fate, Healed, LostBlob, LostEntry, LostKind, ObjectsReport, PacksOptions,
+    PacksReport, RepairError, RepairedSnapshot, SnapshotsOptions, SnapshotsReport, Sources,
 };
 
 use crate::backend::BackendError;

@@ -59,6 +59,8 @@ pub struct Sources<'a> {
 pub enum Fate {
     /// Nothing is wrong with it.
     Sound,
+    /// It was damaged or missing, and has its bytes again: by its parity.
+    Mended,
     /// It was missing, and is there again: copied from the other repository.
     Copied,
     /// The index goes on without it.
@@ -151,6 +153,33 @@ impl PacksReport {
             Some(after) => !after.is_damaged() && self.lost_count == 0,
             None => self.damaged() == 0 && self.lost_count == 0,
         }
+    }
+}
+
+/// What became of a damaged object that is no pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedObject {
+    /// Its key.
+    pub object: String,
+    /// Why it could not be given its bytes back; none where it has them again.
+    pub problem: Option<String>,
+}
+
+/// What the repair of objects did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ObjectsReport {
+    /// Nothing was written: what is said was done would be.
+    pub dry_run: bool,
+    /// Objects that were looked at.
+    pub checked: u64,
+    /// Those that are damaged or missing.
+    pub objects: Vec<DamagedObject>,
+}
+
+impl ObjectsReport {
+    /// Objects that are still damaged.
+    pub fn left(&self) -> usize {
+        self.objects.iter().filter(|object| object.problem.is_some()).count()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::repair::{
     ATTEMPTS, DamagedPack, Fate, LostBlob, PacksOptions, PacksReport, RepairError, Sources, search,
 };
 use crate::repo::{Repository, RepositoryError};
+use crate::sidecar::{self, MendError};
 use crate::store::{BlobWriter, StoreError};
 
 /// Repairs packs. What is damaged is found, salvaged, looked for elsewhere, and taken out of the index; what is lost all the
@@ -95,6 +96,9 @@ impl Writers {
     }
 }
 
+/// What is wrong with a missing pack.
+const MISSING: &str = "it is not there";
+
 struct Repair<'a> {
     repository: &'a Repository,
     options: &'a PacksOptions,
@@ -110,6 +114,11 @@ impl Repair<'_> {
     fn all(&mut self) -> Result<(), RepairError> {
         self.damage = Damage::find(self.repository, self.options, self.monitor)?;
         let mut finder = Finder::new(self.repository, self.sources.repository, self.monitor);
+        self.mend()?;
+        if self.options.dry_run && self.damage.is_none() && !self.report.packs.is_empty() {
+            // All of it would be whole, and reading it now tells nothing.
+            return Ok(());
+        }
         self.copy_whole(&finder)?;
         let mut released = false;
         loop {
@@ -132,6 +141,42 @@ impl Repair<'_> {
         BackupOptions { level, threads, memory, dry_run, ..BackupOptions::default() }
     }
 
+    /// Gives packs their bytes back that have enough parity.
+    fn mend(&mut self) -> Result<(), RepairError> {
+        let backend = &**self.repository.backend();
+        let suspects = self.damage.suspects.values().map(|suspect| (suspect.entry, suspect.problem.clone()));
+        let missing = self.damage.missing.values().map(|entry| (*entry, MISSING.to_owned()));
+        let damaged: Vec<_> = suspects.chain(missing).collect();
+        for (entry, problem) in damaged {
+            if self.monitor.is_cancelled() {
+                return Err(RepairError::Cancelled);
+            }
+            let key = ObjectKey::pack(&entry.id);
+            // Whatever parity cannot do, the other ways may.
+            let Ok(mending) = sidecar::mend(backend, &key) else { continue };
+            let mended = match self.options.dry_run {
+                _ if mending.is_intact() => continue,
+                true => mending.test(),
+                false => mending.replace(backend, &key),
+            };
+            match mended {
+                Ok(()) => {}
+                Err(MendError::Backend(error)) => return Err(error.into()),
+                Err(_) => continue,
+            }
+            self.damage.missing.remove(&entry.id);
+            self.damage.suspects.remove(&entry.id);
+            self.report.packs.push(DamagedPack {
+                pack: entry.id,
+                problem,
+                blobs: entry.blobs.into(),
+                unreadable: 0,
+                fate: Fate::Mended,
+            });
+        }
+        Ok(())
+    }
+
     /// Puts missing packs back that a copy of the repository has.
     fn copy_whole(&mut self, finder: &Finder<'_>) -> Result<(), RepairError> {
         for (id, entry) in self.damage.missing.clone() {
@@ -145,6 +190,9 @@ impl Repair<'_> {
                     Ok(Created::New | Created::Exists) => {}
                     Err(error) => return Err(error.into()),
                 }
+                if let Some(cover) = self.repository.cover() {
+                    cover.object(&**self.repository.backend(), &key);
+                }
             }
             self.report.bytes_written += bytes.len() as u64;
             if !self.options.dry_run {
@@ -153,7 +201,7 @@ impl Repair<'_> {
             }
             self.report.packs.push(DamagedPack {
                 pack: id,
-                problem: "it is not there".into(),
+                problem: MISSING.into(),
                 blobs: entry.blobs.into(),
                 unreadable: entry.blobs.into(),
                 fate: Fate::Copied,
@@ -225,7 +273,7 @@ impl Repair<'_> {
         for entry in self.damage.missing.values().filter(|entry| !copied.contains(&entry.id)) {
             self.report.packs.push(DamagedPack {
                 pack: entry.id,
-                problem: "it is not there".into(),
+                problem: MISSING.into(),
                 blobs: entry.blobs.into(),
                 unreadable: entry.blobs.into(),
                 fate: Fate::Dropped,

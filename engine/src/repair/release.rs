@@ -81,7 +81,7 @@ impl<'a> Release<'a> {
     /// Deletes segments that the commit took out of the index, and those that were of no use.
     pub fn done(self) -> Result<(), RepositoryError> {
         for id in self.replaced.iter().chain(&self.useless) {
-            self.repository.backend().delete(&ObjectKey::segment(id))?;
+            self.repository.delete_object(&ObjectKey::segment(id))?;
         }
         Ok(())
     }

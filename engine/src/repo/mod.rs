@@ -19,6 +19,7 @@ use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId};
 use crate::index::{Index, IndexError, MergeError};
 use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError};
 use crate::repo::view::View;
+use crate::sidecar::{Cover, Troubles};
 use crate::store::BlobReader;
 
 pub use keyslots::KeyInfo;
@@ -207,6 +208,7 @@ pub struct Repository {
     writer: WriterKey,
     reader: Arc<BlobReader>,
     view: Arc<View>,
+    troubles: Arc<Troubles>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -259,6 +261,16 @@ impl Repository {
     /// The log as folded so far. Shared, not copied: one that is held on to is copied when the log is read on.
     pub fn fold(&self) -> Arc<Fold> {
         self.view.fold()
+    }
+
+    /// What makes parity of stored objects, if the log says that it is wanted.
+    pub fn cover(&self) -> Option<Cover> {
+        self.fold().parity().map(|overhead| Cover::new(overhead, Arc::clone(&self.troubles)))
+    }
+
+    /// Sidecars that this process was to store and could not. Nothing fails for that.
+    pub fn parity_troubles(&self) -> Vec<String> {
+        self.troubles.list()
     }
 
     /// Whether it was opened by [`Repository::open_salvaged`].

@@ -10,6 +10,7 @@ use crate::crypto::{KdfParams, KeySet, Password, RootSecret, random};
 use crate::format::commit::{Change, WriterKey};
 use crate::format::config::{CONFIG_LEN_MAX, Config};
 use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError};
+use crate::format::parity::Overhead;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId};
 use crate::index;
 use crate::log::{self, Fold};
@@ -24,6 +25,8 @@ pub struct InitOptions {
     pub kdf: KdfParams,
     /// What to call the first keyslot.
     pub label: String,
+    /// How much parity is wanted, if any.
+    pub parity: Option<Overhead>,
 }
 
 impl Repository {
@@ -80,7 +83,9 @@ impl Repository {
         let repository = Self::assemble(backend, environment, config, (keyslot, slot), fold, Leniency::None);
         let change =
             Change::KeyslotAdded { keyslot, writer: repository.writer.id(), label: options.label.clone() };
-        repository.commit(&mut |_| Ok(vec![change.clone()]))?;
+        let parity = options.parity.map(|overhead| Change::ParitySet { overhead: overhead.tenths() });
+        let changes: Vec<_> = [change].into_iter().chain(parity).collect();
+        repository.commit(&mut |_| Ok(changes.clone()))?;
         Ok(repository)
     }
 
@@ -292,6 +297,7 @@ impl Repository {
             keyslot,
             reader: Arc::new(reader),
             view,
+            troubles: Arc::default(),
         }
     }
 

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::backend::{Created, ObjectKey};
+use crate::backend::{BackendError, Created, ObjectKey};
 use crate::format::commit::{Change, Commit, SegmentInfo};
 use crate::format::header::ObjectKind;
 use crate::format::pack::Directory;
 use crate::format::record;
 use crate::format::segment::{Layout, PackEntry};
-use crate::ids::{PackId, SegmentId};
+use crate::ids::{CommitHash, PackId, SegmentId};
 use crate::index::{self, IndexError, Segment};
 use crate::log::{self, Fold, PublishError};
 use crate::repo::{Repository, RepositoryError};
+use crate::sidecar;
 use crate::store::{PackStore, StoreOptions};
 
 /// A state is written when this many commits have come since the last one.
@@ -81,16 +82,40 @@ impl Repository {
             // Reading on would have to copy it otherwise.
             drop(fold);
             match log::publish(&*self.backend, &commit, &self.writer, &self.sealer()) {
-                Ok(_) => {
+                Ok(hash) => {
                     // It is made, whether its consequences can be read now or not.
                     if self.refresh().is_ok() {
                         self.write_state();
+                        self.cover_commit(&commit, hash);
                     }
                     return Ok(commit.seq);
                 }
                 Err(PublishError::Lost(_)) => self.refresh()?,
                 Err(error) => return Err(RepositoryError::from(error).into()),
             }
+        }
+    }
+
+    /// Makes parity of a commit just published, and of the one before if its writer did not come to it.
+    fn cover_commit(&self, commit: &Commit, hash: CommitHash) {
+        let (backend, Some(cover)) = (&*self.backend, self.cover()) else { return };
+        let before = (commit.seq > 1).then(|| (ObjectKey::log(commit.seq - 1), commit.previous));
+        if let Some((key, hash)) = before
+            && sidecar::head_of(backend, &key).is_ok_and(|head| head.is_none())
+        {
+            cover.object_of(backend, &key, hash.as_bytes());
+        }
+        cover.object_of(backend, &ObjectKey::log(commit.seq), hash.as_bytes());
+    }
+
+    /// Deletes an object that the log calls dead, or that it never named, with its sidecar.
+    ///
+    /// # Errors
+    /// [`BackendError`] where the storage fails.
+    pub fn delete_object(&self, key: &ObjectKey) -> Result<(), BackendError> {
+        match self.fold().parity() {
+            Some(_) => sidecar::delete_both(&*self.backend, key),
+            None => self.backend.delete(key),
         }
     }
 
@@ -104,11 +129,15 @@ impl Repository {
         let Ok(object) = record::seal_object(ObjectKind::State, &fold.to_state(), &self.sealer()) else {
             return;
         };
-        if let Ok(Created::New) = self.backend.create(&ObjectKey::state(fold.seq()), &object)
-            && let Some(old) = fold.seq().checked_sub(2 * COMMITS_PER_STATE).filter(|seq| *seq > 0)
-        {
-            // The one before is kept, should the new one turn out unreadable.
-            let _ = self.backend.delete(&ObjectKey::state(old));
+        let key = ObjectKey::state(fold.seq());
+        if let Ok(Created::New) = self.backend.create(&key, &object) {
+            if let Some(cover) = self.cover() {
+                cover.object_of(&*self.backend, &key, blake3::hash(&object).as_bytes());
+            }
+            if let Some(old) = fold.seq().checked_sub(2 * COMMITS_PER_STATE).filter(|seq| *seq > 0) {
+                // The one before is kept, should the new one turn out unreadable.
+                let _ = self.delete_object(&ObjectKey::state(old));
+            }
         }
     }
 
@@ -121,6 +150,7 @@ impl Repository {
             Arc::clone(&self.keys),
             self.id(),
             Arc::clone(&self.environment.entropy),
+            self.cover(),
         )
     }
 
@@ -179,6 +209,9 @@ impl Repository {
     /// [`RepositoryError`] where it cannot be read.
     pub fn open_new(&self, (id, _): (SegmentId, Layout)) -> Result<NewSegment, RepositoryError> {
         let segment = index::open_segment(&*self.backend, id, &self.keys, &self.id)?;
+        if let Some(cover) = self.cover() {
+            cover.object(&*self.backend, &ObjectKey::segment(&id));
+        }
         Ok(NewSegment { info: segment.info(), segment: Arc::new(segment) })
     }
 
@@ -231,12 +264,12 @@ impl Repository {
             Ok(_) if is_ours => {
                 // Not before the commit says that they are dead.
                 for id in removed {
-                    self.backend.delete(&ObjectKey::segment(&id))?;
+                    self.delete_object(&ObjectKey::segment(&id))?;
                 }
                 Ok(true)
             }
             Ok(_) => {
-                self.backend.delete(&ObjectKey::segment(&merged.segment))?;
+                self.delete_object(&ObjectKey::segment(&merged.segment))?;
                 Ok(false)
             }
             // Whether the commit got through is not known: the new segment has to stay.

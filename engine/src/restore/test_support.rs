@@ -119,7 +119,7 @@ impl Builder {
         };
         let kdf =
             KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: KdfParams::PASSES_MIN, lanes: 1 };
-        let options = InitOptions { kdf, label: String::new() };
+        let options = InitOptions { kdf, ..InitOptions::default() };
         let password = Password::new(b"password".to_vec());
         let shared: Arc<dyn Backend> = Arc::new(backend.clone());
         let repository = Repository::init(Arc::clone(&shared), &password, &options, environment).unwrap();

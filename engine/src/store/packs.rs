@@ -17,6 +17,7 @@ use crate::format::header::{HEADER_LEN, Header, ObjectKind, Sealer};
 use crate::format::pack::{self, BlockSpan, Directory, DirectoryBlob, DirectoryBlock};
 use crate::format::segment::PackEntry;
 use crate::ids::RepositoryId;
+use crate::sidecar::Cover;
 use crate::store::upload::{self, Closed, Event, Ticket};
 use crate::store::writer::BlobWriter;
 
@@ -121,6 +122,8 @@ pub(super) struct Shared {
     pub finished: Mutex<Vec<(PackEntry, Directory)>>,
     failure: Mutex<Option<StoreError>>,
     pub counters: StoreCounters,
+    /// Makes parity of packs, if that is wanted.
+    pub cover: Option<Cover>,
 }
 
 /// The pack that gets the next block.
@@ -160,7 +163,7 @@ impl std::fmt::Debug for PackStore {
 }
 
 impl PackStore {
-    /// A store for packs of `kind`, with its uploading threads.
+    /// A store for packs of `kind`, with its uploading threads; it makes parity of them if there is a `cover`.
     pub fn new(
         kind: ObjectKind,
         options: StoreOptions,
@@ -168,6 +171,7 @@ impl PackStore {
         keys: Arc<KeySet>,
         repository: RepositoryId,
         entropy: Arc<dyn Entropy>,
+        cover: Option<Cover>,
     ) -> Self {
         let free = bounded(options.buffers.max(1));
         for _ in 0..options.buffers.max(1) {
@@ -185,6 +189,7 @@ impl PackStore {
             finished: Mutex::default(),
             failure: Mutex::default(),
             counters: StoreCounters::default(),
+            cover,
         });
         let for_thread = Arc::clone(&shared);
         let uploader = std::thread::Builder::new()

@@ -176,6 +176,9 @@ fn publish(shared: &Shared, written: Written<'_>, backend: &dyn Backend) -> Resu
             Err(error) if error.is_not_durable() => return Err(error),
             Err(error) => settle(backend, &key, &entry, error)?,
         }
+        if let Some(cover) = &shared.cover {
+            cover.object(backend, &key);
+        }
     }
     shared.counters.stored_bytes.fetch_add(entry.size, Ordering::Relaxed);
     lock(&shared.finished).push((entry, directory));

@@ -54,8 +54,17 @@ fn all() -> Seeds {
     for vector in crate::vectors::all() {
         of_vector(&vector.name, &vector.value, &mut seeds);
     }
-    let described =
-        [commits(), sealed_record(), chunker(), split(), pack_blocks(), segment(), segment_pages(), texts()];
+    let described = [
+        commits(),
+        sealed_record(),
+        chunker(),
+        split(),
+        pack_blocks(),
+        segment(),
+        segment_pages(),
+        texts(),
+        parity(),
+    ];
     for (target, name, bytes) in described.into_iter().flatten() {
         seeds.entry(target).or_default().insert(format!("made-{name}"), bytes);
     }
@@ -112,6 +121,7 @@ fn of_vector(name: &str, vector: &Value, seeds: &mut Seeds) {
             }
             add("pack", "-reserved", directory);
         }
+        "parity" => add("parity", "", unhex(&inputs["sidecar"])),
         "pack" => add("pack", "", unhex(&inputs["object"])),
         "segment" => add("segment", "", unhex(&inputs["object"])),
         "padme" => add("padme", "", number("length").to_le_bytes().to_vec()),
@@ -147,6 +157,19 @@ fn inside(object: &[u8], seq: u64) -> Vec<(&'static str, Vec<u8>)> {
 
 /// A target, a seed's name and its bytes.
 type Described = Vec<(&'static str, String, Vec<u8>)>;
+
+/// An overhead, a length, a seed, and places to change.
+fn parity() -> Described {
+    let described = |name: &str, places: &[[u8; 4]]| {
+        let bytes = [&[30, 0, 0x10, 0x27, 1, 2, 3, 4][..], places.as_flattened()].concat();
+        ("parity", name.to_owned(), bytes)
+    };
+    vec![
+        described("whole", &[]),
+        described("two-shards", &[[9, 0, 0, 1], [9, 8, 1, 3]]),
+        described("recovery-shard", &[[9, 0, 0, 1], [0, 4, 0, 2]]),
+    ]
+}
 
 /// A config of a later version, and commits that fit the log of the oracle and that do not.
 fn commits() -> Described {

@@ -66,6 +66,7 @@ impl fmt::Display for Turn {
 /// An operation on its way that nobody waits for any more.
 pub enum Delayed {
     Create(ObjectKey, Vec<u8>),
+    Replace(ObjectKey, Vec<u8>),
     Delete(ObjectKey),
 }
 
@@ -248,6 +249,9 @@ impl Schedule {
             match delayed {
                 Delayed::Create(key, bytes) => {
                     self.storage.create(&key, &bytes).expect("memory takes everything");
+                }
+                Delayed::Replace(key, bytes) => {
+                    self.storage.replace(&key, &bytes).expect("memory holds everything");
                 }
                 Delayed::Delete(key) => self.storage.delete(&key).expect("memory deletes everything"),
             }

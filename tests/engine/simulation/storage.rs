@@ -110,6 +110,11 @@ impl Backend for Wire {
         self.change(Operation::Create, key, || self.storage.create(key, bytes), delayed)
     }
 
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+        let delayed = || Delayed::Replace(key.clone(), bytes.to_vec());
+        self.change(Operation::Replace, key, || self.storage.replace(key, bytes), delayed)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         let delayed = || Delayed::Delete(key.clone());
         self.change(Operation::Delete, key, || self.storage.delete(key), delayed)
@@ -139,5 +144,9 @@ impl Staged for Unpublished<'_> {
 
     fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
         self.wire.create(key, &self.bytes)
+    }
+
+    fn replace(self: Box<Self>, key: &ObjectKey) -> Result<(), BackendError> {
+        self.wire.replace(key, &self.bytes)
     }
 }

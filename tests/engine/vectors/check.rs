@@ -15,6 +15,7 @@ use strongroom::format::keyslot::{Keyslot, KeyslotError};
 use strongroom::format::ledger::{self, Ledger, LedgerError};
 use strongroom::format::pack::{self, PackError};
 use strongroom::format::padme::padme;
+use strongroom::format::parity::{self, ParityError, Sidecar};
 use strongroom::format::record::{self, RecordError};
 use strongroom::format::segment::{self, Fanout, SegmentError};
 use strongroom::format::snapshot::Snapshot;
@@ -22,9 +23,11 @@ use strongroom::format::state::State;
 use strongroom::format::tree::Tree;
 use strongroom::format::tree_rules::TreeRuleError;
 use strongroom::ids::{BlobId, RepositoryId};
+use strongroom::sidecar::code::{self, DecodeError};
 
 use super::make_keys::{KINDS, PURPOSES, purpose_key};
 use super::make_packs::{blobs_json, place_json};
+use super::make_parity::{parsed_json, sidecar_of};
 use super::make_trees::{GRAINS, RULES, cut_all, gear_bytes, pieces};
 use super::support::{data, hex, record_json, unhex, unhex_array};
 
@@ -55,6 +58,18 @@ pub fn check(vector: &Value) -> Found {
         "chunk-table" => chunk_table(inputs),
         "commit" => open_commit(inputs),
         "ledger" => open_ledger(inputs),
+        "parity-name" => {
+            let key = inputs["key"].as_str().expect("a key");
+            Ok(json!({"id": parity::id_of_named(key).to_string()}))
+        }
+        "parity-encode" => {
+            let sidecar = sidecar_of(&data(&inputs["data"]), number(&inputs["overhead"]));
+            Ok(json!({"sidecar": hex(sidecar)}))
+        }
+        "parity" => Sidecar::parse(&unhex(&inputs["sidecar"]))
+            .map(|sidecar| parsed_json(&sidecar))
+            .map_err(|error| parity_class(&error)),
+        "parity-repair" => repair(inputs, &vector["expected"]),
         "gear" => Ok(json!({"gear": hex(gear_bytes())})),
         "cuts" => Ok(cuts(inputs)),
         "split" => {
@@ -450,4 +465,36 @@ fn segment_class(error: SegmentError) -> String {
         SegmentError::Page { source, .. } => seal_class(source),
         SegmentError::Structure(_) => "segment".to_owned(),
     }
+}
+
+fn repair(inputs: &Value, expected: &Value) -> Found {
+    let (object, sidecar) = (unhex(&inputs["object"]), unhex(&inputs["sidecar"]));
+    let sidecar = Sidecar::parse(&sidecar).map_err(|error| parity_class(&error))?;
+    let mut read = |at: u64, buffer: &mut [u8]| {
+        let rest = usize::try_from(at).ok().and_then(|at| object.get(at..));
+        let bytes = rest.and_then(|rest| rest.get(..buffer.len()));
+        bytes.map(|bytes| buffer.copy_from_slice(bytes)).is_some()
+    };
+    let decoded = code::decode(&sidecar, &mut read).map_err(|_| "parity".to_owned())?;
+    let mut whole = Vec::new();
+    let hash = decoded
+        .write(&mut read, &mut |bytes| {
+            whole.extend_from_slice(bytes);
+            Ok::<(), DecodeError>(())
+        })
+        .map_err(|_| "parity".to_owned())?;
+    if hash != sidecar.head().object {
+        return Err("parity".to_owned());
+    }
+    assert_eq!(whole, data(&expected["data"]));
+    Ok(expected.clone())
+}
+
+fn parity_class(error: &ParityError) -> String {
+    let class = match error {
+        ParityError::Truncated { .. } | ParityError::Magic | ParityError::Unknown => "header",
+        ParityError::Version(_) => "version",
+        ParityError::Head | ParityError::Shape(_) => "parity",
+    };
+    class.to_owned()
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use strongroom::crypto::keys::SecretKey;
 use strongroom::format::commit::{self, Change, Commit, SIGNATURE_CONTEXT, SegmentInfo, WriterKey};
 use strongroom::format::header::ObjectKind;
+use strongroom::format::parity::Overhead;
 use strongroom::format::record;
 use strongroom::format::state::{CondemnedPack, KeyslotEntry, SnapshotEntry, State};
 use strongroom::format::tree::Timestamp;
@@ -45,6 +46,7 @@ pub fn state() -> State {
         segments: vec![segment_info()],
         condemned: vec![CondemnedPack { pack: PackId::from_bytes(id(7)), condemned: 299 }],
         ledger: Some(LedgerId::from_bytes(id(8))),
+        parity: Overhead::from_tenths(30),
     }
 }
 
@@ -67,6 +69,7 @@ fn changes() -> Vec<Change> {
         Change::PacksRemoved { packs: vec![] },
         Change::LedgerReplaced { ledger, previous: None },
         Change::LedgerReplaced { ledger, previous: Some(LedgerId::from_bytes(id(7))) },
+        Change::ParitySet { overhead: 30 },
         Change::Note { kind: "drill".into(), record: buf(b"a record of that kind") },
     ]
 }

@@ -2,6 +2,7 @@
 
 mod index;
 mod log;
+mod objects;
 mod packs;
 mod snapshots;
 
@@ -10,6 +11,7 @@ use crate::failure::Outcome;
 
 const AFTER_HELP: &str = "\
 In this order, each step only where `check` still finds something:
+  0. repair objects    if there is parity: log entries, index segments and others get their bytes back
   1. repair index      if index segments are missing or damaged
   2. repair packs      if packs are missing or damaged: give all copies of the repository
                        (--from) and of the files (--from-source) that there are
@@ -40,6 +42,8 @@ enum What {
     Index(index::Args),
     /// Put on record that what an altered log entry said is lost
     Log(log::Args),
+    /// Give log entries, states and index segments their bytes back by their parity
+    Objects(objects::Args),
     /// Salvage damaged packs, and get what they have lost from elsewhere
     Packs(packs::Args),
     /// Write snapshots without what is lost for good, naming it
@@ -51,6 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     match &args.what {
         What::Index(args) => index::run(args, context),
         What::Log(args) => log::run(args, context),
+        What::Objects(args) => objects::run(args, context),
         What::Packs(args) => packs::run(args, context),
         What::Snapshots(args) => snapshots::run(args, context),
     }

@@ -17,7 +17,8 @@ use crate::{signals, units};
 
 const AFTER_HELP: &str = "\
 Finds packs that are missing, too short or without a readable directory; with --read-data, or for
-packs that are named, also those in which bits have flipped. Then, in one commit: their readable
+packs that are named, also those in which bits have flipped. What parity makes good (`parity add`)
+is as it was. Of the others, in one commit: their readable
 blobs are written to new packs, what they have lost is looked for in packs that the index does not
 list, in the log, in --from and in --from-source, and the index goes on without the damaged packs.
 Every blob is verified by its id, wherever it is from.
@@ -99,6 +100,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 fn fate(fate: Fate) -> &'static str {
     match fate {
         Fate::Sound => "sound",
+        Fate::Mended => "mended",
         Fate::Copied => "copied",
         Fate::Dropped => "dropped",
     }
@@ -139,6 +141,7 @@ fn json_lines(report: &PacksReport, elapsed: Duration, context: &Context) {
         "type": "summary",
         "dry_run": report.dry_run,
         "packs_damaged": report.damaged(),
+        "packs_mended": report.packs.iter().filter(|pack| pack.fate == Fate::Mended).count(),
         "packs_copied": report.packs.iter().filter(|pack| pack.fate == Fate::Copied).count(),
         "packs_dropped": report.packs.iter().filter(|pack| pack.fate == Fate::Dropped).count(),
         "blobs_salvaged": report.salvaged,
@@ -160,6 +163,9 @@ fn text(report: &PacksReport, elapsed: Duration, context: &Context) -> Result<()
         let id = pack.pack;
         out.line(match pack.fate {
             Fate::Sound => format!("sound: pack {id}"),
+            Fate::Mended => {
+                format!("mended by its parity: pack {id}: {}", visible(pack.problem.as_bytes()))
+            }
             Fate::Copied => format!("copied: pack {id}: {}", pack.problem),
             Fate::Dropped => format!(
                 "damaged: pack {id}: {}; {} of {} blobs cannot be read",

@@ -162,6 +162,11 @@ impl TemporaryFile {
         })
     }
 
+    /// Gives the file its name in `folder`; what had it is gone. The entry is not flushed yet.
+    pub(super) fn take_over(&self, folder: impl AsFd, name: &str) -> Result<(), Errno> {
+        rustix::fs::renameat(&self.folder, &self.name, folder, name)
+    }
+
     fn rename(&self, folder: impl AsFd, name: &str) -> Result<Created, Errno> {
         match rustix::fs::renameat_with(&self.folder, &self.name, folder, name, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(Created::New),

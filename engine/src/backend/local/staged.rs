@@ -45,4 +45,8 @@ impl Staged for LocalStaged<'_> {
             Ok(temporary)
         })
     }
+
+    fn replace(self: Box<Self>, key: &ObjectKey) -> Result<(), BackendError> {
+        self.backend.put_in_place(&self.temporary, key)
+    }
 }

@@ -35,6 +35,7 @@ pub fn check(make: impl Fn() -> Box<dyn Backend>) {
     staged_objects_are_nothing_until_published(&*make());
     staged_objects_replace_nothing(&*make());
     staged_objects_race_like_others(&*make());
+    a_replaced_object_is_the_new_one(&*make());
 }
 
 /// A pack key whose id begins with `fan` and is different for each `n`.
@@ -98,6 +99,33 @@ fn assert_absent(backend: &dyn Backend, key: &ObjectKey) {
     not_found(backend.read(key, NO_LIMIT).map(drop), "read");
     not_found(backend.read_range(key, 0, &mut [0]), "read_range");
     not_found(backend.open(key, NO_LIMIT).map(drop), "open");
+}
+
+/// Guarantee 10, as far as it can be seen without a failure.
+fn a_replaced_object_is_the_new_one(backend: &dyn Backend) {
+    let mut keys = one_of_each();
+    keys.retain(|key| key.folder().is_some());
+    for (number, key) in keys.iter().enumerate() {
+        assert_eq!(create(backend, key, b"damaged"), Created::New);
+        let mut one = [0];
+        backend.read_range(key, 0, &mut one).expect("read before");
+        if number % 2 == 0 {
+            backend.replace(key, b"whole again").expect("replaced");
+        } else {
+            let mut staged = backend.begin().expect("begun");
+            staged.write(b"whole").expect("written");
+            staged.write(b" again").expect("written");
+            assert_holds(backend, key, b"damaged");
+            staged.replace(key).expect("replaced");
+        }
+        assert_holds(backend, key, b"whole again");
+        assert_eq!(create(backend, key, b"other"), Created::Exists, "create replaces nothing all the same");
+    }
+    backend.replace(&pack(7, 7), b"was missing").expect("stored");
+    assert_holds(backend, &pack(7, 7), b"was missing");
+    let malformed = ObjectKey::in_folder(Folder::Log, "../config");
+    assert!(backend.replace(&malformed, b"x").is_err(), "a name that no object can have was accepted");
+    assert_absent(backend, &ObjectKey::config());
 }
 
 fn stores_what_it_was_given(backend: &dyn Backend) {

@@ -24,6 +24,7 @@ enum Flaw {
     StagesInTheOpen,
     PublishReplaces,
     PublishLosesTheLastPart,
+    ReplacesNothing,
 }
 
 #[derive(Debug)]
@@ -97,6 +98,13 @@ impl Backend for Flawed {
         self.0.create(key, bytes)
     }
 
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+        if matches!(self.1, Flaw::ReplacesNothing) {
+            return self.0.create(key, bytes).map(drop);
+        }
+        self.0.replace(key, bytes)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         if matches!(self.1, Flaw::DeleteFailsIfAbsent) {
             self.0.stat(key)?;
@@ -142,6 +150,10 @@ impl Staged for FlawedStaged<'_> {
         }
         storage.create(key, &self.parts.concat())
     }
+
+    fn replace(self: Box<Self>, key: &ObjectKey) -> Result<(), BackendError> {
+        self.backend.0.replace(key, &self.parts.concat())
+    }
 }
 
 #[test]
@@ -161,6 +173,7 @@ fn flawed_backends_do_not_pass() {
         Flaw::StagesInTheOpen,
         Flaw::PublishReplaces,
         Flaw::PublishLosesTheLastPart,
+        Flaw::ReplacesNothing,
     ] {
         let suite = AssertUnwindSafe(|| check(|| Box::new(Flawed(MemoryBackend::new(), flaw))));
         assert!(catch_unwind(suite).is_err(), "{flaw:?} passed");

@@ -56,6 +56,7 @@ impl Outcome {
 #[derive(Debug)]
 enum CutOff {
     Create(ObjectKey, Arc<[u8]>),
+    Replace(ObjectKey, Arc<[u8]>),
     Delete(ObjectKey),
 }
 
@@ -110,6 +111,7 @@ impl CrashBackend {
             (Some(CutOff::Create(key, bytes)), InFlight::Done, _) if survivors.stat(key).is_err() => {
                 survivors.plant(key, bytes);
             }
+            (Some(CutOff::Replace(key, bytes)), InFlight::Done, _) => survivors.plant(key, bytes),
             (Some(CutOff::Delete(key)), InFlight::Done, Deletes::Durable) => {
                 survivors.delete(key).expect("memory does not fail");
             }
@@ -210,6 +212,17 @@ impl Backend for CrashBackend {
         Ok(created)
     }
 
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+        if !key.is_well_formed() {
+            return Err(BackendError::malformed(key));
+        }
+        let mut state =
+            self.mutate(Operation::Replace, key, || CutOff::Replace(key.clone(), bytes.into()))?;
+        self.live.replace(key, bytes)?;
+        state.deleted.remove(key);
+        Ok(())
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         let mut state = self.mutate(Operation::Delete, key, || CutOff::Delete(key.clone()))?;
         if let Ok(bytes) = self.live.read(key, u64::MAX) {
@@ -300,6 +313,17 @@ mod tests {
         backend.delete(&key(1)).expect("deleted");
         backend.delete(&key(2)).expect_err("cut off");
         assert_eq!(survivors(&backend), [vec![2, 3], vec![1, 2, 3], vec![3], vec![1, 2, 3]]);
+    }
+
+    #[test]
+    fn a_replaced_object_is_one_or_the_other() {
+        let backend = CrashBackend::new(MemoryBackend::new());
+        backend.create(&key(1), b"old").expect("created");
+        backend.replace(&key(1), b"new").expect("replaced");
+        backend.stop_at(1);
+        backend.replace(&key(1), b"newer").expect_err("cut off");
+        let found = Outcome::ALL.map(|outcome| backend.crash(outcome).read(&key(1), 9).expect("there"));
+        assert_eq!(found, [&b"new"[..], b"new", b"newer", b"newer"].map(<[u8]>::to_vec));
     }
 
     #[test]

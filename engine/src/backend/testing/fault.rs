@@ -232,6 +232,10 @@ impl<B: Backend> Backend for FaultBackend<B> {
         self.run_on(Operation::Create, key, |inner| inner.create(key, bytes))
     }
 
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+        self.run_on(Operation::Replace, key, |inner| inner.replace(key, bytes))
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         self.run_on(Operation::Delete, key, |inner| inner.delete(key))
     }
@@ -292,6 +296,10 @@ impl Staged for FaultStaged<'_> {
 
     fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
         self.faults.run(Operation::Create, key.folder(), key, || self.inner.publish(key))
+    }
+
+    fn replace(self: Box<Self>, key: &ObjectKey) -> Result<(), BackendError> {
+        self.faults.run(Operation::Replace, key.folder(), key, || self.inner.replace(key))
     }
 }
 

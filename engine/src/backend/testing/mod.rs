@@ -22,6 +22,8 @@ pub enum Operation {
     ReadRange,
     /// [`super::Backend::create`].
     Create,
+    /// [`super::Backend::replace`] and [`super::Staged::replace`].
+    Replace,
     /// [`super::Backend::delete`].
     Delete,
     /// [`super::Backend::open`]. Reading from what was opened is a [`Operation::ReadRange`].
@@ -33,7 +35,7 @@ pub enum Operation {
 impl Operation {
     /// Whether it changes what is stored.
     pub const fn is_mutation(self) -> bool {
-        matches!(self, Self::Create | Self::Delete)
+        matches!(self, Self::Create | Self::Replace | Self::Delete)
     }
 
     /// The operation as a verb, for messages.
@@ -43,6 +45,7 @@ impl Operation {
             Self::Stat => "look up",
             Self::Read | Self::ReadRange => "read",
             Self::Create => "create",
+            Self::Replace => "replace",
             Self::Delete => "delete",
             Self::Open => "open",
             Self::Stage => "write",

@@ -165,6 +165,10 @@ impl<B: Backend> Backend for RecordingBackend<B> {
         self.recording.record(Operation::Create, key, 0, self.inner.create(key, bytes), |_| bytes.len())
     }
 
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+        self.recording.record(Operation::Replace, key, 0, self.inner.replace(key, bytes), |_| bytes.len())
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         self.recording.record(Operation::Delete, key, 0, self.inner.delete(key), |_| 0)
     }
@@ -213,6 +217,11 @@ impl Staged for RecordingStaged<'_> {
     fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
         let Self { inner, length, recording } = *self;
         recording.record(Operation::Create, key, 0, inner.publish(key), |_| length)
+    }
+
+    fn replace(self: Box<Self>, key: &ObjectKey) -> Result<(), BackendError> {
+        let Self { inner, length, recording } = *self;
+        recording.record(Operation::Replace, key, 0, inner.replace(key), |_| length)
     }
 }
 

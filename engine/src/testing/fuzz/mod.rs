@@ -9,11 +9,13 @@ mod chunking;
 mod input;
 mod objects;
 mod packs;
+mod parity;
 mod records;
 mod segments;
 mod setup;
 mod texts;
 
+pub use self::parity::parity;
 pub use chunking::{chunker, padme, split};
 pub use objects::{header, keyslot, sealed_record};
 pub use packs::{block, pack, pack_blocks};
@@ -25,7 +27,7 @@ pub use texts::{exclude, files_from, object_key};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. A test holds the files in `fuzz/` to this list.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     ("block", block),
     ("chunk_list", chunk_list),
     ("chunker", chunker),
@@ -40,6 +42,7 @@ pub const TARGETS: [Target; 21] = [
     ("pack", pack),
     ("pack_blocks", pack_blocks),
     ("padme", padme),
+    ("parity", parity),
     ("sealed_record", sealed_record),
     ("segment", segment),
     ("segment_pages", segment_pages),

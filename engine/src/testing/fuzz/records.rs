@@ -174,6 +174,7 @@ fn busy_state(writer: WriterId) -> State {
     let blob = |n| BlobId::from_bytes([n; 32]);
     State {
         ledger: None,
+        parity: None,
         seq: 6,
         head: CommitHash::from_bytes([9; 32]),
         config: CommitHash::from_bytes([9; 32]),

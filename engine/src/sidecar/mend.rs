@@ -1,0 +1,119 @@
+//! What a sidecar makes good: an object with some of its shards made again, compared before anything is believed.
+
+use crate::backend::{Backend, BackendError, ObjectKey, ObjectReader};
+use crate::format::parity::{ParityError, Sidecar};
+use crate::sidecar::code::{self, DecodeError, Decoded};
+use crate::sidecar::{key_of, named_hash, read};
+
+/// An object cannot be made whole.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    /// It has no parity.
+    #[error("it has no parity")]
+    None,
+    /// Its sidecar cannot be used.
+    #[error("its parity is damaged: {0}")]
+    Sidecar(#[from] ParityError),
+    /// Its sidecar speaks of other bytes than the object's name.
+    #[error("its parity is that of another object")]
+    Other,
+    /// Too much of it is damaged.
+    #[error("parity cannot make it good: {0}")]
+    Decode(#[from] DecodeError),
+    /// The storage failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// An object of which what was lost is known again. Whether that is the object, the hash of the whole has to say.
+#[derive(Debug)]
+pub struct Mending {
+    /// What is stored of it; none if nothing is.
+    reader: Option<Box<dyn ObjectReader>>,
+    decoded: Decoded,
+    hash: [u8; 32],
+    len: u64,
+}
+
+/// Reads an object and its sidecar, and makes again what was lost.
+///
+/// # Errors
+/// [`MendError`]
+pub fn mend(backend: &dyn Backend, object: &ObjectKey) -> Result<Mending, MendError> {
+    let bytes = match key_of(object).map(|key| read(backend, &key)) {
+        None => return Err(MendError::None),
+        Some(Err(error)) if error.is_not_found() => return Err(MendError::None),
+        Some(bytes) => bytes?,
+    };
+    let sidecar = Sidecar::parse(&bytes)?;
+    let hash = sidecar.head().object;
+    if named_hash(object).is_some_and(|named| named != hash) {
+        return Err(MendError::Other);
+    }
+    let reader = match backend.open(object, u64::MAX) {
+        Ok(reader) => Some(reader),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let decoded = code::decode(&sidecar, &mut |at, buffer| fill(reader.as_deref(), at, buffer))?;
+    Ok(Mending { reader, decoded, hash, len: sidecar.head().shape.covered() })
+}
+
+/// Sectors that a disk does not give are as lost as those that are not there. If it would give them the next time, this time
+/// they are made again.
+fn fill(reader: Option<&dyn ObjectReader>, at: u64, buffer: &mut [u8]) -> bool {
+    reader.is_some_and(|reader| reader.read_at(at, buffer).is_ok())
+}
+
+impl Mending {
+    /// Hash of the object, as its sidecar says.
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// Shards that were lost.
+    pub fn damaged(&self) -> usize {
+        self.decoded.damaged()
+    }
+
+    /// Whether nothing is wrong with what is stored.
+    pub fn is_intact(&self) -> bool {
+        self.damaged() == 0 && self.reader.as_ref().is_some_and(|reader| reader.size() == self.len)
+    }
+
+    fn write(&self, write: &mut dyn FnMut(&[u8]) -> Result<(), MendError>) -> Result<(), MendError> {
+        let hash = self.decoded.write(&mut |at, buffer| fill(self.reader.as_deref(), at, buffer), write)?;
+        if hash == self.hash { Ok(()) } else { Err(DecodeError::Wrong.into()) }
+    }
+
+    /// Makes sure that the object is had again, as its sidecar says, and drops it.
+    ///
+    /// # Errors
+    /// [`MendError`]
+    pub fn test(&self) -> Result<(), MendError> {
+        self.write(&mut |_| Ok(()))
+    }
+
+    /// The whole object: for those that are short.
+    ///
+    /// # Errors
+    /// [`MendError`]
+    pub fn bytes(&self) -> Result<Vec<u8>, MendError> {
+        let mut bytes = Vec::new();
+        self.write(&mut |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// Puts the object in place of what is left of it, once all of it is written and is what it should be.
+    ///
+    /// # Errors
+    /// [`MendError`]
+    pub fn replace(&self, backend: &dyn Backend, object: &ObjectKey) -> Result<(), MendError> {
+        let mut staged = backend.begin()?;
+        self.write(&mut |part| Ok(staged.write(part)?))?;
+        Ok(staged.replace(object)?)
+    }
+}

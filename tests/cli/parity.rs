@@ -1,0 +1,154 @@
+//! `parity`, and what `check` and `repair` make of it: damaged files of a repository get their bytes back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::support::{Bench, CHEAP, assert_same, noise, overwrite};
+
+/// A repository with parity and two snapshots.
+fn covered() -> Bench {
+    let bench = Bench::empty();
+    bench.run(["init", "--parity", "3%"].into_iter().chain(CHEAP)).expect(0);
+    back_up(&bench);
+    bench
+}
+
+fn back_up(bench: &Bench) {
+    bench.source();
+    bench.write("src/large", noise(7, 3 << 20));
+    bench.run(["backup", "src"]).expect(0);
+    bench.write("src/a.txt", "alpha, later");
+    bench.run(["backup", "src"]).expect(0);
+}
+
+fn restores(bench: &Bench, target: &str) {
+    bench.run(["restore", "latest", "--target", target]).expect(0);
+    let restored = bench.path(target).join(bench.path("src").strip_prefix("/").expect("absolute"));
+    assert_same(&restored, &bench.path("src"));
+}
+
+/// Everything but parity and ledgers, which checks write.
+fn stored(bench: &Bench) -> BTreeMap<PathBuf, Vec<u8>> {
+    let folders = ["log", "packs", "index", "state", "keys"];
+    let paths = folders.iter().flat_map(|folder| bench.objects(folder));
+    paths.map(|path| (path.clone(), fs::read(path).expect("an object"))).collect()
+}
+
+/// A sector in the middle goes bad.
+fn lose_a_sector(path: &PathBuf) {
+    let mut bytes = fs::read(path).expect("an object");
+    let at = bytes.len() / 2 / 4096 * 4096;
+    let end = bytes.len().min(at + 4096);
+    bytes[at..end].fill(0xff);
+    overwrite(path, &bytes);
+}
+
+#[test]
+fn damaged_files_get_their_bytes_back() {
+    let bench = covered();
+    let before = stored(&bench);
+    for folder in ["packs", "index", "log"] {
+        for path in bench.objects(folder) {
+            lose_a_sector(&path);
+        }
+    }
+    let run = bench.run(["check", "--read-data", "--no-record"]);
+    assert_eq!(run.code, 4, "{run:?}");
+    assert!(run.stdout.contains("repair objects"), "{run:?}");
+    let run = bench.run(["repair", "objects", "--json"]).expect(0);
+    let summary = run.last("summary");
+    assert_eq!(summary["objects_left"], 0, "{run:?}");
+    assert!(summary["objects_damaged"].as_u64() >= Some(4), "{summary}");
+
+    let run = bench.run(["check", "--read-data", "--no-record"]).expect(4);
+    assert!(run.stdout.contains("parity makes it good: `repair packs`"), "{run:?}");
+    let dry = bench.run(["repair", "packs", "--read-data", "--dry-run"]).expect(4);
+    assert!(dry.stdout.contains("mended by its parity"), "{dry:?}");
+    let run = bench.run(["repair", "packs", "--read-data", "--json"]).expect(0);
+    let summary = run.last("summary");
+    assert_eq!(summary["packs_mended"], summary["packs_damaged"], "{summary}");
+    assert_eq!(summary["packs_dropped"], 0, "{summary}");
+    let after = stored(&bench);
+    for (path, bytes) in before {
+        assert!(after.get(&path) == Some(&bytes), "{} is as it was", path.display());
+    }
+    bench.run(["check", "--read-data"]).expect(0);
+    restores(&bench, "out");
+}
+
+#[test]
+fn a_log_that_lost_its_end_is_whole_again() {
+    let bench = covered();
+    let log = bench.objects("log");
+    for path in &log[log.len() - 2..] {
+        fs::remove_file(path).expect("removed");
+    }
+    // It is remembered that there was more.
+    bench.run(["snapshots"]).expect(4);
+    let run = bench.run(["repair", "objects"]).expect(0);
+    assert_eq!(run.stdout.matches("mended: log/").count(), 2, "{run:?}");
+    assert_eq!(bench.objects("log"), log);
+    bench.run(["check", "--read-data"]).expect(0);
+    restores(&bench, "out");
+}
+
+#[test]
+fn parity_is_added_and_dropped_at_any_time() {
+    let bench = Bench::new();
+    back_up(&bench);
+    let status = bench.run(["parity", "status", "--json"]).expect(0).last("summary");
+    assert!(status["tenths_of_percent"].is_null(), "{status}");
+    let added = bench.run(["parity", "add", "--overhead", "2.5%", "--json"]).expect(0).last("summary");
+    assert_eq!((&added["tenths_of_percent"], &added["objects_damaged"]), (&25.into(), &0.into()), "{added}");
+    let again = bench.run(["parity", "add", "--json"]).expect(0).last("summary");
+    assert_eq!((&again["tenths_of_percent"], &again["objects_covered"]), (&25.into(), &0.into()), "{again}");
+    let run = bench.run(["parity", "status"]).expect(0);
+    assert!(run.stdout.contains("2.5%") && run.stdout.contains("packs:"), "{run:?}");
+    bench.run(["check", "--read-data"]).expect(0);
+    let log = bench.run(["log"]).expect(0).stdout;
+    assert!(log.contains("parity of 2.5% wanted"), "{log}");
+
+    // Pruning deletes the parity of what goes.
+    bench.write("src/large", noise(8, 3 << 20));
+    bench.run(["backup", "src"]).expect(0);
+    bench.run(["forget", "--keep-last", "1", "--group-by", "host"]).expect(0);
+    bench.run(["prune", "--grace", "0s"]).expect(0);
+    bench.run(["prune", "--grace", "0s"]).expect(0);
+    let status = bench.run(["parity", "status", "--json"]).expect(0).last("summary");
+    assert_eq!(status["other_sidecars"], 0, "{status}");
+    for one in status["coverage"].as_array().expect("folders") {
+        assert_eq!(one["uncovered"], 0, "{status}");
+    }
+    let dropped = bench.run(["parity", "drop", "--json"]).expect(0).last("summary");
+    assert!(dropped["sidecars_removed"].as_u64() > Some(4), "{dropped}");
+    assert!(bench.objects("parity").is_empty());
+    bench.run(["backup", "src"]).expect(0);
+    assert!(bench.objects("parity").is_empty());
+    let run = bench.run(["check", "--read-data"]).expect(0);
+    assert!(!run.stdout.contains("parity"), "{run:?}");
+}
+
+#[test]
+fn parity_is_not_made_of_damaged_objects() {
+    let bench = Bench::new();
+    back_up(&bench);
+    let packs = bench.objects("packs").into_iter();
+    let largest = packs.max_by_key(|pack| fs::metadata(pack).expect("a pack").len()).expect("packs");
+    lose_a_sector(&largest);
+    let run = bench.run(["parity", "add"]).expect(4);
+    let name = largest.file_name().and_then(|name| name.to_str()).expect("hex");
+    assert!(run.stdout.contains(name) && run.stdout.contains("would keep the damage"), "{run:?}");
+}
+
+#[test]
+fn bad_input_is_refused() {
+    let bench = Bench::new();
+    for bad in ["3", "0%", "101%", "3.25%", "much"] {
+        let run = bench.run(["parity", "add", "--overhead", bad]).expect(2);
+        assert!(run.stderr.contains("0.1% to 100%"), "{run:?}");
+    }
+    bench.run(["parity"]).expect(2);
+    let other = Bench::empty();
+    other.run(["init", "--parity", "none"]).expect(2);
+}
