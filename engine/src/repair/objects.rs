@@ -18,6 +18,8 @@ use crate::repair::{DamagedObject, ObjectsReport, RepairError, is_loss};
 use crate::repo::Repository;
 use crate::sidecar::{self, MendError, named_hash};
 
+/// Entries that may be missing side by side, for those behind them to be looked at.
+const ABSENT_MAX: u32 = 100;
 /// Bytes that are hashed at a time.
 const PIECE_LEN: usize = 1 << 20;
 
@@ -54,6 +56,16 @@ pub fn run(
 enum Found {
     Bytes(Vec<u8>),
     Nothing,
+}
+
+/// What comes after a log entry.
+enum Follower {
+    /// Nothing.
+    None,
+    /// A commit that follows this one.
+    Of(CommitHash),
+    /// Something that tells nothing.
+    Unknown,
 }
 
 struct Repair<'a> {
@@ -93,9 +105,13 @@ impl Repair<'_> {
             ControlFlow::Continue(())
         })?;
         let mut before = self.repository.fold().config();
+        let mut absent = 0;
         for seq in 1.. {
             let key = ObjectKey::log(seq);
-            if seq > last && sidecar::head_of(self.backend, &key)?.is_none() {
+            let is_known = sidecar::head_of(self.backend, &key)?.is_some() || self.backend.stat(&key).is_ok();
+            absent = if is_known { 0 } else { absent + 1 };
+            // A stray name may have any number.
+            if absent > 0 && (seq > last || absent > ABSENT_MAX) {
                 break;
             }
             self.next()?;
@@ -147,10 +163,18 @@ impl Repair<'_> {
             self.tell(&key, Some(problem.to_owned()));
             return Ok(stored.unwrap_or(before));
         }
-        if let Some(next) = self.previous_of(seq + 1)?
-            && next != hash
-        {
-            let problem = "the next entry goes over what stands there now: it was committed without it";
+        let problem = match self.follower(seq + 1)? {
+            Follower::None => None,
+            Follower::Of(named) if named == hash => None,
+            Follower::Of(_) => {
+                Some("the next entry goes over what stands there now: it was committed without it")
+            }
+            // To guess wrong would leave an entry that nothing can follow.
+            Follower::Unknown => {
+                Some("the next entry is damaged, too: whether it goes over this one nobody can tell")
+            }
+        };
+        if let Some(problem) = problem {
             self.tell(&key, Some(problem.to_owned()));
             return Ok(stored.unwrap_or(before));
         }
@@ -168,11 +192,25 @@ impl Repair<'_> {
         }
     }
 
-    /// What an entry names as the one before it; none where there is no such commit.
-    fn previous_of(&self, seq: u64) -> Result<Option<CommitHash>, RepairError> {
-        let Found::Bytes(bytes) = self.read(&ObjectKey::log(seq))? else { return Ok(None) };
-        let opened = Commit::open(bytes, seq, self.repository.keys(), &self.repository.id());
-        Ok(opened.ok().map(|(commit, _)| commit.previous))
+    /// What an entry names as the one before it, by itself or by what its parity gives.
+    fn follower(&self, seq: u64) -> Result<Follower, RepairError> {
+        let key = ObjectKey::log(seq);
+        let named = |bytes: Vec<u8>| {
+            let opened = Commit::open(bytes, seq, self.repository.keys(), &self.repository.id());
+            opened.ok().map(|(commit, _)| commit.previous)
+        };
+        let is_stored = match self.read(&key)? {
+            Found::Bytes(bytes) => match named(bytes) {
+                Some(previous) => return Ok(Follower::Of(previous)),
+                None => true,
+            },
+            Found::Nothing => self.backend.stat(&key).is_ok(),
+        };
+        match sidecar::mend(self.backend, &key).and_then(|mending| mending.bytes()) {
+            Ok(bytes) => Ok(named(bytes).map_or(Follower::Unknown, Follower::Of)),
+            Err(MendError::None) if !is_stored => Ok(Follower::None),
+            Err(_) => Ok(Follower::Unknown),
+        }
     }
 
     /// Looks at a state, segment or ledger.

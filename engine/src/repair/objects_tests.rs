@@ -81,6 +81,40 @@ fn more_damage_than_parity_can_do_is_for_the_other_ways() {
     assert!(report.packs.iter().any(|pack| pack.fate == Fate::Dropped), "{report:#?}");
 }
 
+/// Whether an entry goes over its neighbour as it was is told by what the neighbour's parity gives.
+#[test]
+fn entries_side_by_side_get_their_bytes_back_and_stray_numbers_end_nothing() {
+    let world = covered();
+    let before = objects_of(&world.storage);
+    let log = keys_of(&world.storage, Folder::Log);
+    for key in &log[log.len() - 2..] {
+        world.storage.corrupt(key, |bytes| bytes[90] ^= 1);
+    }
+    let stray = ObjectKey::log(u64::MAX);
+    world.storage.plant(&stray, b"no commit");
+    let report = mend_objects(&world.storage, false);
+    let mended: Vec<_> = report.objects.iter().filter(|object| object.problem.is_none()).collect();
+    assert_eq!(mended.len(), 2, "{report:#?}");
+    world.storage.delete(&stray).expect("deleted");
+    assert_eq!(objects_of(&world.storage), before);
+}
+
+/// An entry was committed over a damaged one, and then damaged beyond its parity: what it went over must stay.
+#[test]
+fn what_a_lost_entry_may_have_gone_over_stays() {
+    let world = covered();
+    let log = keys_of(&world.storage, Folder::Log);
+    let (over, next) = (&log[log.len() - 2], &log[log.len() - 1]);
+    world.storage.corrupt(over, |bytes| bytes[90] ^= 1);
+    world.storage.corrupt(next, |bytes| bytes.fill(7));
+    let sidecar = crate::sidecar::key_of(next).expect("entries have parity");
+    world.storage.delete(&sidecar).expect("deleted");
+    let before = world.storage.read(over, u64::MAX).expect("there");
+    let report = mend_objects(&world.storage, false);
+    assert!(report.left() > 0, "{report:#?}");
+    assert_eq!(world.storage.read(over, u64::MAX).expect("there"), before);
+}
+
 #[test]
 fn every_kind_of_object_gets_its_bytes_back() {
     let world = covered();

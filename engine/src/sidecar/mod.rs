@@ -94,8 +94,7 @@ pub fn store(
     if backend.read(&sidecar, len).is_ok_and(|stored| stored == bytes) {
         return Ok(Stored::Present);
     }
-    backend.delete(&sidecar)?;
-    backend.create(&sidecar, &bytes)?;
+    backend.replace(&sidecar, &bytes)?;
     Ok(Stored::New(len))
 }
 
