@@ -1,16 +1,15 @@
 //! Looking ahead: directories are listed, their entries asked for their state and compared with the parent snapshots by
 //! helper threads, before the walk comes to them.
 //!
-//! The walk itself is one thread that goes through directories in name order. A directory that it has entered puts
-//! its subdirectories on a stack, the first on top; helpers take from there, and put the subdirectories of what they
-//! have scanned on top again: so they run ahead of the walk in the walk's own order. What the walk needs and nobody
-//! has begun, it scans itself: it never waits for a helper that waits for it. How far helpers run ahead is bounded
-//! in directories (open handles) and entries (memory).
+//! The walk itself is one thread that goes through directories in name order. Whoever has scanned a directory adds its
+//! subdirectories to those that are known and not yet scanned, and helpers take the first of them in the walk's own order: so they stay
+//! just ahead of it. What the walk needs and nobody has begun, it scans itself; while a helper is at it, the walk does a helper's work. How
+//! far they run ahead is bounded in directories (open handles) and entries (memory).
 //!
 //! Of a large directory, only a window of its entries is looked at in one go; the walk has the next one scanned when it is done
 //! with them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +28,8 @@ use crate::target::check_name;
 
 /// Directories that may be scanned before the walk asks for them: each holds an open handle.
 const DIRS_AHEAD: usize = 64;
+/// Helpers that had no room go on when there are no more than these: waking one for each directory would cost more than scanning it.
+const DIRS_RESUMED: usize = DIRS_AHEAD / 2;
 /// Entries in them: each takes its name and, in the parent snapshot, its node.
 const ENTRIES_AHEAD: usize = 16 << 10;
 /// Entries of one directory that are looked at in one go.
@@ -178,6 +179,10 @@ impl Drop for Ahead {
 }
 
 impl Child {
+    fn path(&self) -> PathBuf {
+        roots::join(&self.parent.path, &self.name)
+    }
+
     /// The entry in the first parent snapshot that has it.
     pub fn known(&self) -> Option<&Known> {
         self.known.first()
@@ -214,8 +219,9 @@ impl ScanLimits {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// The next one last. Weak: a scan that was given up takes its subdirectories with it.
-    pending: Vec<Weak<Child>>,
+    /// Nobody has begun with these. Paths compare by components, as the walk goes. Weak: a scan that was given up takes its
+    /// subdirectories with it.
+    pending: BTreeMap<PathBuf, Weak<Child>>,
     closed: bool,
 }
 
@@ -236,6 +242,22 @@ pub(super) struct Scanner<'e> {
     work: Condvar,
     /// A scan is done.
     done: Condvar,
+}
+
+impl Queue {
+    /// The first directory that nobody has begun with, marked as being scanned.
+    fn begin_next(&mut self) -> Option<Arc<Child>> {
+        while let Some((_, child)) = self.pending.pop_first() {
+            let Some(child) = child.upgrade() else { continue };
+            let mut progress = lock(&child.progress);
+            if matches!(*progress, Progress::Waiting) {
+                *progress = Progress::Running;
+                drop(progress);
+                return Some(child);
+            }
+        }
+        None
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -290,71 +312,76 @@ impl<'e> Scanner<'e> {
     fn help(&self) {
         let mut scratch = Scratch::new(self.limits.spill.clone());
         while let Some(child) = self.next() {
-            let scan = std::panic::AssertUnwindSafe(|| self.scan_child(&child, &mut scratch));
-            // The walk waits for an answer, whatever happens here.
-            let outcome = std::panic::catch_unwind(scan).unwrap_or_else(|_| {
-                let error = io::Error::other("looking at it failed: this is a bug");
-                Err(Refusal::Failed(error))
-            });
-            let count = outcome.as_ref().map_or(0, |scanned| scanned.len);
-            self.dirs_ahead.fetch_add(1, Ordering::Relaxed);
-            self.entries_ahead.fetch_add(count, Ordering::Relaxed);
-            let (dirs, entries) = (Arc::clone(&self.dirs_ahead), Arc::clone(&self.entries_ahead));
-            let ahead = Ahead { dirs, entries, count };
-            if let Ok(scanned) = &outcome {
-                self.plan(&scanned.window);
-            }
-            *lock(&child.progress) = Progress::Done { outcome: Box::new(outcome), _ahead: ahead };
-            // Whoever waits holds this lock while looking.
-            drop(lock(&self.queue));
-            self.done.notify_all();
+            self.scan_ahead(&child, &mut scratch);
         }
+    }
+
+    /// Scans a subdirectory that is marked as being scanned.
+    fn scan_ahead(&self, child: &Child, scratch: &mut Scratch) {
+        let scan = std::panic::AssertUnwindSafe(|| self.scan_child(child, scratch));
+        // The walk waits for an answer, whatever happens here.
+        let outcome = std::panic::catch_unwind(scan).unwrap_or_else(|_| {
+            let error = io::Error::other("looking at it failed: this is a bug");
+            Err(Refusal::Failed(error))
+        });
+        let count = outcome.as_ref().map_or(0, |scanned| scanned.len);
+        self.dirs_ahead.fetch_add(1, Ordering::Relaxed);
+        self.entries_ahead.fetch_add(count, Ordering::Relaxed);
+        let (dirs, entries) = (Arc::clone(&self.dirs_ahead), Arc::clone(&self.entries_ahead));
+        let ahead = Ahead { dirs, entries, count };
+        if let Ok(scanned) = &outcome {
+            self.plan(&scanned.window);
+        }
+        *lock(&child.progress) = Progress::Done { outcome: Box::new(outcome), _ahead: ahead };
+        // Whoever waits holds this lock while looking.
+        drop(lock(&self.queue));
+        self.done.notify_all();
+    }
+
+    /// Whether more may be scanned ahead, with room for as many directories.
+    fn has_room(&self, dirs: usize) -> bool {
+        self.dirs_ahead.load(Ordering::Relaxed) < dirs
+            && self.entries_ahead.load(Ordering::Relaxed) < ENTRIES_AHEAD
     }
 
     /// The next directory to scan ahead; `None` once the walk is over.
     fn next(&self) -> Option<Arc<Child>> {
+        let mut dirs = DIRS_AHEAD;
         let mut queue = lock(&self.queue);
         loop {
             if queue.closed {
                 return None;
             }
-            let has_room = self.dirs_ahead.load(Ordering::Relaxed) < DIRS_AHEAD
-                && self.entries_ahead.load(Ordering::Relaxed) < ENTRIES_AHEAD;
-            if has_room && let Some(child) = queue.pending.pop() {
-                let Some(child) = child.upgrade() else { continue };
-                let mut progress = lock(&child.progress);
-                if matches!(*progress, Progress::Waiting) {
-                    *progress = Progress::Running;
-                    drop(progress);
-                    return Some(child);
-                }
-                continue;
+            if !self.has_room(dirs) {
+                dirs = DIRS_RESUMED;
+            } else if let Some(child) = queue.begin_next() {
+                return Some(child);
             }
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Puts subdirectories on the stack.
+    /// Adds the subdirectories to what is to be scanned.
     fn plan(&self, window: &Window) {
-        let children = window.verdicts.iter().rev().filter_map(|verdict| match verdict {
-            Verdict::Directory(child) => Some(Arc::downgrade(child)),
+        let children = window.verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Directory(child) => Some((child.path(), Arc::downgrade(child))),
             _ => None,
         });
-        let mut queue = lock(&self.queue);
-        let before = queue.pending.len();
-        queue.pending.extend(children);
-        if queue.pending.len() > before {
-            drop(queue);
-            self.work.notify_all();
+        let children: Vec<_> = children.collect();
+        if !children.is_empty() {
+            lock(&self.queue).pending.extend(children);
+            if self.has_room(DIRS_RESUMED) {
+                self.work.notify_all();
+            }
         }
     }
 
     /// The scan of a subdirectory that the walk has come to.
     pub fn take(&self, child: &Arc<Child>, scratch: &mut Scratch) -> Outcome {
-        let ready = self.ready(child);
-        // Helpers may go on.
-        drop(lock(&self.queue));
-        self.work.notify_all();
+        let ready = self.ready(child, scratch);
+        if self.has_room(DIRS_RESUMED) {
+            self.work.notify_all();
+        }
         match ready {
             Some(Ok(scanned)) if scanned.at.elapsed() > FRESH => {}
             Some(outcome) => return outcome,
@@ -367,25 +394,36 @@ impl<'e> Scanner<'e> {
         outcome
     }
 
-    /// What a helper found, waiting for it if it has begun.
-    fn ready(&self, child: &Child) -> Option<Outcome> {
+    /// What a helper found. While one is at it, this scans something else, or waits.
+    fn ready(&self, child: &Child, scratch: &mut Scratch) -> Option<Outcome> {
         let mut queue = lock(&self.queue);
         loop {
             let mut progress = lock(&child.progress);
             match std::mem::replace(&mut *progress, Progress::Taken) {
-                Progress::Waiting | Progress::Taken => return None,
+                Progress::Waiting => {
+                    queue.pending.remove(&child.path());
+                    return None;
+                }
+                Progress::Taken => return None,
                 Progress::Done { outcome, .. } => return Some(*outcome),
                 Progress::Running => *progress = Progress::Running,
             }
             drop(progress);
-            queue = self.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let other = if self.has_room(DIRS_AHEAD) { queue.begin_next() } else { None };
+            queue = match other {
+                Some(other) => {
+                    drop(queue);
+                    self.scan_ahead(&other, scratch);
+                    lock(&self.queue)
+                }
+                None => self.done.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
     fn scan_child(&self, child: &Child, scratch: &mut Scratch) -> Outcome {
         let handle = child.parent.handle.open_dir(&child.name).map_err(Refusal::Failed)?;
-        let path = roots::join(&child.parent.path, &child.name);
-        self.scan(handle, path, &child.stat, &child.parent.filter, &child.known, scratch)
+        self.scan(handle, child.path(), &child.stat, &child.parent.filter, &child.known, scratch)
     }
 
     /// Scans a root, which is open and known to parent snapshots as this.
