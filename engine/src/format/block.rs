@@ -2,7 +2,9 @@
 //! the raw block *is* the raw block; a shorter one is a single zstd frame (RFC 8878) of exactly that block.
 
 use zstd::zstd_safe;
-use zstd_safe::{CCtx, CParameter, DCtx};
+use zstd_safe::{CCtx, CParameter, DCtx, ResetDirective, Strategy};
+
+use crate::format::search::{self, Chooser, Search};
 
 /// Longest blob: 16 MiB.
 pub const BLOB_LEN_MAX: usize = 16 << 20;
@@ -18,9 +20,12 @@ pub const DATA_BLOCK_LEN: usize = 4 << 20;
 /// chunks.
 pub const METADATA_BLOCK_LEN: usize = 1 << 20;
 
-/// Logarithm of the entries in the table of long matches at level 3, instead of 17: blocks of databases and logs get 3 to
-/// 4 % smaller and take 6 % more time. Other levels are as zstd has them (0).
-const LEVEL_3_HASH_LOG: u32 = 18;
+/// The level at which [`Search`] is chosen by the content, and tables are larger. Others are as zstd has them.
+const CHOOSING_LEVEL: i32 = 3;
+
+/// Logarithm of the entries in the table of long matches, instead of 17: blocks of databases and logs get 3 to 4 % smaller and
+/// take 6 % more time.
+const LONG_HASH_LOG: u32 = 18;
 
 /// A payload that does not decompress to what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +56,9 @@ pub enum CodecError {
 pub struct BlockCodec {
     compressor: Option<CCtx<'static>>,
     decompressor: Option<DCtx<'static>>,
-    level: Option<i32>,
+    /// What the compressor is set to.
+    set: Option<(i32, Search)>,
+    chooser: Chooser,
 }
 
 impl Default for BlockCodec {
@@ -62,36 +69,60 @@ impl Default for BlockCodec {
 
 impl std::fmt::Debug for BlockCodec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BlockCodec(level {:?})", self.level)
+        write!(f, "BlockCodec({:?})", self.set)
     }
 }
 
 impl BlockCodec {
     /// Fresh contexts.
     pub fn new() -> Self {
-        Self { compressor: None, decompressor: None, level: None }
+        Self { compressor: None, decompressor: None, set: None, chooser: Chooser::default() }
     }
 
-    /// Fills `out` with the payload of `raw` at zstd `level`: the frame if that is shorter, else `raw` itself.
+    /// Fills `out` with the payload of `raw` at zstd `level`: the frame if that is shorter, else `raw` itself. Blocks that
+    /// follow each other are taken to be alike.
     pub fn compress(&mut self, raw: &[u8], level: i32, out: &mut Vec<u8>) {
-        let compressor = self.compressor.get_or_insert_with(CCtx::create);
-        if self.level != Some(level) {
-            compressor
-                .set_parameter(CParameter::CompressionLevel(level))
-                .expect("zstd clamps levels it does not have");
-            let hash_log = if level == 3 { LEVEL_3_HASH_LOG } else { 0 };
-            compressor.set_parameter(CParameter::HashLog(hash_log)).expect("zstd has tables of this size");
-            self.level = Some(level);
+        let mut search = Search::Double;
+        if level == CHOOSING_LEVEL && raw.len() >= 2 * search::SAMPLE_LEN {
+            // Not the beginning, which is where a file says what it is.
+            let sample = &raw[raw.len() / 2..][..search::SAMPLE_LEN];
+            let mut chooser = std::mem::take(&mut self.chooser);
+            search = chooser.choose(|search| self.frame(sample, level, search, out).unwrap_or(sample.len()));
+            self.chooser = chooser;
         }
-        out.clear();
-        out.reserve(zstd_safe::compress_bound(raw.len()));
-        match compressor.compress2(out, raw) {
-            Ok(len) if len < raw.len() => {}
+        match self.frame(raw, level, search, out) {
+            Some(len) if len < raw.len() => self.chooser.note(raw.len(), len),
             _ => {
                 out.clear();
                 out.extend_from_slice(raw);
+                self.chooser.note(raw.len(), raw.len());
             }
         }
+    }
+
+    /// Fills `out` with a frame of `raw` and returns its length, if zstd can.
+    fn frame(&mut self, raw: &[u8], level: i32, search: Search, out: &mut Vec<u8>) -> Option<usize> {
+        let compressor = self.compressor.get_or_insert_with(CCtx::create);
+        if self.set != Some((level, search)) {
+            compressor.reset(ResetDirective::Parameters).expect("no frame is begun");
+            let mut set = |parameter| {
+                compressor
+                    .set_parameter(parameter)
+                    .expect("zstd clamps levels, and has these tables and lengths");
+            };
+            set(CParameter::CompressionLevel(level));
+            if level == CHOOSING_LEVEL {
+                set(CParameter::HashLog(LONG_HASH_LOG));
+            }
+            if let Search::Single(min_len) = search {
+                set(CParameter::Strategy(Strategy::ZSTD_fast));
+                set(CParameter::MinMatch(min_len));
+            }
+            self.set = Some((level, search));
+        }
+        out.clear();
+        out.reserve(zstd_safe::compress_bound(raw.len()));
+        compressor.compress2(out, raw).ok()
     }
 
     /// Fills `out` with the `raw_len` bytes that `payload` stands for. Allocates `raw_len` bytes at most.
@@ -152,6 +183,34 @@ mod tests {
         }
         assert!(round(b"", 3).is_empty());
         assert_eq!(round(b"short", 3), b"short", "what does not shrink is stored as it is");
+    }
+
+    #[test]
+    fn long_blocks_come_back_however_they_are_searched() {
+        let mut codec = BlockCodec::new();
+        let lines: String = (0..60_000u32)
+            .map(|n| format!("{n} GET /item/{} 200\n", n.wrapping_mul(2_654_435_761) % 977))
+            .collect();
+        let noise: Vec<u8> = lines
+            .bytes()
+            .scan(1u32, |state, _| {
+                *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                Some((*state >> 24) as u8)
+            })
+            .collect();
+        for raw in [lines.as_bytes(), &noise, &vec![0; 2 << 20]] {
+            let (mut payload, mut back) = (Vec::new(), Vec::new());
+            for search in search::SEARCHES {
+                let len = codec.frame(raw, CHOOSING_LEVEL, search, &mut payload).expect("zstd can");
+                if len < raw.len() {
+                    codec.decompress(&payload, raw.len(), &mut back).expect("what was just compressed");
+                    assert_eq!(back, raw, "{search:?}");
+                }
+            }
+            codec.compress(raw, CHOOSING_LEVEL, &mut payload);
+            codec.decompress(&payload, raw.len(), &mut back).expect("what was just compressed");
+            assert_eq!(back, raw);
+        }
     }
 
     #[test]
