@@ -22,7 +22,7 @@ const FILES: usize = 50;
 const ENTRIES: usize = DIRECTORIES * (FILES + 1) + 10;
 
 static TREE: LazyLock<PathBuf> = LazyLock::new(|| {
-    let directory = scratch::path();
+    let directory = scratch::path().join("walk");
     tree::small_files(&directory, DIRECTORIES, FILES);
     directory
 });
