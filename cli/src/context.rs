@@ -125,6 +125,7 @@ impl Context {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {}: {void}", repo.url));
         }
+        self.tell_distrusted(&repository);
         self.compare_head(&repository)?;
         Ok(repository)
     }
@@ -142,11 +143,16 @@ impl Context {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {void}"));
         }
-        for untold in repository.distrusted_segments() {
-            self.output
-                .warn(&format!("warning: an append-only password added this and it is not used: {untold}"));
-        }
+        self.tell_distrusted(&repository);
         Ok(repository)
+    }
+
+    /// Tells what appenders added to the index that cannot be used.
+    fn tell_distrusted(&self, repository: &Repository) {
+        for problem in repository.distrusted_segments() {
+            let what = "an append-only password added a part of the index that is not used";
+            self.output.warn(&format!("warning: {what}: {problem}"));
+        }
     }
 
     /// Goes on with a repository whose log is what was seen before.
