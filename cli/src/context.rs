@@ -71,14 +71,19 @@ impl Context {
         Ok(Arc::new(backend))
     }
 
-    /// Opens the repository, whose log has to pass through what was seen of it before.
+    /// Opens the repository, whose log has to pass through what was seen of it before, to read and change it.
     pub fn open(&self) -> Result<Arc<Repository>, Failure> {
+        self.known(full(self.open_unknown()?)?)
+    }
+
+    /// The same for what an append-only password is good for as well.
+    pub fn open_to_add(&self) -> Result<Arc<Repository>, Failure> {
         self.known(self.open_unknown()?)
     }
 
     /// Opens the repository, of whose index any part may be lost.
     pub fn open_for_repair(&self) -> Result<Arc<Repository>, Failure> {
-        self.known(self.open_as(Repository::open_for_repair)?)
+        self.known(full(self.open_as(Repository::open_for_repair)?)?)
     }
 
     /// Opens the repository for a check, which says itself what is wrong with index and log, and whatever was seen before:
@@ -94,6 +99,7 @@ impl Context {
                     opened => opened,
                 }
             })?;
+        let repository = full(repository)?;
         match self.compare_head(&repository) {
             Ok(()) => Ok((self.work_on(repository), None)),
             Err(failure) => Ok((Arc::new(repository), Some(failure))),
@@ -108,7 +114,7 @@ impl Context {
     /// Opens the repository whatever was seen of it before. Segments may be lost: an entry that does not count may have
     /// been the one that replaced them.
     pub fn open_for_log_repair(&self) -> Result<Repository, Failure> {
-        self.open_as(Repository::open_for_repair)
+        full(self.open_as(Repository::open_for_repair)?)
     }
 
     /// Opens a repository of a plan, whose log has to pass through what was seen of it before.
@@ -119,6 +125,7 @@ impl Context {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {}: {void}", repo.url));
         }
+        self.tell_distrusted(&repository);
         self.compare_head(&repository)?;
         Ok(repository)
     }
@@ -136,7 +143,16 @@ impl Context {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {void}"));
         }
+        self.tell_distrusted(&repository);
         Ok(repository)
+    }
+
+    /// Tells what appenders added to the index that cannot be used.
+    fn tell_distrusted(&self, repository: &Repository) {
+        for problem in repository.distrusted_segments() {
+            let what = "an append-only password added a part of the index that is not used";
+            self.output.warn(&format!("warning: {what}: {problem}"));
+        }
     }
 
     /// Goes on with a repository whose log is what was seen before.
@@ -235,7 +251,7 @@ impl Context {
             Some(file) => password::new(Some(file))?,
             None => password::existing(&self.global)?,
         };
-        Ok(Repository::open_for_repair(backend, &password, environment())?)
+        full(Repository::open_for_repair(backend, &password, environment())?)
     }
 
     /// Threads that do the work.
@@ -247,6 +263,12 @@ impl Context {
     pub fn memory(&self, default: u64) -> u64 {
         self.global.memory.unwrap_or(default)
     }
+}
+
+/// The repository, if the password opens everything in it.
+fn full(repository: Repository) -> Result<Repository, Failure> {
+    repository.require_full("read, change or take away what is stored")?;
+    Ok(repository)
 }
 
 /// This host, this user, the system's clock and random numbers.

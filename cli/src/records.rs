@@ -248,6 +248,9 @@ fn change(change: &Change) -> Value {
         Change::KeyslotAdded { keyslot, writer, label } => {
             json!({"change": "keyslot_added", "keyslot": keyslot, "writer": writer, "label": label})
         }
+        Change::AppenderAdded { keyslot, writer, label } => {
+            json!({"change": "appender_added", "keyslot": keyslot, "writer": writer, "label": label})
+        }
         Change::KeyslotRemoved { keyslot, writer } => {
             json!({"change": "keyslot_removed", "keyslot": keyslot, "writer": writer})
         }

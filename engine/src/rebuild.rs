@@ -21,6 +21,7 @@ use crate::log::Fold;
 use crate::monitor::{Monitor, Problem, Progress};
 use crate::repo::{NewSegment, Repository, RepositoryError};
 use crate::store::{ReadError, read_directory};
+use crate::vet::{self, Strictness, VetError};
 
 /// How a rebuild goes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,9 @@ pub enum RebuildError {
         /// Why.
         source: BackendError,
     },
+    /// What appenders added could not be vetted.
+    #[error(transparent)]
+    Vet(#[from] VetError),
     /// The monitor asked to stop.
     #[error("cancelled before the index was rebuilt; nothing was changed")]
     Cancelled,
@@ -96,6 +100,10 @@ pub fn run(
     options: &RebuildOptions,
     monitor: &dyn Monitor,
 ) -> Result<RebuildReport, RebuildError> {
+    if !options.dry_run {
+        // What they say of damaged packs is kept like what others say.
+        vet::run(repository, Strictness::WhatIsTrue, monitor)?;
+    }
     let base = repository.fold();
     let removed = repository.removed_packs(&base)?;
     let mut rebuild = Rebuild {
@@ -168,6 +176,12 @@ impl Rebuild<'_> {
         }
         match read_directory(backend, repository.keys(), &repository.id(), pack, &mut self.buffer) {
             Ok((entry, directory)) => {
+                // Its directory is the word of an append-only keyslot's holder: here it becomes part of the index.
+                if entry.header.is_for_recipient()
+                    && let Err(error) = vet::verify_pack(repository.reader(), (&entry, &directory))
+                {
+                    return self.not_as_it_says(id, error);
+                }
                 self.report.packs += 1;
                 self.blobs += directory.blob_count();
                 self.gathered.push((entry, directory));
@@ -177,19 +191,30 @@ impl Rebuild<'_> {
             Err(ReadError::Backend { source, .. }) if !source.is_damage() => {
                 return Err(RebuildError::Pack { pack: id, source });
             }
-            Err(error) => self.damaged(id, &error),
+            Err(error) => self.damaged(id, "its directory cannot be read", &error),
         }
         let progress = Progress { items: self.report.packs, ..Progress::default() };
         self.monitor.progress(&progress);
         if self.blobs >= self.options.blobs_per_segment { self.store() } else { Ok(()) }
     }
 
-    fn damaged(&mut self, pack: PackId, error: &ReadError) {
+    fn not_as_it_says(&mut self, pack: PackId, error: ReadError) -> Result<(), RebuildError> {
+        match error {
+            ReadError::Backend { source, .. } if source.is_not_found() => {}
+            ReadError::Backend { source, .. } if !source.is_damage() => {
+                return Err(RebuildError::Pack { pack, source });
+            }
+            error => self.damaged(pack, "it does not hold what its directory says", &error),
+        }
+        Ok(())
+    }
+
+    fn damaged(&mut self, pack: PackId, what: &str, error: &ReadError) {
         self.report.damaged.push(pack);
         self.monitor.problem(&Problem {
             code: "pack-damaged",
             path: Some(ObjectKey::pack(&pack).as_str().into()),
-            message: format!("its directory cannot be read: {error}"),
+            message: format!("{what}: {error}"),
             is_error: true,
         });
     }

@@ -138,7 +138,7 @@ pub fn run(
             walk.reach(*id.blob());
         }
     }
-    let segments = repository.index().segments();
+    let segments = repository.index().everything();
     count_packs(&segments, &mut stats)?;
     count_blobs(&segments, walk.reached.as_ref(), monitor, &mut stats)?;
     Ok(stats)

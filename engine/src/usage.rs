@@ -307,7 +307,7 @@ type Place = (Location, (usize, usize));
 impl<'a> Count<'a> {
     fn new(repository: &Repository, monitor: &'a dyn Monitor) -> Self {
         let index = Index::default();
-        index.replace(repository.index().segments().to_vec(), &[]);
+        index.replace(repository.index().everything(), &[]);
         let bits = || Bits::new(&index);
         let (seen, several, current) = (bits(), bits(), bits());
         Self { index, seen, several, current, pass: Pass::Mark, bytes: 0, monitor, blobs: 0 }

@@ -29,6 +29,13 @@ for golden in "$project"/tests/golden/v1*/; do
         $python "$reader" restore "$golden/repo" "$work/$count" --password-file "$golden/password" --index $index
         $python "$here/manifest.py" compare "$golden/manifest.json" "$work/$count"
     done
+    for secret in "$golden"/append-only-secret; do
+        [ -e "$secret" ] || continue
+        if $python "$reader" restore "$golden/repo" "$work/append" --password-file "$secret" 2>/dev/null; then
+            echo "an append-only password has restored something" >&2
+            exit 1
+        fi
+    done
     printf 'not the password' >"$work/wrong"
     if $python "$reader" log "$golden/repo" --password-file "$work/wrong" 2>/dev/null; then
         echo "a wrong password was accepted" >&2

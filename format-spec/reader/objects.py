@@ -63,7 +63,8 @@ def open_keyslot(data, repository, password):
         raise Refused("record", "the keyslot's record is cut short")
     if any(message[4 + length :]):
         raise Refused("padding", "the padding is not zero")
-    return records.read(records.KEYSLOT, message[4 : 4 + length], "keyslot")
+    kind = records.APPEND_KEYSLOT if data[10] == sealing.APPEND_ONLY else records.KEYSLOT
+    return records.read(kind, message[4 : 4 + length], "keyslot")
 
 
 def writer_of(seed):

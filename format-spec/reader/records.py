@@ -123,6 +123,8 @@ TIME = Record(("seconds", Signed64()), ("nanos", U32))
 
 CONFIG = Record(("repository", Bytes(16)), ("must_understand", U64), ("created_by", STR))
 KEYSLOT = Record(("root", ID), ("writer", ID), ("label", STR))
+APPEND_KEYS = "data_id tree_id snapshot_id chunker index log data_recipient metadata_recipient".split()
+APPEND_KEYSLOT = Record(*((name, ID) for name in APPEND_KEYS), ("writer", ID), ("label", STR))
 
 DEVICE = Record(("major", U32), ("minor", U32))
 FILE = Record(
@@ -193,6 +195,7 @@ SEGMENT = Record(("segment", ID), ("blobs", U64), ("packs", U32), ("bytes", U64)
 PACKS = Record(("packs", Array(ID)))
 CHANGE = Variant(
     keyslot_added=Record(("keyslot", ID), ("writer", ID), ("label", STR)),
+    appender_added=Record(("keyslot", ID), ("writer", ID), ("label", STR)),
     keyslot_removed=Record(("keyslot", ID), ("writer", ID)),
     snapshot_added=Record(("snapshot", ID), ("record", BIN)),
     snapshot_forgotten=Record(("snapshot", ID), ("reason", STR)),
@@ -221,9 +224,16 @@ STATE = Record(
     ("seq", U64),
     ("head", ID),
     ("config", ID),
-    ("keyslots", Array(Record(("keyslot", ID), ("writer", ID), ("label", STR), ("added", U64)))),
-    ("snapshots", Array(Record(("snapshot", ID), ("added", U64), ("record", BIN), ("hold", STR, None)))),
+    (
+        "keyslots",
+        Array(Record(("keyslot", ID), ("writer", ID), ("label", STR), ("added", U64), ("append_only", BOOL, False))),
+    ),
+    (
+        "snapshots",
+        Array(Record(("snapshot", ID), ("added", U64), ("record", BIN), ("hold", STR, None), ("appender", ID, None))),
+    ),
     ("segments", Array(SEGMENT)),
+    ("appended", Array(Record(("segment", ID), ("writer", ID))), []),
     ("condemned", Array(Record(("pack", ID), ("condemned", U64)))),
     ("ledger", ID, None),
     ("parity", U32, None),

@@ -23,6 +23,8 @@ class Repository:
         self.config_bytes = self.read("config", 64 << 10)
         self.config = objects.read_config(self.config_bytes)
         keyslot, slot = self.unlock(password)
+        if "root" not in slot:
+            raise Refused("append-only", f"keyslot {keyslot.hex()} is append-only: it opens no contents")
         self.keys = sealing.Keys(slot["root"], self.config["repository"])
         self.log = Log(self)
         if keyslot not in self.log.keyslots:
@@ -77,7 +79,7 @@ class Log:
     def __init__(self, repository):
         self.repository = repository
         self.keyslots, self.snapshots, self.segments, self.condemned = {}, {}, {}, {}
-        self.ledger = None
+        self.appended, self.ledger = {}, None
         self.lines, self.void = [], []
         self.previous = sealing.hash_of(repository.config_bytes)
         for seq in range(1, self.last() + 1):
@@ -107,11 +109,12 @@ class Log:
             signed = objects.open_signed(self.repository.keys, data)
         except Refused as refused:
             return self.pass_over(seq, refused)
-        writers = [writer for writer, _ in self.keyslots.values()]
+        writers = [writer for writer, _, _ in self.keyslots.values()]
+        full = [writer for writer, _, append_only in self.keyslots.values() if not append_only]
         try:
             commit = objects.read_commit(signed, seq)
         except Refused as refused:
-            if refused.failure == "sequence" or (seq > 1 and signed["writer"] not in writers):
+            if refused.failure == "sequence" or (seq > 1 and signed["writer"] not in full):
                 return self.pass_over(seq, refused)
             raise Refused("not-understood", f"commit {seq} is signed, but not understood: {refused}") from None
         if commit["previous"] != before:
@@ -120,16 +123,19 @@ class Log:
         if signed["writer"] not in (added if seq == 1 else writers):
             return self.pass_over(seq, f"writer {signed['writer'].hex()} may not write")
         before = [dict(fold) for fold in self.folds()], self.ledger
+        appender = signed["writer"] if seq > 1 and signed["writer"] not in full else None
         try:
             for name, content in commit["changes"]:
-                self.apply(seq, name, content)
+                if appender is not None:
+                    self.check_addition(name, content)
+                self.apply(seq, name, content, appender)
         except Refused as refused:
-            (self.keyslots, self.snapshots, self.segments, self.condemned), self.ledger = before
+            (self.keyslots, self.snapshots, self.segments, self.condemned, self.appended), self.ledger = before
             return self.pass_over(seq, refused)
         self.lines.append((seq, signed["writer"], commit))
 
     def folds(self):
-        return self.keyslots, self.snapshots, self.segments, self.condemned
+        return self.keyslots, self.snapshots, self.segments, self.condemned, self.appended
 
     def stop_if_not_understood(self, seq, data):
         if len(data) < sealing.HEADER_LEN:
@@ -146,20 +152,32 @@ class Log:
         self.void.append(seq)
         self.repository.report(f"log entry {seq} is void: {why}")
 
-    def apply(self, seq, name, change):
+    def check_addition(self, name, change):
+        """Whether an appender may make this change (11-append-only.md)."""
+        if name == "snapshot_added":
+            record = records.read_snapshot(change["record"])
+            if record["repaired"] is not None or self.repository.keys.blob_id(2, change["record"]) != change["snapshot"]:
+                raise Refused("log", "an appender adds a repaired snapshot, or one with the record of another")
+        elif name != "segments_replaced" or change["removed"]:
+            raise Refused("log", f"{name} is more than an appender may do")
+
+    def apply(self, seq, name, change, appender):
         def take_away(fold, id):
             if id not in fold:
                 raise Refused("log", f"{name} of {id.hex()}, which is not there")
             del fold[id]
 
-        if name == "keyslot_added":
+        if name in ("keyslot_added", "appender_added"):
+            append_only = name == "appender_added"
             if change["keyslot"] in self.keyslots:
                 raise Refused("log", f"{name} of {change['keyslot'].hex()}, which is there")
-            self.keyslots[change["keyslot"]] = (change["writer"], change["label"])
+            if any(slot[0] == change["writer"] and slot[2] != append_only for slot in self.keyslots.values()):
+                raise Refused("log", f"{name} of a writer in another capacity than it has")
+            self.keyslots[change["keyslot"]] = (change["writer"], change["label"], append_only)
         elif name == "keyslot_removed":
             take_away(self.keyslots, change["keyslot"])
-            if not self.keyslots:
-                raise Refused("log", "the last keyslot is removed")
+            if all(append_only for _, _, append_only in self.keyslots.values()):
+                raise Refused("log", "the last keyslot that is not append-only is removed")
         elif name == "snapshot_added":
             self.snapshots.setdefault(change["snapshot"], (seq, change["record"], None))
         elif name == "snapshot_held":
@@ -180,8 +198,14 @@ class Log:
         elif name == "segments_replaced":
             for segment in change["removed"]:
                 take_away(self.segments, segment)
+                self.appended.pop(segment, None)
             for segment in change["added"]:
-                self.segments.setdefault(segment["segment"], segment)
+                id = segment["segment"]
+                if appender is None:
+                    self.appended.pop(id, None)
+                elif id not in self.segments:
+                    self.appended[id] = appender
+                self.segments.setdefault(id, segment)
         elif name == "ledger_replaced":
             if change["previous"] != self.ledger:
                 raise Refused("log", f"{name} of another ledger than there is")
@@ -233,21 +257,39 @@ class BySegments:
     """Searches the live segments."""
 
     def __init__(self, repository):
-        self.segments = []
+        self.repository, self.segments, self.appended = repository, [], []
         for id, info in repository.log.segments.items():
-            data = repository.read(f"index/{id.hex()}", 1 << 40)
-            if sealing.hash_of(data) != id or len(data) != info["bytes"]:
-                raise Refused("segment", f"index/{id.hex()} is not what its name or the log says")
-            segment = objects.Segment(repository.keys, data)
-            if segment.count != info["blobs"] or segment.pack_count != info["packs"]:
-                raise Refused("segment", f"index/{id.hex()} has other counts than the log says")
-            self.segments.append(segment)
+            if id not in repository.log.appended:
+                self.segments.append(self.open(id, info))
+                continue
+            try:
+                self.appended.append(self.open(id, info))
+            except Refused as refused:
+                repository.report(f"an appender's segment is not used: {refused}")
+
+    def open(self, id, info):
+        data = self.repository.read(f"index/{id.hex()}", 1 << 40)
+        if sealing.hash_of(data) != id or len(data) != info["bytes"]:
+            raise Refused("segment", f"index/{id.hex()} is not what its name or the log says")
+        segment = objects.Segment(self.repository.keys, data)
+        if segment.count != info["blobs"] or segment.pack_count != info["packs"]:
+            raise Refused("segment", f"index/{id.hex()} has other counts than the log says")
+        return segment
 
     def find(self, blob_id):
-        for segment in self.segments:
-            for entry in segment.find(blob_id):
-                pack = segment.pack(entry["pack"])
-                yield None, pack["id"], pack["header"], entry
+        found = [place for segment in self.segments for place in self.places(segment, blob_id)]
+        if found:
+            return found
+        for segment in self.appended:
+            try:
+                found += self.places(segment, blob_id)
+            except Refused as refused:
+                self.repository.report(f"an appender's segment was passed over: {refused}")
+        return found
+
+    def places(self, segment, blob_id):
+        packs = [(segment.pack(entry["pack"]), entry) for entry in segment.find(blob_id)]
+        return [(None, pack["id"], pack["header"], entry) for pack, entry in packs]
 
 
 class Blobs:

@@ -5,6 +5,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+import x25519
 from refusal import Refused
 
 MAGIC = b"SROOMv1\n"
@@ -23,10 +24,17 @@ CONTEXTS = {
     "metadata": "strongroom v1 2026-11-22 metadata packs",
     "index": "strongroom v1 2026-11-22 index segments",
     "log": "strongroom v1 2026-11-22 commit log",
+    "state": "strongroom v1 2026-11-28 states of the log",
+    "data-recipient": "strongroom v1 2026-11-28 data recipient",
+    "metadata-recipient": "strongroom v1 2026-11-28 metadata recipient",
 }
+PACK_CONTEXT = "strongroom v1 2026-11-28 pack for a recipient"
+PASSWORD_MODE, RECIPIENT_MODE = 1, 2
+APPEND_ONLY = 1
+RECIPIENT_OF_KIND = {DATA_PACK: "data-recipient", METADATA_PACK: "metadata-recipient"}
 PURPOSE_OF_KIND = {
     COMMIT: "log",
-    STATE: "log",
+    STATE: "state",
     DATA_PACK: "data",
     METADATA_PACK: "metadata",
     SEGMENT: "index",
@@ -64,7 +72,18 @@ class Keys:
     def open_header(self, data, kind):
         """The cipher of the object that begins with `data` and has to be of `kind`."""
         check_header(data, kind)
-        return Cipher(self.keys[PURPOSE_OF_KIND[kind]], self.repository, data[:HEADER_LEN])
+        key = self.keys[PURPOSE_OF_KIND[kind]]
+        if data[9] == RECIPIENT_MODE:
+            key = recipient_key(self.keys[RECIPIENT_OF_KIND[kind]], data[16:48])
+        return Cipher(key, self.repository, data[:HEADER_LEN])
+
+
+def recipient_key(secret, ephemeral):
+    """What takes the place of the purpose's key in a pack that was sealed for a recipient (11-append-only.md)."""
+    shared = x25519.multiply(secret, ephemeral)
+    if not any(shared):
+        raise Refused("commitment", "the pack's public key is of small order")
+    return derive_key(PACK_CONTEXT, shared + ephemeral + x25519.multiply(secret, x25519.BASE))
 
 
 def check_magic(data):
@@ -80,7 +99,9 @@ def check_header(data, kind):
     check_magic(data)
     if data[8] != kind:
         raise Refused("header", f"object of kind {data[8]}, expected {kind}")
-    if data[9] != (1 if kind == KEYSLOT else 0) or any(data[10:16]):
+    modes = {KEYSLOT: (PASSWORD_MODE,), DATA_PACK: (0, RECIPIENT_MODE), METADATA_PACK: (0, RECIPIENT_MODE)}
+    flags = (0, APPEND_ONLY) if kind == KEYSLOT else (0,)
+    if data[9] not in modes.get(kind, (0,)) or data[10] not in flags or any(data[11:16]):
         raise Refused("header", "key mode, flags or epoch that this reader does not know: a newer program is needed")
 
 

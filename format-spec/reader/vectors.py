@@ -11,6 +11,7 @@ import objects
 import parity
 import records
 import sealing
+import x25519
 from refusal import Refused
 
 
@@ -80,13 +81,20 @@ def config(inputs):
 def keyslot(inputs):
     data = inputs.hex("object")
     slot = objects.open_keyslot(data, inputs.hex("repository"), inputs.hex("password"))
+    keys = {name: slot[name].hex() for name in records.APPEND_KEYS if name in slot}
     return {
         "id": sealing.hash_of(data).hex(),
-        "root": slot["root"].hex(),
+        **({"keys": keys} if keys else {"root": slot["root"].hex()}),
         "writer_seed": slot["writer"].hex(),
         "writer": objects.writer_of(slot["writer"]).hex(),
         "label": slot["label"],
     }
+
+
+def recipient(inputs):
+    secret = inputs.keys.keys[sealing.RECIPIENT_OF_KIND[inputs["kind"]]]
+    key = sealing.recipient_key(secret, inputs.hex("ephemeral"))
+    return {"public": x25519.multiply(secret, x25519.BASE).hex(), "key": key.hex()}
 
 
 def record(inputs):
@@ -244,6 +252,7 @@ CHECKS = {
     "message": message,
     "config": config,
     "keyslot": keyslot,
+    "recipient": recipient,
     "record": record,
     "payload": payload,
     "padme": lambda inputs: {"padded": sealing.padme(inputs["length"])},

@@ -97,3 +97,115 @@ fn a_removed_keyslot_that_came_back_locks_nobody_out() {
         bench.run(["snapshots"]).expect(0);
     }
 }
+
+/// A repository with a backup by the ordinary password, and the append-only password "may only add".
+fn with_appender() -> Bench {
+    let bench = Bench::new();
+    bench.write("source/theirs", "what the others have");
+    bench.run(["backup", "source"]).expect(0);
+    let file = bench.write("append", "may only add");
+    let mut add = bench.command();
+    add.args(["key", "add", "--append-only", "--label", "web", "--new-password-file"]).arg(file).args(CHEAP);
+    let run = Run::of(&mut add).expect(0);
+    assert!(run.stdout.contains("append-only") || run.stderr.contains("append-only"), "{run:?}");
+    bench
+}
+
+fn append(bench: &Bench) -> Command {
+    with(bench, "may only add")
+}
+
+#[test]
+fn an_append_only_password_backs_up_and_the_ordinary_one_restores() {
+    let bench = with_appender();
+    bench.write("source/own", "what the host has");
+    let run = Run::of(append(&bench).args(["backup", "source", "--json"])).expect(0);
+    let snapshot = run.last("summary")["snapshot_id"].as_str().expect("an id").to_owned();
+    assert_eq!(run.last("summary")["parent"], Value::Null);
+    bench.run(["check", "--read-data"]).expect(0);
+    bench
+        .run(["restore", &format!("{snapshot}:{}", bench.path("source").display()), "--target", "out"])
+        .expect(0);
+    for file in ["theirs", "own"] {
+        let restored = std::fs::read(bench.path("out").join(file)).expect("restored");
+        assert_eq!(restored, std::fs::read(bench.path("source").join(file)).expect("there"));
+    }
+    // What it may look at.
+    let listed = Run::of(append(&bench).args(["snapshots", "--json"])).expect(0);
+    let listed: Vec<Value> = serde_json::from_str(&listed.stdout).expect("an array");
+    assert_eq!((listed.len(), &listed[1]["id"]), (2, &snapshot.into()));
+    assert!(listed[0].get("appender").is_none() && listed[1]["appender"].is_string());
+    Run::of(append(&bench).args(["log", "--verify"])).expect(0);
+    let log = Run::of(append(&bench).arg("log")).expect(0);
+    assert!(log.stdout.contains("append-only keyslot"), "{log:?}");
+    let keyslots = list(&bench, "may only add");
+    let may: Vec<_> = keyslots.iter().map(|slot| slot["append_only"].clone()).collect();
+    assert_eq!(may, [false, true]);
+    let table = bench.run(["key", "list"]).expect(0);
+    assert!(table.stdout.contains("append") && table.stdout.contains("everything"), "{table:?}");
+    // A prune makes what it added part of the index.
+    let run = bench.run(["prune", "--json"]).expect(0);
+    assert!(run.last("summary")["segments_vetted"].as_u64() >= Some(1), "{run:?}");
+    bench.run(["check", "--read-data"]).expect(0);
+}
+
+#[test]
+fn an_append_only_password_is_refused_what_takes_more() {
+    let bench = with_appender();
+    Run::of(append(&bench).args(["backup", "source"])).expect(0);
+    let objects = |bench: &Bench| ["keys", "log", "index", "packs"].map(|folder| bench.objects(folder));
+    let before = objects(&bench);
+    let file = bench.write("other", "another");
+    let other = file.to_str().expect("a plain path");
+    let id = list(&bench, PASSWORD)[0]["id"].as_str().expect("an id").to_owned();
+    let refused: [&[&str]; 15] = [
+        &["restore", "latest", "--target", "out"],
+        &["ls", "latest"],
+        &["cat", "snapshot", "latest"],
+        &["stats"],
+        &["forget", "--keep-last", "1"],
+        &["forget", "latest"],
+        &["prune"],
+        &["snapshot", "hold", "latest", "--reason", "r"],
+        &["key", "add", "--new-password-file", other],
+        &["key", "add", "--append-only", "--new-password-file", other],
+        &["key", "passwd", "--new-password-file", other],
+        &["key", "remove", &id],
+        &["parity", "add"],
+        &["repair", "index"],
+        &["repair", "packs"],
+    ];
+    for arguments in refused {
+        let run = Run::of(append(&bench).args(arguments)).expect(1);
+        assert!(run.message().contains("append-only"), "{arguments:?}: {run:?}");
+        assert!(run.stderr.contains("key list"), "says what to do next: {run:?}");
+        let run = Run::of(append(&bench).args(arguments).arg("--json")).expect(1);
+        assert_eq!(run.last("error")["code"], "append-only", "{arguments:?}");
+    }
+    // Nothing was found out, so nothing is said to be in order.
+    let run = Run::of(append(&bench).arg("check")).expect(5);
+    assert!(run.message().contains("append-only"), "{run:?}");
+    assert_eq!(objects(&bench), before, "nothing came or went");
+    assert!(!bench.path("out").exists());
+    bench.run(["check", "--read-data"]).expect(0);
+}
+
+#[test]
+fn a_removed_append_only_password_opens_nothing_and_what_it_added_stays() {
+    let bench = with_appender();
+    Run::of(append(&bench).args(["backup", "source"])).expect(0);
+    let id = list(&bench, PASSWORD)[1]["id"].as_str().expect("an id").to_owned();
+    bench.run(["key", "remove", &id[..8]]).expect(0);
+    Run::of(append(&bench).args(["backup", "source"])).expect(12);
+    bench
+        .run(["restore", &format!("latest:{}", bench.path("source").display()), "--target", "out"])
+        .expect(0);
+    // The last password that opens everything stays, whatever others there are.
+    let file = bench.write("append", "may only add");
+    let mut add = bench.command();
+    add.args(["key", "add", "--append-only", "--new-password-file"]).arg(file).args(CHEAP);
+    Run::of(&mut add).expect(0);
+    let first = list(&bench, PASSWORD)[0]["id"].as_str().expect("an id").to_owned();
+    let run = bench.run(["key", "remove", &first]).expect(1);
+    assert!(run.message().contains("opens everything"), "{run:?}");
+}

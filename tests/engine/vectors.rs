@@ -109,4 +109,5 @@ fn every_vector_reads_as_it_says() {
 #[test]
 fn the_code_makes_the_checked_in_sample_repository() {
     compare_or_bless(&project().join("tests/golden/v1-handmade"), &repository::sample());
+    compare_or_bless(&project().join("tests/golden/v1-appended"), &repository::appended());
 }

@@ -32,7 +32,7 @@ enum Verb {
     #[command(after_help = "Example:\n  strongroom -r /backup/repo key list")]
     List,
     /// Add a keyslot for another password
-    #[command(after_help = "Example:\n  strongroom -r /backup/repo key add --label escrow")]
+    #[command(after_help = ADD_HELP)]
     Add {
         /// The new password.
         #[command(flatten)]
@@ -40,6 +40,9 @@ enum Verb {
         /// What to call the keyslot
         #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         label: String,
+        /// The password is for a host that shall back up and neither read what is stored nor take anything away
+        #[arg(long)]
+        append_only: bool,
     },
     /// Replace the password this command is given by another
     #[command(after_help = "Example:\n  strongroom -r /backup/repo key passwd --new-password-file new.txt")]
@@ -59,6 +62,16 @@ enum Verb {
     },
 }
 
+const ADD_HELP: &str = "\
+With --append-only the password can back up, with deduplication, list snapshots and show the log. It
+opens no contents, its own backups included, and can neither forget, prune, hold nor change keys: use
+another password for that. What it can do all the same, and how to keep the storage from being
+emptied by other means, is in docs/append-only.md.
+
+Example:
+  strongroom -r /backup/repo key add --label escrow
+  strongroom -r /backup/repo key add --append-only --label web --new-password-file web.txt";
+
 /// A password to be set and what a guess at it shall cost.
 #[derive(Debug, clap::Args)]
 struct NewPassword {
@@ -73,13 +86,16 @@ struct NewPassword {
 /// Does it.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     match &args.verb {
-        Verb::List => list(&*context.open()?, context)?,
-        Verb::Add { new, label } => {
+        Verb::List => list(&*context.open_to_add()?, context)?,
+        Verb::Add { new, label, append_only } => {
             let kdf = new.kdf.params()?;
             let repository = context.open()?;
             let password = new_password(new)?;
-            let id = repository.add_keyslot(&password, label, kdf)?;
-            done(context, "added", &id)?;
+            let (id, what) = match append_only {
+                true => (repository.add_append_only_keyslot(&password, label, kdf)?, "added append-only"),
+                false => (repository.add_keyslot(&password, label, kdf)?, "added"),
+            };
+            done(context, what, &id)?;
         }
         Verb::Passwd { new } => {
             let kdf = new.kdf.params()?;
@@ -122,6 +138,7 @@ fn list(repository: &Repository, context: &Context) -> Result<(), Failure> {
                 "label": info.entry.label,
                 "writer": info.entry.writer,
                 "added": info.entry.added,
+                "append_only": info.entry.append_only,
             })))
         });
         return context.output.line(Value::Array(list.collect()).to_string());
@@ -132,9 +149,10 @@ fn list(repository: &Repository, context: &Context) -> Result<(), Failure> {
         } else {
             format!(" {}", info.entry.keyslot.short())
         };
-        [id, info.entry.added.to_string(), visible(info.entry.label.as_bytes())]
+        let may = if info.entry.append_only { "append" } else { "everything" };
+        [id, info.entry.added.to_string(), may.to_owned(), visible(info.entry.label.as_bytes())]
     };
-    let mut rows = vec![[" ID", "Commit", "Label"].map(str::to_owned)];
+    let mut rows = vec![[" ID", "Commit", "May", "Label"].map(str::to_owned)];
     rows.extend(keyslots.iter().map(row));
     aligned(&rows, &[1]).into_iter().try_for_each(|line| context.output.line(line))
 }

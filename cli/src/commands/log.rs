@@ -57,7 +57,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(Verb::Head(args)) = &args.verb {
         return head(args, context);
     }
-    let repository = context.open().map_err(unverified)?;
+    let repository = context.open_to_add().map_err(unverified)?;
     let (mut commits, mut voids, mut shown) = (0u64, 0u64, Ok(()));
     let config = Config::hash(repository.config_bytes());
     let fold = read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |entry| {
@@ -98,7 +98,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 fn head(args: &HeadArgs, context: &Context) -> Outcome {
     let repository = match args.accept {
         true => context.work_on(context.open_unknown().map_err(unverified)?),
-        false => context.open().map_err(unverified)?,
+        false => context.open_to_add().map_err(unverified)?,
     };
     let none = || Failure::damage("log-damaged", "no entry of the commit log counts");
     let head = repository.head().ok_or_else(none)?;
@@ -145,10 +145,11 @@ fn show_void(void: &VoidEntry, context: &Context) -> Result<(), Failure> {
 
 fn describe(change: &Change) -> String {
     match change {
-        Change::KeyslotAdded { keyslot, label, .. } => {
+        Change::KeyslotAdded { keyslot, label, .. } | Change::AppenderAdded { keyslot, label, .. } => {
             let label =
                 if label.is_empty() { String::new() } else { format!(" ({})", visible(label.as_bytes())) };
-            format!("keyslot {} added{label}", keyslot.short())
+            let sort = if matches!(change, Change::AppenderAdded { .. }) { "append-only " } else { "" };
+            format!("{sort}keyslot {} added{label}", keyslot.short())
         }
         Change::KeyslotRemoved { keyslot, .. } => format!("keyslot {} removed", keyslot.short()),
         Change::SnapshotAdded { snapshot, record } => match snapshot_record(*snapshot, record) {

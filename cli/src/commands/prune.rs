@@ -76,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     } else {
         text(&report, elapsed, context);
     }
-    Ok(Exit::Ok)
+    Ok(if report.segments_untrue > 0 { Exit::Damage } else { Exit::Ok })
 }
 
 fn json_line(report: &PruneReport, elapsed: Duration, context: &Context) {
@@ -94,6 +94,8 @@ fn json_line(report: &PruneReport, elapsed: Duration, context: &Context) {
         "packs_stray": report.packs_stray,
         "packs_stray_bytes": report.packs_stray_bytes,
         "segments_stray": report.segments_stray,
+        "segments_vetted": report.segments_vetted,
+        "segments_untrue": report.segments_untrue,
         "packs_condemned": report.packs_condemned,
         "packs_condemned_bytes": report.packs_condemned_bytes,
         "packs_removed": report.packs_removed,
@@ -119,6 +121,18 @@ fn text(report: &PruneReport, elapsed: Duration, context: &Context) {
         units::count(report.packs_dead, "pack"),
         size(report.packs_dead_bytes)
     ));
+    if report.segments_vetted > 0 {
+        out.text(format!(
+            "Vetted:    {} that append-only passwords had added",
+            units::count(report.segments_vetted, "index segment")
+        ));
+    }
+    if report.segments_untrue > 0 {
+        out.text(format!(
+            "Left alone: what {} that append-only passwords added list; `strongroom repair packs` makes the best of it",
+            units::count(report.segments_untrue, "index segment")
+        ));
+    }
     if report.packs_repacked > 0 {
         let (about, verb) = if report.dry_run { ("about ", "to be rewritten") } else { ("", "rewritten") };
         out.text(format!(

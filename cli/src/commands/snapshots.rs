@@ -1,6 +1,6 @@
 //! `snapshots`: the live snapshots in the order they were made.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
@@ -17,13 +17,15 @@ pub struct Args {}
 
 /// Lists the snapshots: a table, or one JSON array.
 pub fn run(_args: &Args, context: &Context) -> Outcome {
-    let repository = context.open()?;
+    let repository = context.open_to_add()?;
     let (snapshots, fold) = (repository.snapshots()?, repository.fold());
     let hold = |id: &SnapshotId| fold.snapshot(id).and_then(|entry| entry.hold.as_deref());
     if context.output.json() {
         let list = snapshots.iter().map(|(id, snapshot)| {
             let mut record = records::snapshot(id, snapshot);
             record.extend(hold(id).map(|reason| ("hold".to_owned(), Value::from(reason))));
+            let appender = fold.snapshot(id).and_then(|entry| entry.appender);
+            record.extend(appender.map(|writer| ("appender".to_owned(), json!(writer))));
             with_schema(record)
         });
         context.output.line(Value::Array(list.collect()).to_string())?;

@@ -21,6 +21,7 @@ use strongroom::source::{FilesFromError, FilterError};
 use strongroom::stats::StatsError;
 use strongroom::store::{ReadError, StoreError};
 use strongroom::usage::UsageError;
+use strongroom::vet::VetError;
 
 use super::Failure;
 use crate::exit::Exit;
@@ -49,6 +50,9 @@ impl From<RepositoryError> for Failure {
                 .hint("copy the folder `keys` back from a copy of the repository"),
             RepositoryError::NoLog { .. } => Self::damage("no-log", message)
                 .hint("copy the folder `log` back from a copy of the repository"),
+            RepositoryError::AppendOnly(_) => Self::new("append-only", message).hint(
+                "use the password of a keyslot that is not append-only: `strongroom key list` tells them apart",
+            ),
             RepositoryError::EmptyPassword => Self::new("empty-password", message),
             RepositoryError::ForeignConfig => Self::damage("config-foreign", message),
             RepositoryError::Merge(MergeError::Store(error)) => with_message(error.into(), message),
@@ -265,6 +269,8 @@ impl From<BackupError> for Failure {
         match error {
             BackupError::Source { .. } | BackupError::RepositoryItself { .. } => Self::new("source", message),
             BackupError::NameTaken { .. } | BackupError::RootInRoot { .. } => Self::usage("usage", message),
+            BackupError::AppendedParent(_) => Self::new("appended-parent", message)
+                .hint("name another snapshot with --parent, or none: the last one that fits is found"),
             BackupError::Refused { .. } => Self::new("refused", message),
             BackupError::NoPaths => Self::usage("usage", message),
             BackupError::Limit { .. } => Self::usage("limit", message),
@@ -337,6 +343,9 @@ impl From<PruneError> for Failure {
             }
             PruneError::ForgedState => Self::damage("state-damaged", message)
                 .hint("`strongroom check` names the state; states can be deleted, the log tells all they do"),
+            PruneError::AppendedSegment { .. } => Self::damage("index-damaged", message)
+                .hint("`strongroom repair index` makes the index anew from the packs"),
+            PruneError::Vet(error) => error.into(),
             PruneError::Overtaken => Self::new("conflict", message),
             PruneError::Store(error) => error.into(),
             PruneError::Repository(error) => error.into(),
@@ -349,6 +358,7 @@ impl From<RebuildError> for Failure {
         let message = error.to_string();
         match error {
             RebuildError::Repository(error) => error.into(),
+            RebuildError::Vet(error) => error.into(),
             RebuildError::Pack { source, .. } => {
                 with_message(source.into(), message).hint("the old index is in force; run the command again")
             }
@@ -364,6 +374,7 @@ impl From<RepairError> for Failure {
             RepairError::IndexDamaged { .. } => {
                 Self::damage("index-damaged", message).hint("`strongroom repair index` first")
             }
+            RepairError::Vet(error) => error.into(),
             RepairError::NoEntry { .. } => Self::new("no-entry", message),
             RepairError::SoundEntry(_) => Self::new("log-entry-sound", message)
                 .hint("`strongroom check` names the entries that are not"),
@@ -405,6 +416,16 @@ impl From<RestoreError> for Failure {
             RestoreError::Filter(error) => error.into(),
             RestoreError::Browse(error) => error.into(),
             RestoreError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<VetError> for Failure {
+    fn from(error: VetError) -> Self {
+        match error {
+            VetError::Read(error) => error.into(),
+            VetError::Repository(error) => error.into(),
+            VetError::Cancelled => Self::new("cancelled", error),
         }
     }
 }

@@ -107,7 +107,7 @@ fn run_within(
     }
     let backend = repository.backend();
     // Who cannot clean up cannot write either, and will say so.
-    if backend.clean().is_ok_and(|left_behind| left_behind > 0) {
+    if backend.clean().is_ok_and(|left_behind| left_behind > 0) && !repository.is_append_only() {
         take_over(repository, monitor);
     }
     let sign = backend.sign().map_err(RepositoryError::from)?;
@@ -297,7 +297,8 @@ fn back_up_parts(
     let mut partial: Option<SnapshotId> = None;
     let template = snapshot.clone();
     let mut save_partial = |pipeline: &mut Pipeline<'_, '_>, tree: BlobId| {
-        if options.dry_run {
+        // An appender could not forget a partial snapshot again: what it stored is found by its ids.
+        if options.dry_run || repository.is_append_only() {
             return session.commit_blobs(pipeline.assembler.writer());
         }
         let mut next = Snapshot { tree, partial: true, ..template.clone() };
@@ -418,6 +419,10 @@ fn finish(
         cancelled: false,
     };
     if unchanged {
+        if session.repository.is_append_only() {
+            // It has read everything: what it had to store again was lost, whatever the tree says.
+            session.commit_blobs(assembler.writer())?;
+        }
         return Ok(report);
     }
     let id = session.commit(assembler.writer(), snapshot, partials)?;

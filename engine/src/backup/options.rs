@@ -227,6 +227,11 @@ pub enum BackupError {
         /// The other.
         outer: PathBuf,
     },
+    /// A snapshot that an appender added was named as the parent.
+    #[error(
+        "snapshot {0} was added with an append-only password: what it says of files is not relied on, and it cannot be a parent"
+    )]
+    AppendedParent(SnapshotId),
     /// The caller would not have the snapshot.
     #[error("{reason}; no snapshot was made")]
     Refused {

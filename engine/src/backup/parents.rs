@@ -33,7 +33,20 @@ impl Parents {
         choice: ParentChoice,
     ) -> Result<Self, BackupError> {
         let mut parents = Self::default();
-        let snapshots = repository.snapshots()?;
+        // An appender cannot read any.
+        if repository.is_append_only() {
+            return Self::of_appender(repository, new, choice);
+        }
+        let mut snapshots = repository.snapshots()?;
+        let fold = repository.fold();
+        // What an appender says of files is no reason not to read them.
+        let is_appended = |id: &SnapshotId| fold.snapshot(id).is_some_and(|entry| entry.appender.is_some());
+        if let ParentChoice::Snapshot(wanted) = choice
+            && is_appended(&wanted)
+        {
+            return Err(BackupError::AppendedParent(wanted));
+        }
+        snapshots.retain(|(id, _)| !is_appended(id));
         let alike = |snapshot: &Snapshot| snapshot.hostname == new.hostname && snapshot.paths == new.paths;
         parents.partials = snapshots
             .iter()
@@ -62,10 +75,35 @@ impl Parents {
                 }
             }
         }
-        let fold = repository.fold();
         let added = |id| fold.snapshot(id).map_or(0, |entry| entry.added);
         parents.doubted =
             parents.snapshots.iter().map(added).min().is_some_and(|first| losses::since(repository, first));
+        Ok(parents)
+    }
+
+    /// An appender reads no trees, so it has no parent. Of its own last snapshot the log says what it took.
+    fn of_appender(
+        repository: &Repository,
+        new: &Snapshot,
+        choice: ParentChoice,
+    ) -> Result<Self, BackupError> {
+        let mut parents = Self::default();
+        match choice {
+            ParentChoice::None => return Ok(parents),
+            ParentChoice::Automatic => {}
+            ParentChoice::Snapshot(_) => {
+                return Err(RepositoryError::AppendOnly("read a parent snapshot").into());
+            }
+        }
+        let (fold, own) = (repository.fold(), repository.writer_id());
+        let last = repository.snapshots()?.into_iter().rev().find(|(id, snapshot)| {
+            let is_own = fold.snapshot(id).is_some_and(|entry| entry.appender == Some(own));
+            is_own && snapshot.hostname == new.hostname && snapshot.paths == new.paths
+        });
+        if let Some((_, snapshot)) = last {
+            parents.complete_tree = Some(snapshot.tree);
+            parents.expected = Some((snapshot.summary.files, snapshot.summary.bytes));
+        }
         Ok(parents)
     }
 

@@ -94,6 +94,31 @@ impl Claim<'_> {
         Ok(homes)
     }
 
+    /// Whether the packs just stored and their segment are as they were stored: no prune took them for strays.
+    pub fn is_own_intact(&self, fold: &Fold) -> bool {
+        let is_there =
+            |pack: &PackId| !self.repository.is_pack_gone(pack) && fold.condemned_since(pack).is_none();
+        let dropped =
+            self.segment.is_some_and(|segment| self.repository.is_segment_gone(&segment.info.segment));
+        !dropped && self.packs.iter().all(|(pack, _)| is_there(&pack.id))
+    }
+
+    /// Whether all of these packs are still part of the index.
+    pub fn are_listed(&self, fold: &Fold, packs: &HashSet<PackId>) -> Result<bool, RepositoryError> {
+        let mut left = packs.clone();
+        left.retain(|pack| !self.repository.is_pack_gone(pack) && fold.condemned_since(pack).is_none());
+        if left.len() < packs.len() {
+            return Ok(false);
+        }
+        let segments = self.repository.index().segments();
+        for segment in segments.iter().filter(|segment| fold.has_segment(&segment.id())) {
+            for pack in segment.packs() {
+                left.remove(&pack?.id);
+            }
+        }
+        Ok(left.is_empty())
+    }
+
     /// The segment of what is left of the packs just stored; strays that were condemned are rescued.
     fn own_segment(&self, fold: &Fold, homes: &mut Homes) -> Result<Option<Arc<Segment>>, RepositoryError> {
         let left: Vec<_> =

@@ -15,7 +15,7 @@ use crate::format::pack::Directory;
 use crate::format::record;
 use crate::format::segment::PackEntry;
 use crate::format::snapshot::Snapshot;
-use crate::ids::{BlobId, SnapshotId};
+use crate::ids::{BlobId, PackId, SnapshotId};
 use crate::index::{IndexError, Pending, Segment};
 use crate::log::Fold;
 use crate::repo::{Repository, RepositoryError};
@@ -36,6 +36,9 @@ pub(crate) struct Session<'r> {
     blobs_per_commit: u64,
     blobs_committed: AtomicU64,
     only: Option<Only<'r>>,
+    /// Packs that an appender's run rests on, besides those it has not committed yet: it cannot read trees to find out
+    /// later. None for all others.
+    relied_on: Option<Mutex<HashSet<PackId>>>,
 }
 
 /// Blobs that are to be stored although the index lists them, and no others.
@@ -63,6 +66,7 @@ impl<'r> Session<'r> {
             blobs_per_commit: options.blobs_per_commit,
             blobs_committed: AtomicU64::new(0),
             only: None,
+            relied_on: repository.is_append_only().then(Mutex::default),
         }
     }
 
@@ -93,10 +97,18 @@ impl<'r> Session<'r> {
             return Ok(only.wanted.contains(id)
                 && only.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(*id));
         }
-        if self.pending.contains(id) || self.repository.index().contains(id)? {
+        if self.pending.contains(id) || self.is_stored(id)? {
             return Ok(false);
         }
         Ok(self.pending.claim(id))
+    }
+
+    fn is_stored(&self, id: &BlobId) -> Result<bool, IndexError> {
+        let index = self.repository.index();
+        let Some(relied_on) = &self.relied_on else { return index.contains(id) };
+        let place = index.known(id)?;
+        lock(relied_on).extend(place.map(|place| place.pack.id));
+        Ok(place.is_some())
     }
 
     /// The same for a blob that has to be stored although the index lists it: true once.
@@ -210,6 +222,9 @@ impl<'r> Session<'r> {
         let segment = if packs.is_empty() { None } else { Some(self.repository.store_segment(packs)?) };
         let (repository, threads) = (self.repository, self.threads);
         let claim = Claim { repository, packs, segment: segment.as_ref(), known: &known, threads };
+        if let Some(relied_on) = &self.relied_on {
+            return self.append(&claim, &mut lock(relied_on), decide);
+        }
         let result = repository.commit(&mut |fold| {
             let homes = match repository.last_prune() > self.base {
                 false => Homes::of(segment.as_ref()),
@@ -232,6 +247,36 @@ impl<'r> Session<'r> {
         }
     }
 
+    /// Commits packs that are durable, as an appender: it takes nothing away and rescues nothing. Where something that it
+    /// rests on was condemned or removed, the backup begins anew and stores that again.
+    fn append(
+        &self,
+        claim: &Claim<'_>,
+        relied_on: &mut HashSet<PackId>,
+        decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, RepositoryError>,
+    ) -> Result<(), BackupError> {
+        let repository = self.repository;
+        let was_pruned = || repository.last_prune() > self.base;
+        let result = repository.commit(&mut |fold| {
+            if was_pruned() && !(claim.is_own_intact(fold) && claim.are_listed(fold, relied_on)?) {
+                return Err(RepositoryError::Conflict);
+            }
+            let mut changes = Homes::of(claim.segment).changes();
+            changes.extend(decide(fold)?);
+            Ok(changes)
+        });
+        if matches!(result, Err(RepositoryError::Conflict)) {
+            // What was stored is kept: the next try finds it there.
+            repository.commit(&mut |fold| {
+                let is_of_use = claim.is_own_intact(fold);
+                Ok(if is_of_use { Homes::of(claim.segment).changes() } else { Vec::new() })
+            })?;
+        }
+        result?;
+        relied_on.extend(claim.packs.iter().map(|(pack, _)| pack.id));
+        Ok(())
+    }
+
     /// All segments that list what the run has relied on. As long as nobody pruned, those that are live now list all that
     /// earlier ones did.
     fn known_segments(&self) -> Vec<Arc<Segment>> {
@@ -249,9 +294,13 @@ impl<'r> Session<'r> {
     }
 
     fn lock_known(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
-        // It changes in single calls: a panic elsewhere leaves it whole.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
+}
+
+/// What is kept here changes in single calls: a panic elsewhere leaves it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a commit rests on besides the packs just stored.

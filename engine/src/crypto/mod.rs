@@ -2,10 +2,12 @@
 
 pub mod kdf;
 pub mod keys;
+pub mod recipient;
 pub mod seal;
 
 pub use kdf::{KdfError, KdfParams, Password};
-pub use keys::{KeySet, Purpose, RootSecret};
+pub use keys::{AppendKeys, KeySet, Purpose, RootSecret};
+pub use recipient::{RecipientKey, RecipientSecret};
 pub use seal::{MessageContext, ObjectCipher, SealError, TAG_LEN};
 
 /// Source of random bytes for salts and secrets: the operating system's, or a seeded one in tests.

@@ -23,6 +23,9 @@ pub enum SealError {
     /// The message or what it is bound to was altered.
     #[error("authentication failed: the bytes were altered or belong elsewhere")]
     Authentication,
+    /// The keyslot in use has no key that opens this.
+    #[error("the password in use is append-only: it holds no key that opens this")]
+    NoKey,
 }
 
 /// What a message is bound to, besides its object's key.

@@ -6,7 +6,7 @@ use crate::forget::policy::{Calendar, GroupBy, Period, Policy, Reach, Reason, Ru
 use crate::forget::{ForgetError, Guards};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
-use crate::ids::SnapshotId;
+use crate::ids::{SnapshotId, WriterId};
 
 /// A snapshot to decide on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Candidate {
     pub snapshot: Snapshot,
     /// Why it must not be forgotten, if it is held.
     pub hold: Option<String>,
+    /// The appender that added it, if one did.
+    pub appender: Option<WriterId>,
 }
 
 /// Which snapshots are to go.
@@ -59,11 +61,15 @@ pub struct GroupKey {
     pub paths: Option<BTreeSet<Vec<u8>>>,
     /// The tags, sorted.
     pub tags: Option<BTreeSet<String>>,
+    /// The appender that added them, if one did, whatever is asked for: by what it says of itself alone it could crowd out
+    /// snapshots of another host.
+    pub appender: Option<WriterId>,
 }
 
 impl GroupKey {
-    fn of(snapshot: &Snapshot, by: GroupBy) -> Self {
+    fn of(Candidate { snapshot, appender, .. }: &Candidate, by: GroupBy) -> Self {
         Self {
+            appender: *appender,
             host: by.host.then(|| snapshot.hostname.clone()),
             paths: by.paths.then(|| snapshot.paths.iter().map(|path| path.to_vec()).collect()),
             tags: by.tags.then(|| snapshot.tags.iter().cloned().collect()),
@@ -84,6 +90,7 @@ impl std::fmt::Display for GroupKey {
                 format!("tags {}", tags.iter().map(String::as_str).collect::<Vec<_>>().join(","))
             }),
         );
+        parts.extend(self.appender.map(|writer| format!("added by append-only writer {}", writer.short())));
         f.write_str(if parts.is_empty() { "all snapshots" } else { "" })?;
         f.write_str(&parts.join("; "))
     }
@@ -116,7 +123,7 @@ pub fn decide(
     let total = candidates.len();
     let mut groups: BTreeMap<GroupKey, Vec<Candidate>> = BTreeMap::new();
     for candidate in candidates {
-        groups.entry(GroupKey::of(&candidate.snapshot, by)).or_default().push(candidate);
+        groups.entry(GroupKey::of(&candidate, by)).or_default().push(candidate);
     }
     let mut decided = Vec::with_capacity(groups.len());
     for (key, members) in groups {

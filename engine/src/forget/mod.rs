@@ -194,7 +194,8 @@ fn decide_for(
         let snapshot = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
         if options.selection.chooses(&snapshot) {
             let position = snapshot.position(entry.added);
-            let candidate = Candidate { id: entry.snapshot, snapshot, hold: entry.hold.clone() };
+            let (hold, appender) = (entry.hold.clone(), entry.appender);
+            let candidate = Candidate { id: entry.snapshot, snapshot, hold, appender };
             candidates.push((position, candidate));
         }
     }

@@ -9,7 +9,7 @@ use super::policy::{CivilTime, Period, Policy, Reach, Reason, Rule, Span};
 use super::*;
 use crate::backend::MemoryBackend;
 use crate::format::snapshot::SnapshotSummary;
-use crate::ids::BlobId;
+use crate::ids::{BlobId, WriterId};
 use crate::testing;
 
 const DAY: i64 = 86_400;
@@ -87,7 +87,7 @@ fn id(n: usize) -> SnapshotId {
 }
 
 fn candidates(snapshots: impl IntoIterator<Item = Snapshot>) -> Vec<Candidate> {
-    let candidate = |(n, snapshot)| Candidate { id: id(n), snapshot, hold: None };
+    let candidate = |(n, snapshot)| Candidate { id: id(n), snapshot, hold: None, appender: None };
     snapshots.into_iter().enumerate().map(candidate).collect()
 }
 
@@ -332,6 +332,22 @@ fn masses_have_to_be_asked_for() {
     assert!(matches!(result, Err(ForgetError::Mass { forgotten: 51, total: 52 })));
     assert!(decide_with(all(200), &last(100), without_mass).is_ok(), "half of them may go");
     assert!(decide_with(all(52), &last(1), Guards { allow_mass: true, ..without_mass }).is_ok());
+}
+
+/// By saying that they are of another host and newer, an appender's snapshots could be kept in the place of that host's.
+#[test]
+fn an_appenders_snapshots_crowd_out_nobody_elses() {
+    let mut all = candidates((0..8).map(|n| record(START + n * DAY)));
+    for (writer, candidate) in [(1, 3), (1, 4), (1, 5), (2, 6), (2, 7)] {
+        all[candidate].appender = Some(WriterId::from_bytes([writer; 32]));
+    }
+    let none = GroupBy { host: false, paths: false, tags: false };
+    for by in [GroupBy::default(), none] {
+        let groups = decide(all.clone(), &last(1), by, &ALL, &Utc, NOW).expect("allowed");
+        assert_eq!(kept(&groups), [2, 5, 7]);
+        let shown = groups.iter().filter(|group| group.key.to_string().contains("append-only writer"));
+        assert_eq!(shown.count(), 2);
+    }
 }
 
 /// kopia #1949: after a clock jump, maintenance deleted live data. Here a clock can make rules refuse to work, no more.

@@ -62,6 +62,15 @@ pub enum Change {
         /// What it is called.
         label: String,
     },
+    /// An append-only keyslot and its writer, an appender, may from now on be used: to add segments and snapshots.
+    AppenderAdded {
+        /// The keyslot object.
+        keyslot: KeyslotId,
+        /// The appender whose signatures count from now on.
+        writer: WriterId,
+        /// What it is called.
+        label: String,
+    },
     /// A keyslot and its writer no longer count.
     KeyslotRemoved {
         /// The keyslot object.

@@ -1,6 +1,5 @@
 //! The 80-byte header that every object but `config` begins with. See `format-spec`, Object header.
 
-use crate::crypto::keys::SecretKey;
 use crate::crypto::{Entropy, KeySet, ObjectCipher, Purpose, SealError, random};
 use crate::ids::RepositoryId;
 
@@ -54,7 +53,8 @@ impl ObjectKind {
     pub const fn purpose(self) -> Option<Purpose> {
         match self {
             Self::Config | Self::Keyslot | Self::Parity => None,
-            Self::Log | Self::State | Self::Ledger => Some(Purpose::Log),
+            Self::Log | Self::Ledger => Some(Purpose::Log),
+            Self::State => Some(Purpose::State),
             Self::DataPack => Some(Purpose::Data),
             Self::MetadataPack => Some(Purpose::Metadata),
             Self::Segment => Some(Purpose::Index),
@@ -106,19 +106,23 @@ pub enum HeaderError {
 pub const MODE_ROOT: u8 = 0;
 /// Key mode of keyslots: Argon2id of a password.
 pub const MODE_PASSWORD: u8 = 1;
+/// Key mode of packs that an append-only keyslot's holder made: X25519 to the repository's public key.
+pub const MODE_RECIPIENT: u8 = 2;
+/// Flag of keyslots: append-only.
+pub const FLAG_APPEND_ONLY: u16 = 1;
 
 /// A header as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// What the object is.
     pub kind: ObjectKind,
-    /// How its key is come by: 0 from the root secret, 1 from a password; others are reserved.
+    /// How its key is come by: 0 from the root secret, 1 from a password, 2 from the secret that it was sealed for.
     pub mode: u8,
-    /// Reserved, zero.
+    /// Zero but for keyslots that are append-only.
     pub flags: u16,
     /// Key epoch, zero until keys are rotated.
     pub epoch: u32,
-    /// Random, new for every object.
+    /// Random, new for every object; in mode 2 the public key that its key was agreed on with.
     pub salt: [u8; 32],
     /// Commitment to the object's key.
     pub commitment: [u8; 32],
@@ -163,8 +167,14 @@ impl Header {
         let mode = bytes[9];
         let flags = u16::from_le_bytes([bytes[10], bytes[11]]);
         let epoch = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
-        let known_mode = if expected == ObjectKind::Keyslot { MODE_PASSWORD } else { MODE_ROOT };
-        if mode != known_mode || flags != 0 || epoch != 0 {
+        let is_known = match expected {
+            ObjectKind::Keyslot => mode == MODE_PASSWORD && flags & !FLAG_APPEND_ONLY == 0,
+            ObjectKind::DataPack | ObjectKind::MetadataPack => {
+                matches!(mode, MODE_ROOT | MODE_RECIPIENT) && flags == 0
+            }
+            _ => mode == MODE_ROOT && flags == 0,
+        };
+        if !is_known || epoch != 0 {
             return Err(HeaderError::Unknown { mode, flags, epoch });
         }
         let mut salt = [0; 32];
@@ -174,40 +184,46 @@ impl Header {
         Ok(Self { kind: expected, mode, flags, epoch, salt, commitment })
     }
 
-    /// A header with a fresh salt for a new object of `kind`, sealed under the root secret, and its cipher.
+    /// A header with a fresh salt for a new object of `kind` and its cipher: sealed under the root secret, or, where a pack
+    /// is made with an append-only keyslot, for the root secret's holders.
     pub fn create(kind: ObjectKind, sealer: &Sealer<'_>) -> (Self, ObjectCipher) {
-        let mut header = Self {
-            kind,
-            mode: MODE_ROOT,
-            flags: 0,
-            epoch: 0,
-            salt: random(sealer.entropy),
-            commitment: [0; 32],
+        let purpose = kind.purpose().expect("callers seal only kinds that have a purpose");
+        let (mode, salt, agreed) = match (sealer.keys.sealing(purpose), sealer.keys.recipient(purpose)) {
+            (None, Some(recipient)) => {
+                let (ephemeral, key) = recipient.seal(sealer.entropy);
+                (MODE_RECIPIENT, ephemeral, Some(key))
+            }
+            _ => (MODE_ROOT, random(sealer.entropy), None),
         };
-        let cipher = header.derive(sealer.keys, sealer.repository);
+        let mut header = Self { kind, mode, flags: 0, epoch: 0, salt, commitment: [0; 32] };
+        let key = agreed.as_ref().or(sealer.keys.sealing(purpose));
+        let key = key.expect("whoever has no key for states makes none");
+        let cipher = ObjectCipher::derive(key, sealer.repository, &header.prefix());
         header.commitment = *cipher.commitment();
         (header, cipher)
     }
 
-    fn derive(&self, keys: &KeySet, repository: &RepositoryId) -> ObjectCipher {
-        ObjectCipher::derive(purpose_key(keys, self.kind), repository, &self.prefix())
+    /// Whether the object was made with an append-only keyslot: by somebody who does not have the root secret.
+    pub fn is_for_recipient(&self) -> bool {
+        self.mode == MODE_RECIPIENT
     }
 
     /// The cipher of this object.
     ///
     /// # Errors
-    /// [`SealError::Commitment`] where the object was sealed under another key or for another repository.
+    /// [`SealError::Commitment`] where the object was sealed under another key or for another repository,
+    /// [`SealError::NoKey`] where the keyslot in use does not open such objects.
     pub fn cipher(&self, keys: &KeySet, repository: &RepositoryId) -> Result<ObjectCipher, SealError> {
-        let cipher = self.derive(keys, repository);
+        let purpose = self.kind.purpose().ok_or(SealError::NoKey)?;
+        let agreed = match self.mode {
+            MODE_RECIPIENT => Some(keys.recipient_secret(purpose).ok_or(SealError::NoKey)?.open(&self.salt)?),
+            _ => None,
+        };
+        let key = agreed.as_ref().or(keys.sealing(purpose)).ok_or(SealError::NoKey)?;
+        let cipher = ObjectCipher::derive(key, repository, &self.prefix());
         cipher.check_commitment(&self.commitment)?;
         Ok(cipher)
     }
-}
-
-fn purpose_key(keys: &KeySet, kind: ObjectKind) -> &SecretKey {
-    kind.purpose()
-        .and_then(|purpose| keys.sealing(purpose))
-        .expect("callers seal only kinds that have a purpose, and all of those have a key")
 }
 
 /// What sealing a new object takes.
@@ -246,17 +262,65 @@ mod tests {
         assert_eq!(header.cipher(&keys, &other).err(), Some(SealError::Commitment));
     }
 
+    /// Keys of an append-only keyslot of the same repository as those of [`made`].
+    fn append_only() -> KeySet {
+        KeySet::append_only(crate::crypto::AppendKeys::derive(&RootSecret::from_bytes([7; 32])))
+    }
+
     #[test]
     fn every_altered_bit_is_noticed() {
         let (keys, repository, header) = made();
-        for bit in 0..HEADER_LEN * 8 {
-            let mut bytes = header.encode();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            let refused = match Header::decode(&bytes, ObjectKind::Log) {
-                Err(_) => true,
-                Ok(header) => header.cipher(&keys, &repository).is_err(),
-            };
-            assert!(refused, "bit {bit}");
+        let few = append_only();
+        let sealer = Sealer { keys: &few, repository: &repository, entropy: &SeededEntropy::new(2) };
+        let (pack, _) = Header::create(ObjectKind::DataPack, &sealer);
+        // The highest bit of an X25519 public key is ignored by the agreement, not by what follows it.
+        for (header, kind) in [(header, ObjectKind::Log), (pack, ObjectKind::DataPack)] {
+            for bit in 0..HEADER_LEN * 8 {
+                let mut bytes = header.encode();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let refused = match Header::decode(&bytes, kind) {
+                    Err(_) => true,
+                    Ok(header) => header.cipher(&keys, &repository).is_err(),
+                };
+                assert!(refused, "{kind:?} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn packs_of_an_append_only_keyslot_open_with_the_root_secret_alone() {
+        let (keys, repository, _) = made();
+        let few = append_only();
+        let sealer = Sealer { keys: &few, repository: &repository, entropy: &SeededEntropy::new(2) };
+        for kind in [ObjectKind::DataPack, ObjectKind::MetadataPack] {
+            let (header, cipher) = Header::create(kind, &sealer);
+            assert!(header.is_for_recipient());
+            let decoded = Header::decode(&header.encode(), kind).expect("a header");
+            let opened = decoded.cipher(&keys, &repository).expect("the root secret opens it");
+            assert_eq!(opened.commitment(), cipher.commitment());
+            assert_eq!(header.cipher(&few, &repository).err(), Some(SealError::NoKey), "not its maker");
+            let (own, _) = Header::create(kind, &Sealer { keys: &keys, ..sealer });
+            assert!(!own.is_for_recipient());
+            assert_eq!(own.cipher(&few, &repository).err(), Some(SealError::NoKey));
+        }
+        let (state, _) = Header::create(ObjectKind::State, &Sealer { keys: &keys, ..sealer });
+        assert_eq!(state.cipher(&few, &repository).err(), Some(SealError::NoKey));
+    }
+
+    #[test]
+    fn key_mode_and_flag_have_their_places_only() {
+        let (_, _, header) = made();
+        for (kind, mode, flags) in [
+            (ObjectKind::Log, MODE_RECIPIENT, 0),
+            (ObjectKind::Segment, MODE_RECIPIENT, 0),
+            (ObjectKind::Keyslot, MODE_RECIPIENT, 0),
+            (ObjectKind::Keyslot, MODE_PASSWORD, 2),
+            (ObjectKind::DataPack, MODE_RECIPIENT, FLAG_APPEND_ONLY),
+            (ObjectKind::Log, MODE_ROOT, FLAG_APPEND_ONLY),
+        ] {
+            let bytes = Header { kind, mode, flags, ..header }.encode();
+            let refused = Header::decode(&bytes, kind);
+            assert!(matches!(refused, Err(HeaderError::Unknown { .. })), "{kind:?} {mode} {flags}");
         }
     }
 

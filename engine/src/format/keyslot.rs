@@ -1,4 +1,5 @@
-//! Keyslots: the root secret and a writer's signing key, wrapped by a password.
+//! Keyslots: the root secret, or what an append-only writer may have of it, and a writer's signing key, wrapped by a
+//! password.
 //!
 //! `header(kind 2, mode 1) ‖ le32 memory_kib ‖ le32 passes ‖ le32 lanes ‖ 4 zeros ‖ sealed record, padded with zeros
 //! so that the object has 1024 bytes`. The header's salt is also Argon2id's. See `format-spec`, Keyslots.
@@ -8,10 +9,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{
-    Entropy, KdfError, KdfParams, MessageContext, ObjectCipher, Password, RootSecret, SealError, TAG_LEN,
-    random,
+    AppendKeys, Entropy, KdfError, KdfParams, KeySet, MessageContext, ObjectCipher, Password, RecipientKey,
+    RootSecret, SealError, TAG_LEN, random,
 };
-use crate::format::header::{HEADER_LEN, Header, HeaderError, MODE_PASSWORD, ObjectKind};
+use crate::format::header::{FLAG_APPEND_ONLY, HEADER_LEN, Header, HeaderError, MODE_PASSWORD, ObjectKind};
 use crate::format::record::{self, RecordError};
 use crate::ids::{KeyslotId, RepositoryId};
 
@@ -35,28 +36,69 @@ struct Wrapped {
     label: String,
 }
 
-impl Wrapped {
-    /// The message to be sealed in place. It is written where there is room for all of it: a buffer that grows leaves copies of
-    /// the secrets behind.
-    fn message(&self) -> Vec<u8> {
-        let mut message = Vec::with_capacity(PLAIN_LEN + TAG_LEN);
-        message.extend_from_slice(&[0; 4]);
-        record::encode_onto(self, &mut message);
-        let len = u32::try_from(message.len() - 4).expect("two keys and a short label");
-        message[..4].copy_from_slice(&len.to_le_bytes());
-        message.resize(PLAIN_LEN, 0);
-        message
-    }
+/// What an append-only keyslot protects.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+struct WrappedAppend {
+    data_id: ByteArray32,
+    tree_id: ByteArray32,
+    snapshot_id: ByteArray32,
+    chunker: ByteArray32,
+    index: ByteArray32,
+    log: ByteArray32,
+    data_recipient: ByteArray32,
+    metadata_recipient: ByteArray32,
+    writer: ByteArray32,
+    label: String,
+}
+
+/// The message to be sealed in place. It is written where there is room for all of it: a buffer that grows leaves copies of
+/// the secrets behind.
+fn message(wrapped: &impl Serialize) -> Vec<u8> {
+    let mut message = Vec::with_capacity(PLAIN_LEN + TAG_LEN);
+    message.extend_from_slice(&[0; 4]);
+    record::encode_onto(wrapped, &mut message);
+    let len = u32::try_from(message.len() - 4).expect("a few keys and a short label");
+    message[..4].copy_from_slice(&len.to_le_bytes());
+    message.resize(PLAIN_LEN, 0);
+    message
 }
 
 #[derive(Serialize, Deserialize, Zeroize)]
 #[serde(transparent)]
 struct ByteArray32(#[serde(with = "serde_bytes")] [u8; 32]);
 
+/// What a keyslot gives its holder.
+#[derive(Debug)]
+pub enum Secrets {
+    /// The repository's root secret: everything.
+    Root(RootSecret),
+    /// What it takes to add, and nothing that reads contents.
+    Append(Box<AppendKeys>),
+}
+
+impl Secrets {
+    /// The keys to work with.
+    pub fn keys(&self) -> KeySet {
+        match self {
+            Self::Root(root) => KeySet::derive(root),
+            Self::Append(keys) => KeySet::append_only(keys.duplicate()),
+        }
+    }
+
+    /// The same secrets again, for another keyslot or another handle.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Self::Root(root) => Self::Root(RootSecret::from_bytes(*root.expose())),
+            Self::Append(keys) => Self::Append(Box::new(keys.duplicate())),
+        }
+    }
+}
+
 /// An opened keyslot.
 pub struct Keyslot {
-    /// The repository's root secret.
-    pub root: RootSecret,
+    /// What it gives.
+    pub secrets: Secrets,
     /// Seed of this keyslot's Ed25519 signing key.
     pub writer_seed: SecretKey,
     /// What the owner called it.
@@ -133,10 +175,14 @@ impl Keyslot {
         repository: &RepositoryId,
         entropy: &dyn Entropy,
     ) -> Result<Vec<u8>, KdfError> {
+        let flags = match &self.secrets {
+            Secrets::Root(_) => 0,
+            Secrets::Append(_) => FLAG_APPEND_ONLY,
+        };
         let mut header = Header {
             kind: ObjectKind::Keyslot,
             mode: MODE_PASSWORD,
-            flags: 0,
+            flags,
             epoch: 0,
             salt: random(entropy),
             commitment: [0; 32],
@@ -145,17 +191,32 @@ impl Keyslot {
         header.commitment = *cipher.commitment();
         let mut label = self.label.clone();
         label.truncate((0..=LABEL_LEN_MAX).rev().find(|at| label.is_char_boundary(*at)).unwrap_or(0));
-        let wrapped = Wrapped {
-            root: ByteArray32(*self.root.expose()),
-            writer: ByteArray32(*self.writer_seed.expose()),
-            label,
-        };
-        let mut message = wrapped.message();
+        let mut message = self.message(label);
         cipher.seal(CONTEXT, &mut message);
         let mut object = header.encode().to_vec();
         object.extend_from_slice(&encode_params(params));
         object.extend_from_slice(&message);
         Ok(object)
+    }
+
+    fn message(&self, label: String) -> Vec<u8> {
+        let secret = |key: &SecretKey| ByteArray32(*key.expose());
+        let writer = secret(&self.writer_seed);
+        match &self.secrets {
+            Secrets::Root(root) => message(&Wrapped { root: ByteArray32(*root.expose()), writer, label }),
+            Secrets::Append(keys) => message(&WrappedAppend {
+                data_id: secret(&keys.ids[0]),
+                tree_id: secret(&keys.ids[1]),
+                snapshot_id: secret(&keys.ids[2]),
+                chunker: secret(&keys.chunker),
+                index: secret(&keys.index),
+                log: secret(&keys.log),
+                data_recipient: ByteArray32(*keys.data_recipient.as_bytes()),
+                metadata_recipient: ByteArray32(*keys.metadata_recipient.as_bytes()),
+                writer,
+                label,
+            }),
+        }
     }
 
     /// Opens a keyslot object with a password.
@@ -190,10 +251,27 @@ impl Keyslot {
         if padding.iter().any(|byte| *byte != 0) {
             return Err(KeyslotError::Record(RecordError::Framing("the padding is not zero")));
         }
-        let mut wrapped: Wrapped = record::decode(record)?;
+        let secret = |bytes: &ByteArray32| SecretKey::from_bytes(bytes.0);
+        if header.flags & FLAG_APPEND_ONLY == 0 {
+            let mut wrapped: Wrapped = record::decode(record)?;
+            return Ok(Self {
+                secrets: Secrets::Root(RootSecret::from_bytes(wrapped.root.0)),
+                writer_seed: secret(&wrapped.writer),
+                label: std::mem::take(&mut wrapped.label),
+            });
+        }
+        let mut wrapped: WrappedAppend = record::decode(record)?;
+        let keys = AppendKeys {
+            ids: [secret(&wrapped.data_id), secret(&wrapped.tree_id), secret(&wrapped.snapshot_id)],
+            chunker: secret(&wrapped.chunker),
+            index: secret(&wrapped.index),
+            log: secret(&wrapped.log),
+            data_recipient: RecipientKey::from_bytes(wrapped.data_recipient.0),
+            metadata_recipient: RecipientKey::from_bytes(wrapped.metadata_recipient.0),
+        };
         Ok(Self {
-            root: RootSecret::from_bytes(wrapped.root.0),
-            writer_seed: SecretKey::from_bytes(wrapped.writer.0),
+            secrets: Secrets::Append(Box::new(keys)),
+            writer_seed: secret(&wrapped.writer),
             label: std::mem::take(&mut wrapped.label),
         })
     }
@@ -211,7 +289,7 @@ mod tests {
     fn wrapped() -> (Vec<u8>, RepositoryId) {
         let repository = RepositoryId::from_bytes([5; 16]);
         let slot = Keyslot {
-            root: RootSecret::from_bytes([1; 32]),
+            secrets: Secrets::Root(RootSecret::from_bytes([1; 32])),
             writer_seed: SecretKey::from_bytes([2; 32]),
             label: "é".repeat(150),
         };
@@ -229,7 +307,8 @@ mod tests {
             Keyslot::unwrap(object, &Password::new(pw.to_vec()), repository)
         };
         let slot = open(&object, b"pw", &repository).expect("right password");
-        assert_eq!((slot.root.expose(), slot.writer_seed.expose()), (&[1; 32], &[2; 32]));
+        let Secrets::Root(root) = &slot.secrets else { panic!("not append-only") };
+        assert_eq!((root.expose(), slot.writer_seed.expose()), (&[1; 32], &[2; 32]));
         assert_eq!(slot.label, "é".repeat(100), "cut at a character");
         assert!(matches!(open(&object, b"pW", &repository), Err(KeyslotError::WrongPassword)));
         let other = RepositoryId::from_bytes([6; 16]);
@@ -240,9 +319,48 @@ mod tests {
     #[test]
     fn the_longest_label_fits_the_memory_that_the_message_begins_with() {
         let key = || ByteArray32([255; 32]);
-        let wrapped = Wrapped { root: key(), writer: key(), label: "l".repeat(LABEL_LEN_MAX) };
-        let message = wrapped.message();
-        assert_eq!((message.len(), message.capacity()), (PLAIN_LEN, PLAIN_LEN + TAG_LEN));
+        let label = || "l".repeat(LABEL_LEN_MAX);
+        let full = message(&Wrapped { root: key(), writer: key(), label: label() });
+        let append = message(&WrappedAppend {
+            data_id: key(),
+            tree_id: key(),
+            snapshot_id: key(),
+            chunker: key(),
+            index: key(),
+            log: key(),
+            data_recipient: key(),
+            metadata_recipient: key(),
+            writer: key(),
+            label: label(),
+        });
+        for message in [full, append] {
+            assert_eq!((message.len(), message.capacity()), (PLAIN_LEN, PLAIN_LEN + TAG_LEN));
+        }
+    }
+
+    #[test]
+    fn an_append_only_keyslot_says_so_and_holds_no_root_secret() {
+        let repository = RepositoryId::from_bytes([5; 16]);
+        let root = RootSecret::from_bytes([1; 32]);
+        let slot = Keyslot {
+            secrets: Secrets::Append(Box::new(AppendKeys::derive(&root))),
+            writer_seed: SecretKey::from_bytes([2; 32]),
+            label: "web".into(),
+        };
+        let password = Password::new(b"pw".to_vec());
+        let object = slot.wrap(&password, CHEAP, &repository, &SeededEntropy::new(3)).expect("in bounds");
+        assert_eq!((object.len(), object[10]), (KEYSLOT_LEN, 1));
+        let opened = Keyslot::unwrap(&object, &password, &repository).expect("right password");
+        assert_eq!((opened.writer_seed.expose(), opened.label.as_str()), (&[2; 32], "web"));
+        let keys = opened.secrets.keys();
+        assert!(keys.is_append_only());
+        let id = |keys: &KeySet| keys.blob_id(crate::crypto::keys::BlobKind::Data, b"x");
+        assert_eq!(id(&keys), id(&KeySet::derive(&root)));
+        // The flag is part of what the key is derived from: no keyslot becomes one of the other sort.
+        let mut altered = object;
+        altered[10] = 0;
+        let refused = Keyslot::unwrap(&altered, &password, &repository);
+        assert!(matches!(refused, Err(KeyslotError::WrongPassword)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_bytes::ByteBuf;
 
 use crate::format::commit::SegmentInfo;
 use crate::format::parity::Overhead;
-use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SnapshotId, WriterId};
+use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
 
 /// What all commits up to `seq` amount to. Lists are ascending by id, so equal states have equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct State {
     pub snapshots: Vec<SnapshotEntry>,
     /// Segments that make up the index.
     pub segments: Vec<SegmentInfo>,
+    /// Those of them that appenders added and nobody has vetted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub appended: Vec<AppendedSegment>,
     /// Condemned packs, neither rescued nor removed.
     pub condemned: Vec<CondemnedPack>,
     /// The verification ledger, if there is one.
@@ -46,6 +49,19 @@ pub struct KeyslotEntry {
     pub label: String,
     /// The commit that added it.
     pub added: u64,
+    /// Whether its writer is an appender.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub append_only: bool,
+}
+
+/// A segment that an appender added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppendedSegment {
+    /// The segment object.
+    pub segment: SegmentId,
+    /// The appender.
+    pub writer: WriterId,
 }
 
 /// A live snapshot.
@@ -61,6 +77,9 @@ pub struct SnapshotEntry {
     /// Why it must not be forgotten, if it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
+    /// The appender that added it, if one did: what it says of its host is that writer's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appender: Option<WriterId>,
 }
 
 /// A pack that may be removed.

@@ -58,9 +58,13 @@ pub enum IndexError {
 }
 
 /// All live segments of a repository. Shared by threads; segments can be added and taken away meanwhile.
+///
+/// Those that appenders added stand apart: what they say was verified by nobody, and may be a lie. They are searched only for
+/// what no other segment lists, and only by those who verify what they find there: [`Index::get`] and [`Index::get_all`].
 #[derive(Debug)]
 pub struct Index {
     segments: RwLock<Arc<Vec<Arc<Segment>>>>,
+    appended: RwLock<Arc<Vec<Arc<Segment>>>>,
     cache: PageCache,
 }
 
@@ -89,12 +93,27 @@ pub fn open_segment(
 impl Index {
     /// An index without segments that keeps `pages` opened pages of 4 KiB in memory.
     pub fn with_cached_pages(pages: usize) -> Self {
-        Self { segments: RwLock::default(), cache: PageCache::new(pages) }
+        Self { segments: RwLock::default(), appended: RwLock::default(), cache: PageCache::new(pages) }
     }
 
-    /// The segments at this moment.
+    /// The segments at this moment, but for those that appenders added.
     pub fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
         Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The segments that appenders added.
+    pub fn appended(&self) -> Arc<Vec<Arc<Segment>>> {
+        Arc::clone(&self.appended.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All segments, whoever added them: for counting, not for deciding.
+    pub fn everything(&self) -> Vec<Arc<Segment>> {
+        self.segments().iter().chain(self.appended().iter()).cloned().collect()
+    }
+
+    /// Makes these the segments that appenders added.
+    pub fn set_appended(&self, segments: Vec<Arc<Segment>>) {
+        *self.appended.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(segments);
     }
 
     /// Adds and removes segments in one step.
@@ -120,6 +139,21 @@ impl Index {
             }
         }
         Ok(false)
+    }
+
+    /// A place of the blob in a segment that no appender added: for those who rely on it being there.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open.
+    pub fn known(&self, id: &BlobId) -> Result<Option<Location>, IndexError> {
+        let mut locations = Vec::new();
+        for segment in self.segments().iter() {
+            self.locations_in(segment, id, true, &mut locations)?;
+            if !locations.is_empty() {
+                break;
+            }
+        }
+        Ok(locations.pop())
     }
 
     /// A place of the blob.
@@ -167,18 +201,46 @@ impl Index {
     fn locations(&self, id: &BlobId, first_only: bool) -> Result<Vec<Location>, IndexError> {
         let mut locations = Vec::new();
         for segment in self.segments().iter() {
-            let mut entries = Vec::new();
-            segment.find(&self.cache, id, Tags::Ignored, &mut |_, entry| {
-                entries.push(*entry);
-                first_only
-            })?;
-            for entry in entries {
-                locations.push(self.location(segment, entry)?);
-                if first_only {
-                    return Ok(locations);
-                }
+            self.locations_in(segment, id, first_only, &mut locations)?;
+            if first_only && !locations.is_empty() {
+                return Ok(locations);
             }
         }
-        Ok(locations)
+        if locations.is_empty() { self.appended_locations(id, first_only) } else { Ok(locations) }
+    }
+
+    /// Of these segments one that does not open may not be in the way of what another one has.
+    fn appended_locations(&self, id: &BlobId, first_only: bool) -> Result<Vec<Location>, IndexError> {
+        let (mut locations, mut failed) = (Vec::new(), None);
+        for segment in self.appended().iter() {
+            if let Err(error) = self.locations_in(segment, id, first_only, &mut locations) {
+                failed = failed.or(Some(error));
+            }
+            if first_only && !locations.is_empty() {
+                break;
+            }
+        }
+        match failed {
+            Some(error) if locations.is_empty() => Err(error),
+            _ => Ok(locations),
+        }
+    }
+
+    fn locations_in(
+        &self,
+        segment: &Segment,
+        id: &BlobId,
+        first_only: bool,
+        locations: &mut Vec<Location>,
+    ) -> Result<(), IndexError> {
+        let mut entries = Vec::new();
+        segment.find(&self.cache, id, Tags::Ignored, &mut |_, entry| {
+            entries.push(*entry);
+            first_only
+        })?;
+        for entry in entries {
+            locations.push(self.location(segment, entry)?);
+        }
+        Ok(())
     }
 }

@@ -8,8 +8,9 @@ use crate::format::commit::{Change, Commit, SegmentInfo};
 use crate::format::parity::Overhead;
 use crate::format::record::{self, RecordError};
 use crate::format::snapshot::Snapshot;
-use crate::format::state::{CondemnedPack, KeyslotEntry, SnapshotEntry, State};
+use crate::format::state::{AppendedSegment, CondemnedPack, KeyslotEntry, SnapshotEntry, State};
 use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
+use crate::log::capability;
 
 /// A verified commit does not fit what came before it.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,16 @@ pub enum FoldError {
         seq: u64,
         /// Its signer.
         writer: WriterId,
+    },
+    /// Signed by an appender, and more than an addition.
+    #[error("commit {seq} is signed by writer {writer}, who may only add, but it {deed}")]
+    Capability {
+        /// The commit.
+        seq: u64,
+        /// Its signer.
+        writer: WriterId,
+        /// What it would do.
+        deed: &'static str,
     },
     /// A change that names something that is not there, or is there already.
     #[error("commit {seq} {problem}")]
@@ -49,6 +60,8 @@ pub struct Fold {
     keyslots: BTreeMap<KeyslotId, KeyslotEntry>,
     snapshots: BTreeMap<SnapshotId, SnapshotEntry>,
     segments: BTreeMap<SegmentId, SegmentInfo>,
+    /// Those of the segments that appenders added, with who did.
+    appended: BTreeMap<SegmentId, WriterId>,
     condemned: BTreeMap<PackId, u64>,
     ledger: Option<LedgerId>,
     parity: Option<Overhead>,
@@ -64,6 +77,7 @@ impl Fold {
             keyslots: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             segments: BTreeMap::new(),
+            appended: BTreeMap::new(),
             condemned: BTreeMap::new(),
             ledger: None,
             parity: None,
@@ -79,6 +93,7 @@ impl Fold {
             keyslots: state.keyslots.into_iter().map(|entry| (entry.keyslot, entry)).collect(),
             snapshots: state.snapshots.into_iter().map(|entry| (entry.snapshot, entry)).collect(),
             segments: state.segments.into_iter().map(|info| (info.segment, info)).collect(),
+            appended: state.appended.into_iter().map(|entry| (entry.segment, entry.writer)).collect(),
             condemned: state.condemned.into_iter().map(|entry| (entry.pack, entry.condemned)).collect(),
             ledger: state.ledger,
             parity: state.parity,
@@ -94,6 +109,11 @@ impl Fold {
             keyslots: self.keyslots.values().cloned().collect(),
             snapshots: self.snapshots.values().cloned().collect(),
             segments: self.segments.values().copied().collect(),
+            appended: self
+                .appended
+                .iter()
+                .map(|(segment, writer)| AppendedSegment { segment: *segment, writer: *writer })
+                .collect(),
             condemned: self
                 .condemned
                 .iter()
@@ -144,6 +164,16 @@ impl Fold {
         self.segments.values()
     }
 
+    /// The appender that added a live segment, if one did and nobody has vetted it since.
+    pub fn appended_by(&self, segment: &SegmentId) -> Option<WriterId> {
+        self.appended.get(segment).copied()
+    }
+
+    /// Live segments that appenders added and nobody has vetted, by id.
+    pub fn appended(&self) -> impl Iterator<Item = (&SegmentId, &WriterId)> {
+        self.appended.iter()
+    }
+
     /// Condemned packs with the commit that condemned each.
     pub fn condemned(&self) -> impl Iterator<Item = (&PackId, u64)> {
         self.condemned.iter().map(|(pack, seq)| (pack, *seq))
@@ -180,8 +210,9 @@ impl Fold {
         object_hash: CommitHash,
     ) -> Result<(), FoldError> {
         self.check(commit, writer)?;
+        let appender = self.appender(&writer);
         for change in &commit.changes {
-            self.change(commit.seq, change).expect("what fits all that it touches fits");
+            self.change(commit.seq, appender, change).expect("what fits all that it touches fits");
         }
         self.seq = commit.seq;
         self.head = object_hash;
@@ -194,8 +225,16 @@ impl Fold {
     /// [`FoldError`] where it does not.
     pub fn check(&self, commit: &Commit, writer: WriterId) -> Result<(), FoldError> {
         self.check_writer(commit, writer)?;
+        let appender = self.appender(&writer);
+        if appender.is_some() {
+            capability::check(&commit.changes).map_err(|deed| FoldError::Capability {
+                seq: commit.seq,
+                writer,
+                deed,
+            })?;
+        }
         let mut touched = self.touched_by(&commit.changes);
-        commit.changes.iter().try_for_each(|change| touched.change(commit.seq, change))
+        commit.changes.iter().try_for_each(|change| touched.change(commit.seq, appender, change))
     }
 
     /// The part of the fold that decides whether changes fit: what they name, and the keyslots, of which there are
@@ -206,6 +245,7 @@ impl Fold {
         for change in changes {
             match change {
                 Change::KeyslotAdded { .. }
+                | Change::AppenderAdded { .. }
                 | Change::KeyslotRemoved { .. }
                 | Change::ParitySet { .. }
                 | Change::Note { .. } => {}
@@ -230,12 +270,16 @@ impl Fold {
         part
     }
 
-    /// Folds in those changes of a commit that fit, whoever made it: see [`salvage`](crate::log::salvage()).
-    pub(super) fn apply_what_fits(&mut self, commit: &Commit, object_hash: CommitHash) {
+    /// Folds in those changes of a commit that fit and that its writer may make, as far as is known of them: see
+    /// [`salvage`](crate::log::salvage()).
+    pub(super) fn apply_what_fits(&mut self, commit: &Commit, writer: WriterId, object_hash: CommitHash) {
+        let appender = self.appender(&writer);
         for change in &commit.changes {
-            let mut touched = self.touched_by(std::slice::from_ref(change));
-            if touched.change(commit.seq, change).is_ok() {
-                self.change(commit.seq, change).expect("what fits all that it touches fits");
+            let alone = std::slice::from_ref(change);
+            let mut touched = self.touched_by(alone);
+            let is_allowed = appender.is_none() || capability::check(alone).is_ok();
+            if is_allowed && touched.change(commit.seq, appender, change).is_ok() {
+                self.change(commit.seq, appender, change).expect("what fits all that it touches fits");
             }
         }
         self.skip(commit.seq, object_hash);
@@ -257,6 +301,16 @@ impl Fold {
         self.keyslots.values().any(|slot| slot.writer == *writer)
     }
 
+    /// Whether a keyslot in force that is not append-only holds this writer.
+    pub fn may_change(&self, writer: &WriterId) -> bool {
+        self.keyslots.values().any(|slot| slot.writer == *writer && !slot.append_only)
+    }
+
+    /// The writer, if all it may do is add.
+    fn appender(&self, writer: &WriterId) -> Option<WriterId> {
+        (self.may_write(writer) && !self.may_change(writer)).then_some(*writer)
+    }
+
     /// Only writers of keyslots in force count. The first commit is signed by a writer it adds; no later one is a
     /// first, whatever became of the others.
     fn check_writer(&self, commit: &Commit, writer: WriterId) -> Result<(), FoldError> {
@@ -268,13 +322,24 @@ impl Fold {
         Err(FoldError::Writer { seq: commit.seq, writer })
     }
 
-    fn change(&mut self, seq: u64, change: &Change) -> Result<(), FoldError> {
+    /// `appender` is whoever made the change, if all it may do is add.
+    fn change(&mut self, seq: u64, appender: Option<WriterId>, change: &Change) -> Result<(), FoldError> {
         let wrong = |problem: String| Err(FoldError::Change { seq, problem });
         match change {
-            Change::KeyslotAdded { keyslot, writer, label } => {
-                let entry =
-                    KeyslotEntry { keyslot: *keyslot, writer: *writer, label: label.clone(), added: seq };
-                if self.keyslots.insert(*keyslot, entry).is_some() {
+            Change::KeyslotAdded { keyslot, writer, label }
+            | Change::AppenderAdded { keyslot, writer, label } => {
+                let append_only = matches!(change, Change::AppenderAdded { .. });
+                // One writer cannot be both: what it may do would depend on which keyslot was removed last.
+                if self
+                    .keyslots
+                    .values()
+                    .any(|slot| slot.writer == *writer && slot.append_only != append_only)
+                {
+                    return wrong(format!("adds writer {writer} in another capacity than it has"));
+                }
+                let (keyslot, writer, label) = (*keyslot, *writer, label.clone());
+                let entry = KeyslotEntry { keyslot, writer, label, added: seq, append_only };
+                if self.keyslots.insert(keyslot, entry).is_some() {
                     return wrong(format!("adds keyslot {keyslot}, which is there already"));
                 }
             }
@@ -282,15 +347,18 @@ impl Fold {
                 if self.keyslots.remove(keyslot).is_none() {
                     return wrong(format!("removes keyslot {keyslot}, which is not there"));
                 }
-                if self.keyslots.is_empty() {
-                    return wrong("removes the last keyslot".into());
+                if self.keyslots.values().all(|slot| slot.append_only) {
+                    return wrong("removes the last keyslot that is not append-only".into());
                 }
             }
             Change::SnapshotAdded { snapshot, record } => {
-                let entry =
-                    SnapshotEntry { snapshot: *snapshot, added: seq, record: record.clone(), hold: None };
+                let (snapshot, record) = (*snapshot, record.clone());
+                let entry = SnapshotEntry { snapshot, added: seq, record, hold: None, appender };
                 // The same record may be added again: a commit that was retried after it had got through.
-                self.snapshots.entry(*snapshot).or_insert(entry);
+                let there = self.snapshots.entry(snapshot).or_insert(entry);
+                if appender.is_none() {
+                    there.appender = None;
+                }
             }
             Change::SnapshotForgotten { snapshot, .. } => match self.snapshots.remove(snapshot) {
                 None => return wrong(format!("forgets snapshot {snapshot}, which is not there")),
@@ -312,8 +380,16 @@ impl Fold {
                     if self.segments.remove(segment).is_none() {
                         return wrong(format!("removes segment {segment}, which is not there"));
                     }
+                    self.appended.remove(segment);
                 }
                 for info in added {
+                    let is_new = !self.segments.contains_key(&info.segment);
+                    match appender {
+                        Some(writer) if is_new => _ = self.appended.insert(info.segment, writer),
+                        Some(_) => continue,
+                        // Whoever may change everything answers for it from now on.
+                        None => _ = self.appended.remove(&info.segment),
+                    }
                     self.segments.entry(info.segment).or_insert(*info);
                 }
             }

@@ -1,5 +1,6 @@
 //! The commit log: reading it, folding it, publishing to it.
 
+mod capability;
 mod fold;
 mod head;
 mod publish;
@@ -8,6 +9,7 @@ mod salvage;
 #[cfg(test)]
 mod tests;
 
+pub use capability::may_append;
 pub use fold::{Fold, FoldError, snapshot_record};
 pub use head::{Head, HeadError, ParseHeadError, verify_head};
 pub use publish::{PublishError, publish};

@@ -6,7 +6,8 @@
 
 use crate::backend::{Backend, BackendError, ObjectKey};
 use crate::crypto::KeySet;
-use crate::format::commit::{self, Commit, CommitError};
+use crate::crypto::keys::BlobKind;
+use crate::format::commit::{self, Change, Commit, CommitError};
 use crate::format::header::HeaderError;
 use crate::format::record::{RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::ids::{CommitHash, RepositoryId, WriterId};
@@ -125,13 +126,13 @@ enum Refusal {
 
 impl Refusal {
     /// What an entry is that is no commit of this version. One that is not understood counts only if its signer may
-    /// write: whoever lost a keyslot must not be able to stop all others.
+    /// change everything: whoever lost a keyslot, or never had more than an append-only one, must not be able to stop all others.
     fn of_commit(error: &CommitError, seq: u64, fold: &Fold) -> Self {
         let is_newer = match error {
             CommitError::Record(RecordError::Header(error)) => {
                 matches!(error, HeaderError::Version(_) | HeaderError::Unknown { .. })
             }
-            CommitError::Body { writer, .. } => seq == 1 || fold.may_write(writer),
+            CommitError::Body { writer, .. } => seq == 1 || fold.may_change(writer),
             _ => false,
         };
         match is_newer {
@@ -161,8 +162,24 @@ fn verify(
         let error = LogError::Chain { seq, expected: commit.previous, found: fold.head() };
         return Err(Refusal::Stop(error));
     }
+    if fold.may_write(&writer) && !fold.may_change(&writer) {
+        check_snapshots(&commit, keys)?;
+    }
     fold.apply(&commit, writer, hash)?;
     Ok((commit, writer))
+}
+
+/// Whether all snapshots that an appender's commit adds are what their ids say: nobody has to find out later.
+fn check_snapshots(commit: &Commit, keys: &KeySet) -> Result<(), Refusal> {
+    for change in &commit.changes {
+        if let Change::SnapshotAdded { snapshot, record } = change
+            && keys.blob_id(BlobKind::Snapshot, record) != *snapshot.blob()
+        {
+            let reason = format!("commit {} adds snapshot {snapshot} with the record of another", commit.seq);
+            return Err(Refusal::Void(reason));
+        }
+    }
+    Ok(())
 }
 
 /// When commit `seq` says that it was made; none where the entry is no commit.

@@ -51,7 +51,7 @@ pub fn salvage(
                 if commit.previous != fold.head() {
                     visit(Err(void(format!("it follows {}, which is not what is there", commit.previous))));
                 }
-                fold.apply_what_fits(&commit, hash);
+                fold.apply_what_fits(&commit, writer, hash);
                 visit(Ok(commit));
             }
             Ok((_, writer)) => {

@@ -123,7 +123,7 @@ fn coverable(repository: &Repository) -> Result<Vec<Coverable>, CoverError> {
         size: info.bytes,
     }));
     let first_pack = all.len();
-    for segment in repository.index().segments().iter() {
+    for segment in repository.index().everything() {
         for pack in segment.packs() {
             let pack = pack?;
             let (key, hash) = (ObjectKey::pack(&pack.id), *pack.id.as_bytes());

@@ -15,7 +15,7 @@ use crate::index::{Index, Location};
 use crate::log::{Fold, snapshot_record};
 use crate::prune::copy::Copies;
 use crate::prune::plan::Plan;
-use crate::prune::survey::Survey;
+use crate::prune::survey::{Survey, refuse_broken};
 use crate::prune::{PruneError, PruneOptions};
 use crate::reach::{self, Needs, ReachError};
 use crate::repo::{NewSegment, Repository, RepositoryError};
@@ -145,7 +145,8 @@ impl<'a> Work<'a> {
 
     /// A stray pack that a writer has committed meanwhile is none.
     fn spare_what_others_listed(&mut self) -> Result<(), PruneError> {
-        for segment in self.repository.index().segments().iter() {
+        refuse_broken(self.repository)?;
+        for segment in self.repository.index().everything() {
             for pack in segment.packs() {
                 let pack = pack?;
                 if self.doomed.get(&pack.id).is_some_and(|doomed| !doomed.was_listed) {

@@ -142,7 +142,8 @@ fn gather(survey: &Survey, pass: &[usize]) -> Result<Vec<OldPack>, PruneError> {
     let mut packs: Vec<OldPack> =
         pass.iter().map(|at| OldPack { entry: survey.packs[*at].entry, blobs: Vec::new() }).collect();
     let places: BTreeMap<usize, usize> = pass.iter().enumerate().map(|(place, at)| (*at, place)).collect();
-    for (number, segment) in survey.marks.segments().iter().enumerate() {
+    // A block that is needed in whole is not decoded, so nothing is taken from segments that nobody vetted.
+    for (number, segment) in survey.marks.segments().iter().enumerate().take(survey.known_segments) {
         let table: Vec<Option<usize>> =
             survey.tables[number].iter().map(|at| places.get(at).copied()).collect();
         if table.iter().all(Option::is_none) {

@@ -33,6 +33,7 @@ pub use plan::Plan;
 use crate::log::{self, Fold};
 use crate::monitor::Monitor;
 use crate::repo::Repository;
+use crate::vet::{self, Strictness};
 
 use condemn::{Condemned, Outcome};
 use copy::Copies;
@@ -53,6 +54,10 @@ pub fn run(
     let mut report = PruneReport { dry_run: options.dry_run, ..PruneReport::default() };
     repository.refresh()?;
     verify_log(repository)?;
+    if !options.dry_run {
+        let vetted = vet::run(repository, Strictness::WholeSegments, monitor)?;
+        (report.segments_vetted, report.segments_untrue) = (vetted.segments, vetted.untrue);
+    }
     let due = remove::due(repository, options.grace, &|_| true)?;
     remove::run(repository, &due, options.dry_run, &mut report)?;
     for _ in 0..ATTEMPTS {

@@ -7,6 +7,7 @@ use crate::prune::plan::Plan;
 use crate::reach::ReachError;
 use crate::repo::RepositoryError;
 use crate::store::{ReadError, StoreError};
+use crate::vet::VetError;
 
 /// How much unneeded data may stay.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +58,10 @@ impl Default for PruneOptions {
 pub struct PruneReport {
     /// Nothing was changed: the counts are those of the plan.
     pub dry_run: bool,
+    /// Segments that appenders had added, found to tell the truth and made part of the index.
+    pub segments_vetted: u64,
+    /// Segments of appenders that do not tell the truth: they stay apart, and the packs that only they list are left alone.
+    pub segments_untrue: u64,
     /// Snapshots whose needs were marked.
     pub snapshots: u64,
     /// Packs in the index before, and their bytes.
@@ -117,6 +122,15 @@ pub enum PruneError {
         "nothing was condemned, for what is left of a damaged repository may be wanted for its repair: {0}"
     )]
     Read(#[from] ReadError),
+    /// What an appender has stored cannot be told from what nobody needs.
+    #[error(
+        "an index segment that an append-only keyslot added cannot be read, and its packs would pass for strays: nothing was \
+         pruned: {problem}"
+    )]
+    AppendedSegment {
+        /// Which, and why.
+        problem: String,
+    },
     /// A state does not follow from the log.
     #[error("a state in the repository is not what the signed log amounts to: nothing was pruned")]
     ForgedState,
@@ -126,6 +140,9 @@ pub enum PruneError {
     /// The operation was cancelled.
     #[error("cancelled; nothing was condemned")]
     Cancelled,
+    /// What appenders added could not be vetted.
+    #[error(transparent)]
+    Vet(#[from] VetError),
     /// The repository cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),

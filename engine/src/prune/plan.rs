@@ -38,7 +38,7 @@ pub(super) fn make(survey: &Survey, options: &PruneOptions) -> Plan {
         ..Plan::default()
     };
     let mut partly: Vec<&PackUse> = Vec::new();
-    for pack in &survey.packs {
+    for pack in survey.packs.iter().filter(|pack| !pack.is_appended) {
         match pack.blobs_needed {
             0 => plan.dead.push((pack.entry.id, if pack.stored { pack.entry.size } else { 0 })),
             needed if needed < u64::from(pack.entry.blobs) => partly.push(pack),

@@ -25,6 +25,8 @@ pub(super) struct PackUse {
     pub entry: PackEntry,
     /// Whether its object is there, with its length.
     pub stored: bool,
+    /// Only segments list it that appenders added and nobody has vetted: it stays as it is.
+    pub is_appended: bool,
     /// Needed blobs.
     pub blobs_needed: u64,
     /// About how many of its bytes they take.
@@ -44,6 +46,8 @@ pub(super) struct Survey {
     pub tables: Vec<Vec<usize>>,
     /// All packs that live segments list.
     pub packs: Vec<PackUse>,
+    /// How many of the segments, the first ones, are others than those that appenders added.
+    pub known_segments: usize,
     /// Stored packs that no commit names, with their lengths.
     pub stray: Vec<(PackId, u64)>,
     /// Stored segments that no commit names, with their lengths.
@@ -80,7 +84,11 @@ impl Survey {
         segments.retain(|segment| fold.has_segment(&segment.id()));
         // The largest one first: what lies in two places stays where much is.
         segments.sort_by_key(|segment| (std::cmp::Reverse(segment.layout().entries), segment.id()));
-        let (packs, tables) = tables(&segments)?;
+        // Those that appenders added come last: they may say what they like, what another one lists stays where that says.
+        refuse_broken(repository)?;
+        let known_segments = segments.len();
+        segments.extend(repository.index().appended().iter().cloned());
+        let (packs, tables) = tables(&segments, known_segments)?;
         let mut known: BTreeSet<PackId> = packs.iter().map(|pack| pack.entry.id).collect();
         let mut packs = packs;
         for pack in &mut packs {
@@ -97,7 +105,7 @@ impl Survey {
         let is_stored = |table: &Vec<usize>| table.iter().map(|at| packs[*at].stored).collect();
         let marks = Marks::new(segments, tables.iter().map(is_stored).collect());
         let base = fold.seq();
-        Ok(Self { base, snapshots, roots, marks, tables, packs, stray, stray_segments })
+        Ok(Self { base, snapshots, roots, marks, tables, packs, known_segments, stray, stray_segments })
     }
 
     /// Marks all that live snapshots need, and sums up what that is of each pack.
@@ -134,19 +142,28 @@ impl Survey {
     }
 }
 
+/// Makes sure that the segments of appenders can be read: packs that they list would pass for strays.
+pub(super) fn refuse_broken(repository: &Repository) -> Result<(), PruneError> {
+    match repository.distrusted_segments().into_iter().next() {
+        Some(problem) => Err(PruneError::AppendedSegment { problem }),
+        None => Ok(()),
+    }
+}
+
 type Tables = (Vec<PackUse>, Vec<Vec<usize>>);
 
-fn tables(segments: &[Arc<Segment>]) -> Result<Tables, PruneError> {
+fn tables(segments: &[Arc<Segment>], known_segments: usize) -> Result<Tables, PruneError> {
     let mut numbers: BTreeMap<PackId, usize> = BTreeMap::new();
     let mut packs: Vec<PackUse> = Vec::new();
     let mut tables = Vec::with_capacity(segments.len());
-    for segment in segments {
+    for (at, segment) in segments.iter().enumerate() {
         let mut table = Vec::new();
         for entry in segment.packs() {
             let entry = entry?;
             let number = *numbers.entry(entry.id).or_insert(packs.len());
             if number == packs.len() {
-                packs.push(PackUse { entry, stored: false, blobs_needed: 0, bytes_needed: 0 });
+                let is_appended = at >= known_segments;
+                packs.push(PackUse { entry, stored: false, is_appended, blobs_needed: 0, bytes_needed: 0 });
             }
             table.push(number);
         }

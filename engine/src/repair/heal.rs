@@ -96,7 +96,7 @@ impl<'a> Finder<'a> {
             return Ok(());
         }
         let mut listed = BTreeSet::new();
-        for segment in self.repository.index().segments().iter() {
+        for segment in self.repository.index().everything() {
             for pack in segment.packs() {
                 listed.insert(pack?.id);
             }

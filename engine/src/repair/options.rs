@@ -10,6 +10,7 @@ use crate::index::IndexError;
 use crate::reach::ReachError;
 use crate::repo::{Repository, RepositoryError};
 use crate::store::{ReadError, StoreError};
+use crate::vet::VetError;
 
 /// How packs are repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,6 +273,9 @@ impl SnapshotsReport {
 /// A repair came to no end. What it says was changed or not.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
+    /// What appenders added could not be vetted.
+    #[error(transparent)]
+    Vet(#[from] VetError),
     /// There is no such log entry.
     #[error("the log has no entry {seq}: it ends with {last}")]
     NoEntry {

@@ -8,7 +8,7 @@ use crate::check::{self, CheckOptions};
 use crate::crypto::keys::BlobKind;
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Silent};
 use crate::repair::damage::{Damage, Suspect};
 use crate::repair::heal::{Finder, Wanted};
 use crate::repair::release::Release;
@@ -19,6 +19,7 @@ use crate::repair::{
 use crate::repo::{Repository, RepositoryError};
 use crate::sidecar::{self, MendError};
 use crate::store::{BlobWriter, StoreError};
+use crate::vet::{self, Strictness};
 
 /// Repairs packs. What is damaged is found, salvaged, looked for elsewhere, and taken out of the index; what is lost all the
 /// same is in the report.
@@ -39,6 +40,11 @@ pub fn run(
         let found = std::fs::symlink_metadata(path);
         found.map_err(|source| RepairError::Path { path: path.clone(), source })?;
     }
+    repository.refresh()?;
+    if !options.dry_run {
+        // What is not as it says stays apart until the rest is repaired.
+        vet::run(repository, Strictness::WholeSegments, &Silent)?;
+    }
     for _ in 0..ATTEMPTS {
         repository.refresh()?;
         let mut repair = Repair {
@@ -51,7 +57,13 @@ pub fn run(
             report: PacksReport { dry_run: options.dry_run, ..PacksReport::default() },
         };
         match repair.all() {
-            Ok(()) => return repair.finish(),
+            Ok(()) => {
+                let report = repair.finish()?;
+                if !options.dry_run {
+                    vet::run(repository, Strictness::WhatIsTrue, monitor)?;
+                }
+                return Ok(report);
+            }
             Err(error) if repair.was_pruned(&error)? => {}
             Err(error) => return Err(error),
         }
@@ -256,7 +268,7 @@ impl Repair<'_> {
             return Ok(false);
         }
         let mut entries: BTreeMap<PackId, PackEntry> = BTreeMap::new();
-        for segment in self.repository.index().segments().iter() {
+        for segment in self.repository.index().everything() {
             for pack in segment.packs() {
                 let pack = pack?;
                 entries.extend(packs.contains(&pack.id).then_some((pack.id, pack)));

@@ -125,7 +125,7 @@ fn gather(
 ) -> Result<BTreeMap<PackId, Vec<Expected>>, RepairError> {
     let mut packs: BTreeMap<PackId, Vec<Expected>> =
         suspects.iter().map(|suspect| (suspect.entry.id, Vec::new())).collect();
-    for segment in repository.index().segments().iter() {
+    for segment in repository.index().everything() {
         let mut table = Vec::new();
         for pack in segment.packs() {
             let id = pack?.id;

@@ -2,9 +2,9 @@
 
 use crate::backend::ObjectKey;
 use crate::crypto::keys::SecretKey;
-use crate::crypto::{KdfParams, Password, RootSecret, random};
+use crate::crypto::{AppendKeys, KdfParams, Password, random};
 use crate::format::commit::{Change, WriterKey};
-use crate::format::keyslot::Keyslot;
+use crate::format::keyslot::{Keyslot, Secrets};
 use crate::format::state::KeyslotEntry;
 use crate::ids::KeyslotId;
 use crate::repo::{Repository, RepositoryError};
@@ -40,7 +40,27 @@ impl Repository {
         label: &str,
         kdf: KdfParams,
     ) -> Result<KeyslotId, RepositoryError> {
-        let (id, change) = self.store_keyslot(password, label, kdf)?;
+        self.require_full("add a keyslot")?;
+        let (id, change) = self.store_keyslot(password, label, kdf, self.secrets.duplicate())?;
+        self.commit(&mut |_| Ok(vec![change.clone()]))?;
+        Ok(id)
+    }
+
+    /// Adds an append-only keyslot: its holder can back up, and neither read what is stored nor change or take away anything.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where the password is empty, this keyslot is append-only itself, or the storage fails.
+    pub fn add_append_only_keyslot(
+        &self,
+        password: &Password,
+        label: &str,
+        kdf: KdfParams,
+    ) -> Result<KeyslotId, RepositoryError> {
+        let Secrets::Root(root) = &self.secrets else {
+            return Err(RepositoryError::AppendOnly("add a keyslot"));
+        };
+        let secrets = Secrets::Append(Box::new(AppendKeys::derive(root)));
+        let (id, change) = self.store_keyslot(password, label, kdf, secrets)?;
         self.commit(&mut |_| Ok(vec![change.clone()]))?;
         Ok(id)
     }
@@ -50,9 +70,10 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`] where the password is empty or the storage fails.
     pub fn change_password(&self, password: &Password, kdf: KdfParams) -> Result<KeyslotId, RepositoryError> {
+        self.require_full("change its password: whoever has another one can")?;
         let old = self.fold().keyslot(&self.keyslot).cloned();
         let old = old.ok_or(RepositoryError::RemovedKeyslot(self.keyslot))?;
-        let (id, added) = self.store_keyslot(password, &old.label, kdf)?;
+        let (id, added) = self.store_keyslot(password, &old.label, kdf, self.secrets.duplicate())?;
         let removed = Change::KeyslotRemoved { keyslot: old.keyslot, writer: old.writer };
         self.commit(&mut |fold| match fold.keyslot(&old.keyslot) {
             Some(_) => Ok(vec![added.clone(), removed.clone()]),
@@ -67,21 +88,23 @@ impl Repository {
         password: &Password,
         label: &str,
         kdf: KdfParams,
+        secrets: Secrets,
     ) -> Result<(KeyslotId, Change), RepositoryError> {
         if password.is_empty() {
             return Err(RepositoryError::EmptyPassword);
         }
         let entropy = &*self.environment.entropy;
-        let slot = Keyslot {
-            root: RootSecret::from_bytes(*self.root.expose()),
-            writer_seed: SecretKey::from_bytes(random(entropy)),
-            label: label.to_owned(),
-        };
+        let slot =
+            Keyslot { secrets, writer_seed: SecretKey::from_bytes(random(entropy)), label: label.to_owned() };
         let object = slot.wrap(password, kdf, &self.id, entropy)?;
         let keyslot = Keyslot::id(&object);
         self.backend.create(&ObjectKey::keyslot(&keyslot), &object)?;
-        let writer = WriterKey::new(&slot.writer_seed).id();
-        Ok((keyslot, Change::KeyslotAdded { keyslot, writer, label: label.to_owned() }))
+        let (writer, label) = (WriterKey::new(&slot.writer_seed).id(), label.to_owned());
+        let change = match &slot.secrets {
+            Secrets::Root(_) => Change::KeyslotAdded { keyslot, writer, label },
+            Secrets::Append(_) => Change::AppenderAdded { keyslot, writer, label },
+        };
+        Ok((keyslot, change))
     }
 
     /// Removes the keyslot whose id begins with `prefix`.
@@ -90,6 +113,7 @@ impl Repository {
     /// [`RepositoryError::UnknownKeyslot`] where none or several match, [`RepositoryError::LastKeyslot`], or a
     /// failure of the storage.
     pub fn remove_keyslot(&self, prefix: &str) -> Result<KeyslotId, RepositoryError> {
+        self.require_full("remove a keyslot")?;
         let fold = self.fold();
         let mut matches = fold.keyslots().filter(|entry| entry.keyslot.to_string().starts_with(prefix));
         let entry = match (matches.next(), matches.next()) {
@@ -100,7 +124,7 @@ impl Repository {
             if fold.keyslot(&entry.keyslot).is_none() {
                 return Err(RepositoryError::UnknownKeyslot(prefix.to_owned()));
             }
-            if fold.keyslots().count() == 1 {
+            if fold.keyslots().all(|other| other.append_only || other.keyslot == entry.keyslot) {
                 return Err(RepositoryError::LastKeyslot(entry.keyslot));
             }
             Ok(vec![Change::KeyslotRemoved { keyslot: entry.keyslot, writer: entry.writer }])

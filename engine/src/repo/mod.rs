@@ -1,5 +1,7 @@
 //! A repository: backend, keys, log and index wired together. Operations are built on this and nothing below.
 
+#[cfg(test)]
+mod append_only_tests;
 mod keyslots;
 mod open;
 mod view;
@@ -13,9 +15,10 @@ use crate::crypto::{Entropy, KdfError, KeySet};
 use crate::format::commit::WriterKey;
 use crate::format::config::ConfigError;
 use crate::format::header::Sealer;
+use crate::format::keyslot::Secrets;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
-use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId};
+use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId, WriterId};
 use crate::index::{Index, IndexError, MergeError};
 use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError};
 use crate::repo::view::View;
@@ -146,13 +149,16 @@ pub enum RepositoryError {
         /// Where.
         location: String,
     },
+    /// The keyslot in use is append-only, and this takes more.
+    #[error("the password in use is append-only: it can back up, but not {0}")]
+    AppendOnly(&'static str),
     /// Another writer removed what this commit rests on.
     #[error(
         "another writer condemned or removed packs meanwhile; nothing was committed. Run the command again"
     )]
     Conflict,
-    /// The last keyslot cannot go.
-    #[error("keyslot {0} is the only one: without it nobody could open the repository")]
+    /// The last keyslot that opens everything cannot go.
+    #[error("keyslot {0} is the only one that opens everything: without it nobody could read the repository")]
     LastKeyslot(KeyslotId),
     /// No keyslot has this id.
     #[error("no keyslot has the id {0:?}: see `key list`")]
@@ -203,7 +209,7 @@ pub struct Repository {
     id: RepositoryId,
     config_bytes: Vec<u8>,
     keys: Arc<KeySet>,
-    root: crate::crypto::RootSecret,
+    secrets: Secrets,
     keyslot: KeyslotId,
     writer: WriterKey,
     reader: Arc<BlobReader>,
@@ -273,6 +279,24 @@ impl Repository {
         self.troubles.list()
     }
 
+    /// Whether it was opened with an append-only keyslot: backups can be made, and the log read.
+    pub fn is_append_only(&self) -> bool {
+        self.keys.is_append_only()
+    }
+
+    /// Whose signatures its commits get.
+    pub fn writer_id(&self) -> WriterId {
+        self.writer.id()
+    }
+
+    /// Whether it was opened with a keyslot that allows everything.
+    ///
+    /// # Errors
+    /// [`RepositoryError::AppendOnly`], with what was meant to be done, where it was not.
+    pub fn require_full(&self, deed: &'static str) -> Result<(), RepositoryError> {
+        if self.is_append_only() { Err(RepositoryError::AppendOnly(deed)) } else { Ok(()) }
+    }
+
     /// Whether it was opened by [`Repository::open_salvaged`].
     pub fn is_salvaged(&self) -> bool {
         self.view.is_salvaged()
@@ -298,9 +322,16 @@ impl Repository {
         self.view.last_prune()
     }
 
-    /// Segments that could not be opened by [`Repository::open_for_repair`], or later by the same repository.
+    /// Segments that could not be opened: any by [`Repository::open_for_repair`], or later by the same repository; otherwise those of
+    /// appenders only.
     pub fn broken_segments(&self) -> Vec<String> {
         self.view.broken_segments()
+    }
+
+    /// Segments that appenders added and that cannot be opened: everything goes on without them.
+    pub fn distrusted_segments(&self) -> Vec<String> {
+        let fold = self.fold();
+        self.view.broken_segments_if(&|segment| fold.appended_by(segment).is_some())
     }
 
     /// Whether a commit read by this process removed the pack: its id never comes back, even where the fold has

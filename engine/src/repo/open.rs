@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError, Created, Folder, ObjectKey};
 use crate::crypto::keys::SecretKey;
-use crate::crypto::{KdfParams, KeySet, Password, RootSecret, random};
+use crate::crypto::{KdfParams, Password, RootSecret, random};
 use crate::format::commit::{Change, WriterKey};
 use crate::format::config::{CONFIG_LEN_MAX, Config};
-use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError};
+use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError, Secrets};
 use crate::format::parity::Overhead;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId};
 use crate::index;
@@ -61,7 +61,7 @@ impl Repository {
             created_by: environment.program.clone(),
         };
         let slot = Keyslot {
-            root: RootSecret::generate(&*environment.entropy),
+            secrets: Secrets::Root(RootSecret::generate(&*environment.entropy)),
             writer_seed: SecretKey::from_bytes(random(&*environment.entropy)),
             label: options.label.clone(),
         };
@@ -201,7 +201,7 @@ impl Repository {
         environment: Environment,
     ) -> Result<Self, RepositoryError> {
         let slot = Keyslot {
-            root: RootSecret::from_bytes(*self.root.expose()),
+            secrets: self.secrets.duplicate(),
             writer_seed: self.writer.seed(),
             label: String::new(),
         };
@@ -281,8 +281,9 @@ impl Repository {
         fold: Fold,
         leniency: Leniency,
     ) -> Self {
-        let keys = Arc::new(KeySet::derive(&slot.root));
-        let view = View::new(Arc::clone(&backend), Arc::clone(&keys), id, fold, leniency);
+        let keys = Arc::new(slot.secrets.keys());
+        let writer = WriterKey::new(&slot.writer_seed);
+        let view = View::new(Arc::clone(&backend), Arc::clone(&keys), (id, writer.id()), fold, leniency);
         let view = Arc::new(view);
         let catalog: Arc<dyn Catalog> = Arc::<View>::clone(&view);
         let reader = BlobReader::new(Arc::clone(&backend), Arc::clone(&keys), id, catalog);
@@ -291,8 +292,8 @@ impl Repository {
             environment,
             id,
             config_bytes,
-            writer: WriterKey::new(&slot.writer_seed),
-            root: slot.root,
+            writer,
+            secrets: slot.secrets,
             keys,
             keyslot,
             reader: Arc::new(reader),

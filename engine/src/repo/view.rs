@@ -11,8 +11,8 @@ use crate::format::commit::{self, Change};
 use crate::format::header::ObjectKind;
 use crate::format::record;
 use crate::format::state::State;
-use crate::ids::{PackId, RepositoryId, SegmentId};
-use crate::index::{self, Index, IndexError};
+use crate::ids::{PackId, RepositoryId, SegmentId, WriterId};
+use crate::index::{self, Index, IndexError, Segment};
 use crate::log::{self, Fold, Head, VoidEntry};
 use crate::repo::RepositoryError;
 use crate::store::Catalog;
@@ -42,11 +42,14 @@ pub(super) struct View {
     keys: Arc<KeySet>,
     id: RepositoryId,
     index: Arc<Index>,
+    /// Whose appended segments count like all others: an appender's own.
+    own: WriterId,
     leniency: Leniency,
     fold: Mutex<Arc<Fold>>,
     head: Mutex<Option<Head>>,
     voids: Mutex<Vec<VoidEntry>>,
-    /// Segments that cannot be opened, where that is to be lived with; otherwise it ends what was tried.
+    /// Segments that cannot be opened, where that is to be lived with, as always with those that appenders added; otherwise it
+    /// ends what was tried.
     broken: Mutex<Vec<IndexError>>,
     last_prune: AtomicU64,
     gone: Mutex<Gone>,
@@ -62,7 +65,7 @@ impl View {
     pub fn new(
         backend: Arc<dyn Backend>,
         keys: Arc<KeySet>,
-        id: RepositoryId,
+        (id, own): (RepositoryId, WriterId),
         fold: Fold,
         leniency: Leniency,
     ) -> Self {
@@ -71,6 +74,7 @@ impl View {
             keys,
             id,
             index: Arc::default(),
+            own,
             leniency,
             fold: Mutex::new(Arc::new(fold)),
             head: Mutex::default(),
@@ -121,6 +125,14 @@ impl View {
         lock(&self.broken).iter().map(ToString::to_string).collect()
     }
 
+    /// Those of them that `is_wanted` chooses.
+    pub fn broken_segments_if(&self, is_wanted: &dyn Fn(&SegmentId) -> bool) -> Vec<String> {
+        let id = |error: &IndexError| match error {
+            IndexError::Backend { segment, .. } | IndexError::Segment { segment, .. } => *segment,
+        };
+        lock(&self.broken).iter().filter(|error| is_wanted(&id(error))).map(ToString::to_string).collect()
+    }
+
     /// Entries that do not count.
     pub fn void_entries(&self) -> Vec<String> {
         let told = |entry: &VoidEntry| format!("log entry {} does not count: {}", entry.seq, entry.reason);
@@ -138,6 +150,9 @@ impl View {
     /// Begins with the newest usable state. States are derived: one that does not fit is passed over, and
     /// `check` compares them with the log.
     pub fn start_from_state(&self, is_usable: &dyn Fn(&State) -> bool) -> Result<(), RepositoryError> {
+        if self.keys.is_append_only() {
+            return Ok(());
+        }
         let mut sequences = Vec::new();
         self.backend.list(Folder::State, None, &mut |info| {
             sequences.extend(info.key.sequence());
@@ -183,6 +198,7 @@ impl View {
         loop {
             self.read_log_on(Arc::make_mut(&mut guard))?;
             match self.follow_segments(&guard) {
+                Ok(()) if self.lacks_a_segment() && missing_at.replace(guard.seq()) != Some(guard.seq()) => {}
                 // Whoever merges segments deletes the old ones once the log says so: it has gone on meanwhile, then.
                 Err(RepositoryError::Index(IndexError::Backend { source, .. }))
                     if source.is_not_found() && missing_at.replace(guard.seq()) != Some(guard.seq()) => {}
@@ -214,23 +230,36 @@ impl View {
         Ok(result?)
     }
 
+    /// Whether a segment could not be opened because its object is not there.
+    fn lacks_a_segment(&self) -> bool {
+        let is_absent =
+            |error: &IndexError| matches!(error, IndexError::Backend { source, .. } if source.is_not_found());
+        lock(&self.broken).iter().any(is_absent)
+    }
+
     /// Makes the open segments those of the fold.
     fn follow_segments(&self, fold: &Fold) -> Result<(), RepositoryError> {
-        let open = self.index.segments();
-        let (mut added, mut unopened) = (Vec::new(), Vec::new());
+        let (open, everything) = (self.index.segments(), self.index.everything());
+        let (mut added, mut appended) = (Vec::new(), Vec::new());
+        let (mut unopened, mut distrusted) = (Vec::new(), Vec::new());
         for info in fold.segments() {
-            if !open.iter().any(|segment| segment.id() == info.segment) {
-                match index::open_segment(&*self.backend, info.segment, &self.keys, &self.id) {
-                    Ok(segment) => added.push(Arc::new(segment)),
-                    Err(error) => unopened.push(error),
-                }
+            let is_appended = fold.appended_by(&info.segment).is_some_and(|writer| writer != self.own);
+            if !is_appended && open.iter().any(|segment| segment.id() == info.segment) {
+                continue;
+            }
+            let held = everything.iter().find(|segment| segment.id() == info.segment).cloned();
+            match (held.map_or_else(|| self.open_segment(info.segment), Ok), is_appended) {
+                (Ok(segment), false) => added.push(segment),
+                (Ok(segment), true) => appended.push(segment),
+                (Err(error), false) => unopened.push(error),
+                (Err(error), true) => distrusted.push(error),
             }
         }
         if self.leniency == Leniency::None {
-            unopened.into_iter().next().map_or(Ok(()), Err)?;
-        } else {
-            *lock(&self.broken) = unopened;
+            unopened.pop().map_or(Ok(()), Err)?;
         }
+        unopened.append(&mut distrusted);
+        *lock(&self.broken) = unopened;
         let removed: Vec<_> = open
             .iter()
             .map(|segment| segment.id())
@@ -239,7 +268,12 @@ impl View {
         if !added.is_empty() || !removed.is_empty() {
             self.index.replace(added, &removed);
         }
+        self.index.set_appended(appended);
         Ok(())
+    }
+
+    fn open_segment(&self, id: SegmentId) -> Result<Arc<Segment>, IndexError> {
+        index::open_segment(&*self.backend, id, &self.keys, &self.id).map(Arc::new)
     }
 }
 

@@ -66,6 +66,9 @@ impl Repository {
             if changes.is_empty() {
                 return Ok(fold.seq());
             }
+            if self.is_append_only() && !changes.iter().all(log::may_append) {
+                return Err(RepositoryError::AppendOnly("change or take away what is there").into());
+            }
             let commit = Commit {
                 seq: fold.seq() + 1,
                 previous: fold.head(),
@@ -122,7 +125,8 @@ impl Repository {
     /// Writes a fold of the log now and then. Only a help for opening: a failure is no failure.
     fn write_state(&self) {
         let fold = self.fold();
-        if fold.seq() == 0 || !fold.seq().is_multiple_of(COMMITS_PER_STATE) {
+        // An appender has no key for states: it could forge what others begin with.
+        if self.is_append_only() || fold.seq() == 0 || !fold.seq().is_multiple_of(COMMITS_PER_STATE) {
             return;
         }
         // A fold too large for one object is read from the log.
@@ -228,6 +232,10 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`] where a segment is damaged or the storage fails.
     pub fn merge_segments(&self) -> Result<(), RepositoryError> {
+        // Appenders add segments and take none away.
+        if self.is_append_only() {
+            return Ok(());
+        }
         while self.merge_some()? {}
         Ok(())
     }
@@ -235,7 +243,9 @@ impl Repository {
     /// Makes one merge, if there is one to make.
     fn merge_some(&self) -> Result<bool, RepositoryError> {
         let fold = self.fold();
-        let mut infos: Vec<SegmentInfo> = fold.segments().copied().collect();
+        // What an appender says must not come to look like what somebody knows.
+        let is_known = |info: &&SegmentInfo| fold.appended_by(&info.segment).is_none();
+        let mut infos: Vec<SegmentInfo> = fold.segments().filter(is_known).copied().collect();
         infos.sort_by_key(|info| (info.blobs, info.segment));
         let entries: Vec<u64> = infos.iter().map(|info| info.blobs).collect();
         let chosen = index::tiers::choose(&entries);

@@ -5,12 +5,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use strongroom::chunk::grain::sizes;
 use strongroom::crypto::keys::SecretKey;
-use strongroom::crypto::{KdfError, KeySet, MessageContext, ObjectCipher, Password, RootSecret, SealError};
+use strongroom::crypto::recipient::PACK_CONTEXT;
+use strongroom::crypto::{
+    KdfError, KeySet, MessageContext, ObjectCipher, Password, Purpose, RootSecret, SealError, SeededEntropy,
+};
 use strongroom::format::block::BlockCodec;
 use strongroom::format::chunk_list::{self, ChunkList};
 use strongroom::format::commit::{self, Commit, CommitError, WriterKey};
 use strongroom::format::config::{Config, ConfigError};
-use strongroom::format::header::{Header, HeaderError, ObjectKind};
+use strongroom::format::header::{Header, HeaderError, MODE_RECIPIENT, ObjectKind, Sealer};
 use strongroom::format::keyslot::{Keyslot, KeyslotError};
 use strongroom::format::ledger::{self, Ledger, LedgerError};
 use strongroom::format::pack::{self, PackError};
@@ -25,7 +28,7 @@ use strongroom::format::tree_rules::TreeRuleError;
 use strongroom::ids::{BlobId, RepositoryId};
 use strongroom::sidecar::code::{self, DecodeError};
 
-use super::make_keys::{KINDS, PURPOSES, purpose_key};
+use super::make_keys::{KINDS, PURPOSES, agree, append_keys, public, purpose_key};
 use super::make_packs::{blobs_json, place_json};
 use super::make_parity::{parsed_json, sidecar_of};
 use super::make_trees::{GRAINS, RULES, cut_all, gear_bytes, pieces};
@@ -41,6 +44,7 @@ pub fn check(vector: &Value) -> Found {
         "blob-id" => Ok(blob_id(inputs)),
         "object-key" => Ok(object_key(inputs, &vector["expected"])),
         "header" => header(inputs),
+        "recipient" => recipient(inputs),
         "message" => message(inputs),
         "config" => config(inputs),
         "keyslot" => keyslot(inputs),
@@ -197,18 +201,60 @@ fn keyslot(inputs: &Value) -> Found {
         KeyslotError::Record(error) => record_class(&error),
     })?;
     // Neither secret is shown: the root is told by a blob id, the seed by its public key.
-    let id = |root: &RootSecret| KeySet::derive(root).blob_id(strongroom::crypto::keys::BlobKind::Data, b"");
+    let id = |keys: &KeySet| keys.blob_id(strongroom::crypto::keys::BlobKind::Data, b"");
     let root = super::support::ROOT;
-    assert_eq!(id(&slot.root), id(&RootSecret::from_bytes(root)));
+    let keys = slot.secrets.keys();
+    assert_eq!(id(&keys), id(&KeySet::derive(&RootSecret::from_bytes(root))));
     let (writer, seed) = (WriterKey::new(&slot.writer_seed).id(), [0x55; 32]);
     assert_eq!(writer, WriterKey::new(&SecretKey::from_bytes(seed)).id());
-    Ok(json!({
+    let mut found = json!({
         "id": Keyslot::id(&object).to_string(),
-        "root": hex(root),
         "writer_seed": hex(seed),
         "writer": writer.to_string(),
         "label": slot.label,
-    }))
+    });
+    if keys.is_append_only() {
+        assert_eq!(opens_for_root(&keys), [true; 4]);
+        found["keys"] = append_keys();
+    } else {
+        found["root"] = hex(root).into();
+    }
+    Ok(found)
+}
+
+/// Whether the root secret opens what an append-only keyslot's keys seal: so they are the right ones.
+fn opens_for_root(keys: &KeySet) -> [bool; 4] {
+    let root = KeySet::derive(&RootSecret::from_bytes(super::support::ROOT));
+    let repository = RepositoryId::from_bytes(super::support::REPOSITORY);
+    let entropy = SeededEntropy::new(1);
+    let sealer = Sealer { keys, repository: &repository, entropy: &entropy };
+    [ObjectKind::DataPack, ObjectKind::MetadataPack, ObjectKind::Segment, ObjectKind::Log]
+        .map(|kind| Header::create(kind, &sealer).0.cipher(&root, &repository).is_ok())
+}
+
+/// The engine shows no key: it is told by the commitment that it gives.
+fn recipient(inputs: &Value) -> Found {
+    let ephemeral: [u8; 32] = unhex_array(&inputs["ephemeral"]);
+    let purpose = match inputs["kind"].as_u64() {
+        Some(5) => Purpose::DataRecipient,
+        _ => Purpose::MetadataRecipient,
+    };
+    let public = public(purpose);
+    let shared = agree(purpose, ephemeral);
+    let key = blake3::derive_key(PACK_CONTEXT, &[shared, ephemeral, public].concat());
+    let repository = RepositoryId::from_bytes(super::support::REPOSITORY);
+    let mut header = Header {
+        kind: kind(inputs),
+        mode: MODE_RECIPIENT,
+        flags: 0,
+        epoch: 0,
+        salt: ephemeral,
+        commitment: [0; 32],
+    };
+    header.commitment =
+        *ObjectCipher::derive(&SecretKey::from_bytes(key), &repository, &header.prefix()).commitment();
+    header.cipher(&keys(inputs), &repository).map_err(seal_class)?;
+    Ok(json!({"public": hex(public), "key": hex(key)}))
 }
 
 fn record_object(inputs: &Value) -> Found {
@@ -424,6 +470,7 @@ fn seal_class(error: SealError) -> String {
     match error {
         SealError::Commitment => "commitment".to_owned(),
         SealError::Authentication => "authentication".to_owned(),
+        SealError::NoKey => panic!("vectors are read with the root secret"),
     }
 }
 

@@ -1,23 +1,39 @@
 //! Vectors of keys, ids, headers, messages, config and keyslots.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use strongroom::crypto::keys::{BlobKind, SecretKey};
-use strongroom::crypto::{KdfParams, MessageContext, ObjectCipher, Password, Purpose, RootSecret};
+use strongroom::crypto::recipient::PACK_CONTEXT;
+use strongroom::crypto::{
+    AppendKeys, KdfParams, MessageContext, ObjectCipher, Password, Purpose, RootSecret,
+};
 use strongroom::format::commit::WriterKey;
 use strongroom::format::config::Config;
 use strongroom::format::header::{Header, MODE_ROOT, ObjectKind};
-use strongroom::format::keyslot::{Keyslot, WRAP_CONTEXT};
+use strongroom::format::keyslot::{Keyslot, Secrets, WRAP_CONTEXT};
 use strongroom::ids::RepositoryId;
 
 use super::support::{Context, REPOSITORY, ROOT, Vector, bad, flipped, good, hex, object_inputs};
 
-pub const PURPOSES: [(&str, Purpose); 8] = [
+pub const PURPOSES: [(&str, Purpose); 11] = [
     ("data-id", Purpose::DataId),
     ("tree-id", Purpose::TreeId),
     ("snapshot-id", Purpose::SnapshotId),
     ("chunker", Purpose::Chunker),
     ("data", Purpose::Data),
     ("metadata", Purpose::Metadata),
+    ("index", Purpose::Index),
+    ("log", Purpose::Log),
+    ("state", Purpose::State),
+    ("data-recipient", Purpose::DataRecipient),
+    ("metadata-recipient", Purpose::MetadataRecipient),
+];
+
+/// The fields of an append-only keyslot that hold keys of purposes.
+const SHARED: [(&str, Purpose); 6] = [
+    ("data_id", Purpose::DataId),
+    ("tree_id", Purpose::TreeId),
+    ("snapshot_id", Purpose::SnapshotId),
+    ("chunker", Purpose::Chunker),
     ("index", Purpose::Index),
     ("log", Purpose::Log),
 ];
@@ -30,8 +46,29 @@ pub fn purpose_key(root: &[u8], purpose: Purpose, epoch: u32) -> [u8; 32] {
     blake3::derive_key(purpose.context(), &[root, &epoch.to_le_bytes()].concat())
 }
 
+/// X25519 of a recipient's secret and a public key, by the crate itself.
+pub fn agree(purpose: Purpose, public: [u8; 32]) -> [u8; 32] {
+    x25519_dalek::x25519(purpose_key(&ROOT, purpose, 0), public)
+}
+
+pub fn public(purpose: Purpose) -> [u8; 32] {
+    agree(purpose, x25519_dalek::X25519_BASEPOINT_BYTES)
+}
+
+/// The keys in an append-only keyslot of the vectors' repository, as its record names them.
+pub fn append_keys() -> Value {
+    let shared = SHARED.map(|(name, purpose)| (name.to_owned(), hex(purpose_key(&ROOT, purpose, 0)).into()));
+    let recipients =
+        [("data_recipient", Purpose::DataRecipient), ("metadata_recipient", Purpose::MetadataRecipient)];
+    let recipients = recipients.map(|(name, purpose)| (name.to_owned(), hex(public(purpose)).into()));
+    Value::Object(shared.into_iter().chain(recipients).collect())
+}
+
 pub fn all() -> Vec<Vector> {
-    [keys(), headers(), configs(), keyslots()].into_iter().flatten().collect()
+    [keys(), headers(), configs(), keyslots(), append_keyslots(), recipients()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn keys() -> Vec<Vector> {
@@ -125,7 +162,7 @@ fn headers() -> Vec<Vector> {
         bad("header-version-2", "header", "version digit 2", inputs(&with(6, b'2')), "version"),
         bad("header-other-kind", "header", "a state where a commit has to be", inputs(&with(8, 4)), "header"),
         bad("header-unknown-kind", "header", "kind 99", inputs(&with(8, 99)), "header"),
-        bad("header-mode-2", "header", "key mode 2 is reserved", inputs(&with(9, 2)), "header"),
+        bad("header-mode-2", "header", "key mode 2 is for packs", inputs(&with(9, 2)), "header"),
         bad("header-mode-password", "header", "key mode 1 is for keyslots", inputs(&with(9, 1)), "header"),
         bad("header-flags", "header", "an unknown flag", inputs(&with(10, 1)), "header"),
         bad("header-epoch-1", "header", "epoch 1", inputs(&with(12, 1)), "header"),
@@ -287,7 +324,7 @@ fn keyslots() -> Vec<Vector> {
     let cheap = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: 2, lanes: 1 };
     let make = |seed, params| {
         let slot = Keyslot {
-            root: RootSecret::from_bytes(ROOT),
+            secrets: Secrets::Root(RootSecret::from_bytes(ROOT)),
             writer_seed: SecretKey::from_bytes([0x55; 32]),
             label: "näme".into(),
         };
@@ -389,4 +426,116 @@ fn keyslots() -> Vec<Vector> {
             "header",
         ),
     ]
+}
+
+fn append_keyslots() -> Vec<Vector> {
+    let repository = RepositoryId::from_bytes(REPOSITORY);
+    let cheap = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: 2, lanes: 1 };
+    let make = |secrets| {
+        let slot = Keyslot { secrets, writer_seed: SecretKey::from_bytes([0x55; 32]), label: "näme".into() };
+        let entropy = strongroom::crypto::SeededEntropy::new(6);
+        slot.wrap(&Password::new(b"correct horse".to_vec()), cheap, &repository, &entropy).expect("in bounds")
+    };
+    let root = RootSecret::from_bytes(ROOT);
+    let object = make(Secrets::Append(Box::new(AppendKeys::derive(&root))));
+    let inputs = |object: &[u8]| json!({"object": hex(object), "repository": hex(REPOSITORY), "password": hex("correct horse")});
+    let full = {
+        let object = make(Secrets::Root(root));
+        let header = Header::decode(&object, ObjectKind::Keyslot).expect("a keyslot");
+        let message = opened(&object, &header, cheap);
+        sealed_with(&Header { flags: 1, ..header }, &message, cheap)
+    };
+    vec![
+        good(
+            "keyslot-append-only",
+            "keyslot",
+            "a keyslot whose holder may only add",
+            inputs(&object),
+            json!({
+                "id": Keyslot::id(&object).to_string(),
+                "keys": append_keys(),
+                "writer_seed": hex([0x55; 32]),
+                "writer": WriterKey::new(&SecretKey::from_bytes([0x55; 32])).id().to_string(),
+                "label": "näme",
+            }),
+        ),
+        bad(
+            "keyslot-append-only-flag-cleared",
+            "keyslot",
+            "the flag is bound into the key",
+            inputs(&{
+                let mut altered = object.clone();
+                altered[10] = 0;
+                altered
+            }),
+            "wrong-password",
+        ),
+        bad(
+            "keyslot-append-only-with-root",
+            "keyslot",
+            "the record of a full keyslot under the flag",
+            inputs(&full),
+            "record",
+        ),
+        bad(
+            "keyslot-flag-2",
+            "keyslot",
+            "an unknown flag",
+            inputs(&{
+                let mut altered = object;
+                altered[10] = 2;
+                altered
+            }),
+            "header",
+        ),
+    ]
+}
+
+fn wrapping(header: &Header, params: KdfParams) -> ObjectCipher {
+    let stretched =
+        params.derive(&Password::new(b"correct horse".to_vec()), &header.salt).expect("in bounds");
+    let numbers = [params.memory_kib, params.passes, params.lanes, 0].map(u32::to_le_bytes).concat();
+    let key = blake3::derive_key(WRAP_CONTEXT, &[&stretched[..], &numbers].concat());
+    ObjectCipher::derive(&SecretKey::from_bytes(key), &RepositoryId::from_bytes(REPOSITORY), &header.prefix())
+}
+
+const WRAPPED: MessageContext = MessageContext { position: 96, raw_len: 912 };
+
+fn opened(object: &[u8], header: &Header, params: KdfParams) -> Vec<u8> {
+    wrapping(header, params).open(WRAPPED, &mut object[96..].to_vec()).expect("as wrapped").to_vec()
+}
+
+/// A keyslot object with another header and this message, sealed as its writer would.
+fn sealed_with(header: &Header, message: &[u8], params: KdfParams) -> Vec<u8> {
+    let cipher = wrapping(header, params);
+    let header = Header { commitment: *cipher.commitment(), ..*header };
+    let numbers = [params.memory_kib, params.passes, params.lanes, 0].map(u32::to_le_bytes).concat();
+    let mut sealed = message.to_vec();
+    cipher.seal(WRAPPED, &mut sealed);
+    [&header.encode()[..], &numbers, &sealed].concat()
+}
+
+/// What takes the place of the purpose's key in packs that appenders made.
+fn recipients() -> Vec<Vector> {
+    let mut vectors = Vec::new();
+    for (name, kind, purpose) in [
+        ("data", ObjectKind::DataPack, Purpose::DataRecipient),
+        ("metadata", ObjectKind::MetadataPack, Purpose::MetadataRecipient),
+    ] {
+        let ephemeral = x25519_dalek::x25519([kind as u8; 32], x25519_dalek::X25519_BASEPOINT_BYTES);
+        let shared = agree(purpose, ephemeral);
+        let key = blake3::derive_key(PACK_CONTEXT, &[shared, ephemeral, public(purpose)].concat());
+        let inputs = json!({"root": hex(ROOT), "kind": kind as u8, "ephemeral": hex(ephemeral)});
+        let expected = json!({"public": hex(public(purpose)), "key": hex(key)});
+        let description = format!("key of a pack that was sealed for the {name} recipient");
+        vectors.push(good(&format!("recipient-{name}"), "recipient", &description, inputs, expected));
+    }
+    for (name, point) in [("zero", 0), ("one", 1)] {
+        let mut ephemeral = [0; 32];
+        ephemeral[0] = point;
+        let inputs = json!({"root": hex(ROOT), "kind": 5, "ephemeral": hex(ephemeral)});
+        let name = format!("recipient-small-order-{name}");
+        vectors.push(bad(&name, "recipient", "a point of small order", inputs, "commitment"));
+    }
+    vectors
 }

@@ -9,7 +9,7 @@ use strongroom::format::commit::{self, Change, Commit, SIGNATURE_CONTEXT, Segmen
 use strongroom::format::header::ObjectKind;
 use strongroom::format::parity::Overhead;
 use strongroom::format::record;
-use strongroom::format::state::{CondemnedPack, KeyslotEntry, SnapshotEntry, State};
+use strongroom::format::state::{AppendedSegment, CondemnedPack, KeyslotEntry, SnapshotEntry, State};
 use strongroom::format::tree::Timestamp;
 use strongroom::ids::{BlobId, CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
 
@@ -36,14 +36,20 @@ pub fn state() -> State {
             writer: WriterId::from_bytes(id(4)),
             label: "first".into(),
             added: 1,
+            append_only: true,
         }],
         snapshots: vec![SnapshotEntry {
             snapshot: SnapshotId::new(blob(6)),
             added: 2,
             record: buf(b"a record"),
             hold: Some("audit".into()),
+            appender: Some(WriterId::from_bytes(id(9))),
         }],
         segments: vec![segment_info()],
+        appended: vec![AppendedSegment {
+            segment: SegmentId::from_bytes(id(5)),
+            writer: WriterId::from_bytes(id(9)),
+        }],
         condemned: vec![CondemnedPack { pack: PackId::from_bytes(id(7)), condemned: 299 }],
         ledger: Some(LedgerId::from_bytes(id(8))),
         parity: Overhead::from_tenths(30),
@@ -56,6 +62,7 @@ fn changes() -> Vec<Change> {
     let ledger = LedgerId::from_bytes(id(8));
     vec![
         Change::KeyslotAdded { keyslot, writer, label: "näme".into() },
+        Change::AppenderAdded { keyslot, writer, label: "web".into() },
         Change::KeyslotRemoved { keyslot, writer },
         Change::SnapshotAdded { snapshot: SnapshotId::new(blob(5)), record: buf(b"a record") },
         Change::SnapshotForgotten { snapshot: SnapshotId::new(blob(5)), reason: "keep-daily".into() },

@@ -128,6 +128,16 @@ fn packs() -> Vec<Vector> {
     ]);
     let (tree_directory, tree_pack) = (maker.directory.clone(), maker.finish());
     let empty = PackMaker::new(&context, ObjectKind::DataPack).finish();
+    let appender = Context::append_only(41);
+    let (for_data, for_metadata) = {
+        let mut maker = PackMaker::new(&appender, ObjectKind::MetadataPack);
+        maker.block(&[(BlobKind::Tree, b"\x81\xa5nodes\x90")]);
+        (filled(&appender), maker)
+    };
+    let directories = [for_data.directory.clone(), for_metadata.directory.clone()];
+    let (for_data, for_metadata) = (for_data.finish(), for_metadata.finish());
+    let mut small_order = for_data.clone();
+    small_order[16..48].fill(0);
     let lying = |lie: &dyn Fn(&mut Directory)| {
         let mut maker = filled(&context);
         lie(&mut maker.directory);
@@ -167,6 +177,34 @@ fn packs() -> Vec<Vector> {
             "padding is ignored, but counts for the id",
             inputs(&padded),
             expected(&padded, &data_directory),
+        ),
+        good(
+            "pack-recipient-data",
+            "pack",
+            "a data pack that an appender made",
+            inputs(&for_data),
+            expected(&for_data, &directories[0]),
+        ),
+        good(
+            "pack-recipient-metadata",
+            "pack",
+            "a metadata pack that an appender made",
+            object_inputs(6, &for_metadata),
+            expected(&for_metadata, &directories[1]),
+        ),
+        bad(
+            "pack-recipient-flipped",
+            "pack",
+            "a flipped bit of the public key that X25519 ignores",
+            inputs(&flipped(&for_data, 47)),
+            "commitment",
+        ),
+        bad(
+            "pack-recipient-small-order",
+            "pack",
+            "a public key of small order",
+            inputs(&small_order),
+            "commitment",
         ),
         bad(
             "pack-flipped-block",

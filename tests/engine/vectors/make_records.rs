@@ -28,7 +28,7 @@ fn framed(raw_len: usize, payload: &[u8], padding: &[u8]) -> Vec<u8> {
 }
 
 fn records() -> Vec<Vector> {
-    let state = State { ledger: None, parity: None, ..super::make_log::state() };
+    let state = State { appended: Vec::new(), ledger: None, parity: None, ..super::make_log::state() };
     let context = Context::new(6);
     let object = record::seal_object(ObjectKind::State, &state, &context.sealer()).expect("short");
     let raw = record::encode(&state);

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use strongroom::backend::ObjectKey;
 use strongroom::crypto::keys::{BlobKind, SecretKey};
-use strongroom::crypto::{KdfParams, Password, RootSecret};
+use strongroom::crypto::{AppendKeys, KdfParams, Password, RootSecret};
 use strongroom::format::chunk_list::{self, Chunk, ChunkList, ListRef};
 use strongroom::format::commit::{Change, Commit, SegmentInfo, WriterKey, hash};
 use strongroom::format::config::Config;
 use strongroom::format::header::ObjectKind;
-use strongroom::format::keyslot::Keyslot;
+use strongroom::format::keyslot::{Keyslot, Secrets};
 use strongroom::format::pack;
 use strongroom::format::record;
 use strongroom::format::segment::{self, IndexEntry, PackEntry, SegmentBuilder};
@@ -22,6 +22,7 @@ use super::make_trees::{buf, node, snapshot};
 use super::support::{Context, REPOSITORY, ROOT};
 
 const PASSWORD: &str = "golden";
+const APPEND_PASSWORD: &str = "may only add";
 const TIME_NS: i64 = 1_700_000_000_123_456_789;
 
 /// Files of the sample: `repo/…`, `password`, `manifest.json`.
@@ -40,7 +41,7 @@ pub fn sample() -> BTreeMap<String, Vec<u8>> {
     store(&ObjectKey::config(), &config);
 
     let slot = Keyslot {
-        root: RootSecret::from_bytes(ROOT),
+        secrets: Secrets::Root(RootSecret::from_bytes(ROOT)),
         writer_seed: SecretKey::from_bytes([0x55; 32]),
         label: "golden".into(),
     };
@@ -81,13 +82,90 @@ pub fn sample() -> BTreeMap<String, Vec<u8>> {
         previous = hash(&object);
         store(&ObjectKey::log(seq), &object);
     }
+    finished(objects, &stored.manifest)
+}
+
+/// Adds what goes with a repository.
+fn finished(mut objects: BTreeMap<String, Vec<u8>>, manifest: &Value) -> BTreeMap<String, Vec<u8>> {
     objects.insert("password".into(), format!("{PASSWORD}\n").into());
-    let mut manifest = serde_json::to_value(&stored.manifest).expect("plain values");
+    let mut manifest = manifest.clone();
     manifest.sort_all_objects();
     let mut manifest = serde_json::to_string_pretty(&manifest).expect("plain values");
     manifest.push('\n');
     objects.insert("manifest.json".into(), manifest.into());
     objects
+}
+
+/// A keyslot of the samples, with its object.
+fn keyslot(context: &Context, secrets: Secrets, (password, seed): (&str, u8)) -> (Keyslot, Vec<u8>) {
+    let slot = Keyslot { secrets, writer_seed: SecretKey::from_bytes([seed; 32]), label: "golden".into() };
+    let cheap = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: 2, lanes: 1 };
+    let password = Password::new(password.into());
+    let object = slot.wrap(&password, cheap, &context.repository, &context.entropy).expect("in bounds");
+    (slot, object)
+}
+
+/// The same files in a repository that an appender backed up into: `tests/golden/v1-appended`.
+pub fn appended() -> BTreeMap<String, Vec<u8>> {
+    let (context, appender) = (Context::new(92), Context::append_only(93));
+    let mut objects = BTreeMap::new();
+    let mut store = |key: &ObjectKey, bytes: &[u8]| {
+        objects.insert(format!("repo/{key}"), bytes.to_vec());
+    };
+    let config = Config {
+        repository: RepositoryId::from_bytes(REPOSITORY),
+        must_understand: 0,
+        created_by: "strongroom vectors".into(),
+    }
+    .encode();
+    store(&ObjectKey::config(), &config);
+    let root = || RootSecret::from_bytes(ROOT);
+    let (full, full_object) = keyslot(&context, Secrets::Root(root()), (PASSWORD, 0x55));
+    let few = Secrets::Append(Box::new(AppendKeys::derive(&root())));
+    let (few, few_object) = keyslot(&context, few, (APPEND_PASSWORD, 0x66));
+    let (writer, append_writer) = (WriterKey::new(&full.writer_seed), WriterKey::new(&few.writer_seed));
+    for object in [&full_object, &few_object] {
+        store(&ObjectKey::keyslot(&Keyslot::id(object)), object);
+    }
+    let stored = Stored::make(&appender);
+    for object in &stored.packs {
+        store(&ObjectKey::pack(&pack::id(object)), object);
+    }
+    store(&ObjectKey::segment(&segment::id(&stored.segment)), &stored.segment);
+    let label = || "golden".to_owned();
+    let admitted = vec![
+        Change::KeyslotAdded { keyslot: Keyslot::id(&full_object), writer: writer.id(), label: label() },
+        Change::AppenderAdded {
+            keyslot: Keyslot::id(&few_object),
+            writer: append_writer.id(),
+            label: label(),
+        },
+    ];
+    let info = SegmentInfo {
+        segment: segment::id(&stored.segment),
+        blobs: stored.blobs,
+        packs: 3,
+        bytes: stored.segment.len() as u64,
+    };
+    let backup = vec![
+        Change::SegmentsReplaced { added: vec![info], removed: vec![] },
+        Change::SnapshotAdded { snapshot: stored.snapshot, record: buf(&stored.record) },
+    ];
+    // More than it may do: void.
+    let forget = vec![Change::SnapshotForgotten { snapshot: stored.snapshot, reason: "evil".into() }];
+    let mut previous = Config::hash(&config);
+    let commits = [
+        (&context, &writer, admitted),
+        (&appender, &append_writer, backup),
+        (&appender, &append_writer, forget),
+    ];
+    for (seq, (context, writer, changes)) in (1..).zip(commits) {
+        let object = commit(seq, previous, changes).seal(writer, &context.sealer()).expect("short");
+        previous = hash(&object);
+        store(&ObjectKey::log(seq), &object);
+    }
+    objects.insert("append-only-secret".into(), format!("{APPEND_PASSWORD}\n").into());
+    finished(objects, &stored.manifest)
 }
 
 fn commit(seq: u64, previous: CommitHash, changes: Vec<Change>) -> Commit {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use strongroom::crypto::{KeySet, RootSecret, SeededEntropy};
+use strongroom::crypto::{AppendKeys, KeySet, RootSecret, SeededEntropy};
 use strongroom::format::header::Sealer;
 use strongroom::ids::RepositoryId;
 
@@ -65,6 +65,12 @@ impl Context {
             repository: RepositoryId::from_bytes(REPOSITORY),
             entropy: SeededEntropy::new(seed),
         }
+    }
+
+    /// With the keys of an append-only keyslot.
+    pub fn append_only(seed: u64) -> Self {
+        let keys = KeySet::append_only(AppendKeys::derive(&RootSecret::from_bytes(ROOT)));
+        Self { keys, ..Self::new(seed) }
     }
 
     pub fn sealer(&self) -> Sealer<'_> {

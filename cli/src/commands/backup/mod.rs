@@ -20,7 +20,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     args.check()?;
     // Lists of paths may come from standard input: read before anything else happens.
     let paths = args.paths()?;
-    let repository = context.open()?;
+    let repository = context.open_to_add()?;
     let options = args.options(&repository, context)?;
     let cancelled = signals::cancel_flag()?;
     let source = match (&args.command, &args.stdin_filename) {

@@ -173,6 +173,7 @@ fn fold(commit: &Commit, writer: WriterId) {
 fn busy_state(writer: WriterId) -> State {
     let blob = |n| BlobId::from_bytes([n; 32]);
     State {
+        appended: Vec::new(),
         ledger: None,
         parity: None,
         seq: 6,
@@ -183,9 +184,11 @@ fn busy_state(writer: WriterId) -> State {
             writer,
             label: String::new(),
             added: 1,
+            append_only: false,
         }],
         snapshots: vec![SnapshotEntry {
             hold: None,
+            appender: None,
             snapshot: SnapshotId::new(blob(5)),
             added: 2,
             record: ByteBuf::from(vec![0x80]),
