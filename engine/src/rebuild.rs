@@ -169,6 +169,10 @@ impl Rebuild<'_> {
         match read_directory(backend, repository.keys(), &repository.id(), pack, &mut self.buffer) {
             Ok((entry, directory)) => {
                 self.report.packs += 1;
+                // Its writer may have died before it did so.
+                if let Some(cover) = repository.cover().filter(|_| !self.options.dry_run) {
+                    cover.complete(backend, &info.key);
+                }
                 self.blobs += directory.blob_count();
                 self.gathered.push((entry, directory));
             }

@@ -8,6 +8,7 @@ use crate::format::keyslot::Keyslot;
 use crate::format::state::KeyslotEntry;
 use crate::ids::KeyslotId;
 use crate::repo::{Repository, RepositoryError};
+use crate::sidecar;
 
 /// A keyslot in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,7 @@ impl Repository {
     ) -> Result<KeyslotId, RepositoryError> {
         let (id, change) = self.store_keyslot(password, label, kdf)?;
         self.commit(&mut |_| Ok(vec![change.clone()]))?;
+        self.cover_keys(&id);
         Ok(id)
     }
 
@@ -58,7 +60,8 @@ impl Repository {
             Some(_) => Ok(vec![added.clone(), removed.clone()]),
             None => Err(RepositoryError::RemovedKeyslot(old.keyslot)),
         })?;
-        self.backend.delete(&ObjectKey::keyslot(&old.keyslot))?;
+        self.cover_keys(&id);
+        self.delete_keyslot(&old.keyslot)?;
         Ok(id)
     }
 
@@ -105,7 +108,16 @@ impl Repository {
             }
             Ok(vec![Change::KeyslotRemoved { keyslot: entry.keyslot, writer: entry.writer }])
         })?;
-        self.backend.delete(&ObjectKey::keyslot(&entry.keyslot))?;
+        self.delete_keyslot(&entry.keyslot)?;
         Ok(entry.keyslot)
+    }
+
+    /// Its parity is as good as a copy, and goes first: nobody is told that a password is removed while that stays.
+    fn delete_keyslot(&self, keyslot: &KeyslotId) -> Result<(), RepositoryError> {
+        let key = ObjectKey::keyslot(keyslot);
+        if let Some(sidecar) = sidecar::key_of(&key) {
+            self.backend.delete(&sidecar)?;
+        }
+        Ok(self.backend.delete(&key)?)
     }
 }

@@ -2,6 +2,8 @@
 
 mod keyslots;
 mod open;
+pub(crate) mod tail;
+mod unlock;
 mod view;
 mod write;
 
@@ -146,6 +148,24 @@ pub enum RepositoryError {
         /// Where.
         location: String,
     },
+    /// Parity is there of a commit that is not.
+    #[error(
+        "commit {seq} is gone from the end of the commit log, but its parity is there: it was published and got lost. Nothing was \
+         committed; repair objects first"
+    )]
+    LostEntry {
+        /// The first of those that are gone.
+        seq: u64,
+    },
+    /// An entry at the end of the log was altered, and its parity tells what it was.
+    #[error(
+        "commit {seq} at the end of the commit log was altered, and its parity gives it back. Nothing was committed; repair \
+         objects first"
+    )]
+    AlteredEntry {
+        /// The entry.
+        seq: u64,
+    },
     /// Another writer removed what this commit rests on.
     #[error(
         "another writer condemned or removed packs meanwhile; nothing was committed. Run the command again"
@@ -184,6 +204,8 @@ impl RepositoryError {
             | Self::Fold(FoldError::Snapshot { .. })
             | Self::ForeignConfig
             | Self::OnlyReadable { .. }
+            | Self::LostEntry { .. }
+            | Self::AlteredEntry { .. }
             | Self::Merge(MergeError::Source(IndexError::Segment { .. }))
             | Self::Index(IndexError::Segment { .. }) => true,
             // The log says that the segment is there.
@@ -268,9 +290,14 @@ impl Repository {
         self.fold().parity().map(|overhead| Cover::new(overhead, Arc::clone(&self.troubles)))
     }
 
-    /// Sidecars that this process was to store and could not. Nothing fails for that.
+    /// What went wrong with parity in this process, such as sidecars that it could not store. Nothing fails for that.
     pub fn parity_troubles(&self) -> Vec<String> {
         self.troubles.list()
+    }
+
+    /// Takes note of something that went wrong with parity.
+    pub(crate) fn note_parity_trouble(&self, trouble: String) {
+        self.troubles.note(trouble);
     }
 
     /// Whether it was opened by [`Repository::open_salvaged`].
@@ -291,6 +318,18 @@ impl Repository {
         let fold = self.fold();
         let end = Head { seq: fold.seq(), hash: fold.head() };
         log::verify_head(&*self.backend, &self.keys, &self.id, expected, &end)
+    }
+
+    /// Makes sure that the log as it is stored now, whatever was read of it before, is one chain that passes through `expected`, if that
+    /// is given: after a repair.
+    ///
+    /// # Errors
+    /// As [`Repository::verify_head`].
+    pub fn verify_log_anew(&self, expected: Option<&Head>) -> Result<(), HeadError> {
+        let (backend, config) = (&*self.backend, self.fold().config());
+        let fold = log::read_all(backend, &self.keys, &self.id, config, &mut |_| {})?;
+        let end = Head { seq: fold.seq(), hash: fold.head() };
+        expected.map_or(Ok(()), |head| log::verify_head(backend, &self.keys, &self.id, head, &end))
     }
 
     /// The last commit read by this process that condemned or removed packs or dropped segments; 0 for none.
