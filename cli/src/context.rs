@@ -10,7 +10,7 @@ use std::time::Instant;
 use nix::unistd::{Uid, User};
 use strongroom::backend::{Backend, BackendError, LocalBackend};
 use strongroom::crypto::{Password, SystemEntropy};
-use strongroom::log::LogError;
+use strongroom::log::Head;
 use strongroom::repo::{Environment, Repository, RepositoryError};
 
 use strongroom_ops::plan::types::Repo;
@@ -89,17 +89,7 @@ impl Context {
     /// Opens the repository for a check, which says itself what is wrong with index and log, and whatever was seen before:
     /// then also why it is not what it was.
     pub fn open_for_check(&self) -> Result<(Arc<Repository>, Option<Failure>), Failure> {
-        let repository =
-            self.open_as(|backend, password, environment| {
-                match Repository::open_for_repair(Arc::clone(&backend), password, environment.clone()) {
-                    Err(
-                        RepositoryError::Log(LogError::Chain { .. } | LogError::Gap { .. })
-                        | RepositoryError::NoLog { .. },
-                    ) => Repository::open_salvaged(backend, password, environment),
-                    opened => opened,
-                }
-            })?;
-        let repository = full(repository)?;
+        let repository = full(self.open_as(Repository::open_for_check)?)?;
         match self.compare_head(&repository) {
             Ok(()) => Ok((self.work_on(repository), None)),
             Err(failure) => Ok((Arc::new(repository), Some(failure))),
@@ -187,10 +177,29 @@ impl Context {
         Arc::clone(self.opened.get_or_init(|| Arc::new(repository)))
     }
 
-    /// Tells of parity that could not be stored: no command fails for that.
+    /// Compares the log as it is stored now, after a repair, with the head that was given and with the one that is remembered.
+    pub fn compare_head_anew(&self, repository: &Repository) -> Result<(), Failure> {
+        let remembered = self.heads().and_then(|heads| heads.remembered(&repository.id()).ok().flatten());
+        let verify = |head: Option<&Head>, origin| {
+            repository.verify_log_anew(head).map_err(|error| failure::unexpected_head(error, origin))
+        };
+        if let Some(given) = &self.global.expect_head {
+            verify(Some(given), Origin::Given)?;
+        }
+        verify(remembered.as_ref(), Origin::Remembered)
+    }
+
+    /// Tells of parity that could not be stored or deleted: no command fails for that.
     pub fn tell_parity_troubles(&self) {
-        for trouble in self.opened.get().iter().flat_map(|repository| repository.parity_troubles()) {
-            self.output.warn(&format!("warning: {trouble}; `strongroom parity add` makes it good"));
+        if let Some(repository) = self.opened.get() {
+            self.tell_parity_troubles_of(repository);
+        }
+    }
+
+    /// The same of another repository.
+    pub fn tell_parity_troubles_of(&self, repository: &Repository) {
+        for trouble in repository.parity_troubles() {
+            self.output.warn(&format!("warning: {trouble}"));
         }
     }
 

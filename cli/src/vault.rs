@@ -50,6 +50,13 @@ impl<'a> Repositories<'a> {
             self.context.remember_head_of(repository);
         }
     }
+
+    /// Tells of parity that could not be stored.
+    pub fn tell_parity_troubles(&self) {
+        for repository in self.opened.borrow().values().flatten() {
+            self.context.tell_parity_troubles_of(repository);
+        }
+    }
 }
 
 fn vault_error(failure: &Failure) -> VaultError {

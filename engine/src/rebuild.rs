@@ -183,6 +183,10 @@ impl Rebuild<'_> {
                     return self.not_as_it_says(id, error);
                 }
                 self.report.packs += 1;
+                // Its writer may have died before it did so.
+                if let Some(cover) = repository.cover().filter(|_| !self.options.dry_run) {
+                    cover.complete(backend, &info.key);
+                }
                 self.blobs += directory.blob_count();
                 self.gathered.push((entry, directory));
             }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use strongroom::backend::ObjectKey;
 
 use crate::support::{Bench, CHEAP, assert_same, noise, overwrite};
 
@@ -139,6 +141,98 @@ fn parity_is_not_made_of_damaged_objects() {
     let run = bench.run(["parity", "add"]).expect(4);
     let name = largest.file_name().and_then(|name| name.to_str()).expect("hex");
     assert!(run.stdout.contains(name) && run.stdout.contains("would keep the damage"), "{run:?}");
+}
+
+/// Where the parity of a log entry is.
+fn sidecar_of(bench: &Bench, entry: &Path) -> PathBuf {
+    let number = entry.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+    let key = strongroom::sidecar::key_of(&ObjectKey::log(number.expect("a number"))).expect("it has some");
+    bench.repository().join(key.as_str())
+}
+
+#[test]
+fn a_repair_after_which_commits_are_missing_is_no_success() {
+    let bench = covered();
+    let log = bench.objects("log");
+    let (last, one) = (&log[log.len() - 1], &log[log.len() - 2]);
+    for path in [one, last, &sidecar_of(&bench, last)] {
+        fs::remove_file(path).expect("removed");
+    }
+    let dry = bench.run(["repair", "objects", "--dry-run"]).expect(4);
+    assert!(dry.stdout.contains("can be mended: log/"), "{dry:?}");
+    let run = bench.run(["repair", "objects"]).expect(4);
+    assert!(run.stdout.contains("mended: log/") && run.message().contains("commits are gone"), "{run:?}");
+    // Who has not seen them cannot know.
+    bench.run(["repair", "objects", "--no-state"]).expect(0);
+    bench.run(["repair", "objects"]).expect(4);
+}
+
+#[test]
+fn nothing_is_written_over_commits_that_parity_gives_back() {
+    let bench = covered();
+    let last = bench.objects("log").pop().expect("a commit");
+    let whole = fs::read(&last).expect("an entry");
+    lose_a_sector(&last);
+    for command in ["backup src --no-state", "prune --no-state", "parity drop --no-state"] {
+        let run = bench.run(command.split(' ')).expect(4);
+        assert!(run.stderr.contains("strongroom repair objects"), "{run:?}");
+    }
+    bench.run(["repair", "objects"]).expect(0);
+    assert_eq!(fs::read(&last).expect("an entry"), whole);
+    fs::remove_file(&last).expect("removed");
+    let run = bench.run(["backup", "src", "--no-state"]).expect(4);
+    assert!(run.message().contains("is gone from the end"), "{run:?}");
+    assert!(run.stderr.contains("repair log --accept-loss"), "{run:?}");
+    let run = bench.run(["check", "--no-state"]).expect(4);
+    assert!(run.stdout.contains("it is lost") && run.stdout.contains("parity makes it good"), "{run:?}");
+    bench.run(["repair", "objects", "--no-state"]).expect(0);
+    bench.run(["backup", "src"]).expect(0);
+    restores(&bench, "out");
+}
+
+/// An entry that passes for a newer version's, a keyslot and the config.
+#[test]
+fn what_keeps_a_repository_from_opening_gets_its_bytes_back() {
+    let bench = covered();
+    let before = stored(&bench);
+    let config = bench.repository().join("config");
+    let mut paths = vec![bench.objects("log").remove(1), bench.objects("keys").remove(0), config.clone()];
+    let whole = fs::read(&config).expect("a config");
+    for path in &paths {
+        let mut bytes = fs::read(path).expect("an object");
+        bytes[6] ^= 3;
+        overwrite(path, &bytes);
+        assert_ne!(bench.run(["snapshots"]).code, 0);
+        let run = bench.run(["check", "--no-record"]).expect(4);
+        assert!(run.stdout.contains("parity makes it good"), "{}: {run:?}", path.display());
+        bench.run(["repair", "objects"]).expect(0);
+        bench.run(["check", "--no-record"]).expect(0);
+    }
+    let config = paths.pop().expect("the last");
+    fs::remove_file(&config).expect("removed");
+    let run = bench.run(["snapshots"]).expect(4);
+    assert!(run.stderr.contains("repair objects"), "{run:?}");
+    bench.run(["init"].into_iter().chain(CHEAP)).expect(1);
+    bench.run(["repair", "objects"]).expect(0);
+    assert_eq!(fs::read(&config).expect("a config"), whole);
+    assert!(stored(&bench) == before, "all is as it was");
+}
+
+/// A file in the place of the folder: nothing can be listed, read or stored there.
+#[test]
+fn parity_that_cannot_be_reached_is_told_and_fails_nothing() {
+    let bench = covered();
+    let parity = bench.repository().join("parity");
+    fs::remove_dir_all(&parity).expect("removed");
+    fs::write(&parity, "no folder").expect("a file");
+    bench.write("src/new", "new");
+    let run = bench.run(["backup", "src"]).expect(0);
+    assert!(run.stderr.contains("has no parity yet") && run.stderr.contains("parity add"), "{run:?}");
+    let run = bench.run(["prune"]).expect(0);
+    assert!(run.stderr.contains("could not be looked for"), "{run:?}");
+    let run = bench.run(["check", "--read-data"]).expect(0);
+    assert!(run.stdout.contains("note: parity: "), "{run:?}");
+    restores(&bench, "out");
 }
 
 #[test]

@@ -64,6 +64,19 @@ tee_check = ['grep', '-q', 'complete']
 min_bytes = '10'
 ";
 
+/// A file in the place of the folder: no parity can be stored.
+#[test]
+fn a_run_tells_of_parity_that_could_not_be_stored() {
+    let bench = planned(DOMAINS);
+    bench.source();
+    bench.write("dump", "a dump that is complete\n");
+    bench.run(["parity", "add"]).expect(0);
+    fs::remove_dir_all(bench.repository().join("parity")).expect("removed");
+    bench.write("repo/parity", "no folder");
+    let run = bench.run(["run"]).expect(0);
+    assert!(run.stderr.contains("has no parity yet"), "{run:?}");
+}
+
 #[test]
 fn a_plan_is_run_and_its_status_is_told() {
     let bench = planned(DOMAINS);

@@ -24,7 +24,8 @@ pub struct Args {
     /// What to call the first keyslot
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     label: String,
-    /// Keep parity of all objects, so that a few damaged sectors of each can be made good
+    /// Keep parity of all objects, so that a few damaged sectors of each can be made good; of the
+    /// config and the keyslots it is a copy
     #[arg(long, value_name = "PERCENT", value_parser = units::parse_overhead)]
     parity: Option<Overhead>,
     /// Cost of a password guess.

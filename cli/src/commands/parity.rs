@@ -27,7 +27,7 @@ Every object is compared with its id or with the log before parity is made of it
 prunes may go on meanwhile, and keep up parity of what they store from then on. Can be interrupted
 and run again: what is there is not made again.
 
-Exit codes: 0 everything has parity, 4 some objects are damaged and got none.
+Exit codes: 0 everything has parity, 4 some objects are damaged or cannot be read, and got none.
 
 Example:
   strongroom -r /backup/repo parity add --overhead 5%";
@@ -170,6 +170,7 @@ fn status_json(status: &Status) -> Value {
                 "folder": one.folder.name(),
                 "covered": one.covered,
                 "uncovered": one.uncovered,
+                "too_long": one.too_long,
                 "sidecar_bytes": one.bytes,
             })
         })
@@ -187,8 +188,11 @@ fn status_text(status: &Status) -> Vec<String> {
     let wanted = status.overhead.map_or_else(|| "none".to_owned(), |overhead| overhead.to_string());
     let mut rows = vec![["Wanted:".to_owned(), wanted]];
     for one in &status.coverage {
-        let total = one.covered + one.uncovered;
-        let covered = format!("{} of {total} covered, {}", one.covered, units::size(one.bytes));
+        let total = one.covered + one.uncovered + one.too_long;
+        let mut covered = format!("{} of {total} covered, {}", one.covered, units::size(one.bytes));
+        if one.too_long > 0 {
+            covered.push_str(&format!("; {} too long", one.too_long));
+        }
         rows.push([format!("{}:", one.folder.name()), covered]);
     }
     if status.others > 0 {

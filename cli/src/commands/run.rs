@@ -85,6 +85,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     };
     let reports = runner.run_all(&chosen, &mut |report| tell(report, context));
     repositories.remember_heads();
+    repositories.tell_parity_troubles();
     write_metrics(&plan, &repositories, &state, context);
     let count = |outcome| reports.iter().filter(|report| report.outcome == outcome).count();
     let (ok, partial) = (count(Outcome::Ok), count(Outcome::Partial));

@@ -35,7 +35,8 @@ impl From<RepositoryError> for Failure {
         match error {
             RepositoryError::Absent { .. } => absent(message),
             RepositoryError::NoConfig { .. } => Self::damage("config-missing", message).hint(
-                "copy the file `config` back from a copy of the repository; do not make a new one over it",
+                "`strongroom repair objects`, if there is parity; else copy the file `config` back from a copy of the repository. Do not \
+                 make a new one over it",
             ),
             RepositoryError::Exists { .. } => Self::new("repository-exists", message)
                 .hint("it is ready for use, or choose another place for a new one"),
@@ -47,7 +48,7 @@ impl From<RepositoryError> for Failure {
                 Self::new("keyslot-removed", message).exit(Exit::WrongPassword)
             }
             RepositoryError::NoKeyslot { .. } => Self::damage("no-keyslot", message)
-                .hint("copy the folder `keys` back from a copy of the repository"),
+                .hint("`strongroom repair objects`, if there is parity; else copy the folder `keys` back from a copy of the repository"),
             RepositoryError::NoLog { .. } => Self::damage("no-log", message)
                 .hint("copy the folder `log` back from a copy of the repository"),
             RepositoryError::AppendOnly(_) => Self::new("append-only", message).hint(
@@ -59,6 +60,12 @@ impl From<RepositoryError> for Failure {
             RepositoryError::Merge(MergeError::Source(error)) => with_message(error.into(), message),
             RepositoryError::OnlyReadable { .. } => Self::damage("log-damaged", message)
                 .hint("restore what you need, then back up into a new repository"),
+            RepositoryError::LostEntry { seq } => Self::damage("log-rolled-back", message).hint(format!(
+                "`strongroom repair objects` puts back what it can. To go on without it: `strongroom repair log --accept-loss {seq}`"
+            )),
+            RepositoryError::AlteredEntry { .. } => {
+                Self::damage("log-damaged", message).hint("`strongroom repair objects` puts it right")
+            }
             RepositoryError::Conflict => Self::new("conflict", message),
             RepositoryError::LastKeyslot(_) => {
                 Self::new("last-keyslot", message).hint("`strongroom key add` makes another one first")

@@ -55,6 +55,9 @@ pub enum Created {
     Exists,
 }
 
+/// The error number of a disk that cannot read a sector.
+const EIO: i32 = 5;
+
 /// What a backend could not do.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -135,6 +138,14 @@ impl BackendError {
     /// Whether the object has a length that it cannot have: the storage works, the object is damaged.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::OutOfRange { .. } | Self::TooLarge { .. })
+    }
+
+    /// Whether what was to be read is lost, as far as the storage can tell: anything else may go well the next time.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error() == Some(EIO),
+            error => error.is_not_found() || error.is_damage(),
+        }
     }
 
     fn io(action: &'static str, what: impl fmt::Display, source: impl Into<io::Error>) -> Self {

@@ -57,7 +57,11 @@ pub(super) fn adopt(repository: &Repository) -> Result<u64, RepositoryError> {
             continue;
         }
         // Its writer may have died before it did so.
-        backend.flush(&ObjectKey::pack(&entry.id))?;
+        let key = ObjectKey::pack(&entry.id);
+        backend.flush(&key)?;
+        if let Some(cover) = repository.cover() {
+            cover.complete(backend, &key);
+        }
         blobs += directory.blob_count();
         packs.push((entry, directory));
         if blobs >= BLOBS_PER_SEGMENT {

@@ -158,6 +158,22 @@ fn what_a_run_that_died_has_stored_is_not_stored_again() {
 }
 
 #[test]
+fn packs_that_are_taken_over_get_parity() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, place) = (folder.path().join("source"), folder.path().join("repository"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("a"), noise(1, 1 << 20)).unwrap();
+    let backend = repository_after_a_failed_backup(&place, &source);
+    let repository = testing::open(backend, 2).unwrap();
+    // It is wanted by now, and was not when they were stored.
+    let add = crate::parity::AddOptions { threads: 1, ..crate::parity::AddOptions::default() };
+    crate::parity::add(&repository, &add, &Silent).unwrap();
+    assert!(adopt::adopt(&repository).unwrap() > 0);
+    let status = crate::parity::status(&repository).unwrap();
+    assert!(status.coverage.iter().all(|one| one.uncovered == 0), "{status:?}");
+}
+
+#[test]
 fn packs_that_a_prune_has_condemned_are_not_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let (source, place) = (folder.path().join("source"), folder.path().join("repository"));

@@ -13,17 +13,33 @@ use crate::format::note::{LOG_LOSS_NOTE, LogLossNote};
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::format::state::State;
 use crate::log::{self, Fold, LogError, VoidEntry};
+use crate::repo::tail::is_lost;
 use std::sync::Arc;
 
-/// Reads the whole log and returns what it amounts to; where it cannot be read, what the repository knew when it
-/// was opened.
-pub(super) fn check(context: &Context<'_>) -> Result<Arc<Fold>, BackendError> {
+/// Lost commits that are told one by one.
+const LOST_TOLD_MAX: usize = 100;
+
+/// An object and the hash that its bytes have.
+pub(super) type Hashed = (ObjectKey, [u8; 32]);
+
+/// What was looked at here.
+pub(super) struct Checked {
+    /// What the log amounts to; where it cannot be read, what the repository knew when it was opened.
+    pub fold: Arc<Fold>,
+    /// Entries that count, and states and keyslots that are sound.
+    pub objects: Vec<Hashed>,
+}
+
+/// Reads the whole log.
+pub(super) fn check(context: &Context<'_>) -> Result<Checked, BackendError> {
     config(context);
     let mut states = BTreeSet::new();
     context.list(Folder::State, &mut |key, _| states.extend(key.sequence()))?;
-    let fold = match read(context, &states) {
+    let mut objects = Vec::new();
+    let fold = match read(context, &states, &mut objects) {
         Some(fold) => {
             check_beyond_end(context, &fold, &states);
+            check_lost_end(context, &fold);
             if fold.seq() == 0 && !context.found_damage() {
                 let message = "there is no entry: the log was lost. Copy its entries back from a copy of the repository";
                 context.damage("log-lost", &"log", message);
@@ -34,13 +50,13 @@ pub(super) fn check(context: &Context<'_>) -> Result<Arc<Fold>, BackendError> {
         None => context.repository.fold(),
     };
     context.go_by(&fold);
-    keyslots(context, &fold)?;
+    keyslots(context, &fold, &mut objects)?;
     context.list(Folder::Log, &mut |key, _| {
         if key.sequence() == Some(0) {
             context.note("foreign-object", &key, "commits are counted from 1; it may be deleted");
         }
     })?;
-    Ok(fold)
+    Ok(Checked { fold, objects })
 }
 
 fn config(context: &Context<'_>) {
@@ -59,7 +75,7 @@ fn config(context: &Context<'_>) {
 }
 
 /// Reads the log from its first entry, stopping at each state to compare it.
-fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
+fn read(context: &Context<'_>, states: &BTreeSet<u64>, objects: &mut Vec<Hashed>) -> Option<Fold> {
     let repository = context.repository;
     let opened = repository.fold();
     let mut fold = Fold::empty(Config::hash(repository.config_bytes()));
@@ -73,7 +89,10 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
             &mut fold,
             stop,
             &mut |entry| match entry {
-                Ok(entry) => voids.pass(&entry.commit),
+                Ok(entry) => {
+                    objects.push((ObjectKey::log(entry.commit.seq), *entry.hash.as_bytes()));
+                    voids.pass(&entry.commit);
+                }
                 Err(VoidEntry { seq, reason }) => {
                     voids.reasons.insert(seq, reason);
                 }
@@ -81,11 +100,11 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
         );
         if let Err(error) = result {
             voids.report(context);
-            report(context, &error);
+            report(context, &error, fold.seq() + 1);
             return None;
         }
         if fold.seq() == stop && states.contains(&stop) {
-            state(context, &fold);
+            objects.extend(state(context, &fold));
         }
         if stop == opened.seq() && !repository.is_salvaged() {
             compare_opened(context, &fold, &opened);
@@ -93,12 +112,13 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>) -> Option<Fold> {
     }
     voids.report(context);
     if let Err(error) = log::check_end(&**context.backend(), &fold) {
-        report(context, &error);
+        report(context, &error, fold.seq() + 1);
     }
     Some(fold)
 }
 
-fn report(context: &Context<'_>, error: &LogError) {
+/// Reports why the log is not read on, when `next` came.
+fn report(context: &Context<'_>, error: &LogError, next: u64) {
     match error {
         // The commit that names its predecessor is signed: it is the predecessor that was altered.
         LogError::Chain { seq: 1, .. } => {
@@ -114,7 +134,7 @@ fn report(context: &Context<'_>, error: &LogError) {
         LogError::NotUnderstood { seq, .. } => {
             context.damage("log-not-understood", &ObjectKey::log(*seq), error.to_string());
         }
-        LogError::Backend(_) => context.damage("log-damaged", &"log", error.to_string()),
+        LogError::Backend(_) => context.damage("log-damaged", &ObjectKey::log(next), error.to_string()),
     }
 }
 
@@ -187,11 +207,11 @@ fn compare_opened(context: &Context<'_>, fold: &Fold, opened: &Fold) {
 }
 
 /// Compares the state of the fold's last entry with the fold.
-fn state(context: &Context<'_>, fold: &Fold) {
+fn state(context: &Context<'_>, fold: &Fold) -> Option<Hashed> {
     const DERIVED: &str = "states are derived: it may be deleted";
     let key = ObjectKey::state(fold.seq());
     match open_state(context, &key) {
-        Ok(state) if state == fold.to_state() => {}
+        Ok((state, hash)) if state == fold.to_state() => return Some((key, hash)),
         Ok(_) => {
             let message = format!("it is not what the log up to {} amounts to; {DERIVED}", fold.seq());
             context.damage("state-damaged", &key, message);
@@ -200,6 +220,7 @@ fn state(context: &Context<'_>, fold: &Fold) {
         Err(StateError::Backend(error)) if error.is_not_found() => {}
         Err(problem) => context.damage("state-damaged", &key, format!("{problem}; {DERIVED}")),
     }
+    None
 }
 
 /// A state cannot be used.
@@ -211,10 +232,12 @@ enum StateError {
     Record(#[from] RecordError),
 }
 
-fn open_state(context: &Context<'_>, key: &ObjectKey) -> Result<State, StateError> {
+/// A state, and the hash of its object.
+fn open_state(context: &Context<'_>, key: &ObjectKey) -> Result<(State, [u8; 32]), StateError> {
     let repository = context.repository;
     let object = context.backend().read(key, RECORD_OBJECT_LEN_MAX)?;
-    Ok(record::open_object(ObjectKind::State, object, repository.keys(), &repository.id())?)
+    let hash = *blake3::hash(&object).as_bytes();
+    Ok((record::open_object(ObjectKind::State, object, repository.keys(), &repository.id())?, hash))
 }
 
 /// A state of a commit that the log does not have: commits are gone, or it never was a state.
@@ -222,7 +245,7 @@ fn check_beyond_end(context: &Context<'_>, fold: &Fold, states: &BTreeSet<u64>) 
     for seq in states.range(fold.seq() + 1..).copied().chain(states.contains(&0).then_some(0)) {
         let key = ObjectKey::state(seq);
         match open_state(context, &key) {
-            Ok(state) if state.seq == seq && seq > 0 => {
+            Ok((state, _)) if state.seq == seq && seq > 0 => {
                 let message = format!("the log ends at {}, but a state of commit {seq} exists", fold.seq());
                 context.damage("log-rolled-back", &ObjectKey::log(seq), message);
             }
@@ -244,11 +267,24 @@ fn check_beyond_end(context: &Context<'_>, fold: &Fold, states: &BTreeSet<u64>) 
     }
 }
 
-fn keyslots(context: &Context<'_>, fold: &Fold) -> Result<(), BackendError> {
+/// Parity of a commit that the log does not have: it was published, and is gone.
+fn check_lost_end(context: &Context<'_>, fold: &Fold) {
+    let backend = &**context.repository.backend();
+    let lost = (fold.seq() + 1..).take_while(|seq| is_lost(backend, *seq).unwrap_or(false));
+    for seq in lost.take(LOST_TOLD_MAX) {
+        let message =
+            format!("the log ends at {}, but parity of commit {seq} exists: it is lost", fold.seq());
+        context.damage("log-rolled-back", &ObjectKey::log(seq), message);
+    }
+}
+
+fn keyslots(context: &Context<'_>, fold: &Fold, objects: &mut Vec<Hashed>) -> Result<(), BackendError> {
     for entry in fold.keyslots() {
         let key = ObjectKey::keyslot(&entry.keyslot);
         match context.backend().read(&key, KEYSLOT_LEN as u64) {
-            Ok(object) if Keyslot::id(&object) == entry.keyslot => {}
+            Ok(object) if Keyslot::id(&object) == entry.keyslot => {
+                objects.push((key, *entry.keyslot.as_bytes()));
+            }
             Ok(_) => context.damage("keyslot-damaged", &key, "its bytes are not those of its id"),
             Err(error) if error.is_not_found() => {
                 let message = format!("the log lists keyslot {:?}, but it is not there", entry.label);

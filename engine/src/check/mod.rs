@@ -85,7 +85,7 @@ pub fn run(
 /// Checks what the log says now. Says nothing of use if it is overtaken.
 fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
     let repository = context.repository;
-    let fold = log::check(context)?;
+    let log::Checked { fold, objects } = log::check(context)?;
     if repository.is_salvaged() && !context.found_damage() {
         context.damage(
             "log-damaged",
@@ -118,7 +118,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
             verified.add(method, packs);
         }
     }
-    parity::check(context, &fold, &segments, &read)?;
+    parity::check(context, &fold, &segments, &read, objects)?;
     let (hit_files, more_hit_files) = hits::find(context, &fold, &reader);
     let (packs_never_read, oldest_read) = verified.oldest(&segments.packs);
     let mut ledger_error = None;

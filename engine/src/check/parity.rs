@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
 use crate::check::ReadData;
 use crate::check::context::Context;
+use crate::check::log::Hashed;
 use crate::check::segments::Segments;
 use crate::ids::{PackId, ParityId};
 use crate::log::Fold;
@@ -15,15 +16,21 @@ use crate::sidecar::{self, MendError};
 /// Damaged objects that are tried at most: each is read in whole.
 const TRIED_MAX: usize = 1000;
 
-/// Looks at parity. `read` are the packs that were read by this check.
+/// Looks at parity. `read` are the packs that were read by this check, `others` objects that it has looked at and found sound.
 pub(super) fn check(
     context: &Context<'_>,
     fold: &Fold,
     segments: &Segments,
     read: &HashSet<PackId>,
+    others: Vec<Hashed>,
 ) -> Result<(), BackendError> {
     let mut sidecars: HashSet<ParityId> = HashSet::new();
-    context.list(Folder::Parity, &mut |key, _| sidecars.extend(key.parity_id()))?;
+    let listed = context.list(Folder::Parity, &mut |key, _| sidecars.extend(key.parity_id()));
+    if let Err(error) = listed {
+        context.note("parity-damaged", &Folder::Parity.name(), error.to_string());
+        try_damaged(context);
+        return Ok(());
+    }
     if sidecars.is_empty() && fold.parity().is_none() {
         return Ok(());
     }
@@ -31,15 +38,23 @@ pub(super) fn check(
         sidecar::key_of(key).and_then(|key| key.parity_id()).is_some_and(|id| sidecars.contains(&id))
     };
     if fold.parity().is_some() {
-        count_missing(context, fold, segments, &has_sidecar)?;
+        let missing = missing(&stored(context, fold, segments)?, &has_sidecar);
+        if missing > 0 {
+            let what =
+                if missing == 1 { "1 object has".to_owned() } else { format!("{missing} objects have") };
+            context.note("parity-missing", &"parity", format!("{what} no parity; `parity add` makes it"));
+        }
     }
-    let mut objects: Vec<(ObjectKey, [u8; 32])> = segments
+    let mut objects: Vec<Hashed> = segments
         .packs
         .iter()
         .filter(|pack| read.contains(&pack.entry.id))
         .map(|pack| (ObjectKey::pack(&pack.entry.id), *pack.entry.id.as_bytes()))
         .collect();
     if context.options.read_data != ReadData::No {
+        objects.push((ObjectKey::config(), *fold.config().as_bytes()));
+        objects.extend(others);
+        objects.extend(fold.ledger().map(|id| (ObjectKey::ledger(&id), *id.as_bytes())));
         objects.extend(
             fold.segments().map(|info| (ObjectKey::segment(&info.segment), *info.segment.as_bytes())),
         );
@@ -50,28 +65,33 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Says how many objects have no parity although it is wanted.
-fn count_missing(
+/// What should have parity, with lengths as far as they are known.
+fn stored(
     context: &Context<'_>,
     fold: &Fold,
     segments: &Segments,
-    has_sidecar: &dyn Fn(&ObjectKey) -> bool,
-) -> Result<(), BackendError> {
+) -> Result<Vec<(ObjectKey, u64)>, BackendError> {
     let packs = segments.packs.iter().filter(|pack| pack.stored.is_some());
-    let packs = packs.map(|pack| ObjectKey::pack(&pack.entry.id));
-    let of_index = fold.segments().map(|info| ObjectKey::segment(&info.segment));
-    let mut missing = packs.chain(of_index).filter(|key| !has_sidecar(key)).count();
-    context.backend().list(Folder::Log, None, &mut |info| {
-        // The last ones may be just being covered.
-        let is_old = info.key.sequence().is_some_and(|seq| seq > 0 && seq < fold.seq());
-        missing += usize::from(is_old && !has_sidecar(&info.key));
-        ControlFlow::Continue(())
-    })?;
-    if missing > 0 {
-        let what = if missing == 1 { "1 object has".to_owned() } else { format!("{missing} objects have") };
-        context.note("parity-missing", &"parity", format!("{what} no parity; `parity add` makes it"));
+    let mut all: Vec<_> = packs.map(|pack| (ObjectKey::pack(&pack.entry.id), pack.entry.size)).collect();
+    all.extend(fold.segments().map(|info| (ObjectKey::segment(&info.segment), info.bytes)));
+    all.extend(fold.ledger().map(|id| (ObjectKey::ledger(&id), 1)));
+    all.push((ObjectKey::config(), 1));
+    all.extend(fold.keyslots().map(|entry| (ObjectKey::keyslot(&entry.keyslot), 1)));
+    for folder in [Folder::Log, Folder::State] {
+        context.backend().list(folder, None, &mut |info| {
+            // The last ones may be just being covered.
+            let is_old = info.key.sequence().is_some_and(|seq| seq > 0 && seq < fold.seq());
+            all.extend(is_old.then_some((info.key, info.size)));
+            ControlFlow::Continue(())
+        })?;
     }
-    Ok(())
+    Ok(all)
+}
+
+/// How many of these have no parity that could have some: segments of more than a gibibyte have none.
+fn missing(objects: &[(ObjectKey, u64)], has_sidecar: &dyn Fn(&ObjectKey) -> bool) -> usize {
+    let is_missing = |(key, size): &(ObjectKey, u64)| sidecar::can_cover(key, *size) && !has_sidecar(key);
+    objects.iter().filter(|object| is_missing(object)).count()
 }
 
 fn examine(context: &Context<'_>, key: &ObjectKey, hash: &[u8; 32]) {
@@ -110,5 +130,19 @@ fn try_damaged(context: &Context<'_>) {
             Err(MendError::None) => {}
             Err(error) => context.note("not-repairable", &key, error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::SegmentId;
+
+    #[test]
+    fn what_is_too_long_for_parity_lacks_none() {
+        let segment = |n| ObjectKey::segment(&SegmentId::from_bytes([n; 32]));
+        let objects = vec![(segment(1), 1 << 30), (segment(2), (1 << 30) + 1), (ObjectKey::log(1), 300)];
+        assert_eq!(missing(&objects, &|_| false), 2);
+        assert_eq!(missing(&objects, &|key| *key == ObjectKey::log(1)), 1);
     }
 }

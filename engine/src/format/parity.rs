@@ -266,13 +266,15 @@ pub fn check_of(shard: &[u8]) -> [u8; CHECK_LEN] {
     *blake3::hash(shard).as_bytes().first_chunk().expect("a hash is longer")
 }
 
-/// A sidecar as it is stored: `checks` are those of the object's shards and then of the recovery shards, which `recovery` holds
-/// one after the other.
-pub fn assemble(head: &Head, checks: &[[u8; CHECK_LEN]], recovery: &[u8]) -> Vec<u8> {
-    debug_assert_eq!(checks.len() * CHECK_LEN, head.shape.table_len());
-    debug_assert_eq!(recovery.len(), head.shape.recovery() * head.shape.shard_len());
-    let (head, table) = (head.encode(), checks.as_flattened());
-    [&head, table, recovery, table, &head].concat()
+/// The parts of a sidecar as it is stored, one after the other: `checks` are those of the object's shards and then of the recovery
+/// shards, which `recovery` holds one after the other. `head` is its encoding.
+pub fn parts<'a>(
+    head: &'a [u8; HEAD_LEN],
+    checks: &'a [[u8; CHECK_LEN]],
+    recovery: &'a [u8],
+) -> [&'a [u8]; 5] {
+    let table = checks.as_flattened();
+    [head, table, recovery, table, head]
 }
 
 /// A stored sidecar that can be used: one of its heads is whole.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::backend::Folder;
 use crate::format::commit::Change;
-use crate::format::parity::{Overhead, Shape};
+use crate::format::parity::{Head, Overhead, Shape};
 use crate::monitor::{Monitor, Progress};
 use crate::parity::{CoverError, Coverable, coverable};
 use crate::repo::Repository;
@@ -16,7 +16,7 @@ use crate::sidecar::{self, SidecarError, Stored};
 pub struct AddOptions {
     /// How much; what the log says if it is left open, and if that says nothing, [`Overhead::default`].
     pub overhead: Option<Overhead>,
-    /// Threads that compute it: each takes some 20 MB of memory and the sidecar.
+    /// Threads that compute it: each takes two to four times the length of a sidecar in memory, and at most 64 MiB more than it.
     pub threads: usize,
 }
 
@@ -42,7 +42,7 @@ pub struct AddReport {
     pub present: u64,
     /// Objects that cannot have any: segments longer than a gibibyte, which can be rebuilt.
     pub uncoverable: u64,
-    /// Objects that are missing or damaged, in words: parity of those would keep the damage.
+    /// Objects that are missing, damaged or cannot be read, in words: parity of those would keep the damage.
     pub damaged: Vec<String>,
 }
 
@@ -65,7 +65,8 @@ pub fn add(
         let change = Change::ParitySet { overhead: overhead.tenths() };
         Ok(if is_said { Vec::new() } else { vec![change] })
     })?;
-    let objects = coverable(repository)?;
+    let mut unreadable = Vec::new();
+    let objects = coverable(repository, &mut unreadable)?;
     let work = Work {
         repository,
         monitor,
@@ -81,7 +82,7 @@ pub fn add(
             added_bytes: 0,
             present: 0,
             uncoverable: 0,
-            damaged: Vec::new(),
+            damaged: unreadable,
         }),
     };
     std::thread::scope(|scope| {
@@ -134,10 +135,11 @@ impl Work<'_> {
     fn cover(&self, object: &Coverable) -> Result<(), CoverError> {
         let backend = &**self.repository.backend();
         let key = &object.key;
-        let fits = sidecar::head_of(backend, key)?
-            .is_some_and(|head| Shape::choose(head.shape.covered(), self.overhead) == Some(head.shape));
-        // Damaged parity is made again.
-        let is_there = fits && sidecar::examine(backend, key, &object.hash)? == Some(None);
+        let has_shape = |head: Head| Shape::choose(head.shape.covered(), self.overhead) == Some(head.shape);
+        let fits = sidecar::head_of(backend, key).is_ok_and(|head| head.is_some_and(has_shape));
+        // Parity that is damaged or cannot be read is made again.
+        let is_there =
+            fits && sidecar::examine(backend, key, &object.hash).is_ok_and(|state| state == Some(None));
         let stored = match is_there {
             true => Ok(Stored::Present),
             false => sidecar::store(backend, key, self.overhead, &object.hash),
@@ -155,13 +157,14 @@ impl Work<'_> {
                 }
                 return Ok(());
             }
-            Err(SidecarError::Backend(error)) if error.is_not_found() => {
+            Err(SidecarError::Object(error)) if error.is_not_found() => {
                 if self.has_gone(object)? {
                     return Ok(());
                 }
                 format!("{key} is not there")
             }
-            Err(SidecarError::Backend(error)) if !error.is_damage() => return Err(error.into()),
+            // There is no room, or nothing can be written: that is the same for all others.
+            Err(SidecarError::Backend(error)) => return Err(error.into()),
             Err(error) => error.to_string(),
         };
         self.report.lock().unwrap_or_else(PoisonError::into_inner).damaged.push(problem);

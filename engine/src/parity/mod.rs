@@ -16,9 +16,9 @@ use std::ops::ControlFlow;
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
 use crate::format::commit::Change;
 use crate::format::header::ObjectKind;
+use crate::format::keyslot::KEYSLOT_LEN;
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
 use crate::format::state::State;
-use crate::index::IndexError;
 use crate::log::{self, Fold, LogError};
 use crate::monitor::{Monitor, Progress};
 use crate::repo::{Repository, RepositoryError};
@@ -36,12 +36,6 @@ pub enum CoverError {
 
 impl From<BackendError> for CoverError {
     fn from(error: BackendError) -> Self {
-        Self::Repository(error.into())
-    }
-}
-
-impl From<IndexError> for CoverError {
-    fn from(error: IndexError) -> Self {
         Self::Repository(error.into())
     }
 }
@@ -66,6 +60,8 @@ pub struct DropReport {
 /// # Errors
 /// [`CoverError`]. To be cancelled is one: run it again to delete the rest.
 pub fn drop_all(repository: &Repository, monitor: &dyn Monitor) -> Result<DropReport, CoverError> {
+    // The parity of lost commits is all that is left of them.
+    repository.check_tail()?;
     repository.commit(&mut |fold| {
         Ok(fold.parity().map(|_| Change::ParitySet { overhead: 0 }).into_iter().collect())
     })?;
@@ -98,10 +94,17 @@ struct Coverable {
     size: u64,
 }
 
-/// All objects that are part of the repository and can be covered. Log entries that do not count are no part of it.
-fn coverable(repository: &Repository) -> Result<Vec<Coverable>, CoverError> {
+/// All objects that are part of the repository and can be covered. Log entries that do not count are no part of it. Segments that do
+/// not say which packs there are go to `unreadable`, in words.
+fn coverable(repository: &Repository, unreadable: &mut Vec<String>) -> Result<Vec<Coverable>, CoverError> {
     let fold = repository.fold();
-    let mut all = Vec::new();
+    let config = *fold.config().as_bytes();
+    let mut all = vec![Coverable { key: ObjectKey::config(), hash: config, size: 0 }];
+    all.extend(fold.keyslots().map(|entry| Coverable {
+        key: ObjectKey::keyslot(&entry.keyslot),
+        hash: *entry.keyslot.as_bytes(),
+        size: KEYSLOT_LEN as u64,
+    }));
     let mut verified = Fold::empty(fold.config());
     let (backend, keys) = (&**repository.backend(), repository.keys());
     log::read_until(backend, keys, &repository.id(), &mut verified, fold.seq(), &mut |entry| {
@@ -125,7 +128,13 @@ fn coverable(repository: &Repository) -> Result<Vec<Coverable>, CoverError> {
     let first_pack = all.len();
     for segment in repository.index().everything() {
         for pack in segment.packs() {
-            let pack = pack?;
+            let pack = match pack {
+                Ok(pack) => pack,
+                Err(error) => {
+                    unreadable.push(format!("{error}; its packs are not known"));
+                    break;
+                }
+            };
             let (key, hash) = (ObjectKey::pack(&pack.id), *pack.id.as_bytes());
             all.push(Coverable { key, hash, size: pack.size });
         }

@@ -19,6 +19,8 @@ pub struct Coverage {
     pub covered: u64,
     /// Objects that have none.
     pub uncovered: u64,
+    /// Objects that cannot have any: segments longer than a gibibyte, which can be rebuilt.
+    pub too_long: u64,
     /// Bytes of the sidecars.
     pub bytes: u64,
 }
@@ -28,7 +30,7 @@ pub struct Coverage {
 pub struct Status {
     /// How much is wanted, if any.
     pub overhead: Option<Overhead>,
-    /// Packs, segments, commits, states, ledgers.
+    /// Packs, segments, commits, states, ledgers, keyslots: the config counts as one of these.
     pub coverage: Vec<Coverage>,
     /// Sidecars of anything else: a prune deletes those whose objects are gone.
     pub others: u64,
@@ -48,17 +50,22 @@ pub fn status(repository: &Repository) -> Result<Status, CoverError> {
         ControlFlow::Continue(())
     })?;
     repository.refresh()?;
-    let folders = [Folder::Packs, Folder::Index, Folder::Log, Folder::State, Folder::Ledger];
-    let none = |folder| Coverage { folder, covered: 0, uncovered: 0, bytes: 0 };
+    let folders = [Folder::Packs, Folder::Index, Folder::Log, Folder::State, Folder::Ledger, Folder::Keys];
+    let none = |folder| Coverage { folder, covered: 0, uncovered: 0, too_long: 0, bytes: 0 };
     let mut coverage = folders.map(none);
-    for object in coverable(repository)? {
+    // What cannot be read is for the check to report.
+    for object in coverable(repository, &mut Vec::new())? {
         let id = sidecar::key_of(&object.key).and_then(|key| key.parity_id());
-        let folder = object.key.folder();
-        let Some(of_folder) = coverage.iter_mut().find(|one| Some(one.folder) == folder) else { continue };
+        let folder = object.key.folder().unwrap_or(Folder::Keys);
+        let Some(of_folder) = coverage.iter_mut().find(|one| one.folder == folder) else { continue };
         match id.and_then(|id| sidecars.remove(&id)) {
             Some(bytes) => {
                 of_folder.covered += 1;
                 of_folder.bytes += bytes;
+            }
+            // The length is not known of all; who is asked about it has one.
+            None if object.size > 0 && !sidecar::can_cover(&object.key, object.size) => {
+                of_folder.too_long += 1;
             }
             None => of_folder.uncovered += 1,
         }

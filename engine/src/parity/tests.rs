@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::backend::MemoryBackend;
-use crate::backend::testing::{Fault, FaultBackend, Operation};
+use crate::backend::testing::crash::Outcome;
+use crate::backend::testing::{CrashBackend, Fault, FaultBackend, Operation};
+use crate::check::{self, CheckOptions, ReadData};
 use crate::format::parity::Overhead;
 use crate::monitor::Silent;
 use crate::prune::test_support::{World, noise};
@@ -43,7 +45,7 @@ fn all_covered(repository: &Repository, storage: &MemoryBackend) {
     assert_eq!(status.others, 0, "{status:?}");
     let covered: u64 = status.coverage.iter().map(|one| one.covered).sum();
     assert_eq!(sidecars(storage) as u64, covered);
-    for object in coverable(repository).expect("listed") {
+    for object in coverable(repository, &mut Vec::new()).expect("listed") {
         let head = sidecar::head_of(storage, &object.key).expect("read").expect("a sidecar");
         assert_eq!(head.object, object.hash, "{}", object.key);
     }
@@ -82,7 +84,7 @@ fn what_is_there_is_covered_and_what_comes_is_covered_by_its_writer() {
 #[test]
 fn damaged_objects_are_named_and_not_covered() {
     let (world, repository) = world();
-    let pack = coverable(&repository)
+    let pack = coverable(&repository, &mut Vec::new())
         .expect("listed")
         .into_iter()
         .rfind(|object| object.key.folder() == Some(Folder::Packs));
@@ -147,4 +149,178 @@ fn a_backup_does_not_fail_for_parity_that_cannot_be_stored() {
     faults.clear();
     add(&repository, &AddOptions::default(), &Silent).expect("made good");
     all_covered(&repository, &world.storage);
+}
+
+/// A disk that cannot read one object any more, and one that cannot read a sidecar.
+#[test]
+fn an_object_that_cannot_be_read_is_named_and_all_others_are_covered() {
+    let (world, repository) = world();
+    let objects = coverable(&repository, &mut Vec::new()).expect("listed");
+    drop(repository);
+    let pack = objects.iter().rfind(|object| object.key.folder() == Some(Folder::Packs)).expect("packs");
+    let backend = FaultBackend::new(world.storage.clone());
+    let faults = backend.faults();
+    let repository = prune::test_support::open(backend);
+    faults.inject(Fault::unreadable(&pack.key));
+    let report = add(&repository, &options(30), &Silent).expect("it goes on");
+    // The commit that says so is one more.
+    let covered = report.added + report.present;
+    assert_eq!((report.damaged.len(), covered), (1, objects.len() as u64), "{report:?}");
+    assert!(report.damaged[0].contains(pack.key.as_str()), "{report:?}");
+    faults.clear();
+    let segment = objects.iter().find(|object| object.key.folder() == Some(Folder::Index)).expect("segments");
+    faults.inject(Fault::unreadable(&sidecar::key_of(&segment.key).expect("it has one")));
+    let report = add(&repository, &options(30), &Silent).expect("it goes on");
+    assert_eq!((report.damaged.len(), report.added), (0, 2), "both are made: {report:?}");
+    faults.clear();
+    all_covered(&repository, &world.storage);
+}
+
+#[test]
+fn parity_that_cannot_be_listed_ends_neither_checks_nor_prunes() {
+    let (world, repository) = world();
+    add(&repository, &options(30), &Silent).expect("added");
+    drop(repository);
+    let backend = FaultBackend::new(world.storage.clone());
+    let faults = backend.faults();
+    let repository = prune::test_support::open(backend);
+    faults.inject(Fault::nth_of(Operation::List, 1, ErrorKind::Other).in_folder(Folder::Parity).lasting());
+    let report = check::run(&repository, &CheckOptions::default(), &Silent).expect("checked");
+    assert!(!report.is_damaged(), "{report:#?}");
+    let told = report.findings.iter().filter(|finding| finding.code == "parity-damaged");
+    assert_eq!(told.map(|finding| &*finding.object).collect::<Vec<_>>(), ["parity"]);
+    assert!(repository.parity_troubles().is_empty());
+    prune::run(&repository, &PruneOptions::default(), &Silent).expect("pruned");
+    assert_eq!(repository.parity_troubles().len(), 1, "{:?}", repository.parity_troubles());
+    // What cannot be looked up blocks nobody.
+    faults.inject(Fault::nth_of(Operation::Stat, 1, ErrorKind::Other).in_folder(Folder::Parity).lasting());
+    repository
+        .commit(&mut |_| Ok(vec![Change::ParitySet { overhead: 40 }]))
+        .expect("nobody knows of lost commits");
+    assert_eq!(repository.parity_troubles().len(), 2, "{:?}", repository.parity_troubles());
+}
+
+/// All kinds of sidecars are looked at, not those of packs alone.
+#[test]
+fn damaged_parity_of_anything_is_noted_by_a_check_that_reads_data() {
+    let (world, repository) = world();
+    add(&repository, &options(30), &Silent).expect("added");
+    while repository.fold().seq() < 33 {
+        for overhead in [31, 30] {
+            repository.commit(&mut |_| Ok(vec![Change::ParitySet { overhead }])).expect("committed");
+        }
+    }
+    let record = CheckOptions { record: true, threads: 1, ..CheckOptions::default() };
+    check::run(&repository, &record, &Silent).expect("checked");
+    let deep = CheckOptions { read_data: ReadData::All, threads: 1, ..CheckOptions::default() };
+    let check = || check::run(&repository, &deep, &Silent).expect("checked");
+    assert!(check().findings.is_empty(), "{:#?}", check().findings);
+    let objects = coverable(&repository, &mut Vec::new()).expect("listed");
+    for folder in Folder::ALL.into_iter().filter(|folder| *folder != Folder::Parity).map(Some).chain([None]) {
+        let object = objects.iter().find(|object| object.key.folder() == folder);
+        let object = object.unwrap_or_else(|| panic!("nothing in {folder:?}"));
+        let sidecar = sidecar::key_of(&object.key).expect("it has one");
+        let sound = world.storage.read(&sidecar, u64::MAX).expect("there");
+        world.storage.corrupt(&sidecar, |bytes| bytes[97] ^= 1);
+        let report = check();
+        let told: Vec<_> = report.findings.iter().map(|one| (one.code, &*one.object)).collect();
+        assert_eq!(told, [("parity-damaged", sidecar.as_str())], "{}", object.key);
+        world.storage.delete(&sidecar).expect("deleted");
+        let report = check();
+        assert_eq!(report.findings.len(), 1, "{}: {:#?}", object.key, report.findings);
+        assert_eq!(report.findings[0].code, "parity-missing");
+        world.storage.plant(&sidecar, &sound);
+    }
+}
+
+/// Packs get their parity from whoever lists them, if the writer who stored them did not come to that.
+#[test]
+fn a_rebuilt_index_has_parity_and_so_has_what_it_lists() {
+    let (world, repository) = world();
+    add(&repository, &options(30), &Silent).expect("added");
+    for object in coverable(&repository, &mut Vec::new()).expect("listed") {
+        if matches!(object.key.folder(), Some(Folder::Packs)) {
+            world.storage.delete(&sidecar::key_of(&object.key).expect("it has one")).expect("deleted");
+        }
+    }
+    crate::rebuild::run(&repository, &crate::rebuild::RebuildOptions::default(), &Silent).expect("rebuilt");
+    all_covered(&repository, &world.storage);
+}
+
+/// The parity of a keyslot is as good as a copy of it: a password that was removed would still open that.
+#[test]
+fn keyslots_have_parity_as_long_as_they_are_in_force() {
+    let (world, repository) = world();
+    add(&repository, &options(30), &Silent).expect("added");
+    let password = crate::crypto::Password::new(b"another".to_vec());
+    let slots = |storage: &MemoryBackend| {
+        repository.refresh().expect("read");
+        let there: Vec<_> = repository
+            .keyslots()
+            .iter()
+            .map(|info| sidecar::key_of(&ObjectKey::keyslot(&info.entry.keyslot)).expect("it has one"))
+            .collect();
+        assert!(there.iter().all(|key| storage.stat(key).is_ok()), "{there:?}");
+        sidecars(storage)
+    };
+    slots(&world.storage);
+    let id = repository.add_keyslot(&password, "another", crate::testing::CHEAP).expect("added");
+    let both = slots(&world.storage);
+    repository.remove_keyslot(&id.to_string()).expect("removed");
+    // One commit more.
+    assert_eq!(slots(&world.storage), both);
+    let parity = sidecar::key_of(&ObjectKey::keyslot(&id)).expect("it has one");
+    assert!(world.storage.stat(&parity).expect_err("gone").is_not_found());
+    let old = repository.keyslots().remove(0).entry.keyslot;
+    repository.change_password(&password, crate::testing::CHEAP).expect("changed");
+    slots(&world.storage);
+    let parity = sidecar::key_of(&ObjectKey::keyslot(&old)).expect("it has one");
+    assert!(world.storage.stat(&parity).expect_err("gone").is_not_found());
+}
+
+#[test]
+fn a_new_repository_with_parity_has_it_of_everything() {
+    let storage = MemoryBackend::new();
+    let options = crate::repo::InitOptions {
+        kdf: crate::testing::CHEAP,
+        label: String::new(),
+        parity: Some(overhead(30)),
+    };
+    let password = crate::crypto::Password::new(crate::testing::PASSWORD.to_vec());
+    let backend = std::sync::Arc::new(storage.clone());
+    let repository = Repository::init(backend, &password, &options, crate::testing::environment(1));
+    all_covered(&repository.expect("made"), &storage);
+}
+
+/// Power is cut at every operation of adding parity, in all ways that can end.
+#[test]
+fn adding_parity_that_is_cut_off_anywhere_can_be_run_again() {
+    let (world, repository) = world();
+    drop(repository);
+    let one = AddOptions { threads: 1, ..options(30) };
+    let run = |stop_at: Option<u64>| {
+        let crash = std::sync::Arc::new(CrashBackend::new(world.storage.snapshot()));
+        let repository = prune::test_support::open(std::sync::Arc::clone(&crash));
+        if let Some(n) = stop_at {
+            crash.stop_at(n);
+        }
+        let result = add(&repository, &one, &Silent);
+        (crash, result)
+    };
+    let (crash, result) = run(None);
+    result.expect("added");
+    let count = crash.mutations();
+    assert!(count > 8, "{count} operations");
+    for stop in 1..=count {
+        let (crash, result) = run(Some(stop));
+        // The last ones are for the commit's own sake.
+        assert!(crash.is_stopped() && (result.is_err() || stop < 4), "{stop}: {result:?}");
+        for outcome in Outcome::ALL {
+            let storage = crash.crash(outcome);
+            let repository = prune::test_support::open(storage.clone());
+            let report = add(&repository, &one, &Silent).expect("added");
+            assert!(report.damaged.is_empty(), "{stop} {outcome:?}: {report:?}");
+            all_covered(&repository, &storage);
+        }
+    }
 }

@@ -29,6 +29,8 @@ mod tests;
 
 pub use options::{Limit, PruneError, PruneOptions, PruneReport};
 pub use plan::Plan;
+#[cfg(test)]
+pub(crate) use sweep::run as sweep;
 
 use crate::log::{self, Fold};
 use crate::monitor::Monitor;
@@ -54,6 +56,8 @@ pub fn run(
     let mut report = PruneReport { dry_run: options.dry_run, ..PruneReport::default() };
     repository.refresh()?;
     verify_log(repository)?;
+    // What lost commits need would be taken for unneeded.
+    repository.check_tail()?;
     if !options.dry_run {
         let vetted = vet::run(repository, Strictness::WholeSegments, monitor)?;
         (report.segments_vetted, report.segments_untrue) = (vetted.segments, vetted.untrue);
@@ -69,7 +73,12 @@ pub fn run(
                     let due = remove::due(repository, options.grace, &|pack| condemned.was_listed(pack))?;
                     remove::run(repository, &due, false, &mut report)?;
                 }
-                report.sidecars_removed = sweep::run(repository)?;
+                match sweep::run(repository) {
+                    Ok(removed) => report.sidecars_removed = removed,
+                    Err(error) => repository.note_parity_trouble(format!(
+                        "parity of what is gone could not be looked for: {error}; a later prune deletes it"
+                    )),
+                }
                 report.packs_waiting = repository.fold().condemned().count() as u64;
                 return Ok(report);
             }

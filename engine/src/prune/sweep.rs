@@ -1,16 +1,17 @@
 //! Sidecars that cover nothing: their objects are gone, or no parity is wanted any more.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use crate::backend::{Folder, ObjectKey};
 use crate::ids::ParityId;
-use crate::prune::PruneError;
-use crate::repo::Repository;
+use crate::repo::{Repository, RepositoryError, tail};
 use crate::sidecar;
 
 /// Deletes them, and returns how many there were. Sidecars are listed first: the objects of those that are found are then
-/// there to be found, or have been deleted.
-pub(super) fn run(repository: &Repository) -> Result<u64, PruneError> {
+/// there to be found, or have been deleted. Those of log entries behind the last one stay: no commit is ever deleted, so they
+/// tell that some are lost.
+pub(crate) fn run(repository: &Repository) -> Result<u64, RepositoryError> {
     let backend = &**repository.backend();
     let mut sidecars: Vec<ParityId> = Vec::new();
     backend.list(Folder::Parity, None, &mut |info| {
@@ -21,10 +22,12 @@ pub(super) fn run(repository: &Repository) -> Result<u64, PruneError> {
         return Ok(0);
     }
     repository.refresh()?;
-    if repository.fold().parity().is_some() {
-        let covered = sidecar::of_stored(backend)?;
-        sidecars.retain(|id| !covered.contains(id));
+    let fold = repository.fold();
+    let mut kept: HashSet<ParityId> = tail::names_beyond(fold.seq(), sidecars.len() as u64).collect();
+    if fold.parity().is_some() {
+        kept.extend(sidecar::of_stored(backend)?);
     }
+    sidecars.retain(|id| !kept.contains(id));
     for id in &sidecars {
         backend.delete(&ObjectKey::parity(id))?;
     }

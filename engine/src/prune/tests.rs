@@ -270,7 +270,22 @@ fn many_random_nights_lose_nothing() {
 /// ended with code 0 and wrong data. Here power is cut at every create and delete of a prune, in all ways it can end.
 #[test]
 fn borg_9748_and_9904_power_cuts_at_every_operation_leave_no_stale_index() {
+    power_cuts(None, &Crash::ALL);
+}
+
+/// The same with parity, which has to be gone in the end with what it was made of.
+#[test]
+fn power_cuts_at_every_operation_leave_no_stale_parity() {
+    let outcomes = [Crash::ALL[0], Crash::ALL[3]];
+    power_cuts(Some(crate::format::parity::Overhead::default()), &outcomes);
+}
+
+fn power_cuts(parity: Option<crate::format::parity::Overhead>, outcomes: &[Crash]) {
     let (mut world, ids) = three_snapshots();
+    if let Some(overhead) = parity {
+        let add = crate::parity::AddOptions { overhead: Some(overhead), threads: 1 };
+        crate::parity::add(&world.open(), &add, &Silent).expect("added");
+    }
     world.forget(&world.open(), ids[0]);
     world.forget(&world.open(), ids[1]);
     world.storage.create(&ObjectKey::pack(&PackId::from_bytes([7; 32])), b"stray").expect("stored");
@@ -288,12 +303,18 @@ fn borg_9748_and_9904_power_cuts_at_every_operation_leave_no_stale_index() {
         crash.stop_at(stop);
         let _ = run(&repository, &at_once(), &Silent);
         assert!(crash.is_stopped());
-        for outcome in Crash::ALL {
+        for &outcome in outcomes {
             let storage = crash.crash(outcome);
             verify(&storage, &world.expected, &root);
             let repository = open(storage.clone());
             prune(&repository, &at_once());
             prune(&repository, &at_once());
+            if parity.is_some() {
+                let add = crate::parity::AddOptions { overhead: None, threads: 1 };
+                crate::parity::add(&repository, &add, &Silent).expect("made good");
+                let status = crate::parity::status(&repository).expect("counted");
+                assert_eq!(status.others, 0, "cut at {stop}, {outcome:?}: {status:?}");
+            }
             verify(&storage, &world.expected, &root);
             let (stored, listed) = packs(&storage);
             assert_eq!(stored, listed, "cut at {stop}, {outcome:?}");

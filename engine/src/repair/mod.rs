@@ -45,28 +45,16 @@ pub use options::{
     PacksReport, RepairError, RepairedSnapshot, SnapshotsOptions, SnapshotsReport, Sources,
 };
 
-use crate::backend::BackendError;
 use crate::store::ReadError;
 
 /// How often a repair begins anew because somebody pruned meanwhile.
 const ATTEMPTS: u32 = 5;
 
-/// The error number of a disk that cannot read a sector.
-const EIO: i32 = 5;
-
-/// Whether what was to be read is lost, as far as the storage can tell: anything else may go well the next time.
-fn is_loss(error: &BackendError) -> bool {
-    match error {
-        BackendError::Io { source, .. } => source.raw_os_error() == Some(EIO),
-        error => error.is_not_found() || error.is_damage(),
-    }
-}
-
-/// The same of a blob.
+/// Whether a blob is lost, as far as the storage can tell: anything else may go well the next time.
 fn is_lost(error: &ReadError) -> bool {
     match error {
         ReadError::Missing { .. } | ReadError::Pack { .. } => true,
-        ReadError::Backend { source, .. } => is_loss(source),
+        ReadError::Backend { source, .. } => source.is_loss(),
         ReadError::Index(_) => false,
     }
 }

@@ -1,8 +1,9 @@
-//! Log entries, states, segments and ledgers get their bytes back by their parity.
+//! Log entries, states, segments, ledgers, keyslots and the config get their bytes back by their parity.
 //!
-//! A repository need not open for that: [`Repository::open_salvaged`] is enough. What parity gives is compared with all that is
+//! A repository need not open for that: [`Repository::open_for_check`] is enough. What parity gives is compared with all that is
 //! known of the object before it takes its place: it has the hash of its name; or it is a commit, signed, between its neighbours;
-//! or it is a state that opens.
+//! or it is a state that opens, or the config that the first commit names. An object that cannot be dealt with ends nothing: it is
+//! told, and the next one comes.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -14,7 +15,7 @@ use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
 use crate::format::state::State;
 use crate::ids::CommitHash;
 use crate::monitor::{Monitor, Progress};
-use crate::repair::{DamagedObject, ObjectsReport, RepairError, is_loss};
+use crate::repair::{DamagedObject, ObjectsReport, RepairError};
 use crate::repo::Repository;
 use crate::sidecar::{self, MendError, named_hash};
 
@@ -26,7 +27,8 @@ const PIECE_LEN: usize = 1 << 20;
 /// Repairs what parity can repair. With `dry_run` it only says so.
 ///
 /// # Errors
-/// [`RepairError`]. An object that cannot be repaired is no error but part of the report.
+/// [`RepairError`] where the log cannot be listed, or the monitor asked to stop. An object that cannot be repaired is no error
+/// but part of the report.
 pub fn run(
     repository: &Repository,
     dry_run: bool,
@@ -36,26 +38,54 @@ pub fn run(
     let report = ObjectsReport { dry_run, ..ObjectsReport::default() };
     let mut repair = Repair { repository, backend, monitor, report };
     repair.log()?;
-    let mut keys = BTreeSet::new();
+    let fold = repository.fold();
+    let mut keys = BTreeSet::from([ObjectKey::config()]);
+    keys.extend(fold.keyslots().map(|entry| ObjectKey::keyslot(&entry.keyslot)));
     for folder in [Folder::State, Folder::Index, Folder::Ledger] {
-        backend.list(folder, None, &mut |info| {
+        let listed = backend.list(folder, None, &mut |info| {
             keys.extend(info.key.is_well_formed().then_some(info.key));
             ControlFlow::Continue(())
-        })?;
+        });
+        if let Err(error) = listed {
+            repair.tell(folder.name(), Some(error.to_string()));
+        }
     }
-    let fold = repository.fold();
     keys.extend(fold.segments().map(|info| ObjectKey::segment(&info.segment)));
     keys.extend(fold.ledger().map(|id| ObjectKey::ledger(&id)));
     for key in keys {
-        repair.object(&key)?;
+        repair.next()?;
+        match repair.object(&key) {
+            Ok(true) => repair.tell(key.as_str(), None),
+            Ok(false) => {}
+            Err(error) => repair.tell(key.as_str(), Some(error.to_string())),
+        }
     }
     Ok(repair.report)
 }
 
-/// What is stored under a key, as far as it can be read.
-enum Found {
-    Bytes(Vec<u8>),
-    Nothing,
+/// A log entry that was looked at.
+struct Entry {
+    /// Hash of what stands there; none where that may not be what later entries go over.
+    hash: Option<CommitHash>,
+    /// It has its bytes again.
+    is_mended: bool,
+}
+
+/// Why an object is not mended.
+#[derive(Debug, thiserror::Error)]
+enum NotMended {
+    #[error(transparent)]
+    Mend(#[from] MendError),
+    /// It cannot be read, for reasons that may pass.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("what its parity gives does not follow the entry before it")]
+    Elsewhere,
+    #[error("the next entry goes over what stands there now: it was committed without it")]
+    GoneOver,
+    /// To guess wrong would leave an entry that nothing can follow.
+    #[error("the next entry is damaged, too: whether it goes over this one nobody can tell")]
+    UnknownFollower,
 }
 
 /// What comes after a log entry.
@@ -85,15 +115,16 @@ impl Repair<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, key: &ObjectKey, problem: Option<String>) {
-        self.report.objects.push(DamagedObject { object: key.to_string(), problem });
+    fn tell(&mut self, object: &str, problem: Option<String>) {
+        self.report.objects.push(DamagedObject { object: object.to_owned(), problem });
     }
 
-    fn read(&self, key: &ObjectKey) -> Result<Found, RepairError> {
+    /// What is stored under a key, as far as it can be read.
+    fn read(&self, key: &ObjectKey) -> Result<Option<Vec<u8>>, BackendError> {
         match self.backend.read(key, RECORD_OBJECT_LEN_MAX) {
-            Ok(bytes) => Ok(Found::Bytes(bytes)),
-            Err(error) if is_loss(&error) => Ok(Found::Nothing),
-            Err(error) => Err(error.into()),
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_loss() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -104,151 +135,145 @@ impl Repair<'_> {
             last = info.key.sequence().unwrap_or(0).max(last);
             ControlFlow::Continue(())
         })?;
-        let mut before = self.repository.fold().config();
+        let mut before = Some(self.repository.fold().config());
         let mut absent = 0;
         for seq in 1.. {
             let key = ObjectKey::log(seq);
-            let is_known = sidecar::head_of(self.backend, &key)?.is_some() || self.backend.stat(&key).is_ok();
+            // A storage that fails altogether has no entries without end.
+            let is_known =
+                self.backend.stat(&key).is_ok() || sidecar::is_there(self.backend, &key).unwrap_or(false);
             absent = if is_known { 0 } else { absent + 1 };
             // A stray name may have any number.
             if absent > 0 && (seq > last || absent > ABSENT_MAX) {
                 break;
             }
             self.next()?;
-            before = self.entry(seq, before)?;
+            before = match self.entry(seq, before) {
+                Ok(entry) => {
+                    if entry.is_mended {
+                        self.tell(key.as_str(), None);
+                    }
+                    entry.hash
+                }
+                Err(error) => {
+                    self.tell(key.as_str(), Some(error.to_string()));
+                    None
+                }
+            };
         }
         Ok(())
     }
 
-    /// Looks at one entry, and returns the hash of what stands there in the end.
-    fn entry(&mut self, seq: u64, before: CommitHash) -> Result<CommitHash, RepairError> {
+    /// Whether these bytes are a commit of this number behind `before`; behind anything, where that is not known.
+    fn follows(&self, seq: u64, before: Option<CommitHash>, object: Vec<u8>) -> bool {
+        let opened = Commit::open(object, seq, self.repository.keys(), &self.repository.id());
+        opened.is_ok_and(|(commit, _)| before.is_none_or(|before| commit.previous == before))
+    }
+
+    /// Looks at one entry, and mends it if it has to be.
+    fn entry(&self, seq: u64, before: Option<CommitHash>) -> Result<Entry, NotMended> {
         let key = ObjectKey::log(seq);
-        let found = self.read(&key)?;
-        let (keys, id) = (self.repository.keys(), self.repository.id());
-        let follows = |object: Vec<u8>| match Commit::open(object, seq, keys, &id) {
-            Ok((commit, _)) => commit.previous == before,
-            Err(_) => false,
-        };
-        let stored = match found {
-            Found::Bytes(bytes) => {
-                let hash = commit::hash(&bytes);
-                if follows(bytes) {
-                    return Ok(hash);
-                }
-                Some(hash)
-            }
-            Found::Nothing => None,
-        };
-        let outcome = sidecar::mend(self.backend, &key).and_then(|mending| {
-            let bytes = mending.bytes()?;
-            Ok((mending, bytes))
-        });
-        let (mending, bytes) = match outcome {
+        let stored = self.read(&key)?;
+        let stored_hash = stored.as_deref().map(commit::hash);
+        if stored.is_some_and(|object| self.follows(seq, before, object)) {
+            return Ok(Entry { hash: stored_hash, is_mended: false });
+        }
+        let mending = match sidecar::mend(self.backend, &key) {
             // Nothing says that it ever was anything else: noise, maybe, and the check knows that.
-            Err(MendError::None) if stored.is_some() => return Ok(stored.unwrap_or(before)),
-            Err(MendError::Backend(error)) => return Err(error.into()),
-            Err(error) => {
-                self.tell(&key, Some(error.to_string()));
-                return Ok(stored.unwrap_or(before));
+            Err(MendError::None) if stored_hash.is_some() => {
+                return Ok(Entry { hash: None, is_mended: false });
             }
-            Ok(mended) => mended,
+            mending => mending?,
         };
-        let hash = commit::hash(&bytes);
-        if stored == Some(hash) {
+        let object = mending.bytes(RECORD_OBJECT_LEN_MAX)?;
+        let hash = commit::hash(&object);
+        if stored_hash == Some(hash) {
             // What stands there is what was written: it never counted.
-            return Ok(hash);
+            return Ok(Entry { hash: stored_hash, is_mended: false });
         }
-        if !follows(bytes) {
-            let problem = "what its parity gives does not follow the entry before it";
-            self.tell(&key, Some(problem.to_owned()));
-            return Ok(stored.unwrap_or(before));
+        if !self.follows(seq, before, object) {
+            return Err(NotMended::Elsewhere);
         }
-        let problem = match self.follower(seq + 1)? {
-            Follower::None => None,
-            Follower::Of(named) if named == hash => None,
-            Follower::Of(_) => {
-                Some("the next entry goes over what stands there now: it was committed without it")
-            }
-            // To guess wrong would leave an entry that nothing can follow.
-            Follower::Unknown => {
-                Some("the next entry is damaged, too: whether it goes over this one nobody can tell")
-            }
-        };
-        if let Some(problem) = problem {
-            self.tell(&key, Some(problem.to_owned()));
-            return Ok(stored.unwrap_or(before));
+        // As late as can be: somebody may have written meanwhile.
+        if self.read(&key)?.as_deref().map(commit::hash) != stored_hash {
+            return Err(MendError::Changed.into());
         }
-        let mended = if self.report.dry_run { Ok(()) } else { mending.replace(self.backend, &key) };
-        match mended {
-            Ok(()) => {
-                self.tell(&key, None);
-                Ok(hash)
-            }
-            Err(MendError::Backend(error)) => Err(error.into()),
-            Err(error) => {
-                self.tell(&key, Some(error.to_string()));
-                Ok(stored.unwrap_or(before))
-            }
+        match self.follower(seq + 1) {
+            Follower::None => {}
+            Follower::Of(named) if named == hash => {}
+            Follower::Of(_) => return Err(NotMended::GoneOver),
+            Follower::Unknown => return Err(NotMended::UnknownFollower),
         }
+        if !self.report.dry_run {
+            mending.replace(self.backend, &key)?;
+        }
+        Ok(Entry { hash: Some(hash), is_mended: true })
     }
 
     /// What an entry names as the one before it, by itself or by what its parity gives.
-    fn follower(&self, seq: u64) -> Result<Follower, RepairError> {
+    fn follower(&self, seq: u64) -> Follower {
         let key = ObjectKey::log(seq);
-        let named = |bytes: Vec<u8>| {
-            let opened = Commit::open(bytes, seq, self.repository.keys(), &self.repository.id());
+        let named = |object: Vec<u8>| {
+            let opened = Commit::open(object, seq, self.repository.keys(), &self.repository.id());
             opened.ok().map(|(commit, _)| commit.previous)
         };
-        let is_stored = match self.read(&key)? {
-            Found::Bytes(bytes) => match named(bytes) {
-                Some(previous) => return Ok(Follower::Of(previous)),
-                None => true,
-            },
-            Found::Nothing => self.backend.stat(&key).is_ok(),
-        };
-        match sidecar::mend(self.backend, &key).and_then(|mending| mending.bytes()) {
-            Ok(bytes) => Ok(named(bytes).map_or(Follower::Unknown, Follower::Of)),
-            Err(MendError::None) if !is_stored => Ok(Follower::None),
-            Err(_) => Ok(Follower::Unknown),
+        if let Ok(Some(object)) = self.read(&key)
+            && let Some(previous) = named(object)
+        {
+            return Follower::Of(previous);
+        }
+        match sidecar::mend(self.backend, &key).and_then(|mending| mending.bytes(RECORD_OBJECT_LEN_MAX)) {
+            Ok(object) => named(object).map_or(Follower::Unknown, Follower::Of),
+            Err(MendError::None) if self.backend.stat(&key).is_err_and(|error| error.is_not_found()) => {
+                Follower::None
+            }
+            Err(_) => Follower::Unknown,
         }
     }
 
-    /// Looks at a state, segment or ledger.
-    fn object(&mut self, key: &ObjectKey) -> Result<(), RepairError> {
-        self.next()?;
-        let is_sound = match named_hash(key) {
+    /// Looks at any other object, and mends it if it has to be. True if it was.
+    fn object(&self, key: &ObjectKey) -> Result<bool, NotMended> {
+        let hash = if *key == ObjectKey::config() { Some(self.config_hash()) } else { named_hash(key) };
+        let is_sound = match hash {
             Some(hash) => self.hash_of(key)? == Some(hash),
-            None => match self.read(key)? {
-                Found::Bytes(bytes) => self.is_state(key, bytes),
-                Found::Nothing => false,
-            },
+            None => self.read(key)?.is_some_and(|object| self.is_state(key, object)),
         };
         if is_sound {
-            return Ok(());
+            return Ok(false);
         }
-        let mended = sidecar::mend(self.backend, key).and_then(|mending| {
-            if named_hash(key).is_none() && !self.is_state(key, mending.bytes()?) {
-                return Err(MendError::Other);
-            }
-            if self.report.dry_run { mending.test() } else { mending.replace(self.backend, key) }
-        });
-        match mended {
-            Ok(()) => self.tell(key, None),
-            Err(MendError::Backend(error)) => return Err(error.into()),
-            Err(error) => self.tell(key, Some(error.to_string())),
+        let mending = sidecar::mend(self.backend, key)?;
+        let is_right = match hash {
+            Some(hash) => *mending.hash() == hash,
+            None => self.is_state(key, mending.bytes(RECORD_OBJECT_LEN_MAX)?),
+        };
+        if !is_right {
+            return Err(MendError::Other.into());
         }
-        Ok(())
+        if self.report.dry_run {
+            mending.test()?;
+        } else {
+            mending.replace(self.backend, key)?;
+        }
+        Ok(true)
     }
 
-    fn is_state(&self, key: &ObjectKey, bytes: Vec<u8>) -> bool {
+    /// Hash of the config, as the first commit names it.
+    fn config_hash(&self) -> [u8; 32] {
+        let first = self.read(&ObjectKey::log(1)).ok().flatten();
+        let open = |object| Commit::open(object, 1, self.repository.keys(), &self.repository.id()).ok();
+        let named = first.and_then(open).map(|(commit, _)| commit.previous);
+        *named.unwrap_or_else(|| self.repository.fold().config()).as_bytes()
+    }
+
+    fn is_state(&self, key: &ObjectKey, object: Vec<u8>) -> bool {
         let (keys, id) = (self.repository.keys(), self.repository.id());
-        let state: Result<State, _> = record::open_object(ObjectKind::State, bytes, keys, &id);
+        let state: Result<State, _> = record::open_object(ObjectKind::State, object, keys, &id);
         state.is_ok_and(|state| Some(state.seq) == key.sequence())
     }
 
     /// The hash of an object; none where it cannot be read to its end.
-    fn hash_of(&self, key: &ObjectKey) -> Result<Option<[u8; 32]>, RepairError> {
-        let lost = |error: BackendError| if is_loss(&error) { Ok(None) } else { Err(error.into()) };
+    fn hash_of(&self, key: &ObjectKey) -> Result<Option<[u8; 32]>, BackendError> {
+        let lost = |error: BackendError| if error.is_loss() { Ok(None) } else { Err(error) };
         let reader = match self.backend.open(key, u64::MAX) {
             Ok(reader) => reader,
             Err(error) => return lost(error),

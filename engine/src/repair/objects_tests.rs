@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use crate::backend::testing::crash::Outcome;
+use crate::backend::testing::{CrashBackend, Fault, FaultBackend};
 use crate::backend::{Backend, Folder, MemoryBackend, ObjectKey};
 use crate::crypto::Password;
 use crate::monitor::Silent;
 use crate::parity::{self, AddOptions};
-use crate::prune::test_support::World;
+use crate::prune;
+use crate::prune::test_support::{Hooked, World, a_commit, at_once, options};
 use crate::repair::test_support::{all_packs, check_all, flip, plain, repair, thorough, world};
 use crate::repair::{Fate, ObjectsReport, objects};
-use crate::repo::Repository;
+use crate::repo::{Repository, RepositoryError};
 use crate::testing;
 
 /// A world with two backups and parity of all of it.
@@ -23,9 +26,7 @@ fn covered() -> World {
 /// A handle on a repository whose log and index may be damaged.
 fn open_damaged(storage: &MemoryBackend) -> Repository {
     let password = Password::new(testing::PASSWORD.to_vec());
-    let backend = Arc::new(storage.clone());
-    Repository::open_for_repair(backend.clone(), &password, testing::environment(4712))
-        .or_else(|_| Repository::open_salvaged(backend, &password, testing::environment(4713)))
+    Repository::open_for_check(Arc::new(storage.clone()), &password, testing::environment(4712))
         .expect("it opens as far as it can be read")
 }
 
@@ -40,6 +41,20 @@ fn keys_of(storage: &MemoryBackend, folder: Folder) -> Vec<ObjectKey> {
 /// All objects but parity.
 fn objects_of(storage: &MemoryBackend) -> Vec<(ObjectKey, Arc<[u8]>)> {
     storage.objects().into_iter().filter(|(key, _)| key.folder() != Some(Folder::Parity)).collect()
+}
+
+/// Makes a commit.
+fn set_overhead(repository: &Repository, overhead: u32) -> Result<u64, RepositoryError> {
+    let change = crate::format::commit::Change::ParitySet { overhead };
+    repository.commit(&mut |_| Ok(vec![change.clone()]))
+}
+
+/// Deletes the last entries of the log.
+fn cut_log(storage: &MemoryBackend, entries: usize) -> Vec<ObjectKey> {
+    let mut log = keys_of(storage, Folder::Log);
+    let lost = log.split_off(log.len() - entries);
+    lost.iter().for_each(|key| storage.delete(key).expect("deleted"));
+    lost
 }
 
 #[test]
@@ -58,10 +73,12 @@ fn packs_get_their_bytes_back() {
     assert_eq!(repairable, all_packs(&world.storage).len(), "{damaged:#?}");
 
     let repository = world.open();
+    let as_damaged = world.storage.objects();
     let dry = repair(&repository, &crate::repair::PacksOptions { dry_run: true, ..thorough() });
-    assert!(dry.is_whole() || dry.packs.iter().all(|pack| pack.fate == Fate::Mended), "{dry:#?}");
-    assert_eq!(dry.lost_count, 0);
-    assert_ne!(objects_of(&world.storage), before, "nothing was written");
+    let mended = dry.packs.iter().filter(|pack| pack.fate == Fate::Mended).count();
+    assert_eq!((mended, dry.packs.len()), (repairable, repairable), "{dry:#?}");
+    assert!(!dry.is_whole() && dry.lost_count == 0, "{dry:#?}");
+    assert_eq!(world.storage.objects(), as_damaged, "a dry run writes nothing");
     let report = repair(&repository, &thorough());
     assert!(report.is_whole() && report.packs.iter().all(|pack| pack.fate == Fate::Mended), "{report:#?}");
     assert_eq!(objects_of(&world.storage), before);
@@ -121,15 +138,18 @@ fn every_kind_of_object_gets_its_bytes_back() {
     // So many commits that there is a state.
     let repository = world.open();
     for overhead in (31..70).chain([30]) {
-        let change = crate::format::commit::Change::ParitySet { overhead };
-        repository.commit(&mut |_| Ok(vec![change.clone()])).expect("committed");
+        set_overhead(&repository, overhead).expect("committed");
     }
     let record = crate::check::CheckOptions { record: true, threads: 1, ..Default::default() };
     crate::check::run(&repository, &record, &Silent).expect("checked");
     drop(repository);
     let before = objects_of(&world.storage);
-    for folder in [Folder::Log, Folder::State, Folder::Index, Folder::Ledger] {
-        let keys = keys_of(&world.storage, folder);
+    let folders = [Folder::Log, Folder::State, Folder::Index, Folder::Ledger, Folder::Keys].map(Some);
+    for folder in folders.into_iter().chain([None]) {
+        let keys = match folder {
+            Some(folder) => keys_of(&world.storage, folder),
+            None => vec![ObjectKey::config()],
+        };
         assert!(!keys.is_empty(), "{folder:?}");
         // Each takes opening the repository twice.
         for key in keys.iter().take(5) {
@@ -176,9 +196,12 @@ fn an_entry_that_a_later_commit_goes_over_stays_as_it_is() {
     let world = covered();
     let last = keys_of(&world.storage, Folder::Log).pop().expect("a log");
     flip(&world.storage, &last);
-    let repository = world.open();
-    let change = crate::format::commit::Change::ParitySet { overhead: 40 };
-    repository.commit(&mut |_| Ok(vec![change.clone()])).expect("committed over it");
+    // A writer that did not look at it.
+    let sidecar = crate::sidecar::key_of(&last).expect("entries have parity");
+    let parity = world.storage.read(&sidecar, u64::MAX).expect("there");
+    world.storage.delete(&sidecar).expect("deleted");
+    set_overhead(&world.open(), 40).expect("committed over it");
+    world.storage.plant(&sidecar, &parity);
     let before = objects_of(&world.storage);
     let report = mend_objects(&world.storage, false);
     assert_eq!((report.objects.len(), report.left()), (1, 1), "{report:#?}");
@@ -229,4 +252,263 @@ fn damaged_parity_is_a_note_and_made_again() {
     let report = check_all(&world.open());
     assert!(report.findings.iter().all(|finding| finding.code == "parity-missing"), "{report:#?}");
     assert_eq!(report.findings.len(), 1);
+}
+
+/// What was published and altered since is not passed over by whoever comes next, as long as it can be had again.
+#[test]
+fn nothing_is_committed_over_an_altered_entry_that_parity_gives_back() {
+    let mut world = covered();
+    let last = keys_of(&world.storage, Folder::Log).pop().expect("a log");
+    let before = objects_of(&world.storage);
+    flip(&world.storage, &last);
+    let altered = world.storage.objects();
+    let repository = world.open();
+    assert!(!repository.void_entries().is_empty());
+    assert!(matches!(set_overhead(&repository, 40), Err(RepositoryError::AlteredEntry { .. })));
+    crate::backup::run(&repository, world.paths(), &options(), &Silent).expect_err("refused");
+    prune::run(&repository, &at_once(), &Silent).expect_err("refused");
+    parity::drop_all(&repository, &Silent).expect_err("refused");
+    let listed = |objects: &[(ObjectKey, Arc<[u8]>)]| -> Vec<_> {
+        // What a backup has stored without committing it is used by the next one.
+        let stays = |key: &&ObjectKey| matches!(key.folder(), Some(Folder::Log | Folder::State));
+        objects.iter().map(|(key, _)| key).filter(stays).cloned().collect()
+    };
+    assert_eq!(listed(&world.storage.objects()), listed(&altered));
+    assert_eq!(mend_objects(&world.storage, false).left(), 0);
+    let back = objects_of(&world.storage);
+    assert!(before.iter().all(|object| back.contains(object)));
+    world.back_up(&world.open());
+    world.verify();
+    // What parity cannot give back is noise, as it is without any.
+    let last = keys_of(&world.storage, Folder::Log).pop().expect("a log");
+    let sidecar = crate::sidecar::key_of(&last).expect("entries have parity");
+    flip(&world.storage, &last);
+    world.storage.corrupt(&sidecar, |bytes| bytes.fill(0));
+    set_overhead(&world.open(), 40).expect("committed");
+}
+
+/// Junk of somebody without keys blocks nobody, whatever parity there is of it.
+#[test]
+fn junk_in_the_next_place_blocks_nobody() {
+    let world = covered();
+    let next = ObjectKey::log(world.open().fold().seq() + 1);
+    world.storage.plant(&next, b"first junk");
+    let hash = *blake3::hash(b"first junk").as_bytes();
+    let overhead = crate::format::parity::Overhead::default();
+    crate::sidecar::store(&world.storage, &next, overhead, &hash).expect("stored");
+    set_overhead(&world.open(), 40).expect("committed over it");
+    let next = ObjectKey::log(world.open().fold().seq() + 1);
+    world.storage.plant(&next, b"first junk");
+    crate::sidecar::store(&world.storage, &next, overhead, &hash).expect("stored");
+    world.storage.corrupt(&next, |bytes| bytes.reverse());
+    set_overhead(&world.open(), 41).expect("committed over it");
+}
+
+/// Their parity is all that is left of commits that are lost from the end of the log: nothing takes their place, and no prune
+/// deletes it.
+#[test]
+fn lost_ends_of_the_log_are_found_by_their_parity_and_kept_for_repair() {
+    let world = covered();
+    let repository = world.open();
+    set_overhead(&repository, 40).expect("committed");
+    set_overhead(&repository, 30).expect("committed");
+    drop(repository);
+    let whole = world.storage.objects();
+    let lost = cut_log(&world.storage, 2);
+    let without = world.storage.objects();
+    let repository = world.open();
+    let first = repository.fold().seq() + 1;
+    assert_eq!(ObjectKey::log(first), lost[0]);
+    let refused = |result: Result<u64, RepositoryError>| {
+        assert!(matches!(result, Err(RepositoryError::LostEntry { seq }) if seq == first), "{result:?}");
+    };
+    refused(set_overhead(&repository, 50));
+    prune::run(&repository, &at_once(), &Silent).expect_err("refused");
+    parity::drop_all(&repository, &Silent).expect_err("refused");
+    prune::sweep(&repository).expect("swept");
+    assert_eq!(world.storage.objects(), without, "nothing was touched");
+    let report = check_all(&repository);
+    let told = report.findings.iter().filter(|finding| finding.code == "log-rolled-back");
+    assert_eq!(told.filter(|finding| finding.is_damage).count(), 2, "{report:#?}");
+    assert!(matches!(
+        crate::repair::log::accept_loss(&repository, first),
+        Err(crate::repair::RepairError::Repository(RepositoryError::LostEntry { .. }))
+    ));
+    assert_eq!(mend_objects(&world.storage, false).objects.len(), 2);
+    assert_eq!(world.storage.objects(), whole);
+    set_overhead(&world.open(), 50).expect("committed");
+    world.verify();
+}
+
+#[test]
+fn the_loss_of_an_end_that_parity_does_not_give_back_can_be_accepted() {
+    let world = covered();
+    let lost = cut_log(&world.storage, 2);
+    for key in &lost {
+        let sidecar = crate::sidecar::key_of(key).expect("entries have parity");
+        world.storage.corrupt(&sidecar, |bytes| bytes[100..].fill(0));
+    }
+    let first = world.open().fold().seq() + 1;
+    let report = mend_objects(&world.storage, false);
+    assert_eq!((report.objects.len(), report.left()), (2, 2), "{report:#?}");
+    assert!(matches!(set_overhead(&world.open(), 50), Err(RepositoryError::LostEntry { .. })));
+    assert_eq!(crate::repair::log::accept_loss(&world.open(), first).expect("accepted"), first);
+    set_overhead(&world.open(), 50).expect("committed");
+    assert_eq!(mend_objects(&world.storage, false).left(), 0);
+    assert!(check_all(&world.open()).findings.iter().all(|finding| finding.code != "log-rolled-back"));
+}
+
+/// Disks that cannot read single entries, and headers that pass for another version's.
+#[test]
+fn what_the_log_cannot_be_read_for_is_found_by_a_check_and_mended() {
+    let world = covered();
+    let before = objects_of(&world.storage);
+    let entry = keys_of(&world.storage, Folder::Log).remove(1);
+    let password = Password::new(testing::PASSWORD.to_vec());
+    let open = |backend: Arc<dyn Backend>| {
+        Repository::open_for_check(backend, &password, testing::environment(4714)).expect("as far as it goes")
+    };
+    let faulty = FaultBackend::new(world.storage.clone());
+    faulty.faults().inject(Fault::unreadable(&entry));
+    let report = check_all(&open(Arc::new(faulty)));
+    let codes: Vec<_> = report.findings.iter().map(|finding| (finding.code, &*finding.object)).collect();
+    assert!(codes.contains(&("log-damaged", entry.as_str())), "{report:#?}");
+    assert!(codes.contains(&("repairable", entry.as_str())), "{report:#?}");
+
+    // The digit of the version.
+    world.storage.corrupt(&entry, |bytes| bytes[6] ^= 3);
+    assert!(testing::open(Arc::new(world.storage.clone()), 4719).is_err());
+    let report = check_all(&open(Arc::new(world.storage.clone())));
+    assert!(report.is_damaged() && report.findings.iter().any(|finding| finding.code == "repairable"));
+    assert_eq!(mend_objects(&world.storage, false).left(), 0);
+    assert_eq!(objects_of(&world.storage), before);
+
+    // Parity says that a newer version wrote it so.
+    let last = keys_of(&world.storage, Folder::Log).pop().expect("a log");
+    world.storage.corrupt(&last, |bytes| bytes[6] ^= 3);
+    let bytes = world.storage.read(&last, u64::MAX).expect("there");
+    let (overhead, hash) = (crate::format::parity::Overhead::default(), *blake3::hash(&bytes).as_bytes());
+    crate::sidecar::store(&world.storage, &last, overhead, &hash).expect("stored");
+    let backend = Arc::new(world.storage.clone());
+    let opened = Repository::open_for_check(backend, &password, testing::environment(4715));
+    assert!(matches!(opened, Err(RepositoryError::Log(crate::log::LogError::NotUnderstood { .. }))));
+}
+
+#[test]
+fn an_object_that_cannot_be_dealt_with_ends_no_repair() {
+    let world = covered();
+    let segments = keys_of(&world.storage, Folder::Index);
+    let log = keys_of(&world.storage, Folder::Log);
+    let damaged = [&log[1], &segments[0], &segments[1]];
+    damaged.iter().for_each(|key| flip(&world.storage, key));
+    let backend = FaultBackend::new(world.storage.clone());
+    for key in [&log[1], &segments[0]] {
+        backend.faults().inject(Fault::unopenable(&crate::sidecar::key_of(key).expect("it has one")));
+    }
+    let password = Password::new(testing::PASSWORD.to_vec());
+    let repository =
+        Repository::open_for_check(Arc::new(backend), &password, testing::environment(4716)).expect("opens");
+    let report = objects::run(&repository, false, &Silent).expect("it goes on");
+    assert_eq!((report.objects.len(), report.left()), (3, 2), "{report:#?}");
+    let mended = report.objects.iter().find(|object| object.problem.is_none()).expect("one is");
+    assert_eq!(mended.object, segments[1].as_str());
+}
+
+/// What the second one follows nobody can tell any more, but what follows it.
+#[test]
+fn an_entry_behind_one_that_is_lost_for_good_gets_its_bytes_back() {
+    let world = covered();
+    set_overhead(&world.open(), 40).expect("committed");
+    let log = keys_of(&world.storage, Folder::Log);
+    let (lost, next) = (&log[log.len() - 3], &log[log.len() - 2]);
+    let whole = world.storage.read(next, u64::MAX).expect("there");
+    for is_gone in [false, true] {
+        flip(&world.storage, lost);
+        flip(&world.storage, next);
+        let sidecar = crate::sidecar::key_of(lost).expect("entries have parity");
+        world.storage.corrupt(&sidecar, |bytes| bytes[96..].fill(7));
+        if is_gone {
+            world.storage.delete(lost).expect("deleted");
+            world.storage.delete(&sidecar).expect("deleted");
+        }
+        let report = mend_objects(&world.storage, false);
+        assert_eq!((report.objects.len(), report.left()), (2, 1), "{report:#?}");
+        assert_eq!(world.storage.read(next, u64::MAX).expect("there"), whole, "{is_gone}");
+    }
+}
+
+/// What comes in place of an entry while it is being made again stays.
+#[test]
+fn what_others_store_meanwhile_is_not_replaced() {
+    let world = covered();
+    let lost = cut_log(&world.storage, 1).remove(0);
+    let hooked = Hooked::new(&world.storage);
+    let password = Password::new(testing::PASSWORD.to_vec());
+    let repository =
+        Repository::open_for_check(Arc::new(hooked.clone()), &password, testing::environment(4717))
+            .expect("opens");
+    let (storage, key) = (world.storage.clone(), lost.clone());
+    hooked.before_create(a_commit, move || storage.plant(&key, b"of another writer"));
+    let report = objects::run(&repository, false, &Silent).expect("done");
+    assert!(hooked.is_done());
+    assert_eq!((report.objects.len(), report.left()), (1, 1), "{report:#?}");
+    assert!(report.objects[0].problem.as_ref().is_some_and(|problem| problem.contains("meanwhile")));
+    assert_eq!(world.storage.read(&lost, 100).expect("there"), b"of another writer");
+}
+
+/// A sidecar in a record's place that speaks of more than a record can be is not followed.
+#[test]
+fn parity_of_something_longer_than_a_record_is_refused() {
+    let world = covered();
+    let last = keys_of(&world.storage, Folder::Log).pop().expect("a log");
+    let overhead = crate::format::parity::Overhead::default();
+    let shape = crate::format::parity::Shape::choose(80 << 20, overhead).expect("in range");
+    let made = crate::sidecar::code::encode(shape, &mut |_, _| Ok::<(), ()>(())).expect("zeros");
+    world.storage.plant(&crate::sidecar::key_of(&last).expect("it has one"), &made.to_vec());
+    world.storage.plant(&last, &vec![0; 80 << 20]);
+    let result = crate::sidecar::mend(&world.storage, &last);
+    assert!(matches!(result, Err(crate::sidecar::MendError::Other)), "{result:?}");
+}
+
+/// Power is cut at every create, replace and delete of a repair, in all ways that can end.
+#[test]
+fn a_repair_of_objects_that_is_cut_off_anywhere_can_be_run_again() {
+    let world = covered();
+    let before = objects_of(&world.storage);
+    let log = keys_of(&world.storage, Folder::Log);
+    flip(&world.storage, &log[1]);
+    world.storage.delete(&log[log.len() - 1]).expect("deleted");
+    for key in keys_of(&world.storage, Folder::Index) {
+        flip(&world.storage, &key);
+    }
+    flip(&world.storage, &ObjectKey::config());
+    let damaged = world.storage.snapshot();
+    let password = Password::new(testing::PASSWORD.to_vec());
+    let run = |crash: &Arc<CrashBackend>, stop_at| {
+        let backend = Arc::clone(crash);
+        let repository =
+            Repository::open_for_check(backend, &password, testing::environment(4718)).expect("opens");
+        if let Some(n) = stop_at {
+            crash.stop_at(n);
+        }
+        objects::run(&repository, false, &Silent).map_or(true, |report| report.left() > 0)
+    };
+    let crash = Arc::new(CrashBackend::new(damaged.snapshot()));
+    assert!(!run(&crash, None));
+    let count = crash.mutations();
+    assert!(count >= 5, "{count} operations");
+    for stop in 1..=count {
+        let crash = Arc::new(CrashBackend::new(damaged.snapshot()));
+        assert!(run(&crash, Some(stop)), "it says that not all is done");
+        for outcome in Outcome::ALL {
+            let storage = crash.crash(outcome);
+            for (key, bytes) in storage.objects() {
+                let was = damaged.read(&key, u64::MAX).ok();
+                let is_right = before.iter().any(|(other, whole)| *other == key && *whole == bytes);
+                assert!(is_right || was.as_deref() == Some(&*bytes), "{key} is neither: {stop} {outcome:?}");
+            }
+            assert_eq!(mend_objects(&storage, false).left(), 0, "{stop} {outcome:?}");
+            assert_eq!(objects_of(&storage), before, "{stop} {outcome:?}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::ids::{BlobId, PackId};
 use crate::monitor::Monitor;
 use crate::repair::damage::{Damage, Suspect};
 use crate::repair::packs::Writers;
-use crate::repair::{RepairError, is_loss, is_lost};
+use crate::repair::{RepairError, is_lost};
 use crate::repo::Repository;
 use crate::store::{BlobReader, DecodeScratch, ReadError, read_directory};
 
@@ -106,7 +106,7 @@ fn is_intact(repository: &Repository, entry: &PackEntry) -> Result<bool, RepairE
         let len = usize::try_from(entry.size - at).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));
         match backend.read_range(&key, at, &mut piece[..len]) {
             Ok(()) => {}
-            Err(source) if is_loss(&source) => return Ok(false),
+            Err(source) if source.is_loss() => return Ok(false),
             Err(source) => return Err(RepairError::Read(ReadError::Backend { pack: entry.id, source })),
         }
         if at == 0 && piece.get(..HEADER_LEN).is_none_or(|header| header != entry.header.encode()) {

@@ -75,7 +75,10 @@ pub fn all_packs(storage: &MemoryBackend) -> Vec<ObjectKey> {
 
 /// Flips a bit in the first block.
 pub fn flip(storage: &MemoryBackend, key: &ObjectKey) {
-    storage.corrupt(key, |bytes| bytes[100] ^= 4);
+    storage.corrupt(key, |bytes| {
+        let at = 100.min(bytes.len() - 1);
+        bytes[at] ^= 4;
+    });
 }
 
 /// A way to damage a pack.

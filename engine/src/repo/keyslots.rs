@@ -8,6 +8,7 @@ use crate::format::keyslot::{Keyslot, Secrets};
 use crate::format::state::KeyslotEntry;
 use crate::ids::KeyslotId;
 use crate::repo::{Repository, RepositoryError};
+use crate::sidecar;
 
 /// A keyslot in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,7 @@ impl Repository {
         let secrets = Secrets::Append(Box::new(AppendKeys::derive(root)));
         let (id, change) = self.store_keyslot(password, label, kdf, secrets)?;
         self.commit(&mut |_| Ok(vec![change.clone()]))?;
+        self.cover_keys(&id);
         Ok(id)
     }
 
@@ -79,7 +81,8 @@ impl Repository {
             Some(_) => Ok(vec![added.clone(), removed.clone()]),
             None => Err(RepositoryError::RemovedKeyslot(old.keyslot)),
         })?;
-        self.backend.delete(&ObjectKey::keyslot(&old.keyslot))?;
+        self.cover_keys(&id);
+        self.delete_keyslot(&old.keyslot)?;
         Ok(id)
     }
 
@@ -129,7 +132,16 @@ impl Repository {
             }
             Ok(vec![Change::KeyslotRemoved { keyslot: entry.keyslot, writer: entry.writer }])
         })?;
-        self.backend.delete(&ObjectKey::keyslot(&entry.keyslot))?;
+        self.delete_keyslot(&entry.keyslot)?;
         Ok(entry.keyslot)
+    }
+
+    /// Its parity is as good as a copy, and goes first: nobody is told that a password is removed while that stays.
+    fn delete_keyslot(&self, keyslot: &KeyslotId) -> Result<(), RepositoryError> {
+        let key = ObjectKey::keyslot(keyslot);
+        if let Some(sidecar) = sidecar::key_of(&key) {
+            self.backend.delete(&sidecar)?;
+        }
+        Ok(self.backend.delete(&key)?)
     }
 }

@@ -4,6 +4,8 @@
 mod append_only_tests;
 mod keyslots;
 mod open;
+pub(crate) mod tail;
+mod unlock;
 mod view;
 mod write;
 
@@ -152,6 +154,24 @@ pub enum RepositoryError {
     /// The keyslot in use is append-only, and this takes more.
     #[error("the password in use is append-only: it can back up, but not {0}")]
     AppendOnly(&'static str),
+    /// Parity is there of a commit that is not.
+    #[error(
+        "commit {seq} is gone from the end of the commit log, but its parity is there: it was published and got lost. Nothing was \
+         committed; repair objects first"
+    )]
+    LostEntry {
+        /// The first of those that are gone.
+        seq: u64,
+    },
+    /// An entry at the end of the log was altered, and its parity tells what it was.
+    #[error(
+        "commit {seq} at the end of the commit log was altered, and its parity gives it back. Nothing was committed; repair \
+         objects first"
+    )]
+    AlteredEntry {
+        /// The entry.
+        seq: u64,
+    },
     /// Another writer removed what this commit rests on.
     #[error(
         "another writer condemned or removed packs meanwhile; nothing was committed. Run the command again"
@@ -190,6 +210,8 @@ impl RepositoryError {
             | Self::Fold(FoldError::Snapshot { .. })
             | Self::ForeignConfig
             | Self::OnlyReadable { .. }
+            | Self::LostEntry { .. }
+            | Self::AlteredEntry { .. }
             | Self::Merge(MergeError::Source(IndexError::Segment { .. }))
             | Self::Index(IndexError::Segment { .. }) => true,
             // The log says that the segment is there.
@@ -274,7 +296,7 @@ impl Repository {
         self.fold().parity().map(|overhead| Cover::new(overhead, Arc::clone(&self.troubles)))
     }
 
-    /// Sidecars that this process was to store and could not. Nothing fails for that.
+    /// What went wrong with parity in this process, such as sidecars that it could not store. Nothing fails for that.
     pub fn parity_troubles(&self) -> Vec<String> {
         self.troubles.list()
     }
@@ -297,6 +319,11 @@ impl Repository {
         if self.is_append_only() { Err(RepositoryError::AppendOnly(deed)) } else { Ok(()) }
     }
 
+    /// Takes note of something that went wrong with parity.
+    pub(crate) fn note_parity_trouble(&self, trouble: String) {
+        self.troubles.note(trouble);
+    }
+
     /// Whether it was opened by [`Repository::open_salvaged`].
     pub fn is_salvaged(&self) -> bool {
         self.view.is_salvaged()
@@ -315,6 +342,18 @@ impl Repository {
         let fold = self.fold();
         let end = Head { seq: fold.seq(), hash: fold.head() };
         log::verify_head(&*self.backend, &self.keys, &self.id, expected, &end)
+    }
+
+    /// Makes sure that the log as it is stored now, whatever was read of it before, is one chain that passes through `expected`, if that
+    /// is given: after a repair.
+    ///
+    /// # Errors
+    /// As [`Repository::verify_head`].
+    pub fn verify_log_anew(&self, expected: Option<&Head>) -> Result<(), HeadError> {
+        let (backend, config) = (&*self.backend, self.fold().config());
+        let fold = log::read_all(backend, &self.keys, &self.id, config, &mut |_| {})?;
+        let end = Head { seq: fold.seq(), hash: fold.head() };
+        expected.map_or(Ok(()), |head| log::verify_head(backend, &self.keys, &self.id, head, &end))
     }
 
     /// The last commit read by this process that condemned or removed packs or dropped segments; 0 for none.

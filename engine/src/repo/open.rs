@@ -4,18 +4,21 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, Created, Folder, ObjectKey};
+use crate::backend::{Backend, Created, Folder, ObjectKey};
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{KdfParams, Password, RootSecret, random};
 use crate::format::commit::{Change, WriterKey};
-use crate::format::config::{CONFIG_LEN_MAX, Config};
-use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError, Secrets};
+use crate::format::config::Config;
+use crate::format::keyslot::{Keyslot, Secrets};
 use crate::format::parity::Overhead;
+use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId};
 use crate::index;
-use crate::log::{self, Fold};
+use crate::log::{self, Fold, LogError};
+use crate::repo::unlock::{absent, first_of, open_config, open_keyslot};
 use crate::repo::view::{Leniency, View};
 use crate::repo::{Environment, Repository, RepositoryError};
+use crate::sidecar;
 use crate::store::{BlobReader, Catalog};
 
 /// How a repository is made.
@@ -86,17 +89,23 @@ impl Repository {
         let parity = options.parity.map(|overhead| Change::ParitySet { overhead: overhead.tenths() });
         let changes: Vec<_> = [change].into_iter().chain(parity).collect();
         repository.commit(&mut |_| Ok(changes.clone()))?;
+        repository.cover_keys(&keyslot);
         Ok(repository)
     }
 
-    /// Whether there is a repository: it has a config.
+    /// Whether there is a repository: it has a config, or parity of one.
     ///
     /// # Errors
     /// [`RepositoryError::Absent`], or [`RepositoryError::NoConfig`] where only that is missing.
     pub fn find(backend: &dyn Backend) -> Result<(), RepositoryError> {
         match backend.stat(&ObjectKey::config()) {
             Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Err(absent(backend)?),
+            Err(error) if error.is_not_found() => match absent(backend)? {
+                RepositoryError::NoConfig { .. } if sidecar::is_there(backend, &ObjectKey::config())? => {
+                    Ok(())
+                }
+                error => Err(error),
+            },
             Err(error) => Err(error.into()),
         }
     }
@@ -124,6 +133,24 @@ impl Repository {
         environment: Environment,
     ) -> Result<Self, RepositoryError> {
         Self::open_but(backend, password, environment, Leniency::Index, &mut HashSet::new())
+    }
+
+    /// Opens a repository of which anything may be damaged that a check reports: the index, and the log, which is then read as far as it
+    /// goes, as by [`Repository::open_salvaged`].
+    ///
+    /// # Errors
+    /// As [`Repository::open_salvaged`], and where an entry of the log was written by a newer version.
+    pub fn open_for_check(
+        backend: Arc<dyn Backend>,
+        password: &Password,
+        environment: Environment,
+    ) -> Result<Self, RepositoryError> {
+        match Self::open_for_repair(Arc::clone(&backend), password, environment.clone()) {
+            Err(error) if is_log_damage(&*backend, &error) => {
+                Self::open_salvaged(backend, password, environment)
+            }
+            opened => opened,
+        }
     }
 
     /// Opens a repository whose log is damaged, as far as it can be read: [`Repository::void_entries`] says what is
@@ -242,15 +269,9 @@ impl Repository {
         leniency: Leniency,
         but: &HashSet<KeyslotId>,
     ) -> Result<Self, RepositoryError> {
-        let location = backend.location();
-        let config_bytes = match backend.read(&ObjectKey::config(), CONFIG_LEN_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => return Err(absent(&*backend)?),
-            Err(error) => return Err(error.into()),
-        };
-        let config =
-            Config::decode(&config_bytes).map_err(|source| RepositoryError::Config { location, source })?;
-        let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository, but)?;
+        let is_lenient = leniency != Leniency::None;
+        let (config, config_bytes) = open_config(&*backend, is_lenient)?;
+        let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository, but, is_lenient)?;
         let fold = Fold::empty(Config::hash(&config_bytes));
         let id = config.repository;
         Ok(Self::assemble(backend, environment, (id, config_bytes), (keyslot, slot), fold, leniency))
@@ -330,73 +351,25 @@ impl Repository {
     }
 }
 
-/// Tries the password on every keyslot.
-fn open_keyslot(
-    backend: &dyn Backend,
-    password: &Password,
-    repository: &RepositoryId,
-    but: &HashSet<KeyslotId>,
-) -> Result<(KeyslotId, Keyslot), RepositoryError> {
-    let mut keys = Vec::new();
-    backend.list(Folder::Keys, None, &mut |info| {
-        keys.push(info.key);
-        ControlFlow::Continue(())
-    })?;
-    let (mut tried, mut problems) = (0, Vec::new());
-    for key in keys {
-        let Some(id) = key.keyslot_id().filter(|id| !but.contains(id)) else { continue };
-        let object = match backend.read(&key, KEYSLOT_LEN as u64) {
-            Ok(object) => object,
-            Err(error) => {
-                problems.push(error.to_string());
-                continue;
-            }
-        };
-        if Keyslot::id(&object) != id {
-            problems.push(format!("{key} is damaged: its bytes are not those of its id"));
-            continue;
-        }
-        match Keyslot::unwrap(&object, password, repository) {
-            Ok(slot) => return Ok((id, slot)),
-            Err(KeyslotError::WrongPassword) => tried += 1,
-            Err(error) => problems.push(format!("{key}: {error}")),
-        }
+/// Whether a repository does not open because of its log, of which the rest may be read.
+fn is_log_damage(backend: &dyn Backend, error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::Log(LogError::Backend(error)) => error.is_loss(),
+        // A flipped bit of a header passes for another version. Parity tells, where there is any.
+        RepositoryError::Log(LogError::NotUnderstood { seq, .. }) => !is_as_written(backend, *seq),
+        RepositoryError::Log(LogError::Chain { .. } | LogError::Gap { .. })
+        | RepositoryError::NoLog { .. }
+        | RepositoryError::LostEntry { .. } => true,
+        _ => false,
     }
-    let location = backend.location();
-    if tried > 0 {
-        let problems = match problems.as_slice() {
-            [] => String::new(),
-            problems => format!(", but it may be that of another: {}", problems.join("; ")),
-        };
-        return Err(RepositoryError::WrongPassword { location, keyslots: tried, problems });
-    }
-    if problems.is_empty() {
-        problems.push("the folder keys is empty".into());
-    }
-    Err(RepositoryError::NoKeyslot { location, problems: problems.join("; ") })
 }
 
-/// An object in one of these folders, if there is any.
-fn first_of(backend: &dyn Backend, folders: &[Folder]) -> Result<Option<ObjectKey>, BackendError> {
-    let mut first = None;
-    for folder in folders {
-        backend.list(*folder, None, &mut |info| {
-            first = Some(info.key);
-            ControlFlow::Break(())
-        })?;
-        if first.is_some() {
-            break;
-        }
+/// Whether parity says that a log entry is what was written.
+fn is_as_written(backend: &dyn Backend, seq: u64) -> bool {
+    let key = ObjectKey::log(seq);
+    let stored = backend.read(&key, RECORD_OBJECT_LEN_MAX);
+    match (sidecar::head_of(backend, &key), stored) {
+        (Ok(Some(head)), Ok(stored)) => *blake3::hash(&stored).as_bytes() == head.object,
+        _ => false,
     }
-    Ok(first)
-}
-
-/// Without a config there is no repository; what else there is tells whether there was one.
-fn absent(backend: &dyn Backend) -> Result<RepositoryError, BackendError> {
-    // Keyslots are stored before the config: an init that ended in between leaves one.
-    let location = backend.location();
-    Ok(match first_of(backend, &[Folder::Log, Folder::Index, Folder::State, Folder::Packs])? {
-        Some(found) => RepositoryError::NoConfig { location, found },
-        None => RepositoryError::Absent { location },
-    })
 }

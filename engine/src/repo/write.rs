@@ -8,7 +8,7 @@ use crate::format::header::ObjectKind;
 use crate::format::pack::Directory;
 use crate::format::record;
 use crate::format::segment::{Layout, PackEntry};
-use crate::ids::{CommitHash, PackId, SegmentId};
+use crate::ids::{CommitHash, KeyslotId, PackId, SegmentId};
 use crate::index::{self, IndexError, Segment};
 use crate::log::{self, Fold, PublishError};
 use crate::repo::{Repository, RepositoryError};
@@ -80,6 +80,8 @@ impl Repository {
             };
             // Filling a gap in a damaged log would break its chain for good.
             log::check_end(&*self.backend, &fold).map_err(RepositoryError::from)?;
+            // So would taking the place of lost entries, or going over an altered one.
+            self.check_tail()?;
             // What no reader would accept must not be published: it would be void.
             fold.check(&commit, self.writer.id()).map_err(RepositoryError::from)?;
             // Reading on would have to copy it otherwise.
@@ -109,6 +111,13 @@ impl Repository {
             cover.object_of(backend, &key, hash.as_bytes());
         }
         cover.object_of(backend, &ObjectKey::log(commit.seq), hash.as_bytes());
+    }
+
+    /// Makes parity of the config and of a keyslot: who stores them does not know yet what is wanted.
+    pub(super) fn cover_keys(&self, keyslot: &KeyslotId) {
+        let (backend, Some(cover)) = (&*self.backend, self.cover()) else { return };
+        cover.object_of(backend, &ObjectKey::config(), self.fold().config().as_bytes());
+        cover.object(backend, &ObjectKey::keyslot(keyslot));
     }
 
     /// Deletes an object that the log calls dead, or that it never named, with its sidecar.

@@ -1,25 +1,30 @@
 //! The code: recovery shards of an object, and lost shards of it again. Pure: bytes in, bytes out.
 //!
-//! The code works on each 64 bytes of all shards by themselves. So shards are dealt with in columns as wide as fits the
-//! memory, and memory does not grow with the object but by its parity.
+//! The code works on each 64 bytes of all shards by themselves, so shards can be dealt with in columns. Parity of an object is
+//! the sum of what groups of its shards add to it, so all that it takes is two groups: the sum, and the one that comes.
 
-use reed_solomon_simd::engine::DefaultEngine;
-use reed_solomon_simd::rate::{HighRateDecoder, HighRateEncoder, RateDecoder, RateEncoder};
+use reed_solomon_simd::engine::{DefaultEngine, Engine, ShardsRefMut};
+use reed_solomon_simd::rate::{HighRateDecoder, RateDecoder};
 
-use crate::format::parity::{self, Head, SHARD_UNIT, Shape, Sidecar};
+use crate::format::parity::{self, CHECK_LEN, Head, SHARD_UNIT, Shape, Sidecar};
 
-/// Memory for the columns of all shards, at most: twice as much where 64 bytes of each already take more.
-const WORK_LEN: usize = 16 << 20;
+/// Memory for columns of shards, at most; more where 64 bytes of each shard already take more. It is enough for whole shards of
+/// the longest object with usual parity, so that making parity reads every object once.
+const WORK_LEN: usize = 64 << 20;
+
+/// Memory for the columns of all shards of an object that is repaired.
+const REPAIR_LEN: usize = 16 << 20;
 
 /// Bytes that are read at a time while parity is made.
 const PIECE_LEN: usize = 1 << 20;
 
-/// Widths of columns of shards of this length, of which `rows` fit the memory.
-fn columns(shard_len: usize, rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let unit = SHARD_UNIT as usize;
-    let widest = (WORK_LEN / rows.max(1) / unit * unit).clamp(unit, shard_len);
+const UNIT: usize = SHARD_UNIT as usize;
+
+/// Columns of shards of this length, of which `rows` fit into `memory`.
+fn columns(shard_len: usize, rows: usize, memory: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let widest = (memory / rows.max(1) / UNIT * UNIT).clamp(UNIT, shard_len);
     // About equal ones.
-    let width = shard_len.div_ceil(shard_len.div_ceil(widest)).next_multiple_of(unit);
+    let width = shard_len.div_ceil(shard_len.div_ceil(widest)).next_multiple_of(UNIT);
     (0..shard_len).step_by(width).map(move |start| start..(start + width).min(shard_len))
 }
 
@@ -29,50 +34,113 @@ pub type Fill<'r, E> = dyn FnMut(u64, &mut [u8]) -> Result<(), E> + 'r;
 /// Fills a buffer from a position of an object, or says that it cannot.
 pub type Try<'r> = dyn FnMut(u64, &mut [u8]) -> bool + 'r;
 
-/// Makes the sidecar of an object. `read` fills a buffer from a position of it; it is called for each byte in order, once or
-/// several times.
+/// A sidecar that was made.
+#[derive(Debug)]
+pub struct Made {
+    head: Head,
+    checks: Vec<[u8; CHECK_LEN]>,
+    recovery: Vec<[u8; UNIT]>,
+}
+
+impl Made {
+    /// What it says of the object.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Length of its bytes.
+    pub fn stored_len(&self) -> u64 {
+        self.head.shape.sidecar_len() as u64
+    }
+
+    /// Hands its bytes over in order.
+    ///
+    /// # Errors
+    /// What `write` fails with.
+    pub fn write<E>(&self, write: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let head = self.head.encode();
+        parity::parts(&head, &self.checks, self.recovery.as_flattened()).into_iter().try_for_each(write)
+    }
+
+    /// All its bytes: for those that are short.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let Ok(()) = self.write(&mut |part| -> Result<(), std::convert::Infallible> {
+            bytes.extend_from_slice(part);
+            Ok(())
+        });
+        bytes
+    }
+}
+
+/// Makes the sidecar of an object. `read` fills a buffer from a position of it; it is called for each byte in order, and once unless
+/// the sidecar is longer than some 32 MiB.
 ///
 /// # Errors
 /// What `read` fails with.
-pub fn encode<E>(shape: Shape, read: &mut Fill<'_, E>) -> Result<(Head, Vec<u8>), E> {
+pub fn encode<E>(shape: Shape, read: &mut Fill<'_, E>) -> Result<Made, E> {
+    encode_within(WORK_LEN, shape, read)
+}
+
+/// The same in so much memory.
+fn encode_within<E>(memory: usize, shape: Shape, read: &mut Fill<'_, E>) -> Result<Made, E> {
     let (originals, recovery, shard_len) = (shape.originals(), shape.recovery(), shape.shard_len());
-    let mut checks = vec![[0; parity::CHECK_LEN]; originals + recovery];
-    let mut shards = vec![0; recovery * shard_len];
+    let group = recovery.next_power_of_two();
+    let mut checks = vec![[0; CHECK_LEN]; originals + recovery];
     let mut piece = vec![0; (PIECE_LEN / shard_len).max(1) * shard_len];
-    let per_piece = piece.len() / shard_len;
     let mut hasher = blake3::Hasher::new();
-    // As many rows as the encoder has.
-    let rows = originals.next_multiple_of(recovery.next_power_of_two());
-    for column in columns(shard_len, rows) {
-        let mut encoder = HighRateEncoder::new(originals, recovery, column.len(), DefaultEngine::new(), None)
-            .expect("a shape fits the code");
-        for first in (0..originals).step_by(per_piece) {
-            let last = (first + per_piece).min(originals) - 1;
-            let (start, end) = (shape.bytes_of(first).start, shape.bytes_of(last).end);
-            let filled = usize::try_from(end - start).expect("no longer than a piece");
-            read(start, &mut piece[..filled])?;
-            piece[filled..].fill(0);
-            if column.start == 0 {
-                hasher.update(&piece[..filled]);
-            }
-            for (number, shard) in (first..=last).zip(piece.chunks_exact(shard_len)) {
+    let engine = DefaultEngine::new();
+    let (mut work, mut shards) = (Vec::new(), Vec::new());
+    for column in columns(shard_len, 2 * group, memory) {
+        let units = column.len() / UNIT;
+        work.resize(2 * group * units, [0; UNIT]);
+        for first in (0..originals).step_by(group) {
+            let end = (first + group).min(originals);
+            let place = if first == 0 { 0 } else { group };
+            let rows = &mut work[place * units..][..group * units];
+            rows[(end - first) * units..].fill([0; UNIT]);
+            for start in (first..end).step_by(piece.len() / shard_len) {
+                let last = (start + piece.len() / shard_len).min(end) - 1;
+                let (from, to) = (shape.bytes_of(start).start, shape.bytes_of(last).end);
+                let filled = usize::try_from(to - from).expect("no longer than a piece");
+                read(from, &mut piece[..filled])?;
+                piece[filled..].fill(0);
                 if column.start == 0 {
-                    checks[number] = parity::check_of(shard);
+                    hasher.update(&piece[..filled]);
                 }
-                encoder.add_original_shard(&shard[column.clone()]).expect("all shards are added once");
+                for (number, shard) in (start..=last).zip(piece.chunks_exact(shard_len)) {
+                    if column.start == 0 {
+                        checks[number] = parity::check_of(shard);
+                    }
+                    let row = &mut rows[(number - first) * units..][..units];
+                    row.as_flattened_mut().copy_from_slice(&shard[column.clone()]);
+                }
+            }
+            let mut rows = ShardsRefMut::new(2 * group, units, &mut work);
+            engine.ifft(&mut rows, place, group, end - first, first + group);
+            if first > 0 {
+                let (sum, more) = work.split_at_mut(group * units);
+                for (sum, more) in sum.as_flattened_mut().iter_mut().zip(more.as_flattened()) {
+                    *sum ^= more;
+                }
             }
         }
-        let encoded = encoder.encode().expect("all shards were added");
-        for (shard, part) in shards.chunks_exact_mut(shard_len).zip(encoded.recovery_iter()) {
-            shard[column.clone()].copy_from_slice(part);
+        engine.fft(&mut ShardsRefMut::new(2 * group, units, &mut work), 0, group, recovery, 0);
+        work.truncate(recovery * units);
+        if column.len() == shard_len {
+            shards = std::mem::take(&mut work);
+        } else {
+            shards.resize(recovery * shard_len / UNIT, [0; UNIT]);
+            let place = column.start / UNIT..column.end / UNIT;
+            for (shard, row) in shards.chunks_exact_mut(shard_len / UNIT).zip(work.chunks_exact(units)) {
+                shard[place.clone()].copy_from_slice(row);
+            }
         }
     }
-    for (check, shard) in checks[originals..].iter_mut().zip(shards.chunks_exact(shard_len)) {
+    for (check, shard) in checks[originals..].iter_mut().zip(shards.as_flattened().chunks_exact(shard_len)) {
         *check = parity::check_of(shard);
     }
-    let head = Head { shape, object: hasher.finalize().into() };
-    let sidecar = parity::assemble(&head, &checks, &shards);
-    Ok((head, sidecar))
+    Ok(Made { head: Head { shape, object: hasher.finalize().into() }, checks, recovery: shards })
 }
 
 /// Why an object cannot be made whole.
@@ -145,7 +213,7 @@ pub fn decode(sidecar: &Sidecar<'_>, read: &mut Try<'_>) -> Result<Decoded, Deco
     }
     // As many rows as the decoder has.
     let rows = (recovery.next_power_of_two() + originals).next_power_of_two();
-    for column in columns(shard_len, rows) {
+    for column in columns(shard_len, rows, REPAIR_LEN) {
         let mut decoder = HighRateDecoder::new(originals, recovery, column.len(), DefaultEngine::new(), None)
             .expect("a shape fits the code");
         for number in (0..originals).filter(|number| lost.binary_search(number).is_err()) {

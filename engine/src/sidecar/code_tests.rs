@@ -1,5 +1,7 @@
 //! Damage up to the capacity is made good; one shard more is a clean error.
 
+use reed_solomon_simd::rate::{HighRateEncoder, RateEncoder};
+
 use super::*;
 use crate::format::parity::{CHECK_LEN, HEAD_LEN, Overhead};
 
@@ -28,15 +30,49 @@ impl Random {
     }
 }
 
+fn reader(object: &[u8]) -> impl FnMut(u64, &mut [u8]) -> Result<(), ()> {
+    move |at, buffer| {
+        buffer.copy_from_slice(&object[at as usize..][..buffer.len()]);
+        Ok(())
+    }
+}
+
+/// Whether it is read once or many times, and in how many columns.
+#[test]
+fn parity_is_the_same_in_little_memory() {
+    let mut random = Random(7);
+    for (len, tenths) in [(1, 30), (5_000, 300), (150_000, 30), (700_000, 1000), (3_000_000, 7)] {
+        let object = random.bytes(len);
+        let shape =
+            Shape::choose(len as u64, Overhead::from_tenths(tenths).expect("in range")).expect("fits");
+        let whole = encode(shape, &mut reader(&object)).expect("read").to_vec();
+        let group = shape.recovery().next_power_of_two();
+        for memory in [0, 2 * group * 192, 2 * group * (shape.shard_len() - 64)] {
+            let parts = encode_within(memory, shape, &mut reader(&object)).expect("read").to_vec();
+            assert!(parts == whole, "{len} bytes, {tenths}, {memory}");
+        }
+    }
+}
+
+#[test]
+fn making_parity_reads_an_object_once() {
+    let shape = Shape::choose(24 << 20, Overhead::default()).expect("fits");
+    let mut read = 0;
+    encode(shape, &mut |at, buffer| {
+        assert_eq!(at, read);
+        read += buffer.len() as u64;
+        Ok::<(), ()>(())
+    })
+    .expect("nothing fails");
+    assert_eq!(read, 24 << 20);
+}
+
 fn make(object: &[u8], tenths: u32) -> (Shape, Vec<u8>) {
     let overhead = Overhead::from_tenths(tenths).expect("in range");
     let shape = Shape::choose(object.len() as u64, overhead).expect("can be covered");
-    let (head, sidecar) = encode(shape, &mut |at, buffer| {
-        buffer.copy_from_slice(&object[at as usize..][..buffer.len()]);
-        Ok::<(), ()>(())
-    })
-    .expect("memory can be read");
-    assert_eq!(head.object, *blake3::hash(object).as_bytes());
+    let made = encode(shape, &mut reader(object)).expect("memory can be read");
+    let sidecar = made.to_vec();
+    assert_eq!(made.head().object, *blake3::hash(object).as_bytes());
     assert_eq!(sidecar.len(), shape.sidecar_len());
     assert!(Sidecar::parse(&sidecar).expect("just made").is_sound());
     (shape, sidecar)
@@ -181,10 +217,10 @@ fn columns_give_what_whole_shards_give() {
     for (number, shard) in encoder.encode().expect("all").recovery_iter().enumerate() {
         assert_eq!(parsed.recovery_shard(number), Some(shard));
     }
-    let widths: Vec<_> = columns(4096, 16_384).collect();
+    let widths: Vec<_> = columns(4096, 16_384, 16 << 20).collect();
     assert_eq!(widths, [0..1024, 1024..2048, 2048..3072, 3072..4096]);
     for (shard_len, rows) in [(64, 1 << 20), (4096, 100)] {
-        let only: Vec<_> = columns(shard_len, rows).collect();
+        let only: Vec<_> = columns(shard_len, rows, 16 << 20).collect();
         assert!(only.len() == 1 && only[0] == (0..shard_len), "{only:?}");
     }
 }

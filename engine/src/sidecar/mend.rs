@@ -1,9 +1,9 @@
 //! What a sidecar makes good: an object with some of its shards made again, compared before anything is believed.
 
-use crate::backend::{Backend, BackendError, ObjectKey, ObjectReader};
+use crate::backend::{Backend, BackendError, Created, ObjectKey, ObjectReader};
 use crate::format::parity::{ParityError, Sidecar};
 use crate::sidecar::code::{self, DecodeError, Decoded};
-use crate::sidecar::{key_of, named_hash, read};
+use crate::sidecar::{can_cover, key_of, named_hash, read};
 
 /// An object cannot be made whole.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,12 @@ pub enum MendError {
     /// Too much of it is damaged.
     #[error("parity cannot make it good: {0}")]
     Decode(#[from] DecodeError),
+    /// Its sidecar cannot be read.
+    #[error("its parity cannot be read: {0}")]
+    Unreadable(#[source] BackendError),
+    /// Somebody else stored something in its place.
+    #[error("something else was stored in its place meanwhile: run the command again")]
+    Changed,
     /// The storage failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -28,8 +34,10 @@ pub enum MendError {
 /// An object of which what was lost is known again. Whether that is the object, the hash of the whole has to say.
 #[derive(Debug)]
 pub struct Mending {
-    /// What is stored of it; none if nothing is.
+    /// What is stored of it; none if nothing of that can be read.
     reader: Option<Box<dyn ObjectReader>>,
+    /// Nothing is stored.
+    is_absent: bool,
     decoded: Decoded,
     hash: [u8; 32],
     len: u64,
@@ -40,23 +48,23 @@ pub struct Mending {
 /// # Errors
 /// [`MendError`]
 pub fn mend(backend: &dyn Backend, object: &ObjectKey) -> Result<Mending, MendError> {
-    let bytes = match key_of(object).map(|key| read(backend, &key)) {
+    let bytes = match key_of(object).map(|key| read(backend, object, &key)) {
         None => return Err(MendError::None),
         Some(Err(error)) if error.is_not_found() => return Err(MendError::None),
-        Some(bytes) => bytes?,
+        Some(bytes) => bytes.map_err(MendError::Unreadable)?,
     };
     let sidecar = Sidecar::parse(&bytes)?;
-    let hash = sidecar.head().object;
-    if named_hash(object).is_some_and(|named| named != hash) {
+    let (hash, len) = (sidecar.head().object, sidecar.head().shape.covered());
+    if named_hash(object).is_some_and(|named| named != hash) || !can_cover(object, len) {
         return Err(MendError::Other);
     }
-    let reader = match backend.open(object, u64::MAX) {
-        Ok(reader) => Some(reader),
-        Err(error) if error.is_not_found() => None,
+    let (reader, is_absent) = match backend.open(object, u64::MAX) {
+        Ok(reader) => (Some(reader), false),
+        Err(error) if error.is_loss() => (None, error.is_not_found()),
         Err(error) => return Err(error.into()),
     };
     let decoded = code::decode(&sidecar, &mut |at, buffer| fill(reader.as_deref(), at, buffer))?;
-    Ok(Mending { reader, decoded, hash, len: sidecar.head().shape.covered() })
+    Ok(Mending { reader, is_absent, decoded, hash, len })
 }
 
 /// Sectors that a disk does not give are as lost as those that are not there. If it would give them the next time, this time
@@ -94,11 +102,14 @@ impl Mending {
         self.write(&mut |_| Ok(()))
     }
 
-    /// The whole object: for those that are short.
+    /// The whole object, of at most `limit` bytes.
     ///
     /// # Errors
     /// [`MendError`]
-    pub fn bytes(&self) -> Result<Vec<u8>, MendError> {
+    pub fn bytes(&self, limit: u64) -> Result<Vec<u8>, MendError> {
+        if self.len > limit {
+            return Err(MendError::Other);
+        }
         let mut bytes = Vec::new();
         self.write(&mut |part| {
             bytes.extend_from_slice(part);
@@ -107,13 +118,24 @@ impl Mending {
         Ok(bytes)
     }
 
-    /// Puts the object in place of what is left of it, once all of it is written and is what it should be.
+    /// Puts the object in place of what is left of it, once all of it is written and is what it should be. Where nothing was
+    /// left, nothing is replaced, whatever has come there since.
     ///
     /// # Errors
     /// [`MendError`]
     pub fn replace(&self, backend: &dyn Backend, object: &ObjectKey) -> Result<(), MendError> {
         let mut staged = backend.begin()?;
         self.write(&mut |part| Ok(staged.write(part)?))?;
-        Ok(staged.replace(object)?)
+        if !self.is_absent {
+            // What was deleted meanwhile, as a keyslot is, does not come back.
+            if backend.stat(object).is_err_and(|error| error.is_not_found()) {
+                return Err(MendError::Changed);
+            }
+            return Ok(staged.replace(object)?);
+        }
+        match staged.publish(object)? {
+            Created::New => Ok(()),
+            Created::Exists => Err(MendError::Changed),
+        }
     }
 }

@@ -18,17 +18,21 @@ use crate::backend::{Backend, BackendError, Created, Folder, ObjectKey};
 use crate::format::parity::{
     self, COVERED_LEN_MAX, HEAD_LEN, Head, Overhead, SIDECAR_LEN_MAX, Shape, Sidecar,
 };
+use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::ids::ParityId;
 
 /// The sidecar of an object; none for those that have none.
 pub fn key_of(object: &ObjectKey) -> Option<ObjectKey> {
+    if *object == ObjectKey::config() {
+        return Some(ObjectKey::parity(&parity::id_of_named(object.as_str())));
+    }
     let id = match object.folder()? {
-        Folder::Packs | Folder::Index | Folder::Ledger => object.parity_id()?,
+        Folder::Packs | Folder::Index | Folder::Ledger | Folder::Keys => object.parity_id()?,
         Folder::Log | Folder::State => {
             object.sequence()?;
             parity::id_of_named(object.as_str())
         }
-        Folder::Keys | Folder::Parity => return None,
+        Folder::Parity => return None,
     };
     Some(ObjectKey::parity(&id))
 }
@@ -36,8 +40,36 @@ pub fn key_of(object: &ObjectKey) -> Option<ObjectKey> {
 /// The hash that an object's name says its bytes have.
 pub fn named_hash(object: &ObjectKey) -> Option<[u8; 32]> {
     match object.folder()? {
-        Folder::Packs | Folder::Index | Folder::Ledger => object.parity_id().map(|id| *id.as_bytes()),
+        Folder::Packs | Folder::Index | Folder::Ledger | Folder::Keys => {
+            object.parity_id().map(|id| *id.as_bytes())
+        }
         _ => None,
+    }
+}
+
+/// Longest object of a kind that can be covered.
+fn covered_max(object: &ObjectKey) -> u64 {
+    match object.folder() {
+        Some(Folder::Packs | Folder::Index) => COVERED_LEN_MAX,
+        _ => RECORD_OBJECT_LEN_MAX,
+    }
+}
+
+/// Whether an object of this length can have a sidecar.
+pub fn can_cover(object: &ObjectKey, size: u64) -> bool {
+    key_of(object).is_some() && size > 0 && size <= covered_max(object)
+}
+
+/// Whether there is a sidecar of an object, whatever it is worth.
+///
+/// # Errors
+/// [`BackendError`] where the storage fails.
+pub fn is_there(backend: &dyn Backend, object: &ObjectKey) -> Result<bool, BackendError> {
+    let Some(sidecar) = key_of(object) else { return Ok(false) };
+    match backend.stat(&sidecar) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -55,7 +87,10 @@ pub enum Stored {
 /// A sidecar could not be made or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum SidecarError {
-    /// The storage failed.
+    /// The object cannot be read.
+    #[error("{0}")]
+    Object(#[source] BackendError),
+    /// The sidecar cannot be stored.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The object is damaged: parity of that would keep the damage.
@@ -78,36 +113,65 @@ pub fn store(
     hash: &[u8; 32],
 ) -> Result<Stored, SidecarError> {
     let Some(sidecar) = key_of(object) else { return Ok(Stored::None) };
-    let reader = match backend.open(object, COVERED_LEN_MAX) {
+    let reader = match backend.open(object, covered_max(object)) {
         Err(BackendError::TooLarge { .. }) => return Ok(Stored::None),
-        opened => opened?,
+        opened => opened.map_err(SidecarError::Object)?,
     };
     let Some(shape) = Shape::choose(reader.size(), overhead) else { return Ok(Stored::None) };
-    let (head, bytes) = code::encode(shape, &mut |at, buffer| reader.read_at(at, buffer))?;
-    if head.object != *hash {
+    let made = code::encode(shape, &mut |at, buffer| reader.read_at(at, buffer));
+    let made = made.map_err(SidecarError::Object)?;
+    if made.head().object != *hash {
         return Err(SidecarError::Damaged { key: object.clone() });
     }
-    let len = bytes.len() as u64;
-    if backend.create(&sidecar, &bytes)? == Created::New {
-        return Ok(Stored::New(len));
+    let write = || {
+        let mut staged = backend.begin()?;
+        made.write(&mut |part| staged.write(part))?;
+        Ok::<_, BackendError>(staged)
+    };
+    if write()?.publish(&sidecar)? == Created::New {
+        return Ok(Stored::New(made.stored_len()));
     }
-    if backend.read(&sidecar, len).is_ok_and(|stored| stored == bytes) {
+    if is_stored(backend, &sidecar, &made) {
         return Ok(Stored::Present);
     }
-    backend.replace(&sidecar, &bytes)?;
-    Ok(Stored::New(len))
+    write()?.replace(&sidecar)?;
+    Ok(Stored::New(made.stored_len()))
 }
 
-/// Reads a sidecar. What a disk does not give of it is zeros, and as good as any other damage.
+/// Whether a sidecar is what is stored under its name.
+fn is_stored(backend: &dyn Backend, sidecar: &ObjectKey, made: &code::Made) -> bool {
+    const PIECE_LEN: usize = 1 << 20;
+    let Ok(reader) = backend.open(sidecar, made.stored_len()) else { return false };
+    let (mut at, mut piece) = (0, vec![0; PIECE_LEN]);
+    let same = made.write(&mut |part| {
+        for part in part.chunks(PIECE_LEN) {
+            let stored = &mut piece[..part.len()];
+            if reader.read_at(at, stored).is_err() || stored != part {
+                return Err(());
+            }
+            at += part.len() as u64;
+        }
+        Ok(())
+    });
+    same.is_ok() && at == reader.size()
+}
+
+/// Longest sidecar of an object of this kind.
+fn sidecar_max(object: &ObjectKey) -> u64 {
+    covered_max(object) + (SIDECAR_LEN_MAX - COVERED_LEN_MAX)
+}
+
+/// Reads the sidecar of an object. What a disk does not give of it is zeros, and as good as any other damage.
 ///
 /// # Errors
 /// [`BackendError`] where it is not there or cannot be opened.
-fn read(backend: &dyn Backend, sidecar: &ObjectKey) -> Result<Vec<u8>, BackendError> {
-    match backend.read(sidecar, SIDECAR_LEN_MAX) {
+fn read(backend: &dyn Backend, object: &ObjectKey, sidecar: &ObjectKey) -> Result<Vec<u8>, BackendError> {
+    let limit = sidecar_max(object);
+    match backend.read(sidecar, limit) {
         Err(BackendError::Io { .. }) => {}
         read => return read,
     }
-    let reader = backend.open(sidecar, SIDECAR_LEN_MAX)?;
+    let reader = backend.open(sidecar, limit)?;
     let mut bytes = vec![0; usize::try_from(reader.size()).expect("within the limit")];
     for (number, sector) in bytes.chunks_mut(4096).enumerate() {
         if reader.read_at(number as u64 * 4096, sector).is_err() {
@@ -142,7 +206,7 @@ pub fn examine(
     hash: &[u8; 32],
 ) -> Result<Option<Option<String>>, BackendError> {
     let Some(key) = key_of(object) else { return Ok(None) };
-    let bytes = match read(backend, &key) {
+    let bytes = match read(backend, object, &key) {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) if error.is_damage() => return Ok(Some(Some(error.to_string()))),
@@ -174,7 +238,8 @@ pub fn delete_both(backend: &dyn Backend, object: &ObjectKey) -> Result<(), Back
 /// [`BackendError`] where the storage cannot list its objects.
 pub fn of_stored(backend: &dyn Backend) -> Result<HashSet<ParityId>, BackendError> {
     let mut names = HashSet::new();
-    for folder in [Folder::Packs, Folder::Index, Folder::Log, Folder::State, Folder::Ledger] {
+    names.extend(key_of(&ObjectKey::config()).and_then(|key| key.parity_id()));
+    for folder in Folder::ALL.into_iter().filter(|folder| *folder != Folder::Parity) {
         backend.list(folder, None, &mut |info| {
             names.extend(key_of(&info.key).and_then(|key| key.parity_id()));
             ControlFlow::Continue(())
@@ -183,7 +248,7 @@ pub fn of_stored(backend: &dyn Backend) -> Result<HashSet<ParityId>, BackendErro
     Ok(names)
 }
 
-/// Sidecars that could not be stored: no failure of whatever stored their objects.
+/// What went wrong with parity: no failure of whatever stored or deleted its objects.
 #[derive(Debug, Default)]
 pub struct Troubles(Mutex<Vec<String>>);
 
@@ -192,10 +257,15 @@ const TROUBLES_MAX: usize = 20;
 
 impl Troubles {
     fn add(&self, object: &ObjectKey, error: &SidecarError) {
+        self.note(format!("{object} has no parity yet: {error}; `strongroom parity add` makes it good"));
+    }
+
+    /// Takes note of something else.
+    pub fn note(&self, trouble: String) {
         // Single steps: a panic elsewhere leaves them whole.
         let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if troubles.len() < TROUBLES_MAX {
-            troubles.push(format!("{object} has no parity yet: {error}"));
+        if troubles.len() < TROUBLES_MAX && !troubles.contains(&trouble) {
+            troubles.push(trouble);
         }
     }
 
@@ -225,12 +295,20 @@ impl Cover {
         }
     }
 
+    /// Stores the sidecar of an object that is named by its hash, unless it has one: for objects that others have stored, who may
+    /// not have come to this.
+    pub fn complete(&self, backend: &dyn Backend, object: &ObjectKey) {
+        if !is_there(backend, object).unwrap_or(false) {
+            self.object(backend, object);
+        }
+    }
+
     /// Stores the sidecar of an object whose bytes have this hash.
     pub fn object_of(&self, backend: &dyn Backend, object: &ObjectKey, hash: &[u8; 32]) {
         match store(backend, object, self.overhead, hash) {
             Ok(_) => {}
             // Somebody has deleted it since: then it needs none.
-            Err(SidecarError::Backend(error)) if error.is_not_found() => {}
+            Err(SidecarError::Object(error)) if error.is_not_found() => {}
             Err(error) => self.troubles.add(object, &error),
         }
     }

@@ -17,6 +17,7 @@ use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
 use strongroom::ids::SnapshotId;
 use strongroom::monitor::Silent;
+use strongroom::parity::{self, AddOptions};
 use strongroom::prune::{self, Limit, PruneError, PruneOptions, PruneReport};
 use strongroom::repo::{Environment, Repository, RepositoryError};
 use strongroom::restore::{self, RestoreOptions};
@@ -215,6 +216,11 @@ static MADE: LazyLock<(Repository, Vec<Beginning>)> = LazyLock::new(|| {
     prune(&repository, Duration::from_secs(3600)).expect("pruned");
     add("one condemned", &storage);
 
+    let storage = one_forgotten.snapshot();
+    parity::add(&open(&storage, 3), &AddOptions { threads: 1, ..AddOptions::default() }, &Silent)
+        .expect("added");
+    add("one forgotten, with parity", &storage);
+
     // The next backup merges segments and writes a state, and an old state goes.
     let storage = one_forgotten;
     let repository = open(&storage, 2);
@@ -274,6 +280,10 @@ pub fn audit(storage: &MemoryBackend, told: &Told) -> Result<(), String> {
     }
     let objects = storage.objects();
     let stored = |folder| objects.iter().filter(move |(key, _)| key.folder() == Some(folder)).count();
+    let parity = parity::status(&repository).map_err(|error| format!("parity: {error}"))?;
+    if parity.others > 0 {
+        return Err(format!("two prunes left parity of what is gone: {parity:?}"));
+    }
     let segments = repository.fold().segments().count();
     if (stored(Folder::Packs), stored(Folder::Index)) != (listed.len(), segments) {
         let (packs, indexes) = (stored(Folder::Packs), stored(Folder::Index));

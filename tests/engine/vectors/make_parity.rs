@@ -15,8 +15,8 @@ pub fn sidecar_of(object: &[u8], tenths: u32) -> Vec<u8> {
         buffer.copy_from_slice(&object[start..start + buffer.len()]);
         Ok::<(), std::convert::Infallible>(())
     };
-    let Ok((_, sidecar)) = code::encode(shape, &mut read);
-    sidecar
+    let Ok(made) = code::encode(shape, &mut read);
+    made.to_vec()
 }
 
 pub fn parsed_json(sidecar: &Sidecar<'_>) -> Value {

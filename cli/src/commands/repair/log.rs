@@ -14,6 +14,9 @@ maybe, or that one was forgotten. Where there is a copy of the repository, copy 
 back from it, before anything else is committed if it is the last one. Otherwise this says that
 the loss is known, so that `check` reports it as a note and no longer as damage.
 
+Where entries are lost from the end of the log, of which parity tells and which it does not give
+back, nothing is committed in their place before the loss of the first of them is accepted.
+
 Example:
   strongroom -r /backup/repo repair log --accept-loss 17";
 

@@ -42,7 +42,7 @@ enum What {
     Index(index::Args),
     /// Put on record that what an altered log entry said is lost
     Log(log::Args),
-    /// Give log entries, states and index segments their bytes back by their parity
+    /// Give log entries, index segments, keyslots and others their bytes back by their parity
     Objects(objects::Args),
     /// Salvage damaged packs, and get what they have lost from elsewhere
     Packs(packs::Args),

@@ -1,4 +1,4 @@
-//! `repair objects`: log entries, states, index segments and ledgers get their bytes back by their parity.
+//! `repair objects`: log entries, states, index segments and others get their bytes back by their parity.
 
 use serde_json::json;
 use strongroom::repair::objects;
@@ -11,13 +11,15 @@ use crate::output::{object, visible};
 use crate::{signals, units};
 
 const AFTER_HELP: &str = "\
-For a repository with parity (`parity add`). Damaged or missing log entries, states, index segments
-and verification ledgers are made good as far as their parity goes; those of them that are no longer
-than a sector as a whole. The repository need not open otherwise. Nothing is believed: what comes
-back has the hash of its name, or is signed and fits the entries beside it. Packs are for `repair
-packs`, which uses parity, too. While this runs nobody else should write.
+For a repository with parity (`parity add`). Damaged or missing log entries, states, index
+segments, verification ledgers, keyslots and the config are made good as far as their parity goes;
+those of them that are no longer than a sector as a whole. The repository need not open otherwise.
+Nothing is believed: what comes back has the hash of its name, or is signed and fits the entries
+beside it. What cannot be made good is named, and the rest is. Packs are for `repair packs`, which
+uses parity, too. While this runs nobody else should write.
 
-Exit codes: 0 nothing of these is damaged any more, 4 something is.
+Exit codes: 0 nothing of these is damaged any more, 4 something is, or the log does not contain what
+was seen of it before.
 
 Example:
   strongroom -r /backup/repo repair objects --dry-run";
@@ -76,9 +78,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             out.text("Next:    `strongroom repair --help` says what else there is, in which order");
         }
     }
+    if report.left() > 0 || report.dry_run && !report.objects.is_empty() {
+        return Ok(Exit::Damage);
+    }
     match unexpected {
         // It was not there to be repaired.
         Some(failure) if report.objects.is_empty() => Err(failure),
-        _ => Ok(if report.left() == 0 { Exit::Ok } else { Exit::Damage }),
+        None if !repository.is_salvaged() => Ok(Exit::Ok),
+        // Commits may be missing still, of which there was no parity.
+        _ => context.compare_head_anew(&repository).map(|()| Exit::Ok),
     }
 }

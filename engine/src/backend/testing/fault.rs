@@ -1,6 +1,5 @@
 //! A backend whose operations fail when told to: before or after they have taken effect, once or for good.
 
-use std::fmt::Display;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +23,55 @@ pub enum Moment {
 enum Matching {
     Any,
     Mutations,
+    Reads,
+    Looks,
     Only(Operation),
+}
+
+/// The error of an operation that fails.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    Kind(io::ErrorKind),
+    /// Of the system, by its number.
+    System(i32),
+}
+
+impl Failure {
+    fn error(self) -> io::Error {
+        match self {
+            Self::Kind(kind) => io::Error::new(kind, "injected fault"),
+            Self::System(number) => io::Error::from_raw_os_error(number),
+        }
+    }
+}
+
+/// What an operation is on.
+#[derive(Clone, Copy)]
+enum On<'a> {
+    Key(&'a ObjectKey),
+    Folder(Folder),
+    /// An object that has no name yet.
+    New,
+}
+
+impl On<'_> {
+    fn folder(self) -> Option<Folder> {
+        match self {
+            Self::Key(key) => key.folder(),
+            Self::Folder(folder) => Some(folder),
+            Self::New => None,
+        }
+    }
+}
+
+impl std::fmt::Display for On<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Key(key) => key.as_str(),
+            Self::Folder(folder) => folder.name(),
+            Self::New => "a new object",
+        })
+    }
 }
 
 /// One failure to come. Made by [`Fault::nth`], [`Fault::nth_of`] or [`Fault::nth_mutation`], then refined.
@@ -32,9 +79,10 @@ enum Matching {
 pub struct Fault {
     matching: Matching,
     folder: Option<Folder>,
+    key: Option<ObjectKey>,
     /// Operations to let through before failing.
     skip: u64,
-    kind: io::ErrorKind,
+    failure: Failure,
     moment: Moment,
     /// Whether every later call of any kind fails too.
     stops: bool,
@@ -58,9 +106,21 @@ impl Fault {
         Self::new(Matching::Mutations, n, kind)
     }
 
+    /// A disk cannot read this object any more.
+    pub fn unreadable(key: &ObjectKey) -> Self {
+        let fault = Self::new(Matching::Reads, 1, io::ErrorKind::Other).lasting();
+        Self { key: Some(key.clone()), failure: Failure::System(super::super::EIO), ..fault }
+    }
+
+    /// A disk cannot find out any more where the bytes of this object lie.
+    pub fn unopenable(key: &ObjectKey) -> Self {
+        Self { matching: Matching::Looks, ..Self::unreadable(key) }
+    }
+
     fn new(matching: Matching, n: u64, kind: io::ErrorKind) -> Self {
         let skip = n.checked_sub(1).expect("operations are counted from 1");
-        Self { matching, folder: None, skip, kind, moment: Moment::Before, stops: false, lasts: false }
+        let (failure, moment) = (Failure::Kind(kind), Moment::Before);
+        Self { matching, folder: None, key: None, skip, failure, moment, stops: false, lasts: false }
     }
 
     /// Counts and fails only operations on this folder.
@@ -83,20 +143,25 @@ impl Fault {
         Self { stops: true, ..self }
     }
 
-    fn matches(&self, operation: Operation, folder: Option<Folder>) -> bool {
+    fn matches(&self, operation: Operation, on: On<'_>) -> bool {
         let operation_matches = match self.matching {
             Matching::Any => true,
             Matching::Mutations => operation.is_mutation(),
+            Matching::Reads => matches!(operation, Operation::Read | Operation::ReadRange),
+            Matching::Looks => !operation.is_mutation(),
             Matching::Only(only) => operation == only,
         };
-        operation_matches && (self.folder.is_none() || self.folder == folder)
+        let is_key = |key: &ObjectKey| matches!(on, On::Key(on) if on == key);
+        operation_matches
+            && (self.folder.is_none() || self.folder == on.folder())
+            && self.key.as_ref().is_none_or(is_key)
     }
 }
 
 #[derive(Debug, Default)]
 struct State {
     faults: Vec<Fault>,
-    stopped: Option<io::ErrorKind>,
+    stopped: Option<Failure>,
     fired: u64,
 }
 
@@ -127,20 +192,20 @@ impl Faults {
     }
 
     /// Counts an operation and says whether and how it is to fail.
-    fn strike(&self, operation: Operation, folder: Option<Folder>) -> Option<(Moment, io::ErrorKind)> {
+    fn strike(&self, operation: Operation, on: On<'_>) -> Option<(Moment, Failure)> {
         let mut state = self.lock();
-        let mut hit = state.stopped.map(|kind| (Moment::Before, kind));
+        let mut hit = state.stopped.map(|failure| (Moment::Before, failure));
         let mut stopped = state.stopped;
         state.faults.retain_mut(|fault| {
-            if hit.is_some() || !fault.matches(operation, folder) {
+            if hit.is_some() || !fault.matches(operation, on) {
                 return true;
             }
             if fault.skip > 0 {
                 fault.skip -= 1;
                 return true;
             }
-            hit = Some((fault.moment, fault.kind));
-            stopped = fault.stops.then_some(fault.kind);
+            hit = Some((fault.moment, fault.failure));
+            stopped = fault.stops.then_some(fault.failure);
             fault.lasts
         });
         state.stopped = stopped;
@@ -152,15 +217,14 @@ impl Faults {
     fn run<T>(
         &self,
         operation: Operation,
-        folder: Option<Folder>,
-        what: &dyn Display,
+        on: On<'_>,
         call: impl FnOnce() -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        let Some((moment, kind)) = self.strike(operation, folder) else { return call() };
+        let Some((moment, failure)) = self.strike(operation, on) else { return call() };
         if moment == Moment::After {
             call()?;
         }
-        Err(BackendError::io(operation.verb(), what, io::Error::new(kind, "injected fault")))
+        Err(BackendError::io(operation.verb(), on, failure.error()))
     }
 }
 
@@ -185,11 +249,10 @@ impl<B: Backend> FaultBackend<B> {
     fn run<'b, T>(
         &'b self,
         operation: Operation,
-        folder: Option<Folder>,
-        what: &dyn Display,
+        on: On<'_>,
         call: impl FnOnce(&'b B) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        self.faults.run(operation, folder, what, || call(&self.inner))
+        self.faults.run(operation, on, || call(&self.inner))
     }
 
     fn run_on<'b, T>(
@@ -198,7 +261,7 @@ impl<B: Backend> FaultBackend<B> {
         key: &ObjectKey,
         call: impl FnOnce(&'b B) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        self.run(operation, key.folder(), key, call)
+        self.run(operation, On::Key(key), call)
     }
 }
 
@@ -213,7 +276,7 @@ impl<B: Backend> Backend for FaultBackend<B> {
         from: Option<&ObjectKey>,
         visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
     ) -> Result<(), BackendError> {
-        self.run(Operation::List, Some(folder), &folder.name(), |inner| inner.list(folder, from, visit))
+        self.run(Operation::List, On::Folder(folder), |inner| inner.list(folder, from, visit))
     }
 
     fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
@@ -258,13 +321,10 @@ impl<B: Backend> Backend for FaultBackend<B> {
     }
 
     fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
-        let inner = self.run(Operation::Stage, None, &NEW, Backend::begin)?;
+        let inner = self.run(Operation::Stage, On::New, Backend::begin)?;
         Ok(Box::new(FaultStaged { inner, faults: &self.faults }))
     }
 }
-
-/// What to call an object that has no name yet.
-const NEW: &str = "a new object";
 
 #[derive(Debug)]
 struct FaultReader {
@@ -280,7 +340,7 @@ impl ObjectReader for FaultReader {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
         let read = || self.inner.read_at(offset, buffer);
-        self.faults.run(Operation::ReadRange, self.key.folder(), &self.key, read)
+        self.faults.run(Operation::ReadRange, On::Key(&self.key), read)
     }
 }
 
@@ -291,15 +351,15 @@ struct FaultStaged<'b> {
 
 impl Staged for FaultStaged<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
-        self.faults.run(Operation::Stage, None, &NEW, || self.inner.write(bytes))
+        self.faults.run(Operation::Stage, On::New, || self.inner.write(bytes))
     }
 
     fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
-        self.faults.run(Operation::Create, key.folder(), key, || self.inner.publish(key))
+        self.faults.run(Operation::Create, On::Key(key), || self.inner.publish(key))
     }
 
     fn replace(self: Box<Self>, key: &ObjectKey) -> Result<(), BackendError> {
-        self.faults.run(Operation::Replace, key.folder(), key, || self.inner.replace(key))
+        self.faults.run(Operation::Replace, On::Key(key), || self.inner.replace(key))
     }
 }
 
@@ -381,6 +441,13 @@ mod tests {
             assert!(backend.read(&ObjectKey::log(1), 9).expect_err("absent").is_not_found());
             assert_eq!(kind(backend.read(&ObjectKey::state(1), 9)), ErrorKind::Other);
         }
+        backend.create(&ObjectKey::log(1), b"1").expect("created");
+        backend.create(&ObjectKey::log(2), b"2").expect("created");
+        faults.inject(Fault::unreadable(&ObjectKey::log(1)));
+        for _ in 0..2 {
+            assert!(backend.read(&ObjectKey::log(1), 9).expect_err("a fault").is_loss());
+        }
+        backend.read(&ObjectKey::log(2), 9).expect("another one");
         faults.inject(Fault::nth_mutation(1, ErrorKind::BrokenPipe).stopping());
         backend.stat(&ObjectKey::config()).expect_err("absent");
         assert_eq!(kind(backend.delete(&ObjectKey::log(1))), ErrorKind::BrokenPipe);

@@ -1,0 +1,105 @@
+//! The end of the log as parity knows it: entries that were altered or lost, of which the log by itself shows nothing.
+//!
+//! A log whose last entries are gone looks whole, and an altered last entry looks like noise. Whoever commits then makes the
+//! loss final: the new entry takes the number of the lost one, or goes over the altered one. Sidecars tell.
+//!
+//! The sidecar of an entry is made by reading the entry back after it was published, which means that it is durable: by its writer,
+//! by the next one, or by whoever adds parity. So at no moment, whoever is killed or loses power, is there a sidecar of an entry that
+//! was not there before. One without its entry proves a loss, and blocks nobody for another reason.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::format::commit::Commit;
+use crate::format::record::RECORD_OBJECT_LEN_MAX;
+use crate::ids::{ParityId, WriterId};
+use crate::repo::{Repository, RepositoryError};
+use crate::sidecar::{self, Mending};
+
+/// Lost entries that have no parity, for those behind them to be found.
+const GAPS_MAX: u64 = 1000;
+
+impl Repository {
+    /// Makes sure that a commit would not take the place of lost entries, nor go over an altered one that parity gives back.
+    ///
+    /// # Errors
+    /// [`RepositoryError::LostEntry`] or [`RepositoryError::AlteredEntry`]: objects are to be repaired first.
+    pub fn check_tail(&self) -> Result<(), RepositoryError> {
+        // In this order: what is read on in between counts, and nothing is wrong with it.
+        let last_valid = self.head().map_or(0, |head| head.seq);
+        let last = self.fold().seq();
+        match is_lost(&*self.backend, last + 1) {
+            Ok(false) => {}
+            Ok(true) => return Err(RepositoryError::LostEntry { seq: last + 1 }),
+            // Nothing ever fails for parity that cannot be had.
+            Err(error) => self.note_parity_trouble(format!(
+                "whether there is parity of lost commits cannot be looked up: {error}"
+            )),
+        }
+        for seq in last_valid + 1..=last {
+            let key = ObjectKey::log(seq);
+            // What parity cannot give back is to be lived with. Noise has none, or that of itself.
+            let Ok(mending) = sidecar::mend(&*self.backend, &key) else { continue };
+            if !mending.is_intact() && self.mended_commit(seq, &mending).is_some() {
+                return Err(RepositoryError::AlteredEntry { seq });
+            }
+        }
+        Ok(())
+    }
+
+    /// A commit that parity gives, if somebody made it who may write: others must not be able to stop everybody.
+    fn mended_commit(&self, seq: u64, mending: &Mending) -> Option<(Commit, WriterId)> {
+        let bytes = mending.bytes(RECORD_OBJECT_LEN_MAX).ok()?;
+        let (commit, writer) = Commit::open(bytes, seq, &self.keys, &self.id).ok()?;
+        (seq == 1 || self.fold().may_write(&writer)).then_some((commit, writer))
+    }
+
+    /// The first lost entry behind the end of the log, if parity of it is there, and whether parity gives it back.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Backend`].
+    pub fn lost_end(&self) -> Result<Option<(u64, bool)>, RepositoryError> {
+        let fold = self.fold();
+        let seq = fold.seq() + 1;
+        if !is_lost(&*self.backend, seq)? {
+            return Ok(None);
+        }
+        let mended = sidecar::mend(&*self.backend, &ObjectKey::log(seq)).ok();
+        let commit = mended.and_then(|mending| self.mended_commit(seq, &mending));
+        Ok(Some((seq, commit.is_some_and(|(commit, _)| commit.previous == fold.head()))))
+    }
+}
+
+/// Whether there is parity of a log entry that is not there.
+pub(crate) fn is_lost(backend: &dyn Backend, seq: u64) -> Result<bool, BackendError> {
+    let key = ObjectKey::log(seq);
+    // In this order: whoever publishes it now stores the entry first.
+    if !sidecar::is_there(backend, &key)? {
+        return Ok(false);
+    }
+    match backend.stat(&key) {
+        Ok(_) => Ok(false),
+        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sidecars of entries behind entry `last`, in order.
+///
+/// # Errors
+/// [`BackendError`] where the storage cannot list them.
+pub(crate) fn sidecars_beyond(backend: &dyn Backend, last: u64) -> Result<Vec<ParityId>, BackendError> {
+    let mut there = HashSet::new();
+    backend.list(Folder::Parity, None, &mut |info| {
+        there.extend(info.key.parity_id());
+        ControlFlow::Continue(())
+    })?;
+    Ok(names_beyond(last, there.len() as u64).filter(|id| there.contains(id)).collect())
+}
+
+/// Names of sidecars of entries behind entry `last`: of so many, and some more, since not all need to have one.
+pub(crate) fn names_beyond(last: u64, count: u64) -> impl Iterator<Item = ParityId> {
+    (last + 1..=last.saturating_add(count).saturating_add(GAPS_MAX))
+        .filter_map(|seq| sidecar::key_of(&ObjectKey::log(seq))?.parity_id())
+}
