@@ -44,6 +44,13 @@ impl<'a> Repositories<'a> {
         repository.clone()
     }
 
+    /// Takes in what others have committed meanwhile; what cannot be read is reported by whoever needs it.
+    pub fn look_again(&self, name: &Name) {
+        if let Ok(repository) = self.open(name) {
+            let _unread = repository.refresh();
+        }
+    }
+
     /// Remembers where the logs end.
     pub fn remember_heads(&self) {
         for repository in self.opened.borrow().values().flatten() {

@@ -27,6 +27,7 @@ pub mod version;
 
 use crate::context::Context;
 use crate::failure::Outcome;
+use crate::plan::{self, PlanArgs};
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -68,9 +69,11 @@ pub enum Command {
     /// Write timers for the plan
     Schedule(schedule::Args),
     /// Write down what to do on the worst day
-    Runbook(runbook::Args),
+    #[command(after_help = runbook::AFTER_HELP)]
+    Runbook(PlanArgs),
     /// Show what data there is that the plan covers, and what it does not
-    Coverage(coverage::Args),
+    #[command(after_help = coverage::AFTER_HELP)]
+    Coverage(PlanArgs),
     /// Look a plan through: what has to be protected, and how well
     Config(config::Args),
     /// Show the version of the program
@@ -102,8 +105,8 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Run(args) => run::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Schedule(args) => schedule::run(&args, context),
-        Command::Runbook(args) => runbook::run(&args, context),
-        Command::Coverage(args) => coverage::run(&args, context),
+        Command::Runbook(args) => runbook::run(&plan::runnable(&args)?, context),
+        Command::Coverage(args) => coverage::run(&plan::runnable(&args)?, context),
         Command::Config(args) => config::run(&args, context),
         Command::Version(args) => version::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),

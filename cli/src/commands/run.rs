@@ -11,14 +11,15 @@ use strongroom_ops::metrics;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
-use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, select};
-use strongroom_ops::run::state::State;
+use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, dues, select};
+use strongroom_ops::run::state::{Lock, State};
 use strongroom_ops::run::system::SystemProcesses;
+use strongroom_ops::run::turn::Turn;
 use strongroom_ops::run::vault::Vault;
 use strongroom_ops::run::{DomainReport, Outcome, RepoReport, Runner};
 
 use crate::commands::status;
-use crate::context::{Context, environment};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
 use crate::output::{Object, object, visible};
@@ -29,6 +30,10 @@ use crate::{records, signals, units};
 const AFTER_HELP: &str = "\
 Domains are backed up in the order of their dependencies. What comes after a domain that failed is
 not begun; everything else is. A domain that failed is due again at the next `run --due`.
+
+Of several `run --due` at one time one is at work and one waits for it, and then asks again what is
+due; all others have nothing to add, and end with 0. Without --due, a domain that another run is at
+work on is a failure.
 
 Exit codes: 0 all domains are in all their repositories; 3 they are, but something is missing or
 unstable, or a hook or fact failed; 1 a domain failed or was not begun.
@@ -65,15 +70,28 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let started = Instant::now();
     let cancelled = signals::cancel_flag()?;
     let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
-    let host = plan.host_id.clone().unwrap_or_else(|| environment().host);
+    let host = plan::host(&plan);
     let choice = Choice { names: args.domains.clone(), tags: args.tag.clone(), due: args.due };
     let newest = |repo: &Name, domain: &Domain| newest(&repositories, &host, repo, domain);
-    let chosen =
-        select(&plan, &choice, &newest, &Zoned::now()).map_err(|error| not_selected(&error, &plan))?;
+    let select =
+        || select(&plan, &choice, &newest, &Zoned::now()).map_err(|error| not_selected(&error, &plan));
     if args.dry_run {
-        return would_run(&chosen, context);
+        return would_run(&select()?, context);
     }
     let state = plan::state(&plan, context)?;
+    let is_cancelled = || cancelled.load(Ordering::Relaxed);
+    // What is due is asked when nobody else is at work on it any more.
+    let _turn = match args.due.then(|| wait_for_turn(&state, &is_cancelled, context)).transpose()? {
+        Some(None) => return Ok(Exit::Ok),
+        Some(Some(turn)) => Some(turn),
+        None => None,
+    };
+    let chosen = select()?;
+    let due_still = |domain: &Domain| {
+        plan.repositories(domain).into_iter().for_each(|repo| repositories.look_again(repo));
+        let dues = dues(&plan, domain, &newest, &Zoned::now());
+        dues.into_iter().map(|(repo, _)| repo.clone()).collect()
+    };
     let runner = Runner {
         plan: &plan,
         host: host.clone(),
@@ -81,7 +99,8 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
         vault: &repositories,
         state: &state,
         now: &Zoned::now,
-        is_cancelled: &|| cancelled.load(Ordering::Relaxed),
+        is_cancelled: &is_cancelled,
+        due_still: if args.due { Some(&due_still) } else { None },
     };
     let reports = runner.run_all(&chosen, &mut |report| tell(report, context));
     repositories.remember_heads();
@@ -104,6 +123,31 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
         context.output.text(format!("{ok} ok, {partial} partial, {failed} failed, {skipped} skipped"));
     }
     end(&reports, partial)
+}
+
+/// The lock of the one run that is at work on what is due; `None` where another run waits for it already.
+fn wait_for_turn(
+    state: &State,
+    is_cancelled: &dyn Fn() -> bool,
+    context: &Context,
+) -> Result<Option<Lock>, Failure> {
+    let mut tell = || context.output.note("another run is at work on what is due: waiting for its end");
+    let turn = state.turn(is_cancelled, &mut tell);
+    match turn.map_err(|error| Failure::io("cannot write to the state directory", &error))? {
+        Turn::Mine(lock) => Ok(Some(lock)),
+        Turn::Cancelled => Err(Failure::new("cancelled", "cancelled while another run was at work")),
+        Turn::AnotherWaits => {
+            let message =
+                "one run is at work on what is due and another waits for it: there is nothing to add";
+            if context.output.json() {
+                let summary = json!({"type": "summary", "domains_ok": 0, "domains_partial": 0, "domains_failed": 0,
+                    "domains_skipped": 0, "another_waits": true});
+                context.output.message(object(summary));
+            }
+            context.output.text(message);
+            Ok(None)
+        }
+    }
 }
 
 /// Writes the metrics of the plan, whatever the outcome. That they cannot be written is no failure of the run.

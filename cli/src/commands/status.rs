@@ -16,7 +16,7 @@ use strongroom_ops::run::vault::Vault;
 use strongroom_ops::status::{CopyStatus, DomainStatus, Health, rough, status};
 
 use crate::commands::snapshots::aligned;
-use crate::context::{Context, environment};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{object, visible};
@@ -115,8 +115,7 @@ pub fn judge(
     };
     let attempts =
         state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
-    let host = plan.host_id.clone().unwrap_or_else(|| environment().host);
-    Ok(status(plan, &host, &facts, &attempts, &Zoned::now()))
+    Ok(status(plan, &plan::host(plan), &facts, &attempts, &Zoned::now()))
 }
 
 fn age(copy: &CopyStatus, now: jiff::Timestamp) -> Option<Lapse> {

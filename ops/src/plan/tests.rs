@@ -270,6 +270,16 @@ fn targets_that_the_plan_misses_are_violations() {
     };
     assert_eq!(found("[]"), ["repository-in-path"]);
     assert_eq!(found("['/backup']"), [] as [&str; 0]);
+    assert_eq!(found("['/back*']"), [] as [&str; 0]);
+    assert_eq!(found("['/back*', '!/backup']"), ["repository-in-path"]);
+    let hooks = "snapshot = { begin = ['b'], end = ['e'] }";
+    let read_from_snapshot = |exclude: &str| codes(&format!("{inside}{exclude}\n{hooks}"));
+    assert_eq!(
+        read_from_snapshot("[]"),
+        ["repository-in-path"],
+        "an error, since the engine does not know it there"
+    );
+    assert_eq!(read_from_snapshot("['backup']"), [] as [&str; 0]);
     let warned = findings(&format!("[class.c]\nrpo = '1d'\n{domain}"));
     assert_eq!(warned.iter().map(|found| found.code).collect::<Vec<_>>(), ["no-schedule"]);
 }

@@ -1,11 +1,11 @@
 //! What a host remembers of its runs: who is at work, what is to be cleaned up after a kill, and how runs ended.
 //!
 //! In the state folder of a plan: `DOMAIN.lock`, held by whoever runs the domain; `DOMAIN.journal`, there as long as a
-//! run has something to clean up; `DOMAIN.stage`, its temporary files; `attempts.jsonl`, a line for each attempt.
+//! run has, or has left, something to clean up; `DOMAIN.stage`, its temporary files; `attempts.jsonl`, a line for each attempt.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -87,6 +87,62 @@ pub struct Journal {
     pub snapshot_path: Option<String>,
     /// Hooks that are always run.
     pub finally: Vec<Argv>,
+    /// What the commands of the run are known by.
+    #[serde(default)]
+    pub mark: String,
+    /// What earlier runs could not do.
+    #[serde(default)]
+    pub left: Vec<Chore>,
+}
+
+/// Something to do at the end of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chore {
+    /// What it is.
+    pub task: Task,
+    /// The command.
+    pub argv: Argv,
+    /// Where the file system snapshot is.
+    pub path: Option<String>,
+}
+
+/// What there is to do at the end of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// The file system snapshot is removed.
+    SnapshotEnd,
+    /// A hook that is always run.
+    Finally,
+}
+
+impl Journal {
+    /// Most chores of earlier runs that are kept: some may never succeed.
+    pub const LEFT_MAX: usize = 32;
+
+    /// Everything there is to do, each thing once.
+    pub fn chores(&self) -> Vec<Chore> {
+        let finally = self.finally.iter().map(|argv| (Task::Finally, argv, None));
+        let end = self.snapshot_end.iter().map(|argv| (Task::SnapshotEnd, argv, self.snapshot_path.clone()));
+        let own = end.chain(finally).map(|(task, argv, path)| Chore { task, argv: argv.clone(), path });
+        let mut all: Vec<Chore> = Vec::new();
+        for chore in self.left.iter().cloned().chain(own) {
+            if !all.contains(&chore) {
+                all.push(chore);
+            }
+        }
+        all
+    }
+
+    /// Adds what could not be done; the oldest is given up where that is too much.
+    pub fn leave(&mut self, chores: Vec<Chore>) {
+        for chore in chores {
+            if !self.left.contains(&chore) {
+                self.left.push(chore);
+            }
+        }
+        self.left.drain(..self.left.len().saturating_sub(Self::LEFT_MAX));
+    }
 }
 
 /// The state folder of a plan.
@@ -112,6 +168,11 @@ impl State {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    /// A file of the plan as a whole.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     fn file(&self, domain: &Name, kind: &str) -> PathBuf {
         self.folder.join(format!("{domain}.{kind}"))
     }
@@ -121,8 +182,12 @@ impl State {
     /// # Errors
     /// Where the lock cannot be made.
     pub fn lock(&self, domain: &Name) -> io::Result<Option<Lock>> {
+        Self::lock_file(&self.file(domain, "lock"))
+    }
+
+    pub(super) fn lock_file(path: &Path) -> io::Result<Option<Lock>> {
         let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
-        let file = options.open(self.file(domain, "lock"))?;
+        let file = options.open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -155,8 +220,16 @@ impl State {
     /// # Errors
     /// Where they cannot be removed.
     pub fn clear(&self, domain: &Name) -> io::Result<()> {
-        absent_is_well(fs::remove_dir_all(self.file(domain, "stage")))?;
+        self.clear_stage(domain)?;
         absent_is_well(fs::remove_file(self.file(domain, "journal")))
+    }
+
+    /// Removes temporary files.
+    ///
+    /// # Errors
+    /// Where they cannot be removed.
+    pub fn clear_stage(&self, domain: &Name) -> io::Result<()> {
+        absent_is_well(fs::remove_dir_all(self.file(domain, "stage")))
     }
 
     /// An empty folder for temporary files of a run.
@@ -164,8 +237,8 @@ impl State {
     /// # Errors
     /// Where it cannot be made.
     pub fn stage(&self, domain: &Name) -> io::Result<PathBuf> {
+        self.clear_stage(domain)?;
         let folder = self.file(domain, "stage");
-        absent_is_well(fs::remove_dir_all(&folder))?;
         DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(folder)
     }
@@ -185,7 +258,11 @@ impl State {
         let guard = File::create(self.folder.join("attempts.lock"))?;
         flock(&guard, FlockOperation::LockExclusive)?;
         let path = self.attempts_file();
-        let mut file = File::options().create(true).append(true).mode(0o600).open(&path)?;
+        let mut file = File::options().create(true).read(true).append(true).mode(0o600).open(&path)?;
+        if !ends_with_line(&mut file)? {
+            // Half a line, as after a power cut, is lost by itself, and not with what comes next.
+            line.insert(0, b'\n');
+        }
         file.write_all(&line)?;
         if file.metadata()?.len() > ATTEMPTS_LEN_MAX {
             let all = self.attempts()?;
@@ -210,6 +287,17 @@ impl State {
         let lines = BufReader::new(file).split(b'\n').collect::<Result<Vec<_>, _>>()?;
         Ok(lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
+}
+
+/// Whether nothing, or a whole line, is at the end of a file.
+fn ends_with_line(file: &mut File) -> io::Result<bool> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 /// Writes a file so that it is there whole or as it was.
@@ -271,6 +359,8 @@ mod tests {
             snapshot_end: Some(argv.clone()),
             snapshot_path: None,
             finally: vec![argv],
+            mark: "m".into(),
+            left: Vec::new(),
         };
         state.note(&shop, &journal).expect("noted");
         fs::write(state.stage(&shop).expect("a folder").join("copy"), "x").expect("written");
@@ -295,6 +385,9 @@ mod tests {
         text.push_str("{\"domain\":\"sh");
         fs::write(&file, &text).expect("cut short");
         assert_eq!(state.attempts().expect("readable"), [attempt(0), attempt(1), attempt(2)]);
+        state.record(&attempt(3)).expect("recorded");
+        let found = state.attempts().expect("readable");
+        assert_eq!(found, [attempt(0), attempt(1), attempt(2), attempt(3)], "half a line swallows no other");
         let line = text.lines().next().expect("a line").to_owned() + "\n";
         let count = ATTEMPTS_LEN_MAX as usize / line.len() + 1;
         fs::write(&file, line.repeat(count)).expect("written");
