@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Bench, CHEAP, Run, cannot, strongroom};
 
 /// A folder with two repositories and a plan; `DIR` in its text is the folder.
-fn planned(domains: &str) -> Bench {
+pub fn planned(domains: &str) -> Bench {
     let bench = Bench::new();
     let mut init = bench.command();
     Run::of(init.arg("-r").arg(bench.path("second")).arg("init").args(CHEAP)).expect(0);
@@ -20,7 +20,7 @@ fn planned(domains: &str) -> Bench {
     bench
 }
 
-fn write_plan(bench: &Bench, domains: &str) {
+pub fn write_plan(bench: &Bench, domains: &str) {
     let text = format!(
         "version = 1\nhost_id = 'box'\n[repo.first]\nurl = 'DIR/repo'\nsite = 'here'\n[repo.second]\nurl = 'DIR/second'\n\
          site = 'there'\npassword_file = 'DIR/password'\n{domains}"
@@ -385,7 +385,13 @@ fn timers_are_written_that_systemd_takes() {
     bench.run(["schedule", "print"]).expect(2);
     fs::create_dir(bench.path("units")).expect("a folder");
     bench.run(["schedule", "print", "--systemd", "--output", "units"]).expect(0);
-    let units = ["strongroom-run.service", "strongroom-run.timer"].map(|unit| bench.path("units").join(unit));
+    write_plan(
+        &bench,
+        "[class.c]\nverify = { every = '7d', read = '5%' }\n[[domain]]\nname = 'a'\nclass = 'c'\npaths = ['/a']\nschedule = 'daily'\n",
+    );
+    bench.run(["schedule", "print", "--systemd", "--output", "units"]).expect(0);
+    let units = ["run.service", "run.timer", "verify.service", "verify.timer"]
+        .map(|unit| bench.path("units").join(format!("strongroom-{unit}")));
     let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output();
     match verify {
         Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{output:?}"),

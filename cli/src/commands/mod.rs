@@ -4,6 +4,7 @@ pub mod backup;
 pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod compliance;
 pub mod config;
 pub mod coverage;
 pub mod forget;
@@ -12,9 +13,11 @@ pub mod key;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod notify;
 pub mod parity;
 pub mod prune;
 pub mod repair;
+pub mod report;
 pub mod restore;
 pub mod run;
 pub mod runbook;
@@ -23,6 +26,7 @@ pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
 pub mod status;
+pub mod verify;
 pub mod version;
 
 use crate::context::Context;
@@ -66,6 +70,15 @@ pub enum Command {
     Run(run::Args),
     /// Show how well everything in the plan is protected now
     Status(status::Args),
+    /// Read repositories again, as often and as much as the plan says
+    Verify(verify::Args),
+    /// Compare the targets of the plan with what there is
+    #[command(after_help = compliance::AFTER_HELP)]
+    Compliance(PlanArgs),
+    /// Write a page that says how everything stands
+    Report(report::Args),
+    /// Tell whoever the plan names of what is overdue
+    Notify(notify::Args),
     /// Write timers for the plan
     Schedule(schedule::Args),
     /// Write down what to do on the worst day
@@ -104,6 +117,10 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Log(args) => log::run(&args, context),
         Command::Run(args) => run::run(&args, context),
         Command::Status(args) => status::run(&args, context),
+        Command::Verify(args) => verify::run(&args, context),
+        Command::Compliance(args) => compliance::run(&plan::runnable(&args)?, context),
+        Command::Report(args) => report::run(&args, context),
+        Command::Notify(args) => notify::run(&args, context),
         Command::Schedule(args) => schedule::run(&args, context),
         Command::Runbook(args) => runbook::run(&plan::runnable(&args)?, context),
         Command::Coverage(args) => coverage::run(&plan::runnable(&args)?, context),

@@ -181,7 +181,7 @@ fn every_value_in_force_has_its_origin() {
     assert_eq!(find("domain.x.to").as_deref(), Some("[\"a\"] # default"));
     assert_eq!(find("domain.x.paths").as_deref(), Some("[\"/x\"] # p.toml:10"));
     let defaults = entries.iter().filter(|entry| entry.origin == Origin::Default).count();
-    assert_eq!(defaults, 6);
+    assert_eq!(defaults, 7);
     let objectives = plan.objectives(&plan.domains[0]);
     let retain = objectives.retain.expect("given");
     assert_eq!((retain.weekly, retain.daily), (Some(1), None));

@@ -216,6 +216,7 @@ impl Runner<'_> {
                 }
             }
         } else {
+            self.watch(domain, began.timestamp(), report);
             self.retain(domain, report);
             for argv in &hooks.after {
                 if let Err(error) = self.hook(domain, argv, &[], true) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::values::{Argv, Name};
 
-/// Length at which the older half of the attempts is dropped.
-const ATTEMPTS_LEN_MAX: u64 = 4 << 20;
+const ATTEMPTS: &str = "attempts.jsonl";
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -169,7 +168,7 @@ impl State {
     }
 
     /// A file of the plan as a whole.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
@@ -185,7 +184,7 @@ impl State {
         Self::lock_file(&self.file(domain, "lock"))
     }
 
-    pub(super) fn lock_file(path: &Path) -> io::Result<Option<Lock>> {
+    pub(crate) fn lock_file(path: &Path) -> io::Result<Option<Lock>> {
         let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
         let file = options.open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -243,34 +242,12 @@ impl State {
         Ok(folder)
     }
 
-    fn attempts_file(&self) -> PathBuf {
-        self.folder.join("attempts.jsonl")
-    }
-
     /// Notes an attempt.
     ///
     /// # Errors
     /// Where it cannot be written.
     pub fn record(&self, attempt: &Attempt) -> io::Result<()> {
-        let mut line = serde_json::to_vec(attempt)?;
-        line.push(b'\n');
-        // Attempts of several domains may end at one time: a lock keeps the file whole.
-        let guard = File::create(self.folder.join("attempts.lock"))?;
-        flock(&guard, FlockOperation::LockExclusive)?;
-        let path = self.attempts_file();
-        let mut file = File::options().create(true).read(true).append(true).mode(0o600).open(&path)?;
-        if !ends_with_line(&mut file)? {
-            // Half a line, as after a power cut, is lost by itself, and not with what comes next.
-            line.insert(0, b'\n');
-        }
-        file.write_all(&line)?;
-        if file.metadata()?.len() > ATTEMPTS_LEN_MAX {
-            let all = self.attempts()?;
-            let kept =
-                all[all.len() / 2..].iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
-            write_whole(&path, format!("{}\n", kept.join("\n")).as_bytes())?;
-        }
-        Ok(())
+        self.append(ATTEMPTS, attempt)
     }
 
     /// All attempts that are remembered, in the order they ended. A line that is not whole, as after a power cut, is passed
@@ -279,29 +256,12 @@ impl State {
     /// # Errors
     /// Where the file is there and cannot be read.
     pub fn attempts(&self) -> io::Result<Vec<Attempt>> {
-        let file = match File::open(self.attempts_file()) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let lines = BufReader::new(file).split(b'\n').collect::<Result<Vec<_>, _>>()?;
-        Ok(lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        self.records(ATTEMPTS)
     }
-}
-
-/// Whether nothing, or a whole line, is at the end of a file.
-fn ends_with_line(file: &mut File) -> io::Result<bool> {
-    if file.seek(SeekFrom::End(0))? == 0 {
-        return Ok(true);
-    }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
 }
 
 /// Writes a file so that it is there whole or as it was.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".new").tempfile_in(folder)?;
     file.write_all(bytes)?;
@@ -320,6 +280,7 @@ fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::lines::LEN_MAX;
 
     fn name(text: &str) -> Name {
         text.parse().expect("a name")
@@ -380,16 +341,18 @@ mod tests {
         for number in 0..3 {
             state.record(&attempt(number)).expect("recorded");
         }
-        let file = state.attempts_file();
+        let file = state.path(ATTEMPTS);
         let mut text = fs::read_to_string(&file).expect("text");
         text.push_str("{\"domain\":\"sh");
         fs::write(&file, &text).expect("cut short");
         assert_eq!(state.attempts().expect("readable"), [attempt(0), attempt(1), attempt(2)]);
+        // Its lock is of another name than that of the records.
+        let _lock = state.lock(&name("attempts")).expect("a lock");
         state.record(&attempt(3)).expect("recorded");
         let found = state.attempts().expect("readable");
         assert_eq!(found, [attempt(0), attempt(1), attempt(2), attempt(3)], "half a line swallows no other");
         let line = text.lines().next().expect("a line").to_owned() + "\n";
-        let count = ATTEMPTS_LEN_MAX as usize / line.len() + 1;
+        let count = LEN_MAX as usize / line.len() + 1;
         fs::write(&file, line.repeat(count)).expect("written");
         state.record(&attempt(7)).expect("recorded");
         let left = state.attempts().expect("readable");

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -44,9 +44,7 @@ impl Default for SystemProcesses {
 impl SystemProcesses {
     /// Commands that heed it are ended when `cancelled` is set.
     pub fn new(cancelled: Arc<AtomicBool>) -> Self {
-        // Numbers of processes come again, and so may times after a clock was set: both together do not.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { cancelled, mark: format!("{}-{}", std::process::id(), now.as_nanos()) }
+        Self { cancelled, mark: marks::new() }
     }
 
     fn start(&self, order: &Order<'_>, stdin: Stdio, stdout: Stdio) -> Result<Running, ProcessError> {
@@ -353,8 +351,13 @@ mod tests {
             "{error}"
         );
         let pid = std::fs::read_to_string(file).expect("a pid");
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(" Z "), "{state}");
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        // It is killed, and that takes a moment where much else is at work.
+        let until = Instant::now() + Duration::from_secs(10);
+        while !(state().is_empty() || state().contains(" Z ")) {
+            assert!(Instant::now() < until, "{}", state());
+            thread::sleep(STEP);
+        }
     }
 
     #[test]
