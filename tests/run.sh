@@ -11,7 +11,7 @@ export RUST_BACKTRACE=1
 # Tests of attributes, ACLs and mounts use these where they can be had; without them those tests say SKIPPED.
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   missing=
-  for tool in getfattr:attr setfacl:acl rsync:rsync strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs; do
+  for tool in getfattr:attr setfacl:acl rsync:rsync strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs chromium:chromium; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
   done
   if [ -n "$missing" ]; then

@@ -8,6 +8,7 @@ mod failure;
 mod heads;
 mod location;
 mod monitor;
+mod notices;
 mod output;
 mod password;
 mod plan;

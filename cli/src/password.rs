@@ -6,6 +6,9 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios};
 use strongroom::crypto::Password;
@@ -16,6 +19,14 @@ use strongroom_ops::plan::types::Repo;
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
+
+pub use strongroom_ops::run::system::PASSWORDS as VARIABLES;
+
+/// How long a password command of a plan may take.
+const UNATTENDED: Duration = Duration::from_secs(60);
+/// How long any other may take: it may ask somebody.
+const ATTENDED: Duration = Duration::from_secs(600);
+const STEP: Duration = Duration::from_millis(10);
 
 /// Longest password that is read from a file or command.
 const PASSWORD_LEN_MAX: u64 = 64 << 10;
@@ -57,7 +68,7 @@ pub fn planned(repo: &Repo, global: &Global) -> Result<Password, Failure> {
     match (&repo.password_command, &repo.password_file) {
         (Some(argv), _) => {
             let mut command = Command::new(argv.program());
-            let mut bytes = run(command.args(&argv.words()[1..]))?;
+            let mut bytes = run(command.args(&argv.words()[1..]), UNATTENDED)?;
             drop_line_end(&mut bytes);
             Ok(Password::new(std::mem::take(&mut *bytes)))
         }
@@ -74,8 +85,7 @@ fn source(global: &Global) -> Result<Source, Failure> {
     if let Some(command) = &global.password_command {
         return Ok(Source::Command(command.clone()));
     }
-    let variables = ["STRONGROOM_PASSWORD", "STRONGROOM_PASSWORD_FILE", "STRONGROOM_PASSWORD_COMMAND"];
-    let mut found = variables.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let mut found = VARIABLES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     match (found.next(), found.next()) {
         (None, _) => Ok(Source::Prompt),
         (Some(("STRONGROOM_PASSWORD", value)), None) => Ok(Source::Value(value)),
@@ -99,7 +109,7 @@ fn read(source: Source) -> Result<Password, Failure> {
             std::mem::take(&mut *bytes)
         }
         Source::Command(command) => {
-            let mut bytes = run(Command::new("sh").arg("-c").arg(command))?;
+            let mut bytes = run(Command::new("sh").arg("-c").arg(command), ATTENDED)?;
             drop_line_end(&mut bytes);
             std::mem::take(&mut *bytes)
         }
@@ -118,17 +128,33 @@ fn read_limited(mut from: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-fn run(command: &mut Command) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// Runs a command that prints a password. It is ended when it takes too long, and nothing waits for what it has started.
+fn run(command: &mut Command, limit: Duration) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let failed = |error: io::Error| Failure::io("the password command failed", &error);
     // Standard input may be what is to be backed up; a command that asks people uses the terminal itself.
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let stdout = child.stdout.take().expect("piped just now");
-    let bytes = read_limited(stdout);
-    let status = child.wait().map_err(failed)?;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(read_limited(stdout)));
+    let until = Instant::now() + limit;
+    let bytes = receiver.recv_timeout(limit);
+    let status = loop {
+        match child.try_wait().map_err(failed)? {
+            Some(status) if bytes.is_ok() => break status,
+            None if bytes.is_ok() && Instant::now() < until => thread::sleep(STEP),
+            _ => {
+                let _ = child.kill().and_then(|()| child.wait());
+                let message = format!("the password command took longer than {} s", limit.as_secs());
+                return Err(Failure::new("password-command", message).hint(
+                    "run it by hand: it may wait for somebody to answer, or for a service that is down",
+                ));
+            }
+        }
+    };
     if !status.success() {
         return Err(Failure::new("password-command", format!("the password command failed: {status}")));
     }
-    bytes.map_err(failed)
+    bytes.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
 }
 
 fn drop_line_end(bytes: &mut Vec<u8>) {
@@ -198,6 +224,24 @@ fn prompt_twice(text: &str) -> Result<Password, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_command_has_a_time_limit() {
+        let ask = |script: &str, limit| run(Command::new("sh").args(["-c", script]), limit);
+        let second = Duration::from_secs(1);
+        let before = Instant::now();
+        for script in ["exec sleep 1000", "echo secret; exec sleep 1000", "exec >&-; exec sleep 1000"] {
+            let failure = ask(script, second).expect_err(script);
+            assert_eq!(
+                (failure.code, failure.message.as_str()),
+                ("password-command", "the password command took longer than 1 s")
+            );
+        }
+        assert!(before.elapsed() < Duration::from_secs(30));
+        assert_eq!(**ask("echo secret", ATTENDED).expect("good"), *b"secret\n");
+        let failure = ask("echo secret; exit 3", ATTENDED).expect_err("it failed");
+        assert!(failure.message.ends_with("failed: exit status: 3"), "{}", failure.message);
+    }
 
     #[test]
     fn one_line_end_is_dropped() {

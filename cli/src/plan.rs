@@ -6,7 +6,7 @@ use strongroom_ops::plan::{self, Mistake, Plan, Severity, SystemFiles};
 
 use strongroom_ops::run::state::State;
 
-use crate::context::Context;
+use crate::context::{Context, environment};
 use crate::failure::Failure;
 
 /// Where a plan is looked for if none is named.
@@ -45,6 +45,11 @@ impl PlanArgs {
     pub fn load(&self) -> Result<Plan, Failure> {
         plan::load(&self.path()?, &SystemFiles).map_err(Failure::from)
     }
+}
+
+/// The host that snapshots of the plan say they are from.
+pub fn host(plan: &Plan) -> String {
+    plan.host_id.clone().unwrap_or_else(|| environment().host)
 }
 
 /// Reads the plan and makes sure that it can be run.

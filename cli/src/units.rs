@@ -7,6 +7,7 @@ use strongroom::backup::GrainRule;
 use strongroom::forget::policy::{Calendar, CivilTime, Span};
 use strongroom::format::parity::Overhead;
 use strongroom::format::tree::{Grain, Timestamp};
+use strongroom_ops::plan::values::size_factor;
 
 const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
@@ -14,18 +15,8 @@ const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 /// 1024, `KB` … `TB` powers of 1000; upper and lower case are the same.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_number(text);
-    let factor = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return Err("a size is a number with an optional unit, as in 1048576, 10M, 5GiB or 20MB".into()),
-    };
+    let factor = size_factor(unit)
+        .ok_or("a size is a number with an optional unit, as in 1048576, 10M, 5GiB or 20MB")?;
     let number: u64 = number.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
     number.checked_mul(factor).ok_or_else(|| "the size does not fit 64 bits".into())
 }

@@ -1,20 +1,24 @@
 //! The repositories of a plan, opened when they are needed.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, SnapshotLabels};
+use strongroom::check;
 use strongroom::forget::{self, ForgetOptions};
 use strongroom::format::snapshot::Snapshot;
+use strongroom::format::tree::Timestamp;
 use strongroom::ids::SnapshotId;
 use strongroom::repo::Repository;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::vault::{Job, Vault, VaultError};
+use strongroom_ops::verify::Known;
 
 use crate::context::{self, Context};
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::monitor::CliMonitor;
 use crate::units::LocalCalendar;
@@ -25,23 +29,65 @@ pub struct Repositories<'a> {
     plan: &'a Plan,
     cancelled: Arc<AtomicBool>,
     opened: RefCell<BTreeMap<Name, Result<Arc<Repository>, VaultError>>>,
+    /// Those that could not be opened because they are damaged.
+    damaged: RefCell<BTreeSet<Name>>,
 }
 
 impl<'a> Repositories<'a> {
     /// None is opened yet.
     pub fn new(context: &'a Context, plan: &'a Plan, cancelled: Arc<AtomicBool>) -> Self {
-        Self { context, plan, cancelled, opened: RefCell::default() }
+        Self { context, plan, cancelled, opened: RefCell::default(), damaged: RefCell::default() }
     }
 
-    fn open(&self, name: &Name) -> Result<Arc<Repository>, VaultError> {
+    /// Opens a repository, once.
+    pub fn open(&self, name: &Name) -> Result<Arc<Repository>, VaultError> {
         let mut opened = self.opened.borrow_mut();
         let repository = opened.entry(name.clone()).or_insert_with(|| {
             let unknown = || Failure::new("unknown-name", format!("the plan has no repository {name}"));
             let repo = self.plan.repos.get(name).ok_or_else(unknown);
             let opened = repo.and_then(|repo| self.context.open_planned(repo));
-            opened.map(Arc::new).map_err(|failure| vault_error(&failure))
+            opened.map(Arc::new).map_err(|failure| {
+                if failure.exit == Exit::Damage {
+                    self.damaged.borrow_mut().insert(name.clone());
+                }
+                vault_error(&failure)
+            })
         });
         repository.clone()
+    }
+
+    /// Whether a repository could not be opened because it is damaged.
+    pub fn is_damaged(&self, name: &Name) -> bool {
+        self.damaged.borrow().contains(name)
+    }
+
+    /// What is known of the packs of a repository.
+    pub fn known(&self, name: &Name) -> Result<Known, VaultError> {
+        let repository = self.open(name)?;
+        let found = check::readings(&repository).map_err(failed)?;
+        let snapshots = repository.snapshots().map_err(failed)?;
+        let time = |time: Timestamp| jiff::Timestamp::new(time.seconds, i32::try_from(time.nanos).ok()?).ok();
+        Ok(Known {
+            packs: found.packs,
+            bytes: found.bytes,
+            packs_never_read: found.packs_never_read,
+            packs_in_doubt: found.packs_in_doubt,
+            oldest_read: found.oldest_read.and_then(|(_, oldest)| time(oldest)),
+            last_read: found.last_read.and_then(time),
+            since: snapshots.iter().filter_map(|(_, snapshot)| time(snapshot.time)).min(),
+        })
+    }
+
+    /// A failure as those of repositories are told.
+    pub fn error(failure: Failure) -> VaultError {
+        failed(failure)
+    }
+
+    /// Takes in what others have committed meanwhile; what cannot be read is reported by whoever needs it.
+    pub fn look_again(&self, name: &Name) {
+        if let Ok(repository) = self.open(name) {
+            let _unread = repository.refresh();
+        }
     }
 
     /// Remembers where the logs end.

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use strongroom::source::{Filter, FilterError, FilterOptions, SourceKind};
+use strongroom::source::{Filter, FilterError};
 
 use crate::plan::Plan;
 use crate::plan::types::{Consistency, Domain};
@@ -100,25 +100,11 @@ struct Area<'p> {
 
 impl<'p> Area<'p> {
     fn of(domain: &'p Domain) -> Result<Self, FilterError> {
-        let options = FilterOptions { exclude: domain.exclude.clone(), ..FilterOptions::default() };
-        Ok(Self { domain, filter: Filter::new(options)? })
-    }
-
-    fn has(&self, path: &Path) -> bool {
-        self.domain.paths.iter().any(|root| path.starts_with(root))
+        Ok(Self { domain, filter: Filter::new(domain.filter())? })
     }
 
     fn has_database(&self, path: &Path) -> bool {
         self.domain.sqlite.iter().any(|own| path == Path::new(own))
-    }
-
-    /// Whether the domain leaves it out: by its own name, or by that of a directory above it.
-    fn leaves_out(&self, path: &Path) -> bool {
-        let layer = self.filter.above_root(0);
-        let roots = || self.domain.paths.iter().map(Path::new);
-        path.ancestors()
-            .take_while(|above| roots().any(|root| above.starts_with(root)))
-            .any(|above| self.filter.excluded(&layer, above, SourceKind::Directory, 0).is_some())
     }
 }
 
@@ -132,8 +118,8 @@ impl Look<'_> {
         if let Some(area) = self.areas.iter().find(|area| area.has_database(path)) {
             return Cover::Protected(area.domain.name.clone());
         }
-        let having: Vec<_> = self.areas.iter().filter(|area| area.has(path)).collect();
-        match having.iter().find(|area| !area.leaves_out(path)) {
+        let having: Vec<_> = self.areas.iter().filter(|area| area.domain.reaches(path)).collect();
+        match having.iter().find(|area| !area.domain.leaves_out(&area.filter, path)) {
             Some(area) => Cover::Protected(area.domain.name.clone()),
             None => {
                 having.first().map_or(Cover::Unprotected, |area| Cover::Excluded(area.domain.name.clone()))

@@ -5,6 +5,10 @@
 //! - [`order`]: domains by their dependencies
 //! - [`run`]: running domains
 //! - [`status`]: how well everything is protected now
+//! - [`verify`]: repositories read again, a part at a time
+//! - [`notify`]: who is told of what
+//! - [`compliance`]: whether its targets are met, and what excuses those that are not
+//! - [`report`]: all of it as a page
 //! - [`metrics`]: the same for monitoring systems
 //! - [`coverage`]: what there is, and which domain has it
 //! - [`units`]: timers for systemd and cron
@@ -13,11 +17,15 @@
 //! Decisions are pure: time, processes and repositories come from the caller, so that tests can play them.
 
 pub mod calendar;
+pub mod compliance;
 pub mod coverage;
 pub mod metrics;
+pub mod notify;
 pub mod order;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod runbook;
 pub mod status;
 pub mod units;
+pub mod verify;

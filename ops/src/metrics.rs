@@ -8,9 +8,10 @@ use std::path::Path;
 
 use crate::run::state::Outcome;
 use crate::status::DomainStatus;
+use crate::verify::RepoStatus;
 
 /// All numbers of a status.
-pub fn render(status: &[DomainStatus]) -> String {
+pub fn render(status: &[DomainStatus], verified: &[RepoStatus]) -> String {
     let mut text = Text::default();
     let copies = || status.iter().flat_map(|domain| domain.copies.iter().map(move |copy| (domain, copy)));
     text.family("strongroom_health", "gauge", "0 ok, 1 warning, 2 critical, 3 unknown.");
@@ -66,8 +67,35 @@ pub fn render(status: &[DomainStatus]) -> String {
             text.value("strongroom_attempt_success", &[("domain", domain.domain.as_str())], is_good);
         }
     }
+    of_repositories(&mut text, verified);
     text.0.push_str("# EOF\n");
     text.0
+}
+
+fn of_repositories(text: &mut Text, verified: &[RepoStatus]) {
+    text.family(
+        "strongroom_verify_health",
+        "gauge",
+        "How well verification goes: 0 ok, 1 warning, 2 critical, 3 unknown.",
+    );
+    for repo in verified {
+        text.value("strongroom_verify_health", &[("repository", repo.repo.as_str())], repo.health.nagios());
+    }
+    let known = || verified.iter().filter_map(|repo| Some((repo.repo.as_str(), repo.known?)));
+    text.family("strongroom_verify_timestamp_seconds", "gauge", "When a pack was last read in whole.");
+    for (repo, known) in known() {
+        if let Some(last) = known.last_read {
+            text.value("strongroom_verify_timestamp_seconds", &[("repository", repo)], last.as_second());
+        }
+    }
+    text.family("strongroom_packs_never_verified", "gauge", "Packs that were never read in whole.");
+    for (repo, known) in known() {
+        text.value("strongroom_packs_never_verified", &[("repository", repo)], known.packs_never_read);
+    }
+    text.family("strongroom_packs_in_doubt", "gauge", "Packs that were found damaged, and not intact since.");
+    for (repo, known) in known() {
+        text.value("strongroom_packs_in_doubt", &[("repository", repo)], known.packs_in_doubt);
+    }
 }
 
 fn labels<'a>(domain: &'a DomainStatus, repo: &'a str) -> [(&'static str, &'a str); 2] {
@@ -107,6 +135,7 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::status::{CopyStatus, Health, NewestCopy};
+    use crate::verify::{Demand, Known};
     use jiff::Timestamp;
     use strongroom::ids::{BlobId, SnapshotId};
 
@@ -133,13 +162,23 @@ mod tests {
             attempt: None,
             next: None,
         };
-        let text = render(&[status]);
+        let verified = RepoStatus {
+            repo: "local".parse().expect("a name"),
+            demand: Demand { every: "7d".parse().expect("a lapse"), read: "5%".parse().expect("a share") },
+            health: Health::Warning,
+            reasons: Vec::new(),
+            known: Some(Known { packs_never_read: 7, ..Known::default() }),
+            last: None,
+        };
+        let text = render(&[status], &[verified]);
         for line in [
             "# TYPE strongroom_health gauge",
             "strongroom_health{domain=\"shop\"} 2",
             "strongroom_copy_health{domain=\"shop\",repository=\"local\"} 0",
             "strongroom_snapshot_timestamp_seconds{domain=\"shop\",repository=\"local\"} 1764000000",
             "strongroom_rpo_seconds{domain=\"shop\"} 86400",
+            "strongroom_verify_health{repository=\"local\"} 1",
+            "strongroom_packs_never_verified{repository=\"local\"} 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -210,10 +210,7 @@ impl Judge<'_, '_> {
 
     /// A missed target that an exception allows is a warning.
     fn excused(&self, domain: &Domain, health: Health) -> Health {
-        let today = self.now.date();
-        let is_excused = self.plan.exceptions.iter().any(|exception| {
-            exception.control == Control::Rpo && exception.domain == domain.name && exception.expires >= today
-        });
+        let is_excused = self.plan.exception(Control::Rpo, &domain.name, self.now.date()).is_some();
         if is_excused { health.min(Health::Warning) } else { health }
     }
 }
@@ -241,18 +238,16 @@ pub fn rough(lapse: Lapse) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
+pub(crate) mod tests_support {
     use super::*;
-    use crate::plan::load::tests_support::plan;
     use strongroom::format::provenance::{Consistency, Provenance};
     use strongroom::format::snapshot::SnapshotSummary;
     use strongroom::ids::{BlobId, PlanHash};
 
-    const NOW: &str = "2026-11-28T12:00:00[UTC]";
+    pub const NOW: &str = "2026-11-28T12:00:00[UTC]";
 
-    fn snapshot(domain: &str, hours_ago: i64) -> (SnapshotId, Snapshot) {
+    /// One that says that it was made so many hours before [`NOW`].
+    pub fn snapshot(domain: &str, hours_ago: i64) -> (SnapshotId, Snapshot) {
         let now: Zoned = NOW.parse().expect("a time");
         let seconds = now.timestamp().as_second() - hours_ago * 3600;
         let provenance = Provenance {
@@ -279,6 +274,15 @@ mod tests {
         };
         (SnapshotId::new(BlobId::from_bytes([2; 32])), snapshot)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::tests_support::{NOW, snapshot};
+    use super::*;
+    use crate::plan::load::tests_support::plan;
 
     const PLAN: &str = "[class.c]\nrpo = '24h'\nrpo_grace = '4h'\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n\
                         schedule = 'daily'\n";

@@ -10,6 +10,7 @@ mod forget;
 mod heads;
 mod keys;
 mod log;
+mod operations;
 mod parity;
 mod plan;
 mod prune;

@@ -1,8 +1,9 @@
 //! A plan on a machine of its own: `config`, `run`, `status`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Bench, CHEAP, Run, cannot, strongroom};
 
 /// A folder with two repositories and a plan; `DIR` in its text is the folder.
-fn planned(domains: &str) -> Bench {
+pub fn planned(domains: &str) -> Bench {
     let bench = Bench::new();
     let mut init = bench.command();
     Run::of(init.arg("-r").arg(bench.path("second")).arg("init").args(CHEAP)).expect(0);
@@ -19,7 +20,7 @@ fn planned(domains: &str) -> Bench {
     bench
 }
 
-fn write_plan(bench: &Bench, domains: &str) {
+pub fn write_plan(bench: &Bench, domains: &str) {
     let text = format!(
         "version = 1\nhost_id = 'box'\n[repo.first]\nurl = 'DIR/repo'\nsite = 'here'\n[repo.second]\nurl = 'DIR/second'\n\
          site = 'there'\npassword_file = 'DIR/password'\n{domains}"
@@ -52,7 +53,7 @@ paths = ['DIR/src']
 exclude = ['*.o']
 tags = ['nightly']
 facts = { revision = ['echo', 'abc123'] }
-hooks = { before = [['touch', 'DIR/before']], finally = [['touch', 'DIR/finally']] }
+hooks = { before = [['sh', '-c', 'env > DIR/before']], finally = [['touch', 'DIR/finally']] }
 [[domain]]
 name = 'db'
 class = 'c'
@@ -94,7 +95,10 @@ fn a_plan_is_run_and_its_status_is_told() {
     let run = bench.run(["run", "--due", "--json"]).expect(0);
     let summary = run.last("summary");
     assert_eq!((&summary["domains_ok"], &summary["domains_failed"]), (&2.into(), &0.into()));
-    assert!(bench.path("before").exists() && bench.path("finally").exists());
+    assert!(bench.path("finally").exists());
+    let environment = fs::read_to_string(bench.path("before")).expect("text");
+    assert!(environment.contains("STRONGROOM_DOMAIN=files\n"), "{environment}");
+    assert!(!environment.contains("STRONGROOM_PASSWORD"), "a hook learns the password: {environment}");
     for repository in ["repo", "second"] {
         let found = snapshots(&bench, repository);
         let domains: Vec<_> = found.iter().map(|snapshot| snapshot["provenance"]["domain"].clone()).collect();
@@ -206,8 +210,9 @@ fn a_sqlite_database_is_copied_through_sqlite_and_put_where_it_was() {
 }
 
 /// A run that is in a hook which takes its time after it has made the file `begun`.
-fn begun(bench: &Bench) -> Child {
-    let child = bench.command().arg("run").spawn().expect("started");
+fn begun(bench: &Bench, option: &str) -> Child {
+    let options = Some(option).filter(|option| !option.is_empty());
+    let child = bench.command().arg("run").args(options).spawn().expect("started");
     let until = Instant::now() + Duration::from_secs(30);
     while !bench.path("begun").exists() {
         assert!(Instant::now() < until, "the hook was not begun");
@@ -224,7 +229,7 @@ fn a_run_that_is_asked_to_end_cleans_up_first() {
          finally = [['touch', 'DIR/finally']] }\n",
     );
     bench.source();
-    let mut child = begun(&bench);
+    let mut child = begun(&bench, "");
     let before = Instant::now();
     let pid = Pid::from_child(&child);
     rustix::process::kill_process(pid, Signal::TERM).expect("asked");
@@ -239,19 +244,71 @@ fn a_run_that_is_asked_to_end_cleans_up_first() {
 }
 
 #[test]
+fn timers_that_meet_do_not_fail_each_other() {
+    let bench = planned(
+        "[[domain]]\nname = 'slow'\nto = ['first']\nschedule = 'daily'\npaths = ['DIR/src']\nhooks = { before = [['sh', '-c', \
+         'touch DIR/begun; while ! test -e DIR/quick; do sleep 0.1; done']] }\n",
+    );
+    bench.source();
+    let mut first = begun(&bench, "--due");
+    let mut second = bench
+        .command()
+        .args(["run", "--due"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut said = String::new();
+    let stderr = second.stderr.as_mut().expect("a pipe");
+    BufReader::new(stderr).read_line(&mut said).expect("a line");
+    assert_eq!(said, "another run is at work on what is due: waiting for its end\n");
+    let third = bench.run(["run", "--due", "--json"]).expect(0);
+    assert_eq!(third.last("summary")["another_waits"], true);
+    assert!(second.try_wait().expect("a child").is_none());
+    bench.write("quick", "");
+    assert_eq!(first.wait().expect("ended").code(), Some(0));
+    let second = Run::from(&second.wait_with_output().expect("ended")).expect(0);
+    assert_eq!(second.stdout, "nothing is due\n", "{second:?}");
+    assert_eq!(snapshots(&bench, "repo").len(), 1);
+}
+
+#[test]
+fn a_plan_that_is_left_out_is_recovered_all_the_same() {
+    let bench = planned(
+        "[[domain]]\nname = 'all'\nto = ['first']\npaths = ['DIR']\nexclude = ['*.toml', 'DIR/repo', 'DIR/second', 'DIR/state']\n",
+    );
+    bench.write("other.toml", "x");
+    bench.run(["run"]).expect(0);
+    let listed = bench.run(["ls", "-R", "latest"]).expect(0).stdout;
+    assert!(!listed.contains("other.toml"), "{listed}");
+    bench.run(["config", "recover", "--output", "back"]).expect(0);
+    assert_eq!(
+        fs::read_to_string(bench.path("back/strongroom.toml")).expect("recovered"),
+        fs::read_to_string(bench.path("strongroom.toml")).expect("the plan")
+    );
+}
+
+#[test]
 fn what_a_killed_run_left_behind_is_cleaned_up_by_the_next() {
     let bench = planned(
         "[[domain]]\nname = 'slow'\nto = ['first']\npaths = ['DIR/src']\nhooks = { before = [['sh', '-c', \
-         'test -e DIR/quick || { touch DIR/begun; sleep 60; }']], finally = [['sh', '-c', 'echo done >> DIR/finally']] }\n",
+         'test -e DIR/quick || { echo $$ > DIR/pid; touch DIR/begun; sleep 1000; }']], finally = [['sh', '-c', 'echo done >> DIR/finally']] }\n",
     );
     bench.source();
-    let mut child = begun(&bench);
+    let mut child = begun(&bench, "");
     let busy = bench.run(["run"]).expect(1);
     assert!(busy.stderr.contains("another run of the domain slow is at work"), "{busy:?}");
     child.kill().and_then(|()| child.wait()).expect("killed");
     assert!(!bench.path("finally").exists());
     bench.write("quick", "");
+    let pid = fs::read_to_string(bench.path("pid")).expect("a pid");
+    let is_at_work = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    assert!(is_at_work(), "the hook outlives its run");
     bench.run(["run"]).expect(0);
+    assert!(!is_at_work(), "the hook is ended before the next run cleans up");
     assert_eq!(fs::read_to_string(bench.path("finally")).expect("text"), "done\ndone\n");
     let status = bench.run(["status", "--json"]).expect(0);
     assert_eq!(status.lines()[0]["attempt"]["outcome"], "ok");
@@ -268,7 +325,7 @@ fn a_plan_comes_back_from_a_snapshot() {
     bench.write("conf.d/more.toml", more);
     bench.run(["backup", "src"]).expect(0);
     let none = bench.run(["config", "recover", "--output", "back"]).expect(1);
-    assert!(none.message().contains("no snapshot in the repository was made by a plan"), "{none:?}");
+    assert!(none.message().contains("no complete snapshot in the repository was made by a plan"), "{none:?}");
     bench.run(["run"]).expect(0);
     fs::remove_file(bench.path("strongroom.toml")).expect("removed");
     bench.run(["run"]).expect(2);
@@ -341,7 +398,13 @@ fn timers_are_written_that_systemd_takes() {
     bench.run(["schedule", "print"]).expect(2);
     fs::create_dir(bench.path("units")).expect("a folder");
     bench.run(["schedule", "print", "--systemd", "--output", "units"]).expect(0);
-    let units = ["strongroom-run.service", "strongroom-run.timer"].map(|unit| bench.path("units").join(unit));
+    write_plan(
+        &bench,
+        "[class.c]\nverify = { every = '7d', read = '5%' }\n[[domain]]\nname = 'a'\nclass = 'c'\npaths = ['/a']\nschedule = 'daily'\n",
+    );
+    bench.run(["schedule", "print", "--systemd", "--output", "units"]).expect(0);
+    let units = ["run.service", "run.timer", "verify.service", "verify.timer"]
+        .map(|unit| bench.path("units").join(format!("strongroom-{unit}")));
     let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output();
     match verify {
         Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{output:?}"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 51] = [
+const COMMANDS: [&str; 55] = [
     "",
     "init",
     "backup",
@@ -46,6 +46,10 @@ const COMMANDS: [&str; 51] = [
     "log head",
     "run",
     "status",
+    "verify",
+    "compliance",
+    "report",
+    "notify",
     "schedule",
     "schedule print",
     "runbook",

@@ -4,15 +4,16 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::json;
 use strongroom_ops::coverage::{Cover, Coverage, Database, Item, coverage};
+use strongroom_ops::plan::Plan;
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{insert_bytes, object, visible};
-use crate::plan::{self, PlanArgs};
 use crate::units;
 
-const AFTER_HELP: &str = "\
+/// What stands below the help.
+pub const AFTER_HELP: &str = "\
 Looks through the directories in [inventory] of the plan. What is alike is told as one. Databases are
 recognised by their files: one that is copied as files while it is in use may come back as a mixture.
 
@@ -22,22 +23,13 @@ is copied as files.
 Example:
   strongroom coverage --config /etc/strongroom/strongroom.toml";
 
-/// Arguments of `coverage`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP)]
-pub struct Args {
-    #[command(flatten)]
-    plan: PlanArgs,
-}
-
 /// Looks and tells.
-pub fn run(args: &Args, context: &Context) -> Outcome {
-    let plan = plan::runnable(&args.plan)?;
+pub fn run(plan: &Plan, context: &Context) -> Outcome {
     if plan.inventory.as_ref().is_none_or(|inventory| inventory.roots.is_empty()) {
         return Err(Failure::usage("no-inventory", "the plan does not say where data may lie")
             .hint("add a table [inventory] with roots, such as roots = [\"/srv\", \"/var/lib\"]"));
     }
-    let found = coverage(&plan)?;
+    let found = coverage(plan)?;
     if context.output.json() {
         json_lines(&found, context)?;
     } else {

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod compliance;
 pub mod config;
 pub mod coverage;
 pub mod forget;
@@ -12,9 +13,11 @@ pub mod key;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod notify;
 pub mod parity;
 pub mod prune;
 pub mod repair;
+pub mod report;
 pub mod restore;
 pub mod run;
 pub mod runbook;
@@ -23,10 +26,12 @@ pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
 pub mod status;
+pub mod verify;
 pub mod version;
 
 use crate::context::Context;
 use crate::failure::Outcome;
+use crate::plan::{self, PlanArgs};
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -65,12 +70,23 @@ pub enum Command {
     Run(run::Args),
     /// Show how well everything in the plan is protected now
     Status(status::Args),
+    /// Read repositories again, as often and as much as the plan says
+    Verify(verify::Args),
+    /// Compare the targets of the plan with what there is
+    #[command(after_help = compliance::AFTER_HELP)]
+    Compliance(PlanArgs),
+    /// Write a page that says how everything stands
+    Report(report::Args),
+    /// Tell whoever the plan names of what is overdue
+    Notify(notify::Args),
     /// Write timers for the plan
     Schedule(schedule::Args),
     /// Write down what to do on the worst day
-    Runbook(runbook::Args),
+    #[command(after_help = runbook::AFTER_HELP)]
+    Runbook(PlanArgs),
     /// Show what data there is that the plan covers, and what it does not
-    Coverage(coverage::Args),
+    #[command(after_help = coverage::AFTER_HELP)]
+    Coverage(PlanArgs),
     /// Look a plan through: what has to be protected, and how well
     Config(config::Args),
     /// Show the version of the program
@@ -101,9 +117,13 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Log(args) => log::run(&args, context),
         Command::Run(args) => run::run(&args, context),
         Command::Status(args) => status::run(&args, context),
+        Command::Verify(args) => verify::run(&args, context),
+        Command::Compliance(args) => compliance::run(&plan::runnable(&args)?, context),
+        Command::Report(args) => report::run(&args, context),
+        Command::Notify(args) => notify::run(&args, context),
         Command::Schedule(args) => schedule::run(&args, context),
-        Command::Runbook(args) => runbook::run(&args, context),
-        Command::Coverage(args) => coverage::run(&args, context),
+        Command::Runbook(args) => runbook::run(&plan::runnable(&args)?, context),
+        Command::Coverage(args) => coverage::run(&plan::runnable(&args)?, context),
         Command::Config(args) => config::run(&args, context),
         Command::Version(args) => version::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),

@@ -11,32 +11,40 @@ use strongroom_ops::metrics;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
-use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, select};
-use strongroom_ops::run::state::State;
+use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, dues, select};
+use strongroom_ops::run::state::{Lock, State};
 use strongroom_ops::run::system::SystemProcesses;
+use strongroom_ops::run::turn::Turn;
 use strongroom_ops::run::vault::Vault;
 use strongroom_ops::run::{DomainReport, Outcome, RepoReport, Runner};
 
 use crate::commands::status;
-use crate::context::{Context, environment};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
 use crate::output::{Object, object, visible};
 use crate::plan::{self, PlanArgs};
 use crate::vault::Repositories;
-use crate::{records, signals, units};
+use crate::{notices, records, signals, units};
 
 const AFTER_HELP: &str = "\
 Domains are backed up in the order of their dependencies. What comes after a domain that failed is
 not begun; everything else is. A domain that failed is due again at the next `run --due`.
 
+Of several `run --due` at one time one is at work and one waits for it, and then asks again what is
+due; all others have nothing to add, and end with 0. Without --due, a domain that another run is at
+work on is a failure.
+
 Exit codes: 0 all domains are in all their repositories; 3 they are, but something is missing or
-unstable, or a hook or fact failed; 1 a domain failed or was not begun.
+unstable, or a hook or fact failed; 4 a snapshot is far from those before (most files or bytes gone, or
+new content that may be encrypted): it is kept, and no other is forgotten until --acknowledge; 1 a
+domain failed or was not begun.
 
 Examples:
   strongroom run --due --config /etc/strongroom/strongroom.toml
   strongroom run orders-db
-  strongroom run --due --dry-run";
+  strongroom run --due --dry-run
+  strongroom run --acknowledge orders-db";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -56,24 +64,43 @@ pub struct Args {
     /// Say what would be backed up, and why; run and write nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Back nothing up: say that somebody has looked at the snapshots of these domains that were unlike those before
+    #[arg(long, requires = "domains", conflicts_with_all = ["due", "tag", "dry_run"])]
+    acknowledge: bool,
 }
 
 /// Runs the plan.
 pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let plan = plan::runnable(&args.plan)?;
     plan::refuse_head(&plan, context)?;
+    if args.acknowledge {
+        return acknowledge(&args.domains, &plan, context);
+    }
     let started = Instant::now();
     let cancelled = signals::cancel_flag()?;
     let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
-    let host = plan.host_id.clone().unwrap_or_else(|| environment().host);
+    let host = plan::host(&plan);
     let choice = Choice { names: args.domains.clone(), tags: args.tag.clone(), due: args.due };
     let newest = |repo: &Name, domain: &Domain| newest(&repositories, &host, repo, domain);
-    let chosen =
-        select(&plan, &choice, &newest, &Zoned::now()).map_err(|error| not_selected(&error, &plan))?;
+    let select =
+        || select(&plan, &choice, &newest, &Zoned::now()).map_err(|error| not_selected(&error, &plan));
     if args.dry_run {
-        return would_run(&chosen, context);
+        return would_run(&select()?, context);
     }
     let state = plan::state(&plan, context)?;
+    let is_cancelled = || cancelled.load(Ordering::Relaxed);
+    // What is due is asked when nobody else is at work on it any more.
+    let _turn = match args.due.then(|| wait_for_turn(&state, &is_cancelled, context)).transpose()? {
+        Some(None) => return Ok(Exit::Ok),
+        Some(Some(turn)) => Some(turn),
+        None => None,
+    };
+    let chosen = select()?;
+    let due_still = |domain: &Domain| {
+        plan.repositories(domain).into_iter().for_each(|repo| repositories.look_again(repo));
+        let dues = dues(&plan, domain, &newest, &Zoned::now());
+        dues.into_iter().map(|(repo, _)| repo.clone()).collect()
+    };
     let runner = Runner {
         plan: &plan,
         host: host.clone(),
@@ -81,12 +108,16 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
         vault: &repositories,
         state: &state,
         now: &Zoned::now,
-        is_cancelled: &|| cancelled.load(Ordering::Relaxed),
+        is_cancelled: &is_cancelled,
+        due_still: if args.due { Some(&due_still) } else { None },
     };
+    let domains: Vec<_> = chosen.iter().map(|chosen| chosen.domain.name.as_str()).collect();
+    notices::tell(&plan, &state, context, |notifier| notifier.run_begins(&domains));
     let reports = runner.run_all(&chosen, &mut |report| tell(report, context));
     repositories.remember_heads();
     repositories.tell_parity_troubles();
-    write_metrics(&plan, &repositories, &state, context);
+    notices::tell(&plan, &state, context, |notifier| notifier.run_ended(&reports));
+    tell_of_status(&plan, &repositories, &state, context);
     let count = |outcome| reports.iter().filter(|report| report.outcome == outcome).count();
     let (ok, partial) = (count(Outcome::Ok), count(Outcome::Partial));
     let (failed, skipped) = (count(Outcome::Failed), count(Outcome::Skipped));
@@ -97,6 +128,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
             "domains_partial": partial,
             "domains_failed": failed,
             "domains_skipped": skipped,
+            "anomalies": reports.iter().filter(|report| !report.anomalies.is_empty()).count(),
             "total_duration": started.elapsed().as_secs_f64(),
         })));
     } else if reports.is_empty() {
@@ -107,16 +139,46 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     end(&reports, partial)
 }
 
-/// Writes the metrics of the plan, whatever the outcome. That they cannot be written is no failure of the run.
-fn write_metrics(plan: &Plan, repositories: &Repositories<'_>, state: &State, context: &Context) {
-    let Some(wanted) = &plan.metrics else { return };
+/// The lock of the one run that is at work on what is due; `None` where another run waits for it already.
+fn wait_for_turn(
+    state: &State,
+    is_cancelled: &dyn Fn() -> bool,
+    context: &Context,
+) -> Result<Option<Lock>, Failure> {
+    let mut tell = || context.output.note("another run is at work on what is due: waiting for its end");
+    let turn = state.turn(is_cancelled, &mut tell);
+    match turn.map_err(|error| Failure::io("cannot write to the state directory", &error))? {
+        Turn::Mine(lock) => Ok(Some(lock)),
+        Turn::Cancelled => Err(Failure::new("cancelled", "cancelled while another run was at work")),
+        Turn::AnotherWaits => {
+            let message =
+                "one run is at work on what is due and another waits for it: there is nothing to add";
+            if context.output.json() {
+                let summary = json!({"type": "summary", "domains_ok": 0, "domains_partial": 0, "domains_failed": 0,
+                    "domains_skipped": 0, "another_waits": true});
+                context.output.message(object(summary));
+            }
+            context.output.text(message);
+            Ok(None)
+        }
+    }
+}
+
+/// Writes the metrics of the plan and tells of what is overdue, whatever the outcome. That this cannot be done is no failure of
+/// the run.
+fn tell_of_status(plan: &Plan, repositories: &Repositories<'_>, state: &State, context: &Context) {
+    if plan.metrics.is_none() && plan.notify.is_empty() {
+        return;
+    }
     let written = status::judge(plan, repositories, state).and_then(|found| {
+        notices::tell(plan, state, context, |notifier| notifier.standing(&found.domains, &Zoned::now()));
+        let Some(wanted) = &plan.metrics else { return Ok(()) };
         let path = Path::new(&wanted.textfile);
-        metrics::write(path, &metrics::render(&found))
+        metrics::write(path, &metrics::render(&found.domains, &found.repositories))
             .map_err(|error| Failure::io(format_args!("cannot write {}", path.display()), &error))
     });
     if let Err(failure) = written {
-        context.output.warn(&format!("warning: metrics: {}", failure.message));
+        context.output.warn(&format!("warning: metrics and notices: {}", failure.message));
     }
 }
 
@@ -132,7 +194,50 @@ fn end(reports: &[DomainReport], partial: usize) -> failure::Outcome {
             Failure::new("run", message).hint("what failed is due again at the next `strongroom run --due`")
         );
     }
+    let unlike: Vec<_> = reports
+        .iter()
+        .filter(|report| !report.anomalies.is_empty())
+        .map(|report| report.domain.as_str())
+        .collect();
+    if !unlike.is_empty() {
+        let names = unlike.join(" ");
+        let message = format!(
+            "unlike the snapshots before, and nothing is forgotten until somebody has looked: {names}"
+        );
+        let hint = format!(
+            "compare them with `strongroom ls`; if all is well: `strongroom run --acknowledge {names}`"
+        );
+        return Err(Failure::new("anomaly", message).exit(Exit::Damage).hint(hint));
+    }
     Ok(if partial > 0 { Exit::Partial } else { Exit::Ok })
+}
+
+/// Lets old snapshots be forgotten again.
+fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::Outcome {
+    if let Some(unknown) = domains.iter().find(|name| plan.domain(name).is_none()) {
+        return Err(not_selected(&SelectError::Unknown(unknown.clone()), plan));
+    }
+    let state = plan::state(plan, context)?;
+    for domain in plan.domains.iter().filter(|domain| domains.iter().any(|name| name == domain.name.as_str()))
+    {
+        let reasons = state
+            .acknowledge(&domain.name)
+            .map_err(|error| Failure::io("cannot write to the state directory", &error))?;
+        if context.output.json() {
+            context.output.object(object(json!({
+                "type": "acknowledged",
+                "domain": domain.name,
+                "anomalies": reasons,
+            })))?;
+        } else if reasons.is_empty() {
+            context.output.text(format!("{}: there was nothing to acknowledge", domain.name));
+        } else {
+            context
+                .output
+                .text(visible(format!("{}: acknowledged: {}", domain.name, reasons.join("; ")).as_bytes()));
+        }
+    }
+    Ok(Exit::Ok)
 }
 
 fn not_selected(error: &SelectError, plan: &Plan) -> Failure {
@@ -195,6 +300,7 @@ fn tell(report: &DomainReport, context: &Context) {
             "outcome": report.outcome.name(),
             "message": report.message,
             "warnings": report.warnings,
+            "anomalies": report.anomalies,
             "repositories": report.repositories.iter().map(record).collect::<Vec<_>>(),
         })));
     }

@@ -2,34 +2,26 @@
 
 use jiff::Zoned;
 use serde_json::json;
+use strongroom_ops::plan::Plan;
 use strongroom_ops::runbook::runbook;
 
-use crate::context::{Context, environment};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::object;
-use crate::plan::{self, PlanArgs};
+use crate::plan;
 
-const AFTER_HELP: &str = "\
+/// What stands below the help.
+pub const AFTER_HELP: &str = "\
 The order of recovery, the exact commands, who is to be called, and where passwords are: never the
 passwords themselves. Keep it where it can be read when this host cannot.
 
 Example:
   strongroom runbook --config /etc/strongroom/strongroom.toml > runbook.md";
 
-/// Arguments of `runbook`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP)]
-pub struct Args {
-    #[command(flatten)]
-    plan: PlanArgs,
-}
-
 /// Writes the runbook.
-pub fn run(args: &Args, context: &Context) -> Outcome {
-    let plan = plan::runnable(&args.plan)?;
-    let host = plan.host_id.clone().unwrap_or_else(|| environment().host);
-    let text = runbook(&plan, &host, &Zoned::now().date().to_string())
+pub fn run(plan: &Plan, context: &Context) -> Outcome {
+    let text = runbook(plan, &plan::host(plan), &Zoned::now().date().to_string())
         .map_err(|cycle| Failure::usage("plan", cycle))?;
     match context.output.json() {
         true => context.output.object(object(json!({"type": "runbook", "text": text})))?,

@@ -14,9 +14,10 @@ use strongroom_ops::plan::values::{Lapse, Name};
 use strongroom_ops::run::state::State;
 use strongroom_ops::run::vault::Vault;
 use strongroom_ops::status::{CopyStatus, DomainStatus, Health, rough, status};
+use strongroom_ops::verify::{self, Demand, RepoStatus};
 
 use crate::commands::snapshots::aligned;
-use crate::context::{Context, environment};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{object, visible};
@@ -25,7 +26,8 @@ use crate::vault::Repositories;
 
 const AFTER_HELP: &str = "\
 What counts is what is in the repositories: a job that never ran has no snapshot, and its domain is
-critical. The record of attempts on this host adds what failed since.
+critical. The record of attempts on this host adds what failed since. Of repositories whose
+verification a class demands, it is told when they were read, and how much never was.
 
 Exit codes: 0 all is well, 3 there are warnings, 4 a target is missed, 5 a repository cannot be
 asked. With --nagios as monitoring plugins end: 0 ok, 1 warning, 2 critical, 3 unknown.
@@ -65,7 +67,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let repositories = Repositories::new(context, &plan, Arc::new(AtomicBool::new(false)));
     let found = judge(&plan, &repositories, &state)?;
     repositories.remember_heads();
-    let worst = found.iter().map(|domain| domain.health).max().unwrap_or(Health::Critical);
+    let worst = found.worst();
     if args.nagios {
         context.output.line(nagios(&found, worst))?;
         return Ok(match worst {
@@ -76,7 +78,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         });
     }
     if args.openmetrics {
-        context.output.line(metrics::render(&found).trim_end())?;
+        context.output.line(metrics::render(&found.domains, &found.repositories).trim_end())?;
     } else if context.output.json() {
         json_lines(&found, worst, context)?;
     } else {
@@ -96,27 +98,56 @@ fn unknown(failure: &Failure, context: &Context) -> Outcome {
     Ok(Exit::Partial)
 }
 
-/// The status by what repositories and the record of attempts say.
-pub fn judge(
-    plan: &Plan,
-    repositories: &Repositories<'_>,
-    state: &State,
-) -> Result<Vec<DomainStatus>, Failure> {
-    type Known = Result<Vec<(SnapshotId, Snapshot)>, String>;
-    let known: BTreeMap<&Name, Known> = plan
-        .repos
-        .keys()
-        .map(|name| (name, repositories.snapshots(name).map_err(|error| error.message)))
-        .collect();
-    let facts = |name: &Name| match known.get(name) {
-        Some(Ok(snapshots)) => Ok(snapshots.as_slice()),
-        Some(Err(error)) => Err(error.clone()),
-        None => Err("it is not in the plan".to_owned()),
-    };
-    let attempts =
-        state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
-    let host = plan.host_id.clone().unwrap_or_else(|| environment().host);
-    Ok(status(plan, &host, &facts, &attempts, &Zoned::now()))
+/// The snapshots of all repositories of a plan, as far as they can be asked.
+pub struct Known(BTreeMap<Name, Result<Vec<(SnapshotId, Snapshot)>, String>>);
+
+impl Known {
+    /// Asks all of them.
+    pub fn of(plan: &Plan, repositories: &Repositories<'_>) -> Self {
+        let ask = |name: &Name| repositories.snapshots(name).map_err(|error| error.message);
+        Self(plan.repos.keys().map(|name| (name.clone(), ask(name))).collect())
+    }
+
+    /// The snapshots of a repository, or why they are not known.
+    pub fn snapshots(&self, name: &Name) -> Result<&[(SnapshotId, Snapshot)], String> {
+        match self.0.get(name) {
+            Some(Ok(snapshots)) => Ok(snapshots),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err("it is not in the plan".to_owned()),
+        }
+    }
+}
+
+/// The status of everything.
+pub struct Overview {
+    /// Of the domains.
+    pub domains: Vec<DomainStatus>,
+    /// Of the verification of repositories.
+    pub repositories: Vec<RepoStatus>,
+}
+
+impl Overview {
+    /// How well the worst of it is.
+    pub fn worst(&self) -> Health {
+        let of_domains = self.domains.iter().map(|domain| domain.health);
+        let all = of_domains.chain(self.repositories.iter().map(|repo| repo.health));
+        all.max().unwrap_or(Health::Critical)
+    }
+}
+
+/// The status by what repositories and the records of this host say.
+pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Result<Overview, Failure> {
+    let all = Known::of(plan, repositories);
+    let facts = |name: &Name| all.snapshots(name);
+    let unreadable = |error| Failure::io("cannot read the record of attempts", &error);
+    let attempts = state.attempts().map_err(unreadable)?;
+    let verifications = state.verifications().map_err(unreadable)?;
+    let known = |name: &Name| repositories.known(name).map_err(|error| error.message);
+    let now = Zoned::now();
+    Ok(Overview {
+        domains: status(plan, &plan::host(plan), &facts, &attempts, &now),
+        repositories: verify::status(plan, &known, &verifications, &now),
+    })
 }
 
 fn age(copy: &CopyStatus, now: jiff::Timestamp) -> Option<Lapse> {
@@ -124,11 +155,11 @@ fn age(copy: &CopyStatus, now: jiff::Timestamp) -> Option<Lapse> {
     Some(Lapse::seconds(u64::try_from(age).unwrap_or(0)))
 }
 
-fn text(found: &[DomainStatus], context: &Context) -> Result<(), Failure> {
+fn text(found: &Overview, context: &Context) -> Result<(), Failure> {
     let now = jiff::Timestamp::now();
     let mut rows =
         vec![["Domain", "Class", "Repository", "Health", "Age", "RPO", "Snapshot"].map(str::to_owned)];
-    for domain in found {
+    for domain in &found.domains {
         for copy in &domain.copies {
             rows.push([
                 domain.domain.to_string(),
@@ -144,7 +175,7 @@ fn text(found: &[DomainStatus], context: &Context) -> Result<(), Failure> {
     for line in aligned(&rows, &[]) {
         context.output.line(line)?;
     }
-    for domain in found {
+    for domain in &found.domains {
         for reason in &domain.reasons {
             context.output.line(visible(format!("{}: {reason}", domain.domain).as_bytes()))?;
         }
@@ -156,12 +187,35 @@ fn text(found: &[DomainStatus], context: &Context) -> Result<(), Failure> {
             }
         }
     }
+    for repo in &found.repositories {
+        context.output.line(verification(repo, now))?;
+        for reason in &repo.reasons {
+            context.output.line(visible(format!("verify {}: {reason}", repo.repo).as_bytes()))?;
+        }
+    }
     Ok(())
 }
 
-fn json_lines(found: &[DomainStatus], worst: Health, context: &Context) -> Result<(), Failure> {
+fn verification(repo: &RepoStatus, now: jiff::Timestamp) -> String {
+    let ago = |time: Option<jiff::Timestamp>| {
+        let secs = time.map(|time| u64::try_from(now.duration_since(time).as_secs()).unwrap_or(0));
+        secs.map_or("never".into(), |secs| format!("{} ago", rough(Lapse::seconds(secs))))
+    };
+    let known = repo.known.map_or(String::new(), |known| {
+        let oldest = if known.packs_never_read > 0 {
+            format!("{} of {} packs were never read", known.packs_never_read, known.packs)
+        } else {
+            format!("the oldest of {} packs was read {}", known.packs, ago(known.oldest_read))
+        };
+        format!(", last {}; {oldest}", ago(known.last_read))
+    });
+    let Demand { every, read } = repo.demand;
+    format!("verify {}: {}, {read} every {every}{known}", repo.repo, repo.health.name())
+}
+
+fn json_lines(found: &Overview, worst: Health, context: &Context) -> Result<(), Failure> {
     let now = jiff::Timestamp::now();
-    for domain in found {
+    for domain in &found.domains {
         let copies: Vec<Value> = domain
             .copies
             .iter()
@@ -197,13 +251,32 @@ fn json_lines(found: &[DomainStatus], worst: Health, context: &Context) -> Resul
             })),
         })))?;
     }
-    context.output.object(object(json!({"type": "summary", "health": worst.name(), "domains": found.len()})))
+    for repo in &found.repositories {
+        let time = |time: Option<jiff::Timestamp>| time.map(|time| format!("{time:.9}"));
+        context.output.object(object(json!({
+            "type": "verification",
+            "repository": repo.repo,
+            "health": repo.health.name(),
+            "reasons": repo.reasons,
+            "every": repo.demand.every.as_secs(),
+            "read_percent": repo.demand.read.percent(),
+            "packs": repo.known.map(|known| known.packs),
+            "packs_never_read": repo.known.map(|known| known.packs_never_read),
+            "packs_in_doubt": repo.known.map(|known| known.packs_in_doubt),
+            "last_read": time(repo.known.and_then(|known| known.last_read)),
+            "oldest_read": time(repo.known.and_then(|known| known.oldest_read)),
+            "last_verdict": repo.last.as_ref().map(|last| last.verdict.name()),
+        })))?;
+    }
+    let domains = found.domains.len();
+    context.output.object(object(json!({"type": "summary", "health": worst.name(), "domains": domains})))
 }
 
 /// The line of a monitoring plugin: state, what is wrong, and the ages as numbers.
-fn nagios(found: &[DomainStatus], worst: Health) -> String {
+fn nagios(found: &Overview, worst: Health) -> String {
     let now = jiff::Timestamp::now();
-    let bad: Vec<_> = found
+    let mut bad: Vec<_> = found
+        .domains
         .iter()
         .filter(|domain| domain.health != Health::Ok)
         .map(|domain| {
@@ -212,11 +285,16 @@ fn nagios(found: &[DomainStatus], worst: Health) -> String {
             format!("{} {}: {}", domain.domain, domain.health.name(), one_line(first))
         })
         .collect();
+    let repositories = found.repositories.iter().filter(|repo| repo.health != Health::Ok);
+    bad.extend(repositories.map(|repo| {
+        let first = repo.reasons.first().map_or("", String::as_str);
+        format!("verify {} {}: {}", repo.repo, repo.health.name(), one_line(first))
+    }));
     let said = match bad.is_empty() {
-        true => format!("{} domains are as they have to be", found.len()),
+        true => format!("{} domains are as they have to be", found.domains.len()),
         false => bad.join("; "),
     };
-    let ages = found.iter().flat_map(|domain| {
+    let ages = found.domains.iter().flat_map(|domain| {
         domain.copies.iter().filter_map(move |copy| {
             let warn = domain.rpo.map_or(String::new(), |rpo| rpo.as_secs().to_string());
             Some(format!("'{}@{}'={}s;{warn}", domain.domain, copy.repo, age(copy, now)?.as_secs()))

@@ -5,6 +5,7 @@ use std::io;
 use strongroom::backend::BackendError;
 use strongroom::backup::BackupError;
 use strongroom::browse::BrowseError;
+use strongroom::check::ReadingsError;
 use strongroom::crypto::KdfError;
 use strongroom::forget::ForgetError;
 use strongroom::format::config::ConfigError;
@@ -446,6 +447,16 @@ impl From<UsageError> for Failure {
             UsageError::Browse(error) => error.into(),
             UsageError::Index(error) => error.into(),
             UsageError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadingsError> for Failure {
+    fn from(error: ReadingsError) -> Self {
+        match error {
+            ReadingsError::Ledger(_) => Self::damage("ledger-damaged", error),
+            ReadingsError::Index(error) => error.into(),
+            ReadingsError::Repository(error) => error.into(),
         }
     }
 }

@@ -34,12 +34,12 @@ pub(super) enum WriteError {
 }
 
 /// Why a ledger was not read.
-enum ReadError {
+pub(super) enum ReadError {
     Backend(crate::backend::BackendError),
     Ledger(LedgerError),
 }
 
-fn read(repository: &Repository, id: &LedgerId) -> Result<Ledger, ReadError> {
+pub(super) fn read(repository: &Repository, id: &LedgerId) -> Result<Ledger, ReadError> {
     let key = ObjectKey::ledger(id);
     let object = repository.backend().read(&key, RECORD_OBJECT_LEN_MAX).map_err(ReadError::Backend)?;
     if ledger::id(&object) != *id {

@@ -69,6 +69,9 @@ fn damage_codes(report: &CheckReport) -> Vec<&'static str> {
 #[test]
 fn a_budget_reads_what_was_read_longest_ago() {
     let Sample { backend, packs, .. } = sample();
+    let known = |day| readings(&open_on(&backend, day)).expect("readable");
+    let bytes = packs.iter().map(|(pack, _)| pack.size).sum();
+    assert_eq!(known(1), Readings { packs: 4, bytes, packs_never_read: 4, ..Readings::default() });
     let mut read = BTreeSet::new();
     // Less than any pack: one a day.
     for day in 1..=4 {
@@ -78,6 +81,10 @@ fn a_budget_reads_what_was_read_longest_ago() {
         let today = packs_read_on(&open_on(&backend, day), day);
         assert!(today.iter().all(|pack| read.insert(*pack)), "one that was not read before");
     }
+    let all = known(4);
+    assert_eq!((all.packs_never_read, all.oldest_read.expect("all").1.seconds), (0, DAY));
+    assert_eq!(all.last_read.map(|time| time.seconds), Some(4 * DAY));
+    assert_eq!(known(2).last_read.map(|time| time.seconds), Some(2 * DAY), "times to come count for nothing");
     assert_eq!(read, packs.iter().map(|(pack, _)| pack.id).collect());
     let first = packs_read_on(&open_on(&backend, 5), 1);
     let report = check_on(&backend, 5, &budget(1));
@@ -114,9 +121,12 @@ fn what_was_found_damaged_is_looked_at_until_it_is_sound() {
     assert_eq!(damage_codes(&report), ["pack-damaged"]);
     let report = quick();
     assert_eq!((report.packs_read, damage_codes(&report)), (1, vec!["pack-damaged"]), "it is remembered");
+    let in_doubt = || readings(&open_on(&sample.backend, 5)).expect("readable").packs_in_doubt;
+    assert_eq!(in_doubt(), 1);
     sample.backend.corrupt(&key, |bytes| bytes[100] ^= 1);
     let report = quick();
     assert_eq!((report.packs_read, damage_codes(&report)), (1, vec![]), "and looked at again");
+    assert_eq!(in_doubt(), 0);
     assert_eq!(quick().packs_read, 0);
 }
 

@@ -8,6 +8,7 @@
 //! - [`parity`]: whether parity is whole, and makes good what is damaged
 //! - [`doubt`]: packs with something wrong, for whoever repairs them
 //! - [`ledger`]: which packs were verified when, before this check and by it
+//! - [`known`]: what the ledger knows, without a check
 //! - [`hits`]: which files of which snapshots damage hits
 //! - [`newer`]: what was committed meanwhile, and let be deleted what was still to be looked at
 //!
@@ -21,6 +22,7 @@ mod doubt;
 #[cfg(test)]
 mod fixture;
 mod hits;
+mod known;
 mod ledger;
 #[cfg(test)]
 mod ledger_tests;
@@ -37,6 +39,7 @@ mod tests;
 pub(crate) mod trees;
 
 pub(crate) use doubt::{Doubt, packs_in_doubt};
+pub use known::{Readings, ReadingsError, readings};
 pub use options::{CheckOptions, CheckReport, Damage, HitFile, ReadData};
 
 use std::sync::Arc;

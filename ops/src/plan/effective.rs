@@ -45,7 +45,8 @@ pub const SNAPSHOT_TIMEOUT: &str = "2m";
 /// Time that the command of a stream may take.
 pub const STREAM_TIMEOUT: &str = "6h";
 
-const DEFAULT_OBJECTIVES: [(&str, &str); 5] = [
+const DEFAULT_OBJECTIVES: [(&str, &str); 6] = [
+    ("anomaly_guard", "true"),
     ("rpo_grace", "\"0s\""),
     ("copies", "1"),
     ("sites", "1"),

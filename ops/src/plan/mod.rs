@@ -7,6 +7,7 @@
 
 mod commands;
 pub mod effective;
+mod excluded;
 pub mod lint;
 pub mod load;
 mod mistake;

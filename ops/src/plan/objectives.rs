@@ -1,7 +1,9 @@
 //! What a domain has to meet: its own targets, else its class's, else none.
 
+use jiff::civil::Date;
+
 use crate::plan::load::Plan;
-use crate::plan::types::{Class, Consistency, Domain, OnChange, Retain, Verify};
+use crate::plan::types::{Class, Consistency, Control, Domain, Exception, OnChange, Retain, Verify};
 use crate::plan::values::{Lapse, Name};
 
 /// The targets in force for a domain.
@@ -27,6 +29,8 @@ pub struct Objectives {
     pub drill_every: Option<Lapse>,
     /// Which snapshots are kept; without it all.
     pub retain: Option<Retain>,
+    /// Whether snapshots are compared with those before.
+    pub anomaly_guard: bool,
 }
 
 impl Objectives {
@@ -50,6 +54,7 @@ impl Objectives {
             verify: first(own, class, |class| &class.verify),
             drill_every: first(own, class, |class| &class.drill_every),
             retain: first(own, class, |class| &class.retain),
+            anomaly_guard: first(own, class, |class| &class.anomaly_guard).unwrap_or(true),
         }
     }
 }
@@ -59,6 +64,13 @@ impl Plan {
     pub fn objectives(&self, domain: &Domain) -> Objectives {
         let class = domain.class.as_ref().and_then(|class| self.classes.get(class));
         Objectives::of(domain.objectives.as_ref(), class)
+    }
+
+    /// The exception that allows a domain to miss a target on a day, if there is one.
+    pub fn exception(&self, control: Control, domain: &Name, day: Date) -> Option<&Exception> {
+        self.exceptions.iter().find(|exception| {
+            exception.control == control && exception.domain == *domain && exception.expires >= day
+        })
     }
 
     /// The repositories that a domain goes to, as far as there are such.

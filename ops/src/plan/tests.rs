@@ -181,7 +181,7 @@ fn every_value_in_force_has_its_origin() {
     assert_eq!(find("domain.x.to").as_deref(), Some("[\"a\"] # default"));
     assert_eq!(find("domain.x.paths").as_deref(), Some("[\"/x\"] # p.toml:10"));
     let defaults = entries.iter().filter(|entry| entry.origin == Origin::Default).count();
-    assert_eq!(defaults, 6);
+    assert_eq!(defaults, 7);
     let objectives = plan.objectives(&plan.domains[0]);
     let retain = objectives.retain.expect("given");
     assert_eq!((retain.weekly, retain.daily), (Some(1), None));
@@ -270,6 +270,16 @@ fn targets_that_the_plan_misses_are_violations() {
     };
     assert_eq!(found("[]"), ["repository-in-path"]);
     assert_eq!(found("['/backup']"), [] as [&str; 0]);
+    assert_eq!(found("['/back*']"), [] as [&str; 0]);
+    assert_eq!(found("['/back*', '!/backup']"), ["repository-in-path"]);
+    let hooks = "snapshot = { begin = ['b'], end = ['e'] }";
+    let read_from_snapshot = |exclude: &str| codes(&format!("{inside}{exclude}\n{hooks}"));
+    assert_eq!(
+        read_from_snapshot("[]"),
+        ["repository-in-path"],
+        "an error, since the engine does not know it there"
+    );
+    assert_eq!(read_from_snapshot("['backup']"), [] as [&str; 0]);
     let warned = findings(&format!("[class.c]\nrpo = '1d'\n{domain}"));
     assert_eq!(warned.iter().map(|found| found.code).collect::<Vec<_>>(), ["no-schedule"]);
 }

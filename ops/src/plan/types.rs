@@ -83,6 +83,8 @@ pub struct Class {
     pub drill_every: Option<Lapse>,
     /// Which snapshots are kept.
     pub retain: Option<Retain>,
+    /// Whether snapshots are compared with those before, and nothing is forgotten where they are far from them [default: true].
+    pub anomaly_guard: Option<bool>,
 }
 
 /// What becomes of a file that changes each time it is read.
@@ -365,6 +367,21 @@ pub enum Event {
     ExceptionExpiring,
 }
 
+impl Event {
+    /// As a plan has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Recovered => "recovered",
+            Self::Drill => "drill",
+            Self::Rpo => "rpo",
+            Self::ExceptionExpiring => "exception-expiring",
+        }
+    }
+}
+
 /// A target that may be missed for a while.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -403,6 +420,8 @@ pub enum Control {
     Drill,
     /// Verification.
     Verify,
+    /// How many snapshots there are at least.
+    Retention,
 }
 
 impl Control {
@@ -416,6 +435,7 @@ impl Control {
             Self::Consistency => "consistency",
             Self::Drill => "drill",
             Self::Verify => "verify",
+            Self::Retention => "retention",
         }
     }
 }

@@ -199,6 +199,23 @@ from_text!(Lapse, "Lapse", {
     "pattern": "^[0-9]+[smhdw]$"
 });
 
+/// How many bytes a unit of size stands for, in upper or lower case: `K`, `M`, `G`, `T` and `KiB` … `TiB` are powers of 1024, `KB` … `TB`
+/// powers of 1000; no unit and `B` are bytes.
+pub fn size_factor(unit: &str) -> Option<u64> {
+    Some(match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return None,
+    })
+}
+
 /// A number of bytes: `10MiB`, `5G`, `20MB`, `4096`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -217,18 +234,7 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no size: write it as 4096, 10MiB, 5G (powers of 1024) or 20MB");
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let factor: u64 = match text[end..].trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kib" => 1 << 10,
-            "m" | "mib" => 1 << 20,
-            "g" | "gib" => 1 << 30,
-            "t" | "tib" => 1 << 40,
-            "kb" => 1_000,
-            "mb" => 1_000_000,
-            "gb" => 1_000_000_000,
-            "tb" => 1_000_000_000_000,
-            _ => return Err(wrong()),
-        };
+        let factor = size_factor(text[end..].trim()).ok_or_else(wrong)?;
         let bytes = text[..end].parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
         bytes.map(Self).ok_or_else(wrong)
     }

@@ -8,24 +8,22 @@ use serde_bytes::ByteBuf;
 use strongroom::backup::{Accept, SourceRoot};
 use strongroom::format::provenance::{Consistency as Recorded, Fact, Provenance};
 use strongroom::ids::PlanHash;
-use strongroom::source::FilterOptions;
 
 use crate::plan::Plan;
 use crate::plan::effective::{HOOK_TIMEOUT, SNAPSHOT_TIMEOUT};
 use crate::plan::types::{Consistency, Domain, OnChange};
 use crate::plan::values::{Argv, Name};
-use crate::run::process::{Order, ProcessError, Processes};
+use crate::run::cleanup::SNAPSHOT_PATH;
+use crate::run::process::{Order, ProcessError, Processes, beginning, without_output};
 use crate::run::report::{DomainReport, RepoReport};
 use crate::run::select::Chosen;
-use crate::run::state::{Attempt, Journal, Outcome, RepoAttempt, State};
+use crate::run::state::{Attempt, Chore, Journal, Outcome, RepoAttempt, State};
 use crate::run::stream::timeout;
 use crate::run::vault::{Job, Vault};
-use crate::run::{retention, stage, stream};
+use crate::run::{retention, stage, stream, turn};
 
 /// Time that a command may take which finds a fact out.
 const FACT_TIMEOUT: &str = "1m";
-/// What a snapshot hook prints before the path.
-const SNAPSHOT_PATH: &str = "STRONGROOM_SNAPSHOT_PATH";
 
 /// Runs domains of a plan.
 pub struct Runner<'a> {
@@ -43,7 +41,13 @@ pub struct Runner<'a> {
     pub now: &'a dyn Fn() -> Zoned,
     /// Whether the run is to end.
     pub is_cancelled: &'a dyn Fn() -> bool,
+    /// Asked where another run had the domain meanwhile: into which repositories it is to go still. Without it, that another run
+    /// has it is a failure.
+    pub due_still: Option<&'a DueStill<'a>>,
 }
+
+/// Into which repositories a domain is to go now.
+pub type DueStill<'a> = dyn Fn(&Domain) -> Vec<Name> + 'a;
 
 impl Runner<'_> {
     /// Backs a domain up into these repositories, and records the attempt.
@@ -51,20 +55,51 @@ impl Runner<'_> {
         let began = (self.now)();
         let mut report = DomainReport::new(&domain.name);
         match self.state.lock(&domain.name) {
-            Ok(Some(lock)) => {
-                self.sweep(domain, &mut report);
-                self.attempt(domain, targets, &began, &mut report);
-                self.record(&began, &mut report);
-                drop(lock);
-            }
-            // It is at work, and records itself.
-            Ok(None) => report.fail(format!("another run of the domain {} is at work", domain.name)),
+            Ok(Some(_lock)) => self.attempt_and_record(domain, targets, &began, &mut report),
+            Ok(None) => self.after_another(domain, &began, &mut report),
             Err(error) => {
                 report.fail(format!("cannot lock the domain: {error}"));
                 self.record(&began, &mut report);
             }
         }
         report
+    }
+
+    fn attempt_and_record(
+        &self,
+        domain: &Domain,
+        targets: &[&Name],
+        began: &Zoned,
+        report: &mut DomainReport,
+    ) {
+        let left = self.sweep(domain, report);
+        let journal = self.attempt(domain, targets, began, left, report);
+        // In this order: a kill in between is no attempt that nobody knows of.
+        self.record(began, report);
+        if let Some(journal) = journal {
+            self.settle(domain, &journal, report);
+        }
+    }
+
+    /// Another run is at work on the domain, and records itself. What is due waits for it, and may not be due any more then.
+    fn after_another(&self, domain: &Domain, began: &Zoned, report: &mut DomainReport) {
+        let busy = || format!("another run of the domain {} is at work", domain.name);
+        let Some(due_still) = self.due_still else { return report.fail(busy()) };
+        let _lock = loop {
+            match self.state.lock(&domain.name) {
+                Ok(Some(lock)) => break lock,
+                Ok(None) if (self.is_cancelled)() => return report.fail(busy()),
+                Ok(None) => std::thread::sleep(turn::STEP),
+                Err(error) => return report.fail(format!("cannot lock the domain: {error}")),
+            }
+        };
+        let targets = due_still(domain);
+        match targets.is_empty() {
+            true => report.message = Some("another run has done it meanwhile".into()),
+            false => {
+                self.attempt_and_record(domain, &targets.iter().collect::<Vec<_>>(), began, report);
+            }
+        }
     }
 
     /// Backs domains up, one after the other, and tells of each when it is done. What comes after a domain that failed is
@@ -95,7 +130,7 @@ impl Runner<'_> {
             let attempt = RepoAttempt {
                 outcome: repo.outcome,
                 snapshot: repo.snapshot().map(|id| id.to_string()),
-                message: repo.message.clone(),
+                message: repo.message.as_deref().map(without_output),
             };
             (repo.repo.clone(), attempt)
         });
@@ -104,7 +139,11 @@ impl Runner<'_> {
             began: began.timestamp(),
             ended: Some((self.now)().timestamp()),
             outcome: report.outcome,
-            message: report.message.clone().or_else(|| report.warnings.first().cloned()),
+            message: report
+                .message
+                .as_ref()
+                .or(report.warnings.first())
+                .map(|message| without_output(message)),
             repositories: repositories.collect(),
         };
         if let Err(error) = self.state.record(&attempt) {
@@ -112,62 +151,14 @@ impl Runner<'_> {
         }
     }
 
-    /// Does what a run that was killed has left to do.
-    fn sweep(&self, domain: &Domain, report: &mut DomainReport) {
-        let journal = match self.state.journal(&domain.name) {
-            Ok(None) => return,
-            Ok(Some(journal)) => journal,
-            Err(error) => {
-                return report.warn(format!("what an earlier run has left to do cannot be read: {error}"));
-            }
-        };
-        if let Err(error) = self.end(domain, &journal) {
-            report.warn(format!("what a killed run had left to do: {error}"));
-        }
-        let attempt = Attempt {
-            domain: domain.name.clone(),
-            began: journal.began,
-            ended: None,
-            outcome: Outcome::Interrupted,
-            message: Some("the run was killed".into()),
-            repositories: std::collections::BTreeMap::new(),
-        };
-        let noted = self.state.record(&attempt).and_then(|()| self.state.clear(&domain.name));
-        if let Err(error) = noted {
-            report.warn(format!("cannot clean up after a killed run: {error}"));
-        }
-    }
-
-    /// Removes the file system snapshot, if there may be one, and runs the hooks that are always run. Goes on after failures.
-    fn end(&self, domain: &Domain, journal: &Journal) -> Result<(), String> {
-        let removed = self.end_snapshot(domain, journal);
-        let failures: Vec<_> =
-            journal.finally.iter().filter_map(|argv| self.hook(domain, argv, &[], false).err()).collect();
-        let failures = removed.err().into_iter().chain(failures.iter().map(ToString::to_string));
-        match failures.collect::<Vec<_>>() {
-            none if none.is_empty() => Ok(()),
-            failures => Err(failures.join("; ")),
-        }
-    }
-
-    fn end_snapshot(&self, domain: &Domain, journal: &Journal) -> Result<(), String> {
-        let Some(argv) = &journal.snapshot_end else { return Ok(()) };
-        let path = journal.snapshot_path.iter().map(|path| (SNAPSHOT_PATH.to_owned(), path.clone()));
-        let env: Vec<_> = self.env(domain).into_iter().chain(path).collect();
-        let limit = domain.snapshot.as_ref().and_then(|hooks| hooks.timeout);
-        let order = Order { argv, env: &env, timeout: timeout(limit, SNAPSHOT_TIMEOUT), heeds_cancel: false };
-        let ended = self.processes.run(&order);
-        ended.map(|_| ()).map_err(|error| format!("the file system snapshot may be there still: {error}"))
-    }
-
-    fn env(&self, domain: &Domain) -> Vec<(String, String)> {
+    pub(super) fn env(&self, domain: &Domain) -> Vec<(String, String)> {
         vec![
             ("STRONGROOM_DOMAIN".into(), domain.name.to_string()),
             ("STRONGROOM_HOST".into(), self.host.clone()),
         ]
     }
 
-    fn hook(
+    pub(super) fn hook(
         &self,
         domain: &Domain,
         argv: &Argv,
@@ -181,13 +172,23 @@ impl Runner<'_> {
         self.processes.run(&order).map(|_| ())
     }
 
-    fn attempt(&self, domain: &Domain, targets: &[&Name], began: &Zoned, report: &mut DomainReport) {
+    /// Returns what is to be settled, unless nothing could be begun.
+    fn attempt(
+        &self,
+        domain: &Domain,
+        targets: &[&Name],
+        began: &Zoned,
+        left: Vec<Chore>,
+        report: &mut DomainReport,
+    ) -> Option<Journal> {
         let hooks = domain.hooks.clone().unwrap_or_default();
         let mut journal = Journal {
             began: began.timestamp(),
             snapshot_end: None,
             snapshot_path: None,
             finally: hooks.finally.clone(),
+            mark: self.processes.mark().to_owned(),
+            left,
         };
         let prepared = self
             .state
@@ -195,15 +196,18 @@ impl Runner<'_> {
             .and_then(|stage| self.state.note(&domain.name, &journal).map(|()| stage));
         let stage = match prepared {
             Ok(stage) => stage,
-            Err(error) => return report.fail(format!("cannot write to the state directory: {error}")),
+            Err(error) => {
+                report.fail(format!("cannot write to the state directory: {error}"));
+                return None;
+            }
         };
         if let Err(message) = self.work(domain, targets, &stage, &mut journal, report) {
             report.fail(message);
         }
-        if let Err(error) = self.end_snapshot(domain, &journal) {
-            report.warn(error);
-        }
-        journal.snapshot_end = None;
+        let finally = std::mem::take(&mut journal.finally);
+        let mut left = std::mem::take(&mut journal.left);
+        left.extend(self.do_chores(domain, journal.chores(), "at the end", report));
+        journal = Journal { snapshot_end: None, finally, ..journal };
         if report.outcome == Outcome::Failed {
             let message = report.message.clone().unwrap_or_default();
             for argv in &hooks.failed {
@@ -212,6 +216,7 @@ impl Runner<'_> {
                 }
             }
         } else {
+            self.watch(domain, began.timestamp(), report);
             self.retain(domain, report);
             for argv in &hooks.after {
                 if let Err(error) = self.hook(domain, argv, &[], true) {
@@ -220,12 +225,10 @@ impl Runner<'_> {
                 }
             }
         }
-        if let Err(error) = self.end(domain, &journal) {
-            report.warn(format!("a hook at the end: {error}"));
-        }
-        if let Err(error) = self.state.clear(&domain.name) {
-            report.warn(format!("cannot remove temporary files: {error}"));
-        }
+        left.extend(self.do_chores(domain, journal.chores(), "at the end", report));
+        journal.finally.clear();
+        journal.leave(left);
+        Some(journal)
     }
 
     /// Everything up to the snapshots.
@@ -269,8 +272,9 @@ impl Runner<'_> {
             let order = Order { argv, env: &env, timeout: timeout(None, FACT_TIMEOUT), heeds_cancel: true };
             match self.processes.run(&order) {
                 Ok(ended) => {
-                    let value = String::from_utf8_lossy(&ended.stdout).trim_end().to_owned();
-                    facts.push(Fact { name: name.to_string(), value: beginning(&value).to_owned() });
+                    let value = String::from_utf8_lossy(&ended.stdout);
+                    let value = beginning(value.trim_end(), Provenance::FACT_LEN_MAX).to_owned();
+                    facts.push(Fact { name: name.to_string(), value });
                 }
                 Err(error) => report.warn(format!("the fact {name} was not found out: {error}")),
             }
@@ -328,15 +332,15 @@ impl Runner<'_> {
         provenance: &Provenance,
     ) -> RepoReport {
         let env = self.env(domain);
+        let filter = match stage::filter(domain, &self.plan.sources) {
+            Ok(filter) => filter,
+            Err(error) => return RepoReport::failed(repo, &error.to_string()),
+        };
         let job = Job {
             host: Some(self.host.clone()),
             tags: domain.tags.clone(),
             roots: roots.to_vec(),
-            filter: FilterOptions {
-                exclude: domain.exclude.clone(),
-                one_file_system: domain.one_file_system,
-                ..FilterOptions::default()
-            },
+            filter,
             streams: domain.stream.iter().map(|one| stream::source(one, &env, &self.processes)).collect(),
             accept: accept(self.plan.objectives(domain).on_change),
             provenance: provenance.clone(),
@@ -377,15 +381,6 @@ impl Runner<'_> {
         }
         warnings.iter().for_each(|warning| report.warn(warning));
     }
-}
-
-/// As much of a fact as is kept.
-fn beginning(value: &str) -> &str {
-    let mut end = value.len().min(Provenance::FACT_LEN_MAX);
-    while !value.is_char_boundary(end) {
-        end -= 1;
-    }
-    &value[..end]
 }
 
 /// The last word on a snapshot.

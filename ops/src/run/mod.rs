@@ -2,11 +2,17 @@
 //!
 //! - [`select`]: which domains are run, in which order, and why
 //! - [`domain`]: one domain, from its first hook to its last
+//! - [`turn`]: of several runs of what is due, one at a time
+//! - [`anomaly`]: snapshots that are not like those before
 //! - [`process`]: commands: started, watched, ended
 //! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
 //! - [`vault`]: what a run needs of repositories
 
+pub mod anomaly;
+mod cleanup;
 pub mod domain;
+mod lines;
+mod marks;
 pub mod process;
 mod report;
 mod retention;
@@ -18,6 +24,7 @@ mod stream;
 pub mod system;
 #[cfg(test)]
 mod tests;
+pub mod turn;
 pub mod vault;
 
 pub use domain::Runner;

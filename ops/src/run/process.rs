@@ -5,6 +5,13 @@ use std::time::Duration;
 
 use crate::plan::values::Argv;
 
+/// What comes before a command's own words in a message.
+const SAID: &str = "; it said: ";
+/// Most bytes of each line of it.
+const LINE_LEN_MAX: usize = 300;
+/// Longest message that is kept.
+const MESSAGE_LEN_MAX: usize = 1000;
+
 /// Most bytes of a command's output that are kept.
 pub const OUTPUT_LEN_MAX: usize = 64 << 10;
 
@@ -69,11 +76,24 @@ pub enum ProcessError {
 
 fn said(output: &str) -> String {
     let lines: Vec<_> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    match lines.len().checked_sub(3) {
-        _ if lines.is_empty() => String::new(),
-        Some(skipped) => format!("; it said: {}", lines[skipped..].join(" / ")),
-        None => format!("; it said: {}", lines.join(" / ")),
+    let last: Vec<_> =
+        lines[lines.len().saturating_sub(3)..].iter().map(|line| beginning(line, LINE_LEN_MAX)).collect();
+    if last.is_empty() { String::new() } else { format!("{SAID}{}", last.join(" / ")) }
+}
+
+/// A message as it is kept and sent elsewhere: whoever looks at the run may read what a command said, but nobody knows whether
+/// that is a secret.
+pub fn without_output(message: &str) -> String {
+    beginning(message.split(SAID).next().unwrap_or_default(), MESSAGE_LEN_MAX).to_owned()
+}
+
+/// At most so many bytes, and whole characters.
+pub(super) fn beginning(text: &str, len_max: usize) -> &str {
+    let mut end = text.len().min(len_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
+    &text[..end]
 }
 
 /// Starts commands.
@@ -95,6 +115,17 @@ pub trait Processes: Send + Sync {
     /// # Errors
     /// [`ProcessError::Start`].
     fn sink(&self, order: &Order<'_>) -> Result<Box<dyn Sink>, ProcessError>;
+
+    /// What all commands that are started here are known by, after a kill; empty if by nothing.
+    fn mark(&self) -> &str {
+        ""
+    }
+
+    /// Ends commands that were started by another process under this mark, and all that they started; returns how many
+    /// processes these were.
+    fn end_marked(&self, _mark: &str) -> usize {
+        0
+    }
 }
 
 /// A running command whose output is read. If it is dropped before its end, it is killed.
@@ -113,4 +144,20 @@ pub trait Sink: io::Write + Send {
     /// # Errors
     /// [`ProcessError`]: anything but exit code 0.
     fn finish(self: Box<Self>) -> Result<(), ProcessError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_said_is_bounded_and_not_kept() {
+        let output = format!("one\n\ntwo\n{}\nthe token is hunter2\n", "ä".repeat(5000));
+        let failed = ProcessError::Failed { program: "dump".into(), status: "exit code 1".into(), output };
+        let message = failed.to_string();
+        assert!(message.starts_with("dump failed: exit code 1; it said: two / ää"), "{message}");
+        assert!(message.ends_with(" / the token is hunter2") && message.len() < 500, "{message}");
+        assert_eq!(without_output(&format!("a: b.dump: {message}")), "a: b.dump: dump failed: exit code 1");
+        assert_eq!(without_output(&"ä".repeat(5000)).len(), MESSAGE_LEN_MAX);
+    }
 }

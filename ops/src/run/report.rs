@@ -17,6 +17,8 @@ pub struct DomainReport {
     pub message: Option<String>,
     /// What is worse than it should be, besides.
     pub warnings: Vec<String>,
+    /// What is unlike the snapshots before.
+    pub anomalies: Vec<String>,
     /// What became of each repository.
     pub repositories: Vec<RepoReport>,
 }
@@ -56,6 +58,7 @@ impl DomainReport {
             outcome: Outcome::Ok,
             message: None,
             warnings: Vec::new(),
+            anomalies: Vec::new(),
             repositories: Vec::new(),
         }
     }

@@ -85,14 +85,24 @@ pub fn select<'p>(
             chosen.push(Chosen { domain, targets: repos, why: "asked for".into() });
             continue;
         }
-        let dues: Vec<_> = repos.iter().map(|repo| (*repo, due(domain, newest(repo, domain), now))).collect();
-        if let Some((_, Some(why))) = dues.iter().find(|(_, why)| why.is_some()) {
-            let why = why.clone();
-            let targets = dues.into_iter().filter(|(_, why)| why.is_some()).map(|(repo, _)| repo).collect();
-            chosen.push(Chosen { domain, targets, why });
+        let mut dues = dues(plan, domain, newest, now);
+        if !dues.is_empty() {
+            let targets = dues.iter().map(|(repo, _)| *repo).collect();
+            chosen.push(Chosen { domain, targets, why: dues.swap_remove(0).1 });
         }
     }
     Ok(chosen)
+}
+
+/// The repositories that a domain has to be backed up into now, each with the reason.
+pub fn dues<'p>(
+    plan: &'p Plan,
+    domain: &'p Domain,
+    newest: &dyn Fn(&Name, &Domain) -> Newest,
+    now: &Zoned,
+) -> Vec<(&'p Name, String)> {
+    let repos = plan.repositories(domain).into_iter();
+    repos.filter_map(|repo| Some((repo, due(domain, newest(repo, domain), now)?))).collect()
 }
 
 /// Why a domain has to be backed up now, if it has to. Without a schedule it never has to by itself.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use strongroom::backup::SourceRoot;
+use strongroom::source::{FilterError, FilterOptions};
 
 use crate::plan::SourceFile;
 use crate::plan::types::Domain;
@@ -37,8 +38,7 @@ pub fn databases(domain: &Domain, stage: &Path) -> Result<Vec<SourceRoot>, Sqlit
 /// # Errors
 /// Where they cannot be written.
 pub fn plan_files(domain: &Domain, sources: &[SourceFile], stage: &Path) -> io::Result<Vec<SourceRoot>> {
-    let covered = |path: &Path| domain.paths.iter().any(|root| path.starts_with(root));
-    let wanted = sources.iter().enumerate().filter(|(_, source)| !covered(&source.path));
+    let wanted = sources.iter().enumerate().filter(|(_, source)| !domain.reaches(&source.path));
     let copies = wanted.map(|(number, source)| {
         let target = place(stage, "plan", number, &source.path)?;
         fs::write(&target, &source.text)?;
@@ -48,6 +48,16 @@ pub fn plan_files(domain: &Domain, sources: &[SourceFile], stage: &Path) -> io::
         Ok(SourceRoot { path: source.path.clone(), read_from: Some(target) })
     });
     copies.collect()
+}
+
+/// What is left out of a domain's paths: but for the files of the plan, by which it is known later what was meant.
+///
+/// # Errors
+/// [`FilterError`] where its patterns cannot be used.
+pub fn filter(domain: &Domain, sources: &[SourceFile]) -> Result<FilterOptions, FilterError> {
+    let mut filter = domain.filter();
+    filter.exclude.extend(domain.keeping(sources.iter().map(|source| source.path.as_path()))?);
+    Ok(filter)
 }
 
 /// The paths of a domain, read from a file system snapshot if there is one.

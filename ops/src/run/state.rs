@@ -1,11 +1,11 @@
 //! What a host remembers of its runs: who is at work, what is to be cleaned up after a kill, and how runs ended.
 //!
 //! In the state folder of a plan: `DOMAIN.lock`, held by whoever runs the domain; `DOMAIN.journal`, there as long as a
-//! run has something to clean up; `DOMAIN.stage`, its temporary files; `attempts.jsonl`, a line for each attempt.
+//! run has, or has left, something to clean up; `DOMAIN.stage`, its temporary files; `attempts.jsonl`, a line for each attempt.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::values::{Argv, Name};
 
-/// Length at which the older half of the attempts is dropped.
-const ATTEMPTS_LEN_MAX: u64 = 4 << 20;
+const ATTEMPTS: &str = "attempts.jsonl";
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,6 +86,62 @@ pub struct Journal {
     pub snapshot_path: Option<String>,
     /// Hooks that are always run.
     pub finally: Vec<Argv>,
+    /// What the commands of the run are known by.
+    #[serde(default)]
+    pub mark: String,
+    /// What earlier runs could not do.
+    #[serde(default)]
+    pub left: Vec<Chore>,
+}
+
+/// Something to do at the end of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chore {
+    /// What it is.
+    pub task: Task,
+    /// The command.
+    pub argv: Argv,
+    /// Where the file system snapshot is.
+    pub path: Option<String>,
+}
+
+/// What there is to do at the end of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// The file system snapshot is removed.
+    SnapshotEnd,
+    /// A hook that is always run.
+    Finally,
+}
+
+impl Journal {
+    /// Most chores of earlier runs that are kept: some may never succeed.
+    pub const LEFT_MAX: usize = 32;
+
+    /// Everything there is to do, each thing once.
+    pub fn chores(&self) -> Vec<Chore> {
+        let finally = self.finally.iter().map(|argv| (Task::Finally, argv, None));
+        let end = self.snapshot_end.iter().map(|argv| (Task::SnapshotEnd, argv, self.snapshot_path.clone()));
+        let own = end.chain(finally).map(|(task, argv, path)| Chore { task, argv: argv.clone(), path });
+        let mut all: Vec<Chore> = Vec::new();
+        for chore in self.left.iter().cloned().chain(own) {
+            if !all.contains(&chore) {
+                all.push(chore);
+            }
+        }
+        all
+    }
+
+    /// Adds what could not be done; the oldest is given up where that is too much.
+    pub fn leave(&mut self, chores: Vec<Chore>) {
+        for chore in chores {
+            if !self.left.contains(&chore) {
+                self.left.push(chore);
+            }
+        }
+        self.left.drain(..self.left.len().saturating_sub(Self::LEFT_MAX));
+    }
 }
 
 /// The state folder of a plan.
@@ -112,6 +167,11 @@ impl State {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    /// A file of the plan as a whole.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     fn file(&self, domain: &Name, kind: &str) -> PathBuf {
         self.folder.join(format!("{domain}.{kind}"))
     }
@@ -121,8 +181,12 @@ impl State {
     /// # Errors
     /// Where the lock cannot be made.
     pub fn lock(&self, domain: &Name) -> io::Result<Option<Lock>> {
+        Self::lock_file(&self.file(domain, "lock"))
+    }
+
+    pub(crate) fn lock_file(path: &Path) -> io::Result<Option<Lock>> {
         let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
-        let file = options.open(self.file(domain, "lock"))?;
+        let file = options.open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -155,8 +219,16 @@ impl State {
     /// # Errors
     /// Where they cannot be removed.
     pub fn clear(&self, domain: &Name) -> io::Result<()> {
-        absent_is_well(fs::remove_dir_all(self.file(domain, "stage")))?;
+        self.clear_stage(domain)?;
         absent_is_well(fs::remove_file(self.file(domain, "journal")))
+    }
+
+    /// Removes temporary files.
+    ///
+    /// # Errors
+    /// Where they cannot be removed.
+    pub fn clear_stage(&self, domain: &Name) -> io::Result<()> {
+        absent_is_well(fs::remove_dir_all(self.file(domain, "stage")))
     }
 
     /// An empty folder for temporary files of a run.
@@ -164,14 +236,10 @@ impl State {
     /// # Errors
     /// Where it cannot be made.
     pub fn stage(&self, domain: &Name) -> io::Result<PathBuf> {
+        self.clear_stage(domain)?;
         let folder = self.file(domain, "stage");
-        absent_is_well(fs::remove_dir_all(&folder))?;
         DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(folder)
-    }
-
-    fn attempts_file(&self) -> PathBuf {
-        self.folder.join("attempts.jsonl")
     }
 
     /// Notes an attempt.
@@ -179,21 +247,7 @@ impl State {
     /// # Errors
     /// Where it cannot be written.
     pub fn record(&self, attempt: &Attempt) -> io::Result<()> {
-        let mut line = serde_json::to_vec(attempt)?;
-        line.push(b'\n');
-        // Attempts of several domains may end at one time: a lock keeps the file whole.
-        let guard = File::create(self.folder.join("attempts.lock"))?;
-        flock(&guard, FlockOperation::LockExclusive)?;
-        let path = self.attempts_file();
-        let mut file = File::options().create(true).append(true).mode(0o600).open(&path)?;
-        file.write_all(&line)?;
-        if file.metadata()?.len() > ATTEMPTS_LEN_MAX {
-            let all = self.attempts()?;
-            let kept =
-                all[all.len() / 2..].iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
-            write_whole(&path, format!("{}\n", kept.join("\n")).as_bytes())?;
-        }
-        Ok(())
+        self.append(ATTEMPTS, attempt)
     }
 
     /// All attempts that are remembered, in the order they ended. A line that is not whole, as after a power cut, is passed
@@ -202,18 +256,12 @@ impl State {
     /// # Errors
     /// Where the file is there and cannot be read.
     pub fn attempts(&self) -> io::Result<Vec<Attempt>> {
-        let file = match File::open(self.attempts_file()) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let lines = BufReader::new(file).split(b'\n').collect::<Result<Vec<_>, _>>()?;
-        Ok(lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        self.records(ATTEMPTS)
     }
 }
 
 /// Writes a file so that it is there whole or as it was.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".new").tempfile_in(folder)?;
     file.write_all(bytes)?;
@@ -232,6 +280,7 @@ fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::lines::LEN_MAX;
 
     fn name(text: &str) -> Name {
         text.parse().expect("a name")
@@ -271,6 +320,8 @@ mod tests {
             snapshot_end: Some(argv.clone()),
             snapshot_path: None,
             finally: vec![argv],
+            mark: "m".into(),
+            left: Vec::new(),
         };
         state.note(&shop, &journal).expect("noted");
         fs::write(state.stage(&shop).expect("a folder").join("copy"), "x").expect("written");
@@ -290,13 +341,18 @@ mod tests {
         for number in 0..3 {
             state.record(&attempt(number)).expect("recorded");
         }
-        let file = state.attempts_file();
+        let file = state.path(ATTEMPTS);
         let mut text = fs::read_to_string(&file).expect("text");
         text.push_str("{\"domain\":\"sh");
         fs::write(&file, &text).expect("cut short");
         assert_eq!(state.attempts().expect("readable"), [attempt(0), attempt(1), attempt(2)]);
+        // Its lock is of another name than that of the records.
+        let _lock = state.lock(&name("attempts")).expect("a lock");
+        state.record(&attempt(3)).expect("recorded");
+        let found = state.attempts().expect("readable");
+        assert_eq!(found, [attempt(0), attempt(1), attempt(2), attempt(3)], "half a line swallows no other");
         let line = text.lines().next().expect("a line").to_owned() + "\n";
-        let count = ATTEMPTS_LEN_MAX as usize / line.len() + 1;
+        let count = LEN_MAX as usize / line.len() + 1;
         fs::write(&file, line.repeat(count)).expect("written");
         state.record(&attempt(7)).expect("recorded");
         let left = state.attempts().expect("readable");

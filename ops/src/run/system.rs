@@ -15,6 +15,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::run::marks::{self, MARK};
 use crate::run::process::{Ended, OUTPUT_LEN_MAX, Order, ProcessError, Processes, Sink, Source};
 
 /// How long a command that was asked to end may take to do so.
@@ -24,21 +25,37 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(20);
 
 /// Starts commands on this system.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SystemProcesses {
     cancelled: Arc<AtomicBool>,
+    mark: String,
+}
+
+/// Variables that lead to passwords of repositories: no command that is backed up or run by a plan is to learn them.
+pub const PASSWORDS: [&str; 3] =
+    ["STRONGROOM_PASSWORD", "STRONGROOM_PASSWORD_FILE", "STRONGROOM_PASSWORD_COMMAND"];
+
+impl Default for SystemProcesses {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
 }
 
 impl SystemProcesses {
     /// Commands that heed it are ended when `cancelled` is set.
     pub fn new(cancelled: Arc<AtomicBool>) -> Self {
-        Self { cancelled }
+        Self { cancelled, mark: marks::new() }
     }
 
     fn start(&self, order: &Order<'_>, stdin: Stdio, stdout: Stdio) -> Result<Running, ProcessError> {
         let program = order.argv.program().to_owned();
-        let child = Command::new(&program)
+        let mut command = Command::new(&program);
+        for name in PASSWORDS {
+            command.env_remove(name);
+        }
+        let child = command
             .args(&order.argv.words()[1..])
+            .env(MARK, &self.mark)
             .envs(order.env.iter().map(|(name, value)| (name, value)))
             .stdin(stdin)
             .stdout(stdout)
@@ -96,6 +113,14 @@ impl Processes for SystemProcesses {
         let flags = fcntl_getfl(&pipe).map_err(blocking)?;
         fcntl_setfl(&pipe, flags | OFlags::NONBLOCK).map_err(blocking)?;
         Ok(Box::new(SystemSink { running, pipe: Some(pipe) }))
+    }
+
+    fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    fn end_marked(&self, mark: &str) -> usize {
+        marks::end(mark, PATIENCE)
     }
 }
 
@@ -326,8 +351,25 @@ mod tests {
             "{error}"
         );
         let pid = std::fs::read_to_string(file).expect("a pid");
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(" Z "), "{state}");
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        // It is killed, and that takes a moment where much else is at work.
+        let until = Instant::now() + Duration::from_secs(10);
+        while !(state().is_empty() || state().contains(" Z ")) {
+            assert!(Instant::now() < until, "{}", state());
+            thread::sleep(STEP);
+        }
+    }
+
+    #[test]
+    fn commands_are_known_by_a_mark() {
+        let processes = SystemProcesses::default();
+        let argv = shell("echo $STRONGROOM_RUN; exec sleep 1000");
+        let mut source = processes.source(&order(&argv, MINUTE)).expect("started");
+        let mut said = vec![0; processes.mark().len() + 1];
+        source.read_exact(&mut said).expect("a line");
+        assert_eq!(String::from_utf8_lossy(&said), format!("{}\n", processes.mark()));
+        assert_eq!(SystemProcesses::default().end_marked(processes.mark()), 1);
+        assert!(source.finish().is_err(), "it was ended");
     }
 
     #[test]

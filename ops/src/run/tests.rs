@@ -46,6 +46,11 @@ impl Played {
                 status: "exit code 1".into(),
                 output: String::new(),
             }),
+            "moody" if !PathBuf::from(&words[1]).exists() => Err(ProcessError::Failed {
+                program: "moody".into(),
+                status: "exit code 1".into(),
+                output: "hunter2".into(),
+            }),
             "print" => Ok(format!("{}\n", words[1..].join(" ")).into_bytes()),
             _ => Ok(Vec::new()),
         }
@@ -179,7 +184,18 @@ impl Stage {
         State::new(&self.folder.path().join("state")).expect("made")
     }
 
+    /// Runs everything, after which there is nothing to clean up.
     fn run(&self) -> Vec<DomainReport> {
+        let reports = self.run_once();
+        let left = std::fs::read_dir(self.folder.path().join("state")).expect("a folder");
+        for entry in left {
+            let name = entry.expect("an entry").file_name().into_string().expect("text");
+            assert!(!name.ends_with(".stage") && !name.ends_with(".journal"), "{name} was left behind");
+        }
+        reports
+    }
+
+    fn run_once(&self) -> Vec<DomainReport> {
         let state = self.state();
         let processes = Played { log: Arc::clone(&self.vault.log) };
         let runner = Runner {
@@ -190,16 +206,12 @@ impl Stage {
             state: &state,
             now: &now,
             is_cancelled: &|| self.cancelled,
+            due_still: None,
         };
         let chosen = select(&self.plan, &Choice::default(), &|_, _| Newest::None, &now()).expect("domains");
         let mut told = 0;
         let reports = runner.run_all(&chosen, &mut |_| told += 1);
         assert_eq!(told, reports.len());
-        let left = std::fs::read_dir(self.folder.path().join("state")).expect("a folder");
-        for entry in left {
-            let name = entry.expect("an entry").file_name().into_string().expect("text");
-            assert!(!name.ends_with(".stage") && !name.ends_with(".journal"), "{name} was left behind");
-        }
         reports
     }
 
@@ -358,6 +370,8 @@ fn what_a_killed_run_left_is_swept_first() {
         snapshot_end: argv(&["unsnap"]).ok(),
         snapshot_path: Some("/snap/7".into()),
         finally: vec![argv(&["clean"]).expect("a command")],
+        mark: String::new(),
+        left: Vec::new(),
     };
     state.note(&name, &journal).expect("noted");
     std::fs::write(state.stage(&name).expect("made").join("copy"), "x").expect("written");
@@ -366,6 +380,93 @@ fn what_a_killed_run_left_is_swept_first() {
     let outcomes: Vec<_> =
         state.attempts().expect("readable").into_iter().map(|attempt| attempt.outcome).collect();
     assert_eq!(outcomes, [Outcome::Interrupted, Outcome::Ok]);
+}
+
+#[test]
+fn what_cannot_be_cleaned_up_is_tried_again_by_the_next_run() {
+    let stage = Stage::new(
+        "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nhooks = { finally = [['moody', 'DIR/good'], ['last']] }\n\
+         snapshot = { begin = ['print', 'STRONGROOM_SNAPSHOT_PATH=/'], end = ['moody', 'DIR/good'] }\n",
+    );
+    let state = stage.state();
+    let good = stage.folder.path().join("good");
+    let moody = format!("moody {}", good.display());
+    let unsnap = format!("{moody} </>");
+    let begin = "print STRONGROOM_SNAPSHOT_PATH=/";
+    let work = [begin, "back up into a", &unsnap, &moody, "last"];
+    let report = stage.run_once().remove(0);
+    assert_eq!(report.outcome, Outcome::Partial);
+    assert!(
+        report.warnings[0].contains("the file system snapshot may be there still: moody failed"),
+        "{report:?}"
+    );
+    assert!(report.warnings[1].starts_with("at the end: a hook failed: moody failed"), "{report:?}");
+    assert_eq!(stage.log(), work);
+    let name: Name = "x".parse().expect("a name");
+    assert_eq!(state.journal(&name).expect("readable").expect("kept").left.len(), 2);
+    // It fails once more, and is not there twice.
+    stage.run_once();
+    assert_eq!(stage.log(), [&[unsnap.as_str(), &moody][..], &work].concat());
+    assert_eq!(state.journal(&name).expect("readable").expect("kept").left.len(), 2);
+    std::fs::write(&good, "").expect("written");
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+    assert_eq!(stage.log(), [&[unsnap.as_str(), &moody][..], &work].concat());
+    // All three got to their ends, and what a command said is in none of the records.
+    let outcomes: Vec<_> =
+        state.attempts().expect("readable").iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Partial, Outcome::Partial, Outcome::Ok]);
+    let kept = std::fs::read_to_string(stage.folder.path().join("state/attempts.jsonl")).expect("text");
+    assert!(kept.contains("moody failed: exit code 1") && !kept.contains("hunter2"), "{kept}");
+}
+
+#[test]
+fn what_is_due_waits_for_another_run_and_asks_again() {
+    for (still, expected, done) in
+        [(&[][..], Some("another run has done it meanwhile"), &[][..]), (&["b"], None, &["back up into b"])]
+    {
+        let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+        let state = stage.state();
+        let lock = state.lock(&"x".parse().expect("a name")).expect("a lock");
+        let processes = Played { log: Arc::clone(&stage.vault.log) };
+        let asked = RefCell::new(0);
+        let due_still = |_: &_| {
+            *asked.borrow_mut() += 1;
+            still.iter().map(|name| name.parse().expect("a name")).collect()
+        };
+        let runner = Runner {
+            plan: &stage.plan,
+            host: "box".into(),
+            processes: Arc::new(processes),
+            vault: &stage.vault,
+            state: &state,
+            now: &now,
+            is_cancelled: &|| false,
+            due_still: Some(&due_still),
+        };
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            drop(lock);
+        });
+        let domain = &stage.plan.domains[0];
+        let report = runner.run(domain, &stage.plan.repositories(domain));
+        other.join().expect("no panic");
+        assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Ok, expected));
+        assert_eq!((stage.log(), *asked.borrow()), (done.iter().map(|line| (*line).to_owned()).collect(), 1));
+        assert_eq!(state.attempts().expect("readable").len(), done.len());
+    }
+}
+
+#[test]
+fn a_plan_is_in_the_snapshot_also_where_its_place_is_left_out() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+    let mut plan = stage.plan.clone();
+    let folder = stage.folder.path().join("conf");
+    plan.sources[0].path = folder.join("plan.toml");
+    plan.domains[0].exclude = vec!["conf".into()];
+    let filter = super::stage::filter(&plan.domains[0], &plan.sources).expect("patterns");
+    let place = folder.display();
+    let expected = ["conf".into(), format!("!{place}"), format!("{place}/*"), format!("!{place}/plan.toml")];
+    assert_eq!(filter.exclude, expected);
 }
 
 #[test]

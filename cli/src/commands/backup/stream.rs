@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use strongroom::backup::BackupSource;
 
 use crate::failure::Failure;
+use crate::password;
 
 /// A command that is stopped when nobody waits for it any more.
 struct Running(Option<Child>);
@@ -85,7 +86,11 @@ pub fn of_command(
 ) -> Result<BackupSource, Failure> {
     let (program, arguments) =
         argv.split_first().ok_or_else(|| Failure::usage("usage", "--command needs a command after --"))?;
-    let started = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut command = Command::new(program);
+    for variable in password::VARIABLES {
+        command.env_remove(variable);
+    }
+    let started = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = started.map_err(|error| {
         let message = format!("cannot run {}: {error}; no snapshot was made", program.to_string_lossy());
         Failure::new("command", message)

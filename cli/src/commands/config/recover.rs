@@ -30,7 +30,7 @@ Example:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// An id or its first digits [default: the latest snapshot that has a plan]
+    /// An id or its first digits [default: the latest complete snapshot that has a plan]
     #[arg(value_name = "SNAPSHOT")]
     snapshot: Option<String>,
     /// The folder to write the plan's files into
@@ -92,8 +92,8 @@ fn find(name: Option<&str>, repository: &Repository) -> Result<(SnapshotId, Snap
             (planned(found), format!("snapshot {name}"))
         }
         None => (
-            repository.snapshots()?.into_iter().rev().find_map(planned),
-            "no snapshot in the repository".into(),
+            newest_planned(repository.snapshots()?).and_then(planned),
+            "no complete snapshot in the repository".into(),
         ),
     };
     let message = match name {
@@ -103,6 +103,12 @@ fn find(name: Option<&str>, repository: &Repository) -> Result<(SnapshotId, Snap
     found.ok_or_else(|| {
         Failure::new("no-plan", message).hint("`strongroom run` makes snapshots that hold their plan")
     })
+}
+
+/// The newest snapshot that holds its plan for sure: a partial one may have been cut short before that.
+fn newest_planned(snapshots: Vec<(SnapshotId, Snapshot)>) -> Option<(SnapshotId, Snapshot)> {
+    let is_planned = |snapshot: &Snapshot| !snapshot.partial && snapshot.provenance.is_some();
+    snapshots.into_iter().rev().find(|(_, snapshot)| is_planned(snapshot))
 }
 
 /// The content of a plan's file.
@@ -139,4 +145,47 @@ fn write(folder: &Path, paths: &[&Path], texts: &[Vec<u8>]) -> Result<Vec<PathBu
             .map_err(|error| Failure::io(format_args!("cannot write {}", path.display()), &error))?;
     }
     Ok(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strongroom::format::provenance::Consistency;
+    use strongroom::format::snapshot::SnapshotSummary;
+    use strongroom::format::tree::Timestamp;
+    use strongroom::ids::BlobId;
+
+    fn snapshot(number: u8, partial: bool, is_planned: bool) -> (SnapshotId, Snapshot) {
+        let provenance = is_planned.then(|| Provenance {
+            domain: "x".into(),
+            consistency: Consistency::Fuzzy,
+            plan: PlanHash::from_bytes([0; 32]),
+            plan_files: Vec::new(),
+            facts: Vec::new(),
+        });
+        let snapshot = Snapshot {
+            time: Timestamp { seconds: i64::from(number), nanos: 0 },
+            hostname: "box".into(),
+            username: "root".into(),
+            paths: Vec::new(),
+            tree: BlobId::from_bytes([1; 32]),
+            tags: Vec::new(),
+            parent: None,
+            partial,
+            repaired: None,
+            provenance,
+            excludes: Vec::new(),
+            program: "test".into(),
+            summary: SnapshotSummary::default(),
+        };
+        (SnapshotId::new(BlobId::from_bytes([number; 32])), snapshot)
+    }
+
+    #[test]
+    fn a_plan_is_taken_from_a_complete_snapshot() {
+        let all = vec![snapshot(1, false, true), snapshot(2, false, false), snapshot(3, true, true)];
+        let found = newest_planned(all).expect("one is there");
+        assert_eq!(found.0, SnapshotId::new(BlobId::from_bytes([1; 32])));
+        assert!(newest_planned(vec![snapshot(3, true, true)]).is_none());
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use jiff::civil::Date;
 
-use strongroom::source::{Filter, FilterOptions};
+use strongroom::source::Filter;
 
 use crate::order::order;
 use crate::plan::load::{Place, Plan};
@@ -172,24 +172,31 @@ impl Lint<'_> {
     /// What a domain leaves out, and should.
     fn left_out(&mut self, domain: &Domain) {
         let name = &domain.name;
-        let options = FilterOptions { exclude: domain.exclude.clone(), ..FilterOptions::default() };
-        if let Err(error) = Filter::new(options) {
-            self.error(
-                "bad-pattern",
-                &format!("domain.{name}.exclude"),
-                format!("the domain {name}: {error}"),
-            );
-        }
+        let filter = match Filter::new(domain.filter()) {
+            Ok(filter) => filter,
+            Err(error) => {
+                let message = format!("the domain {name}: {error}");
+                self.error("bad-pattern", &format!("domain.{name}.exclude"), message);
+                return;
+            }
+        };
         for (repo, Repo { url, .. }) in &self.plan.repos {
-            let place = Path::new(url);
-            let is_excluded = domain.exclude.iter().any(|pattern| place.starts_with(pattern));
-            if domain.paths.iter().any(|path| place.starts_with(path)) && !is_excluded {
-                let message = format!(
-                    "the repository {repo} lies in the paths of the domain {name}: it would be backed up itself"
-                );
+            let local = url.strip_prefix("file:").or_else(|| url.strip_prefix("local:")).unwrap_or(url);
+            let place = Path::new(local);
+            if domain.reaches(place) && !domain.leaves_out(&filter, place) {
+                // The engine knows a repository where it lies, and leaves it out; in a snapshot of the file system it is
+                // another directory, which holds all that was ever backed up.
+                let (severity, what) = match domain.snapshot {
+                    Some(_) => (
+                        Severity::Error,
+                        "of which a file system snapshot is read: each backup would hold all earlier ones",
+                    ),
+                    None => (Severity::Warning, "and is left out of them each time"),
+                };
+                let message = format!("the repository {repo} lies in the paths of the domain {name}, {what}");
                 let key = format!("domain.{name}.paths");
-                self.add(Severity::Warning, "repository-in-path", &key, message).hint =
-                    Some(format!("add {url:?} to exclude"));
+                self.add(severity, "repository-in-path", &key, message).hint =
+                    Some(format!("add {local:?} to exclude"));
             }
         }
     }

@@ -9,10 +9,7 @@ use crate::plan::values::Lapse;
 impl Lint<'_> {
     /// A target that is missed, unless an exception allows it.
     fn violation(&mut self, control: Control, code: &'static str, domain: &Domain, message: String) {
-        let excused = self.plan.exceptions.iter().any(|exception| {
-            exception.control == control && exception.domain == domain.name && exception.expires >= self.today
-        });
-        if !excused {
+        if self.plan.exception(control, &domain.name, self.today).is_none() {
             self.add(Severity::Violation, code, &format!("domain.{}", domain.name), message);
         }
     }

@@ -1,0 +1,126 @@
+//! What was told to whom and when, so that nobody is told the same again and again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::types::Event;
+use crate::run::state::{State, write_whole};
+
+const FILE: &str = "notified.json";
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+/// How long anything is remembered.
+const KEPT: u64 = 90 * DAY;
+
+/// What is remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// What fails, and since when.
+    #[serde(default)]
+    failing: BTreeMap<String, Timestamp>,
+    /// When somebody was last told of something.
+    #[serde(default)]
+    told: BTreeMap<String, Timestamp>,
+}
+
+impl Memory {
+    /// What the state folder has. What cannot be read is forgotten: somebody is told once more.
+    pub fn load(state: &State) -> Self {
+        fs::read(state.path(FILE))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn save(&mut self, state: &State, now: Timestamp) -> io::Result<()> {
+        self.told.retain(|_, time| secs_since(*time, now) < KEPT);
+        write_whole(&state.path(FILE), &serde_json::to_vec(self)?)
+    }
+
+    /// Takes note that something fails.
+    pub fn fails(&mut self, subject: &str, now: Timestamp) {
+        self.failing.entry(subject.to_owned()).or_insert(now);
+    }
+
+    /// Takes note that something is well; whether it failed before.
+    pub fn is_well(&mut self, subject: &str) -> bool {
+        self.failing.remove(subject).is_some()
+    }
+
+    /// Whether somebody is to be told of something now.
+    pub fn is_news(&self, channel: &str, event: Event, subject: &str, now: Timestamp) -> bool {
+        let Some(last) = self.told.get(&key(channel, event, subject)) else { return true };
+        let is_new_failure = || self.failing.get(subject).is_some_and(|since| since > last);
+        let pause = match event {
+            Event::Start | Event::Success | Event::Drill => 0,
+            // What fails and recovers all the time is told once an hour.
+            Event::Failure if is_new_failure() => HOUR,
+            Event::Recovered => HOUR,
+            Event::Failure | Event::Rpo => DAY,
+            Event::ExceptionExpiring => 7 * DAY,
+        };
+        // A time to come is a wrong clock's.
+        *last > now || secs_since(*last, now) >= pause
+    }
+
+    /// Takes note that somebody was told.
+    pub fn was_told(&mut self, channel: &str, event: Event, subject: &str, now: Timestamp) {
+        self.told.insert(key(channel, event, subject), now);
+    }
+}
+
+fn key(channel: &str, event: Event, subject: &str) -> String {
+    format!("{channel} {} {subject}", event.name())
+}
+
+fn secs_since(time: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.duration_since(time).as_secs()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::from_second(1_764_000_000 + hours * 3600).expect("a time")
+    }
+
+    #[test]
+    fn the_same_is_not_told_again_and_again() {
+        let mut memory = Memory::default();
+        let news = |memory: &Memory, event, hours| memory.is_news("w", event, "x", at(hours));
+        memory.fails("x", at(0));
+        assert!(news(&memory, Event::Failure, 0));
+        memory.was_told("w", Event::Failure, "x", at(0));
+        memory.fails("x", at(1));
+        assert!(!news(&memory, Event::Failure, 1) && !news(&memory, Event::Failure, 23));
+        assert!(
+            memory.is_news("other", Event::Failure, "x", at(1))
+                && memory.is_news("w", Event::Failure, "y", at(1))
+        );
+        assert!(news(&memory, Event::Failure, 24), "once a day, as long as it fails");
+        assert!(memory.is_well("x") && !memory.is_well("x"));
+        memory.fails("x", at(2));
+        assert!(news(&memory, Event::Failure, 2), "it has failed anew");
+        memory.was_told("w", Event::Success, "x", at(2));
+        assert!(news(&memory, Event::Success, 2));
+        memory.was_told("w", Event::Rpo, "x", at(50));
+        assert!(news(&memory, Event::Rpo, 3), "a clock that ran ahead silences nobody");
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::new(folder.path()).expect("made");
+        assert_eq!(Memory::load(&state), Memory::default());
+        memory.save(&state, at(3)).expect("written");
+        assert_eq!(Memory::load(&state), memory);
+        fs::write(folder.path().join(FILE), "{").expect("written");
+        assert_eq!(Memory::load(&state), Memory::default());
+    }
+}

@@ -1,0 +1,289 @@
+//! Telling people and monitors: webhooks and commands are given JSON, heartbeats are called.
+//!
+//! One message tells of all that one run has to tell of one kind. That somebody cannot be told changes nothing else.
+//!
+//! - [`http`]: calling addresses
+//! - [`memory`]: what was told, so that nobody is told the same again and again
+
+pub mod http;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{Timestamp, Zoned};
+use serde_json::json;
+
+use crate::plan::Plan;
+use crate::plan::types::{Event, Notify};
+use crate::plan::values::Argv;
+use crate::run::process::{Order, Processes, without_output};
+use crate::run::state::State;
+use crate::run::{DomainReport, Outcome};
+use crate::status::{DomainStatus, Health};
+use http::Http;
+use memory::Memory;
+
+/// Time that a command may take which tells somebody.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often an address is tried.
+const TRIES: usize = 2;
+/// Most items of one message; the others are counted.
+const ITEMS_MAX: usize = 50;
+/// How long before an exception expires somebody is told.
+const EXPIRES_SOON_DAYS: i32 = 14;
+
+/// Something to tell of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// A domain, a repository, an exception.
+    pub subject: String,
+    /// What there is to say.
+    pub message: String,
+}
+
+impl Item {
+    /// What a command said is nobody else's business.
+    pub fn new(subject: impl Into<String>, message: &str) -> Self {
+        Self { subject: subject.into(), message: without_output(message) }
+    }
+}
+
+/// Tells whoever the plan names.
+pub struct Notifier<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The host.
+    pub host: String,
+    /// Calls addresses.
+    pub http: &'a dyn Http,
+    /// Starts commands.
+    pub processes: Arc<dyn Processes>,
+    /// The value of an environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// What this host remembers.
+    pub state: &'a State,
+    /// The time.
+    pub now: &'a dyn Fn() -> Timestamp,
+}
+
+enum Channel<'p> {
+    Webhook(&'p str),
+    Heartbeat(&'p str),
+    Command(&'p Argv),
+}
+
+impl<'p> Channel<'p> {
+    fn of(notify: &'p Notify) -> Option<Self> {
+        let webhook = notify.webhook_env.as_deref().map(Self::Webhook);
+        let heartbeat = notify.heartbeat_env.as_deref().map(Self::Heartbeat);
+        webhook.or(heartbeat).or(notify.command.as_ref().map(Self::Command))
+    }
+
+    /// What it is called in messages and in the memory.
+    fn name(&self) -> String {
+        match self {
+            Self::Webhook(variable) | Self::Heartbeat(variable) => (*variable).to_owned(),
+            Self::Command(argv) => argv.quoted(),
+        }
+    }
+}
+
+impl Notifier<'_> {
+    /// Tells that a run begins. Where nothing is to be done, heartbeats only.
+    pub fn run_begins(&self, domains: &[&str]) -> Vec<String> {
+        let items: Vec<_> = domains.iter().map(|domain| Item::new(*domain, "is to be backed up")).collect();
+        self.tell(Event::Start, &items)
+    }
+
+    /// Tells how a run went.
+    pub fn run_ended(&self, reports: &[DomainReport]) -> Vec<String> {
+        let failed = reports.iter().filter(|report| is_bad(report));
+        let failed: Vec<_> = failed
+            .map(|report| {
+                let why = report.message.as_ref().or(report.warnings.first());
+                Item::new(report.domain.as_str(), why.map_or("failed", String::as_str))
+            })
+            .collect();
+        let good = reports.iter().filter(|report| !is_bad(report) && report.outcome != Outcome::Skipped);
+        let good: Vec<_> = good
+            .map(|report| {
+                let why = report.message.as_ref().or(report.warnings.first());
+                let why = why.map_or(String::new(), |why| format!(": {why}"));
+                Item::new(report.domain.as_str(), &format!("{}{why}", report.outcome.name()))
+            })
+            .collect();
+        let is_good = failed.is_empty();
+        let mut warnings = self.changed(&failed, &good);
+        if is_good {
+            warnings.extend(self.tell(Event::Success, &good));
+        }
+        warnings
+    }
+
+    /// Tells of what failed, and of what is well again.
+    pub fn changed(&self, failed: &[Item], good: &[Item]) -> Vec<String> {
+        let now = (self.now)();
+        let mut memory = Memory::load(self.state);
+        failed.iter().for_each(|item| memory.fails(&item.subject, now));
+        let recovered: Vec<_> = good
+            .iter()
+            .filter(|item| memory.is_well(&item.subject))
+            .map(|item| Item::new(item.subject.as_str(), "is well again"))
+            .collect();
+        let mut warnings = Vec::new();
+        if let Err(error) = memory.save(self.state, now) {
+            warnings.push(format!("notify: cannot write to the state directory: {error}"));
+        }
+        for (event, items) in [(Event::Failure, failed), (Event::Recovered, recovered.as_slice())] {
+            if !items.is_empty() {
+                warnings.extend(self.tell(event, items));
+            }
+        }
+        warnings
+    }
+
+    /// Tells of missed recovery points, and of exceptions that expire soon.
+    pub fn standing(&self, status: &[DomainStatus], today: &Zoned) -> Vec<String> {
+        let late = status.iter().filter(|domain| domain.rpo.is_some());
+        let late = late.filter_map(|domain| {
+            let copy = domain.copies.iter().find(|copy| copy.health == Health::Critical)?;
+            let reason = copy.reasons.first()?;
+            Some(Item::new(domain.domain.as_str(), &format!("in {}: {reason}", copy.repo)))
+        });
+        let soon = self.plan.exceptions.iter().filter_map(|exception| {
+            let days = today.date().until(exception.expires).ok()?.get_days();
+            (0..=EXPIRES_SOON_DAYS).contains(&days).then(|| {
+                let message = format!(
+                    "the exception of the domain {} from {} expires on {}",
+                    exception.domain,
+                    exception.control.name(),
+                    exception.expires
+                );
+                Item::new(exception.id.as_str(), &message)
+            })
+        });
+        let (late, soon): (Vec<_>, Vec<_>) = (late.collect(), soon.collect());
+        let mut warnings = Vec::new();
+        for (event, items) in [(Event::Rpo, late), (Event::ExceptionExpiring, soon)] {
+            if !items.is_empty() {
+                warnings.extend(self.tell(event, &items));
+            }
+        }
+        warnings
+    }
+
+    /// Tells everybody who wants to know of such events, and has not been told; returns whom it could not tell, and why. Of
+    /// nothing, heartbeats only are told.
+    pub fn tell(&self, event: Event, items: &[Item]) -> Vec<String> {
+        let now = (self.now)();
+        let mut memory = Memory::load(self.state);
+        let mut warnings = Vec::new();
+        for notify in self.plan.notify.iter().filter(|notify| notify.on.contains(&event)) {
+            let Some(channel) = Channel::of(notify) else { continue };
+            let name = channel.name();
+            let is_heartbeat = matches!(channel, Channel::Heartbeat(_));
+            let is_news = |item: &&Item| is_heartbeat || memory.is_news(&name, event, &item.subject, now);
+            let news: Vec<&Item> = items.iter().filter(is_news).collect();
+            if news.is_empty() && !is_heartbeat {
+                continue;
+            }
+            match self.deliver(&channel, event, &news) {
+                Ok(()) => news.iter().for_each(|item| memory.was_told(&name, event, &item.subject, now)),
+                Err(error) => {
+                    warnings.push(format!("notify: {name} was not told of {}: {error}", event.name()));
+                }
+            }
+        }
+        if let Err(error) = memory.save(self.state, now) {
+            warnings.push(format!("notify: cannot write to the state directory: {error}"));
+        }
+        warnings
+    }
+
+    /// Tells every channel that this is a test, whatever was told before; returns how each took it.
+    pub fn test(&self) -> Vec<(String, Result<(), String>)> {
+        let item = Item::new("test", "this is a test: nothing has happened");
+        let channels = self.plan.notify.iter().filter_map(Channel::of);
+        channels.map(|channel| (channel.name(), self.deliver(&channel, Event::Success, &[&item]))).collect()
+    }
+
+    fn deliver(&self, channel: &Channel<'_>, event: Event, items: &[&Item]) -> Result<(), String> {
+        match channel {
+            Channel::Webhook(variable) => {
+                let address = self.address(variable)?;
+                let body = self.body(event, items);
+                again(|| self.http.post(&address, &body))
+            }
+            Channel::Heartbeat(variable) => {
+                let address = called(&self.address(variable)?, event);
+                again(|| self.http.get(&address))
+            }
+            Channel::Command(argv) => {
+                let env = [("STRONGROOM_EVENT".to_owned(), event.name().to_owned())];
+                let order = Order { argv, env: &env, timeout: COMMAND_TIMEOUT, heeds_cancel: false };
+                let mut sink = self.processes.sink(&order).map_err(|error| error.to_string())?;
+                sink.write_all(self.body(event, items).as_bytes()).map_err(|error| error.to_string())?;
+                sink.finish().map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    fn address(&self, variable: &str) -> Result<String, String> {
+        let value = (self.variable)(variable).filter(|value| !value.trim().is_empty());
+        value.map(|value| value.trim().to_owned()).ok_or_else(|| "the variable is not set".into())
+    }
+
+    /// What webhooks and commands are given.
+    fn body(&self, event: Event, items: &[&Item]) -> String {
+        let listed = &items[..items.len().min(ITEMS_MAX)];
+        let more = items.len() - listed.len();
+        let lines: Vec<_> = listed.iter().map(|item| format!("{}: {}", item.subject, item.message)).collect();
+        let more_text = if more > 0 { format!("; and {more} more") } else { String::new() };
+        let text = format!("Strongroom on {}: {}: {}{more_text}", self.host, event.name(), lines.join("; "));
+        let items: Vec<_> =
+            listed.iter().map(|item| json!({"subject": item.subject, "message": item.message})).collect();
+        json!({
+            "schema": 1,
+            "event": event.name(),
+            "host": self.host,
+            "time": format!("{:.9}", (self.now)()),
+            "plan": self.plan.sources[0].path.to_string_lossy(),
+            "items": items,
+            "more": more,
+            "text": text,
+        })
+        .to_string()
+    }
+}
+
+/// Whether somebody has to look at it. What was not begun because of another domain is told of with that.
+fn is_bad(report: &DomainReport) -> bool {
+    report.outcome == Outcome::Failed || !report.anomalies.is_empty()
+}
+
+fn again(mut call: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    let mut result = call();
+    for _ in 1..TRIES {
+        if result.is_err() {
+            result = call();
+        }
+    }
+    result
+}
+
+/// The address of a heartbeat for an event: of a start and a failure, as most services want it, one below that of a success.
+fn called(address: &str, event: Event) -> String {
+    let end = match event {
+        Event::Start => "/start",
+        Event::Failure | Event::Rpo => "/fail",
+        _ => return address.to_owned(),
+    };
+    match address.split_once('?') {
+        Some((path, query)) => format!("{}{end}?{query}", path.trim_end_matches('/')),
+        None => format!("{}{end}", address.trim_end_matches('/')),
+    }
+}

@@ -1,0 +1,155 @@
+//! Who is told of what, with addresses and commands that are played.
+
+use std::cell::RefCell;
+
+use super::*;
+use crate::plan::load::tests_support::plan;
+use crate::run::process::{Ended, ProcessError, Sink, Source};
+use serde_json::Value;
+
+const PLAN: &str = "[[domain]]\nname = 'x'\npaths = ['/x']\n[[notify]]\non = ['failure', 'recovered', 'rpo', 'exception-expiring']\n\
+                    webhook_env = 'HOOK'\n[[notify]]\non = ['start', 'success', 'failure']\nheartbeat_env = 'BEAT'\n[[notify]]\n\
+                    on = ['success']\ncommand = ['tell', 'people']\n[[exception]]\nid = 'EX-7'\ncontrol = 'copies'\ndomain = 'x'\n\
+                    reason = 'r'\napproved_by = 'a'\nexpires = 2026-12-05\n";
+
+#[derive(Default)]
+struct Played {
+    calls: RefCell<Vec<String>>,
+    is_down: RefCell<bool>,
+}
+
+impl Http for Played {
+    fn post(&self, address: &str, json: &str) -> Result<(), String> {
+        let value: Value = serde_json::from_str(json).expect("JSON");
+        let text = value["text"].as_str().expect("text");
+        self.calls.borrow_mut().push(format!("{address} {} {text}", value["event"].as_str().expect("text")));
+        if *self.is_down.borrow() { Err("it is down".into()) } else { Ok(()) }
+    }
+
+    fn get(&self, address: &str) -> Result<(), String> {
+        self.calls.borrow_mut().push(address.to_owned());
+        if *self.is_down.borrow() { Err("it is down".into()) } else { Ok(()) }
+    }
+}
+
+/// Commands that fail.
+struct NoCommands;
+
+impl Processes for NoCommands {
+    fn run(&self, _: &Order<'_>) -> Result<Ended, ProcessError> {
+        unreachable!("nobody is asked")
+    }
+
+    fn source(&self, _: &Order<'_>) -> Result<Box<dyn Source>, ProcessError> {
+        unreachable!("nobody is asked")
+    }
+
+    fn sink(&self, order: &Order<'_>) -> Result<Box<dyn Sink>, ProcessError> {
+        let program = order.argv.program().to_owned();
+        Err(ProcessError::Start { program, reason: order.env[0].1.clone() })
+    }
+}
+
+fn told(
+    played: &Played,
+    state: &State,
+    hours: i64,
+    act: &dyn Fn(&Notifier<'_>) -> Vec<String>,
+) -> (Vec<String>, Vec<String>) {
+    let plan = plan(PLAN);
+    let variable = |name: &str| (name != "UNSET").then(|| format!("http://h/{name}"));
+    let now = move || Timestamp::from_second(1_795_867_200 + hours * 3600).expect("a time");
+    let notifier = Notifier {
+        plan: &plan,
+        host: "box".into(),
+        http: played,
+        processes: Arc::new(NoCommands),
+        variable: &variable,
+        state,
+        now: &now,
+    };
+    let warnings = act(&notifier);
+    (std::mem::take(&mut *played.calls.borrow_mut()), warnings)
+}
+
+#[test]
+fn everybody_is_told_what_they_want_to_know_and_not_again_and_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let item = |message: &str| vec![Item::new("x", message)];
+    let fails = |notifier: &Notifier<'_>| notifier.changed(&item("no space; it said: hunter2"), &[]);
+    let is_well = |notifier: &Notifier<'_>| {
+        let warnings = notifier.changed(&[], &item("ok"));
+        [warnings, notifier.tell(Event::Success, &item("ok"))].concat()
+    };
+    let failure = "http://h/HOOK failure Strongroom on box: failure: x: no space";
+    let not_told = "notify: tell people was not told of success: cannot run tell: success";
+    assert_eq!(told(&played, &state, 0, &fails), (vec![failure.into(), "http://h/BEAT/fail".into()], vec![]));
+    assert_eq!(told(&played, &state, 1, &fails).0, ["http://h/BEAT/fail"], "heartbeats are called each time");
+    assert_eq!(told(&played, &state, 24, &fails).0, [failure, "http://h/BEAT/fail"]);
+    let recovered = "http://h/HOOK recovered Strongroom on box: recovered: x: is well again";
+    assert_eq!(
+        told(&played, &state, 25, &is_well),
+        (vec![recovered.into(), "http://h/BEAT".into()], vec![not_told.into()])
+    );
+    assert_eq!(told(&played, &state, 26, &is_well).0, ["http://h/BEAT"]);
+    assert_eq!(told(&played, &state, 27, &|notifier| notifier.run_begins(&[])).0, ["http://h/BEAT/start"]);
+    // Nothing was due: nobody but the heartbeat wants to know.
+    assert_eq!(
+        told(&played, &state, 28, &|notifier| notifier.run_ended(&[])),
+        (vec!["http://h/BEAT".into()], vec![])
+    );
+}
+
+#[test]
+fn who_could_not_be_told_is_told_the_next_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let many: Vec<_> = (0..60).map(|number| Item::new(format!("d{number}"), "down")).collect();
+    let tell = |notifier: &Notifier<'_>| notifier.tell(Event::Rpo, &many);
+    played.is_down.replace(true);
+    let (calls, warnings) = told(&played, &state, 0, &tell);
+    assert_eq!((calls.len(), warnings), (2, vec!["notify: HOOK was not told of rpo: it is down".to_owned()]));
+    played.is_down.replace(false);
+    let (calls, warnings) = told(&played, &state, 0, &tell);
+    assert_eq!((calls.len(), warnings.len()), (1, 0), "one message for all");
+    assert!(calls[0].ends_with("; d49: down; and 10 more"), "{calls:?}");
+    assert_eq!(told(&played, &state, 1, &tell).0, [] as [&str; 0]);
+}
+
+#[test]
+fn exceptions_and_late_domains_are_told_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let on = |day: &str| format!("{day}T12:00:00[UTC]").parse::<Zoned>().expect("a time");
+    for (day, count) in [("2026-11-20", 0), ("2026-11-21", 1), ("2026-12-05", 0), ("2026-12-06", 0)] {
+        let standing = |notifier: &Notifier<'_>| notifier.standing(&[], &on(day));
+        let (calls, _) = told(&played, &state, 0, &standing);
+        assert_eq!(calls.len(), count, "{day}: {calls:?}");
+        let expected =
+            "exception-expiring: EX-7: the exception of the domain x from copies expires on 2026-12-05";
+        assert!(calls.iter().all(|call| call.ends_with(expected)), "{calls:?}");
+    }
+}
+
+#[test]
+fn heartbeats_have_addresses_of_their_own() {
+    for (address, event, expected) in [
+        ("http://h/u", Event::Success, "http://h/u"),
+        ("http://h/u/", Event::Start, "http://h/u/start"),
+        ("http://h/u?k=1", Event::Failure, "http://h/u/fail?k=1"),
+    ] {
+        assert_eq!(called(address, event), expected);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let test = |notifier: &Notifier<'_>| {
+        notifier.test().into_iter().map(|(name, result)| format!("{name} {}", result.is_ok())).collect()
+    };
+    let (calls, results) = told(&Played::default(), &state, 0, &test);
+    assert_eq!(results, ["HOOK true", "BEAT true", "tell people false"]);
+    assert!(calls[0].contains("this is a test"), "{calls:?}");
+}

@@ -1,0 +1,276 @@
+//! Snapshots that are not like those before them: most files gone, most bytes gone, or new content that nothing can compress, as
+//! after somebody has encrypted it.
+//!
+//! Such a snapshot is kept like any other. But as long as nobody has looked at it, no older one of its domain is forgotten: they
+//! may be all that is left.
+
+use std::fs;
+use std::io;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
+
+use crate::plan::types::Domain;
+use crate::plan::values::Name;
+use crate::run::Runner;
+use crate::run::report::DomainReport;
+use crate::run::state::{State, write_whole};
+use crate::status::timestamp;
+
+/// Snapshots that have to be there before anything can be unlike them.
+const HISTORY_MIN: usize = 3;
+/// Snapshots that are looked at, the newest.
+const HISTORY_MAX: usize = 10;
+/// Fewer files than this are no loss to speak of.
+const FILES_MIN: u64 = 10;
+/// Fewer bytes than this are no change to speak of.
+const BYTES_MIN: u64 = 64 << 10;
+
+/// What is known of the guard of a domain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Why nothing is to be forgotten; nothing if that is allowed.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// When the snapshot was made that is unlike the others.
+    pub since: Option<Timestamp>,
+    /// What was before counts no more: somebody has looked at what was unlike it.
+    pub baseline: Option<Timestamp>,
+    /// How much was left of new bytes when they were stored, in hundredths, the last time that there were some: the snapshot
+    /// that had them may have been forgotten.
+    pub density: Option<u64>,
+}
+
+impl State {
+    /// The guard of a domain.
+    ///
+    /// # Errors
+    /// Where it is there and cannot be read.
+    pub fn guard(&self, domain: &Name) -> io::Result<Guard> {
+        match fs::read(self.path(&format!("{domain}.guard"))) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Guard::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn keep_guard(&self, domain: &Name, guard: &Guard) -> io::Result<()> {
+        write_whole(&self.path(&format!("{domain}.guard")), &serde_json::to_vec(guard)?)
+    }
+
+    /// Takes note that somebody has looked at what was unlike the snapshots before; returns what it was.
+    ///
+    /// # Errors
+    /// Where that cannot be read or written.
+    pub fn acknowledge(&self, domain: &Name) -> io::Result<Vec<String>> {
+        let guard = self.guard(domain)?;
+        if !guard.reasons.is_empty() {
+            let baseline = guard.since.or(guard.baseline);
+            // What could be compressed before need not be from now on.
+            self.keep_guard(domain, &Guard { baseline, ..Guard::default() })?;
+        }
+        Ok(guard.reasons)
+    }
+}
+
+impl Runner<'_> {
+    /// Compares new snapshots with those before them; where one is unlike them, or nobody has looked at an earlier one that was,
+    /// nothing is forgotten.
+    pub(super) fn watch(&self, domain: &Domain, began: Timestamp, report: &mut DomainReport) {
+        let mut guard = match self.state.guard(&domain.name) {
+            Ok(guard) => guard,
+            Err(error) => {
+                let message =
+                    format!("whether an earlier snapshot was unlike the others cannot be read: {error}");
+                return report.warn(message);
+            }
+        };
+        if self.plan.objectives(domain).anomaly_guard {
+            report.anomalies = self.anomalies(domain, &guard, report);
+        }
+        let summaries = report.repositories.iter().filter_map(|repo| Some(&repo.report.as_ref()?.summary));
+        let density = summaries.filter_map(density).min().filter(|_| report.anomalies.is_empty());
+        if !report.anomalies.is_empty() {
+            guard = Guard { reasons: report.anomalies.clone(), since: Some(began), ..guard };
+            if let Err(error) = self.state.keep_guard(&domain.name, &guard) {
+                report.warn(format!("cannot write to the state directory: {error}"));
+            }
+            report.warn(format!("unlike the snapshots before: {}", guard.reasons.join("; ")));
+        } else if !guard.reasons.is_empty() {
+            report.warn(format!(
+                "nothing is forgotten until `strongroom run --acknowledge {}`: an earlier snapshot was unlike those before: {}",
+                domain.name,
+                guard.reasons.join("; ")
+            ));
+        } else if density.is_some() && density != guard.density {
+            let guard = Guard { density, ..guard };
+            if let Err(error) = self.state.keep_guard(&domain.name, &guard) {
+                report.warn(format!("cannot write to the state directory: {error}"));
+            }
+        }
+    }
+
+    fn anomalies(&self, domain: &Domain, guard: &Guard, report: &DomainReport) -> Vec<String> {
+        for repo in &report.repositories {
+            let (Some(made), Some(done)) = (repo.snapshot(), &repo.report) else { continue };
+            let Ok(snapshots) = self.vault.snapshots(&repo.repo) else { continue };
+            let is_before = |snapshot: &Snapshot| {
+                let from = snapshot.provenance.as_ref();
+                !snapshot.partial
+                    && snapshot.hostname == self.host
+                    && from.is_some_and(|from| from.domain == domain.name.as_str())
+                    && guard
+                        .baseline
+                        .is_none_or(|baseline| timestamp(snapshot).is_some_and(|time| time >= baseline))
+            };
+            let before = snapshots.iter().filter(|(id, snapshot)| *id != made && is_before(snapshot));
+            let mut history: Vec<_> = before.map(|(_, snapshot)| &snapshot.summary).collect();
+            history.drain(..history.len().saturating_sub(HISTORY_MAX));
+            let found = unlike(&history, guard.density, &done.summary);
+            if !found.is_empty() {
+                return found.into_iter().map(|reason| format!("{}: {reason}", repo.repo)).collect();
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// What of a snapshot is far from all that was before, which is in its order. `dense` is how much was left of new bytes once.
+fn unlike(history: &[&SnapshotSummary], dense: Option<u64>, new: &SnapshotSummary) -> Vec<String> {
+    let Some(last) = history.last().filter(|_| history.len() >= HISTORY_MIN) else { return Vec::new() };
+    let mut found = Vec::new();
+    let usual_files = median(history.iter().map(|summary| summary.files));
+    if new.files < usual_files / 2 && usual_files - new.files >= FILES_MIN {
+        found.push(format!("{} files, where there usually are {usual_files}", new.files));
+    }
+    let usual_bytes = median(history.iter().map(|summary| summary.bytes));
+    if new.bytes < usual_bytes / 2 && usual_bytes - new.bytes >= BYTES_MIN {
+        found.push(format!("{} bytes, where there usually are {usual_bytes}", new.bytes));
+    }
+    let deleted = deleted(last, new);
+    let most = history.windows(2).map(|pair| self::deleted(pair[0], pair[1])).max().unwrap_or(0);
+    if deleted >= FILES_MIN && deleted > last.files / 4 && deleted > 3 * most {
+        found.push(format!("{deleted} of {} files are gone, and never more than {most} before", last.files));
+    }
+    let usual = history.iter().filter_map(|summary| density(summary)).chain(dense).min();
+    if let (Some(density), Some(usual)) = (density(new), usual)
+        && new.bytes_added > new.bytes / 5
+        && density >= 95
+        && usual <= 80
+    {
+        found.push(format!(
+            "{} new bytes that cannot be compressed ({density}% is left of them, where {usual}% was): they may be encrypted",
+            new.bytes_added
+        ));
+    }
+    found
+}
+
+/// Files that are in one snapshot and not in the next.
+fn deleted(before: &SnapshotSummary, after: &SnapshotSummary) -> u64 {
+    (before.files + after.files_new).saturating_sub(after.files)
+}
+
+/// How much is left of new bytes when they are stored, in hundredths; of few bytes nothing can be said.
+fn density(summary: &SnapshotSummary) -> Option<u64> {
+    let percent = u128::from(summary.bytes_stored) * 100 / u128::from(summary.bytes_added.max(1));
+    (summary.bytes_added >= BYTES_MIN).then(|| u64::try_from(percent).unwrap_or(u64::MAX))
+}
+
+fn median(numbers: impl Iterator<Item = u64>) -> u64 {
+    let mut numbers: Vec<_> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(files: u64, new: u64, bytes: u64, (added, stored): (u64, u64)) -> SnapshotSummary {
+        SnapshotSummary {
+            files,
+            files_new: new,
+            bytes,
+            bytes_added: added,
+            bytes_stored: stored,
+            ..SnapshotSummary::default()
+        }
+    }
+
+    /// What is found of the last one after the others.
+    fn found(all: &[SnapshotSummary]) -> Vec<&'static str> {
+        let (new, before) = all.split_last().expect("some");
+        let words = unlike(&before.iter().collect::<Vec<_>>(), None, new);
+        let known = ["files, where", "bytes, where", "files are gone", "encrypted"];
+        words.iter().map(|word| *known.iter().find(|known| word.contains(**known)).expect("known")).collect()
+    }
+
+    const MB: u64 = 1 << 20;
+
+    #[test]
+    fn what_is_far_from_all_before_is_found_and_what_is_usual_is_not() {
+        let first = || summary(1000, 1000, 100 * MB, (100 * MB, 50 * MB));
+        let day = || summary(1002, 5, 101 * MB, (MB, MB / 2));
+        let usual = [first(), day(), day(), day()];
+        let after = |new: SnapshotSummary| found(&[&usual[..], &[new]].concat());
+        assert_eq!(after(day()), [] as [&str; 0]);
+        assert_eq!(after(summary(600, 5, 70 * MB, (MB, MB / 2))), ["files are gone"]);
+        assert_eq!(
+            after(summary(100, 0, 10 * MB, (0, 0))),
+            ["files, where", "bytes, where", "files are gone"]
+        );
+        // Everything is there, under other names and encrypted.
+        assert_eq!(
+            after(summary(1002, 1002, 101 * MB, (101 * MB, 101 * MB))),
+            ["files are gone", "encrypted"]
+        );
+        assert_eq!(
+            after(summary(1002, 0, 101 * MB, (101 * MB, 101 * MB))),
+            ["encrypted"],
+            "under their own names"
+        );
+        assert_eq!(
+            after(summary(2000, 998, 200 * MB, (99 * MB, 60 * MB))),
+            [] as [&str; 0],
+            "more is no loss"
+        );
+        assert_eq!(after(summary(1002, 10, 110 * MB, (9 * MB, 9 * MB))), [] as [&str; 0], "some photographs");
+
+        assert_eq!(
+            found(&[first(), day(), summary(1, 0, 1, (0, 0))]),
+            [] as [&str; 0],
+            "too little is known"
+        );
+        let dense = summary(1000, 1000, 100 * MB, (100 * MB, 100 * MB));
+        let media = [dense.clone(), day(), day()].map(|mut one| {
+            one.bytes_stored = one.bytes_added;
+            one
+        });
+        let dense = SnapshotSummary { files_new: 0, ..dense };
+        assert_eq!(
+            found(&[&media[..], &[dense]].concat()),
+            ["files are gone"; 0],
+            "it never could be compressed"
+        );
+        let all =
+            [day(), day(), day()].map(|one| SnapshotSummary { bytes_added: 100, bytes_stored: 90, ..one });
+        let encrypted = summary(1002, 0, 101 * MB, (101 * MB, 101 * MB));
+        let known = |dense| unlike(&all.iter().collect::<Vec<_>>(), dense, &encrypted).len();
+        assert_eq!(
+            [known(None), known(Some(50)), known(Some(99))],
+            [0, 1, 0],
+            "what was forgotten is remembered"
+        );
+        let tiny = || summary(3, 1, 100, (100, 90));
+        assert_eq!(
+            found(&[tiny(), tiny(), tiny(), summary(1, 0, 10, (10, 10))]),
+            [] as [&str; 0],
+            "too little"
+        );
+        // Queues are emptied each time.
+        let queue = || summary(100, 100, MB, (MB, MB / 2));
+        assert_eq!(found(&[queue(), queue(), queue(), summary(90, 90, MB, (MB, MB / 2))]), [] as [&str; 0]);
+    }
+}

@@ -1,0 +1,309 @@
+//! Verification: repositories are read, a part at a time and what was read longest ago first, as often as the plan says.
+//!
+//! What was read when is kept in the repositories themselves: a host that was built anew forgets nothing, and several hosts
+//! add to each other.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use jiff::{Timestamp, Zoned};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Plan;
+use crate::plan::types::Control;
+use crate::plan::values::{Lapse, Name, Share};
+use crate::run::process::without_output;
+use crate::run::state::{Lock, State};
+use crate::run::vault::VaultError;
+use crate::status::{Health, rough};
+
+const RECORDS: &str = "verifications.jsonl";
+
+/// How much of a repository is to be read how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// How often.
+    pub every: Lapse,
+    /// How much each time.
+    pub read: Share,
+}
+
+/// What the domains of a plan demand of each repository that they go to: of several the strictest.
+pub fn demands(plan: &Plan) -> BTreeMap<Name, Demand> {
+    let mut found: BTreeMap<Name, Demand> = BTreeMap::new();
+    for domain in &plan.domains {
+        let Some(verify) = plan.objectives(domain).verify else { continue };
+        for repo in plan.repositories(domain) {
+            let demand =
+                found.entry(repo.clone()).or_insert(Demand { every: verify.every, read: verify.read });
+            demand.every = demand.every.min(verify.every);
+            demand.read = demand.read.max(verify.read);
+        }
+    }
+    found
+}
+
+/// What is known of the packs of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Packs there are.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packs that were never read.
+    pub packs_never_read: u64,
+    /// Packs that were found damaged, and not intact since.
+    pub packs_in_doubt: u64,
+    /// When that pack was read whose last reading is the longest ago.
+    pub oldest_read: Option<Timestamp>,
+    /// When any pack was last read.
+    pub last_read: Option<Timestamp>,
+    /// When the oldest snapshot was begun.
+    pub since: Option<Timestamp>,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checked {
+    /// What is damaged: the first of it, for people.
+    pub damage: Option<String>,
+    /// Why it could not be told whether all is well.
+    pub doubt: Option<String>,
+    /// Packs read in whole.
+    pub packs_read: u64,
+    /// Bytes read of packs.
+    pub bytes_read: u64,
+}
+
+/// Repositories that can be verified.
+pub trait Verifier {
+    /// What is known of the packs.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    fn known(&self, repo: &Name) -> Result<Known, VaultError>;
+
+    /// Checks the repository, and reads at most so many bytes of packs, but one pack at least; all where there is no budget.
+    ///
+    /// # Errors
+    /// [`VaultError`]: it could not be checked.
+    fn check(&self, repo: &Name, budget: Option<u64>) -> Result<Checked, VaultError>;
+}
+
+/// How a verification ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// No damage was found.
+    Ok,
+    /// Whether there is damage could not be found out.
+    Unverified,
+    /// Damage was found.
+    Damaged,
+}
+
+impl Verdict {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unverified => "unverified",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// One verification of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// The repository.
+    pub repository: Name,
+    /// When it began.
+    pub began: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// How.
+    pub verdict: Verdict,
+    /// Why, if it is not well.
+    pub message: Option<String>,
+    /// Packs read in whole.
+    pub packs_read: u64,
+    /// Bytes read of packs.
+    pub bytes_read: u64,
+}
+
+impl State {
+    /// As long as it lives, nobody else on this host verifies; `None` if somebody does.
+    ///
+    /// # Errors
+    /// Where the lock cannot be made.
+    pub fn verify_lock(&self) -> io::Result<Option<Lock>> {
+        Self::lock_file(&self.path("verify-at-work"))
+    }
+
+    /// Notes a verification.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn record_verification(&self, done: &Verification) -> io::Result<()> {
+        let message = done.message.as_deref().map(without_output);
+        self.append(RECORDS, &Verification { message, ..done.clone() })
+    }
+
+    /// All verifications that are remembered, in the order they ended.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn verifications(&self) -> io::Result<Vec<Verification>> {
+        self.records(RECORDS)
+    }
+}
+
+/// Bytes to read of so many.
+fn budget(read: Share, bytes: u64) -> Option<u64> {
+    let share = u128::from(bytes) * u128::from(read.percent());
+    (read.percent() < 100).then(|| u64::try_from(share.div_ceil(100)).unwrap_or(u64::MAX))
+}
+
+/// Verifies a repository. The record is the caller's to keep.
+pub fn verify(
+    verifier: &dyn Verifier,
+    repo: &Name,
+    read: Share,
+    now: &dyn Fn() -> Timestamp,
+) -> Verification {
+    let began = now();
+    // Of what is not known, one pack is read, and the check says what is wrong.
+    let budget = verifier.known(repo).map_or(Some(0), |known| budget(read, known.bytes));
+    let checked = verifier.check(repo, budget);
+    let (verdict, message, read) = match checked {
+        Err(error) => (Verdict::Unverified, Some(error.message), (0, 0)),
+        Ok(Checked { damage, doubt, packs_read, bytes_read }) => {
+            let verdict = match (&damage, &doubt) {
+                (Some(_), _) => Verdict::Damaged,
+                (None, Some(_)) => Verdict::Unverified,
+                (None, None) => Verdict::Ok,
+            };
+            (verdict, damage.or(doubt), (packs_read, bytes_read))
+        }
+    };
+    let repository = repo.clone();
+    Verification { repository, began, ended: now(), verdict, message, packs_read: read.0, bytes_read: read.1 }
+}
+
+/// Why a repository has to be verified now, if it has to.
+pub fn due(demand: &Demand, known: &Result<Known, String>, now: Timestamp) -> Option<String> {
+    let known = match known {
+        Ok(known) => known,
+        Err(_) => return Some("the repository cannot be asked".into()),
+    };
+    if known.packs_in_doubt > 0 {
+        return Some(format!("{} packs are in doubt", known.packs_in_doubt));
+    }
+    match known.last_read {
+        _ if known.packs == 0 => None,
+        None => Some("nothing of it was read yet".into()),
+        Some(last) => {
+            let age = age(last, now);
+            (age >= demand.every)
+                .then(|| format!("last read {} ago, and it is to be every {}", rough(age), demand.every))
+        }
+    }
+}
+
+fn age(time: Timestamp, now: Timestamp) -> Lapse {
+    Lapse::seconds(u64::try_from(now.duration_since(time).as_secs()).unwrap_or(0))
+}
+
+/// How well a repository is verified.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RepoStatus {
+    /// The repository.
+    pub repo: Name,
+    /// What the plan demands.
+    pub demand: Demand,
+    /// How well that is met.
+    pub health: Health,
+    /// Why, if it is not.
+    pub reasons: Vec<String>,
+    /// What is known of its packs.
+    pub known: Option<Known>,
+    /// The last verification on this host.
+    pub last: Option<Verification>,
+}
+
+/// How well each repository is verified of which the plan demands it, by name.
+pub fn status(
+    plan: &Plan,
+    known: &dyn Fn(&Name) -> Result<Known, String>,
+    verifications: &[Verification],
+    now: &Zoned,
+) -> Vec<RepoStatus> {
+    let judge = |(repo, demand): (Name, Demand)| {
+        let known = known(&repo);
+        let last = verifications.iter().rev().find(|done| done.repository == repo).cloned();
+        let mut found = RepoStatus {
+            repo,
+            demand,
+            health: Health::Ok,
+            reasons: Vec::new(),
+            known: known.clone().ok(),
+            last,
+        };
+        found.judge(known, is_excused(plan, &found.repo, now), now.timestamp());
+        found
+    };
+    demands(plan).into_iter().map(judge).collect()
+}
+
+/// Whether all domains that demand it have an exception.
+fn is_excused(plan: &Plan, repo: &Name, now: &Zoned) -> bool {
+    let mut demanding = plan.domains.iter().filter(|domain| {
+        plan.objectives(domain).verify.is_some() && plan.repositories(domain).contains(&repo)
+    });
+    demanding.all(|domain| plan.exception(Control::Verify, &domain.name, now.date()).is_some())
+}
+
+impl RepoStatus {
+    fn judge(&mut self, known: Result<Known, String>, is_excused: bool, now: Timestamp) {
+        let known = match known {
+            Ok(known) => known,
+            Err(error) => {
+                return self.add(Health::Unknown, format!("the repository cannot be asked: {error}"));
+            }
+        };
+        if known.packs_in_doubt > 0 {
+            let message = format!("{} packs were found damaged, and not intact since", known.packs_in_doubt);
+            self.add(Health::Critical, message);
+        }
+        if let Some(last) = self.last.clone().filter(|last| last.verdict != Verdict::Ok) {
+            let why = last.message.as_ref().map_or(String::new(), |message| format!(": {message}"));
+            let health = if last.verdict == Verdict::Damaged { Health::Critical } else { Health::Warning };
+            self.add(health, format!("the last verification is {}{why}", last.verdict.name()));
+        }
+        let every = self.demand.every;
+        // What is new need not have been read yet.
+        let (what, since) = match (known.last_read, known.since) {
+            _ if known.packs == 0 => return,
+            (Some(last), _) => ("last verified", last),
+            (None, Some(since)) => ("nothing was verified since the oldest snapshot,", since),
+            (None, None) => return,
+        };
+        let age = age(since, now);
+        let health = match age.as_secs() {
+            secs if secs > 2 * every.as_secs() => Health::Critical,
+            secs if secs > every.as_secs() => Health::Warning,
+            _ => return,
+        };
+        let message = format!("{what} {} ago, and it is to be every {every}", rough(age));
+        self.add(if is_excused { health.min(Health::Warning) } else { health }, message);
+    }
+
+    fn add(&mut self, health: Health, reason: String) {
+        self.health = self.health.max(health);
+        self.reasons.push(reason);
+    }
+}

@@ -1,0 +1,378 @@
+//! What comes after a backup by plan: `verify`, `notify`, `compliance`, `report`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use serde_json::Value;
+
+use crate::plan::{planned, write_plan};
+use crate::support::{Bench, Run, cannot, noise, overwrite};
+
+const VERIFIED: &str = "
+[class.c]
+verify = { every = '7d', read = '100%' }
+[[domain]]
+name = 'files'
+class = 'c'
+to = ['first']
+paths = ['DIR/src']
+";
+
+fn verifications(run: &Run) -> Vec<Value> {
+    run.lines().into_iter().filter(|line| line["type"] == "verification").collect()
+}
+
+/// Changes a byte in the middle of a pack.
+fn rot(bench: &Bench) {
+    let pack = bench.objects("packs").pop().expect("a pack");
+    let mut bytes = fs::read(&pack).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    overwrite(&pack, &bytes);
+}
+
+#[test]
+fn repositories_are_verified_as_the_plan_says() {
+    let bench = planned(VERIFIED);
+    bench.source();
+    bench.run(["run"]).expect(0);
+    let before = bench.run(["status"]).expect(0).stdout;
+    assert!(
+        before.contains("verify first: ok, 100% every 7d, last never; 2 of 2 packs were never read"),
+        "{before}"
+    );
+    let json = bench.run(["verify", "--due", "--json"]).expect(0);
+    let line = &verifications(&json)[0];
+    let fields = ["repository", "verdict"].map(|key| line[key].as_str().expect("text"));
+    assert_eq!((fields, &line["packs_read"]), (["first", "ok"], &2.into()));
+    assert_eq!(json.last("summary")["repositories_ok"], 1);
+    assert_eq!(bench.run(["verify", "--due"]).expect(0).stdout, "nothing is due\n");
+    let status = bench.run(["status", "--json"]).expect(0);
+    let line = &status.lines()[1];
+    assert_eq!((&line["type"], &line["packs_never_read"]), (&"verification".into(), &0.into()));
+    assert!(line["last_read"].is_string() && line["last_verdict"] == "ok", "{line}");
+
+    rot(&bench);
+    let damaged = bench.run(["verify"]).expect(4);
+    assert!(damaged.stderr.contains("first: damaged, "), "{damaged:?}");
+    let status = bench.run(["status"]).expect(4).stdout;
+    assert!(status.contains("verify first: 1 packs were found damaged, and not intact since"), "{status}");
+    let nagios = bench.run(["status", "--nagios"]).expect(2).stdout;
+    assert!(nagios.starts_with("STRONGROOM CRITICAL - verify first critical: 1 packs"), "{nagios}");
+    // What is in doubt is due whatever its age.
+    bench.run(["verify", "--due"]).expect(4);
+    fs::rename(bench.repository(), bench.path("away")).expect("moved");
+    let gone = bench.run(["verify", "--due"]).expect(5);
+    assert!(
+        gone.stderr.contains("first: unverified, 0 packs of 0 B read: there is no repository"),
+        "{gone:?}"
+    );
+}
+
+#[test]
+fn what_nobody_demands_is_verified_only_when_it_is_said_how() {
+    let bench = planned("[[domain]]\nname = 'files'\npaths = ['DIR/src']\n");
+    bench.source();
+    bench.run(["run"]).expect(0);
+    assert!(bench.run(["verify"]).expect(2).message().contains("no class or domain of the plan demands"));
+    assert!(bench.run(["verify", "first"]).expect(2).message().contains("that first is verified"));
+    let unknown = bench.run(["verify", "frist"]).expect(2);
+    assert!(unknown.stderr.contains("it has: first, second"), "{unknown:?}");
+    bench.run(["verify", "--read", "0%"]).expect(2);
+    let both = bench.run(["verify", "--read", "1%", "--json"]).expect(0);
+    assert_eq!(both.last("summary")["repositories_ok"], 2);
+    assert!(verifications(&both).iter().all(|line| line["packs_read"] == 1), "a pack at least: {both:?}");
+    write_plan(&bench, VERIFIED);
+    // A log that is gone is damage, and not only doubt.
+    for entry in bench.objects("log") {
+        overwrite(&entry, b"");
+    }
+    bench.run(["verify"]).expect(4);
+}
+
+/// Takes calls, and hands on each one's first line and body.
+fn listener() -> (String, mpsc::Receiver<(String, String)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.expect("a call"));
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") {
+                let before = head.len();
+                reader.read_line(&mut head).expect("a line");
+                let line = head[before..].to_ascii_lowercase();
+                length = line
+                    .strip_prefix("content-length:")
+                    .map_or(length, |value| value.trim().parse().expect("a number"));
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("a body");
+            reader
+                .get_mut()
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                .expect("sent");
+            let first = head.lines().next().expect("a line").to_owned();
+            if sender.send((first, String::from_utf8(body).expect("text"))).is_err() {
+                break;
+            }
+        }
+    });
+    (address, receiver)
+}
+
+const NOTIFIED: &str = "
+[[domain]]
+name = 'db'
+to = ['first']
+[[domain.stream]]
+name = 'dump'
+command = ['sh', '-c', 'cat DIR/dump || { echo hunter2 >&2; exit 1; }']
+min_bytes = '1'
+[[notify]]
+on = ['failure', 'recovered']
+webhook_env = 'TEST_HOOK'
+[[notify]]
+on = ['start', 'success', 'failure']
+heartbeat_env = 'TEST_BEAT'
+[[notify]]
+on = ['success']
+command = ['sh', '-c', 'cat > DIR/told-$STRONGROOM_EVENT']
+";
+
+#[test]
+fn people_and_monitors_are_told_how_a_run_went() {
+    let bench = planned(NOTIFIED);
+    let (address, calls) = listener();
+    let run = |args: &[&str]| {
+        let mut command = bench.command();
+        command
+            .args(args)
+            .env("TEST_HOOK", format!("{address}/hook"))
+            .env("TEST_BEAT", format!("{address}/beat"));
+        let run = Run::of(&mut command);
+        let calls: Vec<_> = calls.try_iter().collect();
+        (run, calls)
+    };
+    let firsts =
+        |calls: &[(String, String)]| calls.iter().map(|(first, _)| first.clone()).collect::<Vec<_>>();
+    let (failed, calls) = run(&["run"]);
+    assert!(failed.expect(1).stderr.contains("hunter2"), "whoever looks is told");
+    assert_eq!(
+        firsts(&calls),
+        ["GET /beat/start HTTP/1.1", "POST /hook HTTP/1.1", "GET /beat/fail HTTP/1.1"]
+    );
+    let body: Value = serde_json::from_str(&calls[1].1).expect("JSON");
+    assert_eq!(
+        (&body["schema"], &body["event"], &body["host"]),
+        (&1.into(), &"failure".into(), &"box".into())
+    );
+    let message = body["items"][0]["message"].as_str().expect("text");
+    assert!(message.contains("sh failed: exit code 1") && !calls[1].1.contains("hunter2"), "{body}");
+    let (_, calls) = run(&["run"]);
+    assert_eq!(
+        firsts(&calls),
+        ["GET /beat/start HTTP/1.1", "GET /beat/fail HTTP/1.1"],
+        "not again and again"
+    );
+    bench.write("dump", "x");
+    let (well, calls) = run(&["run"]);
+    well.expect(0);
+    assert_eq!(firsts(&calls), ["GET /beat/start HTTP/1.1", "POST /hook HTTP/1.1", "GET /beat HTTP/1.1"]);
+    assert!(calls[1].1.contains("\"event\":\"recovered\""), "{calls:?}");
+    let told: Value =
+        serde_json::from_slice(&fs::read(bench.path("told-success")).expect("told")).expect("JSON");
+    assert_eq!(told["items"][0]["subject"], "db");
+    let (tested, calls) = run(&["notify", "--test", "--json"]);
+    assert_eq!((tested.expect(0).lines().len(), calls.len()), (3, 2));
+    run(&["notify"]).0.expect(0);
+
+    // Nobody can be told: the exit codes are the same.
+    let alone = bench.run(["run"]).expect(0);
+    assert!(
+        alone.stderr.contains("warning: notify: TEST_BEAT was not told of start: the variable is not set"),
+        "{alone:?}"
+    );
+    fs::remove_file(bench.path("dump")).expect("removed");
+    bench.run(["run"]).expect(1);
+    let tested = bench.run(["notify", "--test"]).expect(1);
+    assert!(tested.stdout.contains("TEST_HOOK: NOT DELIVERED: the variable is not set"), "{tested:?}");
+    assert!(tested.message().contains("2 of 3 could not be told"));
+    write_plan(&bench, "[[domain]]\nname = 'a'\npaths = ['/a']\n");
+    assert!(bench.run(["notify"]).expect(2).message().contains("names nobody who is to be told"));
+}
+
+#[test]
+fn targets_are_met_missed_or_excused() {
+    let domain = "[[domain]]\nname = 'files'\nclass = 'c'\npaths = ['DIR/src']\n";
+    let class = "[class.c]\nrpo = '24h'\ncopies = 2\nsites = 2\n";
+    let bench = planned(&format!("{class}{domain}"));
+    bench.source();
+    let before = bench.run(["compliance"]).expect(4).stdout;
+    assert!(
+        before.contains("no complete snapshot")
+            && before.ends_with("0 met, 0 excused, 0 unknown, 3 violated\n"),
+        "{before}"
+    );
+    bench.run(["run"]).expect(0);
+    let met = bench.run(["compliance", "--json"]).expect(0);
+    let controls: Vec<_> =
+        met.lines().iter().filter_map(|line| line["control"].as_str().map(str::to_owned)).collect();
+    assert_eq!(
+        (controls, &met.last("summary")["met"]),
+        (["rpo", "copies", "sites"].map(str::to_owned).to_vec(), &3.into())
+    );
+    let exception = |expires: &str| {
+        let drill = "[class.d]\ndrill_every = '30d'\n";
+        let text = format!(
+            "{class}{drill}{domain}[[exception]]\nid = 'EX-7'\ncontrol = 'drill'\ndomain = 'files'\nreason = 'no drills yet'\n\
+             approved_by = 'role: lead'\nexpires = {expires}\n"
+        );
+        write_plan(&bench, &text.replace("class = 'c'", "class = 'd'"));
+    };
+    exception("2999-01-01");
+    let excused = bench.run(["compliance"]).expect(0).stdout;
+    assert!(excused.contains("excused (EX-7)"), "{excused}");
+    exception("2001-01-01");
+    let expired = bench.run(["compliance"]).expect(4).stdout;
+    assert!(
+        expired.contains("exception EX-7 expired on 2001-01-01: drill of files, approved by role: lead"),
+        "{expired}"
+    );
+    assert!(expired.ends_with("1 met, 0 excused, 0 unknown, 2 violated\n"), "{expired}");
+    fs::rename(bench.path("second"), bench.path("away")).expect("moved");
+    write_plan(&bench, &format!("{class}{domain}"));
+    let unknown = bench.run(["compliance"]).expect(5).stdout;
+    assert!(unknown.ends_with("1 met, 0 excused, 2 unknown, 0 violated\n"), "{unknown}");
+}
+
+#[test]
+fn a_snapshot_unlike_those_before_lets_nothing_be_forgotten() {
+    let bench = planned(
+        "[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\nobjectives = { retain = { last = 3 } }\n[[notify]]\n\
+         on = ['failure']\ncommand = ['sh', '-c', 'cat > DIR/told']\n",
+    );
+    for number in 0..40 {
+        bench.write(&format!("src/{number}"), format!("{number} is a number; ").repeat(300));
+    }
+    let count = || {
+        let mut command = bench.command();
+        let listed =
+            Run::of(command.arg("-r").arg(bench.repository()).args(["snapshots", "--json"])).expect(0);
+        serde_json::from_str::<Value>(&listed.stdout).expect("JSON").as_array().expect("a list").len()
+    };
+    for _ in 0..4 {
+        bench.run(["run"]).expect(0);
+    }
+    assert_eq!(count(), 3);
+    // Every file is encrypted under its own name.
+    for number in 0..40 {
+        bench.write(&format!("src/{number}"), noise(number, 6000));
+    }
+    let run = bench.run(["run"]).expect(4);
+    assert!(run.message().contains("nothing is forgotten until somebody has looked: files"), "{run:?}");
+    assert!(run.stderr.contains("cannot be compressed"), "{run:?}");
+    assert!(fs::read_to_string(bench.path("told")).expect("told").contains("cannot be compressed"));
+    assert_eq!(count(), 4);
+    let frozen = bench.run(["run", "--json"]).expect(3);
+    assert_eq!((count(), &frozen.last("summary")["anomalies"]), (5, &0.into()));
+    assert!(
+        bench
+            .run(["status"])
+            .expect(3)
+            .stdout
+            .contains("nothing is forgotten until `strongroom run --acknowledge files`")
+    );
+    bench.run(["run", "--acknowledge"]).expect(2);
+    bench.run(["run", "--acknowledge", "fields"]).expect(2);
+    let done = bench.run(["run", "--acknowledge", "files", "--json"]).expect(0);
+    assert_eq!(done.last("acknowledged")["anomalies"].as_array().expect("a list").len(), 1);
+    bench.run(["run"]).expect(0);
+    assert_eq!(count(), 3);
+    let nothing = bench.run(["run", "--acknowledge", "files"]).expect(0);
+    assert_eq!(nothing.stdout, "files: there was nothing to acknowledge\n");
+}
+
+#[test]
+fn the_report_is_one_page_in_which_names_are_text() {
+    let bench = planned(
+        "[class.c]\nrpo = '24h'\nverify = { every = '7d', read = '100%' }\n[[domain]]\nname = 'files'\nclass = 'c'\npaths = ['DIR/src']\n\
+         [[exception]]\nid = '<b>EX</b>'\ncontrol = 'copies'\ndomain = 'files'\nreason = '\"><script>alert(1)</script>'\n\
+         approved_by = 'a'\nexpires = 2999-01-01\n",
+    );
+    bench.source();
+    bench.run(["run"]).expect(0);
+    bench.run(["verify"]).expect(0);
+    let written = bench.run(["report", "--html", "report.html", "--json"]).expect(0).last("summary");
+    assert_eq!((&written["health"], &written["violated"]), (&"ok".into(), &0.into()));
+    let page = fs::read_to_string(bench.path("report.html")).expect("a page");
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</body></html>\n"));
+    assert!(
+        !page.contains("<script") && page.contains("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;"),
+        "{page}"
+    );
+    for said in [
+        "Backups of box",
+        "&lt;b&gt;EX&lt;/b&gt;",
+        "0 of 2",
+        "all signed and in one chain",
+        "class=\"met\"",
+        "<polyline",
+    ] {
+        assert!(page.contains(said), "{said}\n{page}");
+    }
+    let dom = Command::new("timeout")
+        .args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", bench.path("browser").display()))
+        .arg(format!("file://{}", bench.path("report.html").display()))
+        .output();
+    match dom {
+        Ok(output) if output.status.success() => {
+            let dom = String::from_utf8_lossy(&output.stdout);
+            let count = |tag: &str| dom.matches(tag).count();
+            assert_eq!((count("<script"), count("<b>"), count("<h2>")), (0, 0, 9), "{dom}");
+            assert!(count("<table>") >= 6 && dom.contains("alert(1)"), "{dom}");
+        }
+        Ok(output) => cannot("show the page in Chromium", &output.status),
+        Err(error) => cannot("show the page in Chromium", &error),
+    }
+    // It takes the place of the one before, also where things are bad.
+    fs::rename(bench.path("second"), bench.path("away")).expect("moved");
+    bench.run(["report", "--html", "report.html"]).expect(0);
+    let page = fs::read_to_string(bench.path("report.html")).expect("a page");
+    assert!(page.contains("there is no repository at"), "{page}");
+    bench.run(["report"]).expect(2);
+    assert!(
+        bench.run(["report", "--html", "no/such/report.html"]).expect(1).message().contains("cannot write")
+    );
+}
+
+#[test]
+fn files_that_change_all_the_time_are_named_in_the_report() {
+    let bench = planned("[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\n");
+    let name = "<img src=x onerror=alert(1)>.log";
+    let path = bench.write(&format!("src/{name}"), noise(1, 24 << 20));
+    let (stop, stopped) = mpsc::channel::<()>();
+    let writer = thread::spawn(move || {
+        let mut file = fs::File::options().append(true).open(path).expect("there");
+        while stopped.try_recv().is_err() {
+            file.write_all(b"x").expect("written");
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+    let run = bench.run(["run"]);
+    stop.send(()).expect("heard");
+    writer.join().expect("no panic");
+    run.expect(3);
+    bench.run(["report", "--html", "report.html"]).expect(0);
+    let page = fs::read_to_string(bench.path("report.html")).expect("a page");
+    assert!(
+        page.contains("src/&lt;img src=x onerror=alert(1)&gt;.log</td>") && !page.contains("<img"),
+        "{page}"
+    );
+}
