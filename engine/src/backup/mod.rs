@@ -45,6 +45,7 @@ pub use options::{
     Accept, BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels, SourceRoot,
     StreamSource,
 };
+pub(crate) use chunk_table::ChunkTable;
 pub(crate) use reinsert::reinsert;
 pub(crate) use session::{RestsOn, Session};
 
@@ -218,6 +219,7 @@ fn new_snapshot(repository: &Repository, options: &BackupOptions) -> Snapshot {
         parent: None,
         partial: false,
         repaired: None,
+        origin: None,
         provenance: options.labels.provenance.clone(),
         excludes: options.excludes.clone(),
         program: environment.program.clone(),

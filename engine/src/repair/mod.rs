@@ -36,7 +36,7 @@ pub mod snapshots;
 #[cfg(test)]
 mod snapshots_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 
@@ -63,7 +63,7 @@ fn is_loss(error: &BackendError) -> bool {
 }
 
 /// The same of a blob.
-fn is_lost(error: &ReadError) -> bool {
+pub(crate) fn is_lost(error: &ReadError) -> bool {
     match error {
         ReadError::Missing { .. } | ReadError::Pack { .. } => true,
         ReadError::Backend { source, .. } => is_loss(source),

@@ -8,6 +8,7 @@
 //! - [`sparse`]: the holes of a file
 //! - [`filter`]: what is left out
 //! - [`files_from`]: lists of paths
+//! - [`unnamed`]: temporary files
 //!
 //! An unchanged entry costs one `statx` and its share of `getdents64`; it is not opened.
 //!
@@ -30,6 +31,7 @@ pub mod metadata;
 pub mod names;
 pub mod sparse;
 pub mod stat;
+pub(crate) mod unnamed;
 #[cfg(test)]
 mod tests;
 
