@@ -4,6 +4,7 @@
 
 mod backup;
 mod check;
+mod copy;
 mod documents;
 mod errors;
 mod forget;

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 51] = [
+const COMMANDS: [&str; 52] = [
     "",
     "init",
     "backup",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 51] = [
     "snapshot",
     "snapshot hold",
     "snapshot release",
+    "copy",
     "forget",
     "prune",
     "parity",

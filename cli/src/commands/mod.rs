@@ -5,6 +5,7 @@ pub mod cat;
 pub mod check;
 pub mod completions;
 pub mod config;
+pub mod copy;
 pub mod coverage;
 pub mod forget;
 pub mod init;
@@ -39,6 +40,8 @@ pub enum Command {
     Snapshots(snapshots::Args),
     /// Hold a snapshot or release it
     Snapshot(snapshot::Args),
+    /// Copy snapshots to another repository
+    Copy(Box<copy::Args>),
     /// Forget snapshots that are no longer wanted
     Forget(Box<forget::Args>),
     /// Give back the space of what no snapshot needs any more
@@ -88,6 +91,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Backup(args) => backup::run(&args, context),
         Command::Snapshots(args) => snapshots::run(&args, context),
         Command::Snapshot(args) => snapshot::run(&args, context),
+        Command::Copy(args) => copy::run(&args, context),
         Command::Forget(args) => forget::run(&args, context),
         Command::Prune(args) => prune::run(&args, context),
         Command::Parity(args) => parity::run(&args, context),

@@ -40,12 +40,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 use serde_bytes::ByteBuf;
 
+pub(crate) use chunk_table::ChunkTable;
 pub use grains::GrainRule;
 pub use options::{
     Accept, BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels, SourceRoot,
     StreamSource,
 };
-pub(crate) use chunk_table::ChunkTable;
 pub(crate) use reinsert::reinsert;
 pub(crate) use session::{RestsOn, Session};
 

@@ -39,8 +39,11 @@ pub(super) fn choose(source: &Repository, options: &CopyOptions) -> Result<Vec<C
                 .into_iter()
                 .filter(|(_, snapshot)| !snapshot.partial && options.selection.chooses(snapshot))
                 .collect();
-            let first = if *choice == Choice::Latest { selected.len().saturating_sub(1) } else { 0 };
-            selected.split_off(first)
+            if *choice == Choice::Latest {
+                let last = selected.pop().ok_or_else(|| RepositoryError::NoSnapshot("latest".into()))?;
+                selected = vec![last];
+            }
+            selected
         }
     };
     let fold = source.fold();
@@ -65,11 +68,8 @@ impl Known {
     pub fn of(source: &Repository, target: &Repository) -> Result<Self, CopyError> {
         let in_target = target.snapshots().map_err(crate::backup::BackupError::Repository)?;
         let copies = in_target.iter().map(|(id, snapshot)| (identity(target, *id, snapshot), *id)).collect();
-        let origins = source
-            .snapshots()?
-            .iter()
-            .map(|(id, snapshot)| (*id, identity(source, *id, snapshot)))
-            .collect();
+        let origins =
+            source.snapshots()?.iter().map(|(id, snapshot)| (*id, identity(source, *id, snapshot))).collect();
         Ok(Self { source: source.id(), target: target.id(), copies, origins })
     }
 

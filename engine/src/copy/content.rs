@@ -66,11 +66,8 @@ impl<'a, 'r> Copier<'a, 'r> {
         options: &CopyOptions,
         monitor: &'a dyn Monitor,
     ) -> Self {
-        let worker = |_| Worker {
-            writer: session.data_writer(),
-            scratch: DecodeScratch::default(),
-            raw: Vec::new(),
-        };
+        let worker =
+            |_| Worker { writer: session.data_writer(), scratch: DecodeScratch::default(), raw: Vec::new() };
         Self {
             source,
             session,
@@ -223,8 +220,7 @@ impl<'a, 'r> Copier<'a, 'r> {
         let (first, others) = self.workers[..count].split_first_mut().expect("one thread at least");
         std::thread::scope(|scope| {
             let work = &work;
-            let handles: Vec<_> =
-                others.iter_mut().map(|worker| scope.spawn(move || work(worker))).collect();
+            let handles: Vec<_> = others.iter_mut().map(|worker| scope.spawn(move || work(worker))).collect();
             let mut all = vec![work(first)];
             for handle in handles {
                 all.push(handle.join().unwrap_or(Err(CopyError::Worker)));
@@ -273,8 +269,7 @@ impl Worker {
             };
             if bytes.len() != chunk.len as usize {
                 let (found, expected) = (bytes.len(), chunk.len);
-                done.lost
-                    .get_or_insert_with(|| format!("chunk {id} has {found} bytes, expected {expected}"));
+                done.lost.get_or_insert_with(|| format!("chunk {id} has {found} bytes, expected {expected}"));
                 continue;
             }
             let new = session.repository.keys().blob_id(kind, bytes);
@@ -324,4 +319,3 @@ impl Needs for Copier<'_, '_> {
         self.monitor.is_cancelled()
     }
 }
-

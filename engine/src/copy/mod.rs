@@ -128,7 +128,9 @@ fn attempt(
                 known.add(snapshot, id);
                 known.verdict(snapshot, Fate::Copied)
             }
-            Err(Stop::Lost(reason)) => known.verdict(snapshot, not_copied(source, snapshot, reason, monitor)?),
+            Err(Stop::Lost(reason)) => {
+                known.verdict(snapshot, not_copied(source, snapshot, reason, monitor)?)
+            }
             Err(Stop::Failed(error)) => {
                 // What was stored is found again if it is part of the index.
                 if matches!(error, CopyError::Cancelled) {

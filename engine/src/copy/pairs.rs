@@ -79,9 +79,8 @@ fn same_file(
     (old, new): (&FileContent, &FileContent),
     renames: &mut Renames,
 ) -> Result<bool, Stop> {
-    let without_chunks = |content: &FileContent| {
-        FileContent { depth: 0, chunks: Vec::new().into(), ..content.clone() }
-    };
+    let without_chunks =
+        |content: &FileContent| FileContent { depth: 0, chunks: Vec::new().into(), ..content.clone() };
     if without_chunks(old) != without_chunks(new) {
         return Ok(false);
     }

@@ -110,12 +110,7 @@ fn all_snapshots_are_copied_in_their_order_and_a_second_copy_moves_nothing() {
     for ((id, original), (_, copy)) in originals.iter().zip(target.snapshots().unwrap()) {
         let origin = copy.origin.unwrap();
         assert_eq!(origin.snapshot, *id);
-        let same = Snapshot {
-            tree: copy.tree,
-            parent: copy.parent,
-            origin: copy.origin,
-            ..original.clone()
-        };
+        let same = Snapshot { tree: copy.tree, parent: copy.parent, origin: copy.origin, ..original.clone() };
         assert_eq!(copy, same);
         assert_eq!(copy.parent.is_some(), original.parent.is_some(), "the parent was copied, too");
     }
@@ -221,9 +216,9 @@ fn of_a_damaged_snapshot_nothing_is_committed_and_others_are_copied() {
     world.write("c", &noise(3, 1000));
     let after = world.back_up(&repository);
     // The pack that only the second one and the third one's trees came with: its data.
-    let hit = packs_of(&world.storage, true).into_iter().find(|pack| {
-        !before.contains(pack) && world.storage.read(pack, u64::MAX).unwrap().len() > 200_000
-    });
+    let hit = packs_of(&world.storage, true)
+        .into_iter()
+        .find(|pack| !before.contains(pack) && world.storage.read(pack, u64::MAX).unwrap().len() > 200_000);
     flip(&world.storage, &hit.expect("the pack of b"));
     let storage = empty();
     let report = copy_all(&world.open(), &open(storage.clone()));
@@ -402,7 +397,8 @@ fn very_large_directories_are_split_as_the_target_splits_them() {
     verify(&world, &storage, 1);
     // A backup of the same directory to the target makes the same trees.
     let target = open(storage);
-    let report = backup::run(&target, world.paths(), &crate::prune::test_support::options(), &Silent).unwrap();
+    let report =
+        backup::run(&target, world.paths(), &crate::prune::test_support::options(), &Silent).unwrap();
     let (_, made) = target.find_snapshot(&report.snapshot.unwrap().to_string()).unwrap();
     let copy = target.snapshots().unwrap().remove(0).1;
     let at = |snapshot: &Snapshot| {

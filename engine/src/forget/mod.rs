@@ -192,8 +192,7 @@ fn decide_for(
     let mut candidates = Vec::new();
     for entry in fold.snapshots() {
         let snapshot = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
-        candidates
-            .push((entry.added, Candidate { id: entry.snapshot, snapshot, hold: entry.hold.clone() }));
+        candidates.push((entry.added, Candidate { id: entry.snapshot, snapshot, hold: entry.hold.clone() }));
     }
     let added: Vec<_> = candidates.iter().map(|(added, candidate)| (&candidate.snapshot, *added)).collect();
     let positions = snapshot::positions(&added);

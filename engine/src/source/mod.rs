@@ -31,9 +31,9 @@ pub mod metadata;
 pub mod names;
 pub mod sparse;
 pub mod stat;
-pub(crate) mod unnamed;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unnamed;
 
 pub use dir::{ListBuffer, SourceDir};
 pub use files_from::{FilesFromError, Separator};

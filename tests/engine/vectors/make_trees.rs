@@ -336,8 +336,11 @@ fn snapshots() -> Vec<Vector> {
         ..plain.clone()
     };
     let planned = planned_snapshot();
-    let origin =
-        Origin { repository: RepositoryId::from_bytes([5; 16]), snapshot: SnapshotId::new(blob(6)), added: 4 };
+    let origin = Origin {
+        repository: RepositoryId::from_bytes([5; 16]),
+        snapshot: SnapshotId::new(blob(6)),
+        added: 4,
+    };
     let copied = Snapshot { origin: Some(origin), ..plain.clone() };
     let vectors = [
         ("plain", "defaults left out", plain),
