@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, SnapshotLabels};
+use strongroom::copy::{self, Choice, CopyOptions, CopyReport};
 use strongroom::forget::{self, ForgetOptions};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
@@ -85,6 +86,33 @@ impl Vault for Repositories<'_> {
         let source = BackupSource::Parts { roots, filter, streams, accept };
         let monitor = CliMonitor::new(&self.context.output, "files", Arc::clone(&self.cancelled));
         let report = backup::run(&repository, source, &options, &monitor);
+        monitor.finish();
+        report.map_err(failed)
+    }
+
+    fn kept(&self, repo: &Name, options: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError> {
+        let repository = self.open(repo)?;
+        let options = ForgetOptions { dry_run: true, ..options.clone() };
+        let report = forget::run(&repository, &options, &LocalCalendar::system()).map_err(failed)?;
+        let verdicts = report.groups.iter().flat_map(|group| &group.verdicts);
+        Ok(verdicts.filter(|verdict| verdict.keep).map(|verdict| verdict.candidate.id).collect())
+    }
+
+    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, VaultError> {
+        let (source, target) = (self.open(from)?, self.open(to)?);
+        // What others committed since it was opened.
+        source.refresh().map_err(failed)?;
+        target.refresh().map_err(failed)?;
+        let default = CopyOptions::default();
+        let options = CopyOptions {
+            choice: Choice::Named(snapshots.to_vec()),
+            threads: self.context.threads(default.threads),
+            memory: self.context.memory(default.memory),
+            spill: Some(context::temporary_place()),
+            ..default
+        };
+        let monitor = CliMonitor::new(&self.context.output, "chunks", Arc::clone(&self.cancelled));
+        let report = copy::run(&source, &target, &options, &monitor);
         monitor.finish();
         report.map_err(failed)
     }

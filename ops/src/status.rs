@@ -272,6 +272,7 @@ mod tests {
             parent: None,
             partial: false,
             repaired: None,
+            origin: None,
             provenance: Some(provenance),
             excludes: Vec::new(),
             program: "test".into(),

@@ -19,7 +19,7 @@ use crate::run::report::{DomainReport, RepoReport};
 use crate::run::select::Chosen;
 use crate::run::state::{Attempt, Journal, Outcome, RepoAttempt, State};
 use crate::run::stream::timeout;
-use crate::run::vault::{Job, Vault};
+use crate::run::vault::{Job, Vault, VaultError};
 use crate::run::{retention, stage, stream};
 
 /// Time that a command may take which finds a fact out.
@@ -53,7 +53,12 @@ impl Runner<'_> {
         match self.state.lock(&domain.name) {
             Ok(Some(lock)) => {
                 self.sweep(domain, &mut report);
-                self.attempt(domain, targets, &began, &mut report);
+                let left = self.catch_up(domain, targets, &mut report);
+                if left.is_empty() && !targets.is_empty() {
+                    self.conclude(domain, &mut report);
+                } else {
+                    self.attempt(domain, &left, &began, &mut report);
+                }
                 self.record(&began, &mut report);
                 drop(lock);
             }
@@ -204,15 +209,9 @@ impl Runner<'_> {
             report.warn(error);
         }
         journal.snapshot_end = None;
-        if report.outcome == Outcome::Failed {
-            let message = report.message.clone().unwrap_or_default();
-            for argv in &hooks.failed {
-                if let Err(error) = self.hook(domain, argv, &[("STRONGROOM_ERROR", &message)], false) {
-                    report.warn(format!("a hook after the failure: {error}"));
-                }
-            }
-        } else {
-            self.retain(domain, report);
+        self.copy_on(domain, targets, report);
+        self.conclude(domain, report);
+        if report.outcome != Outcome::Failed {
             for argv in &hooks.after {
                 if let Err(error) = self.hook(domain, argv, &[], true) {
                     report.warn(format!("a hook afterwards: {error}"));
@@ -228,7 +227,20 @@ impl Runner<'_> {
         }
     }
 
-    /// Everything up to the snapshots.
+    /// Retention, or what is to be done after a failure.
+    fn conclude(&self, domain: &Domain, report: &mut DomainReport) {
+        if report.outcome != Outcome::Failed {
+            return self.retain(domain, report);
+        }
+        let message = report.message.clone().unwrap_or_default();
+        for argv in domain.hooks.iter().flat_map(|hooks| &hooks.failed) {
+            if let Err(error) = self.hook(domain, argv, &[("STRONGROOM_ERROR", &message)], false) {
+                report.warn(format!("a hook after the failure: {error}"));
+            }
+        }
+    }
+
+    /// Everything up to the first snapshot.
     fn work(
         &self,
         domain: &Domain,
@@ -247,16 +259,19 @@ impl Runner<'_> {
         let snapshot = self.begin_snapshot(domain, journal)?;
         let roots: Vec<_> = stage::paths(domain, snapshot.as_deref()).into_iter().chain(copies).collect();
         for repo in targets {
-            let done = match (self.is_cancelled)() {
-                true => RepoReport::failed(repo, "the run was cancelled"),
-                false => self.back_up(domain, repo, &roots, &provenance),
-            };
-            match done.outcome {
-                Outcome::Failed => report
-                    .fail(format!("{repo}: {}", done.message.as_deref().unwrap_or("there is no snapshot"))),
-                outcome => report.outcome = report.outcome.max(outcome),
+            if (self.is_cancelled)() {
+                report.take(RepoReport::failed(repo, "the run was cancelled"));
+                break;
             }
-            report.repositories.push(done);
+            let (done, may_go_on) = match self.back_up(domain, repo, &roots, &provenance) {
+                Ok(done) => (done, false),
+                // The next repository takes its place.
+                Err(error) => (RepoReport::failed(repo, &error.message), !error.is_of_source()),
+            };
+            report.take(done);
+            if !may_go_on {
+                break;
+            }
         }
         Ok(())
     }
@@ -326,7 +341,7 @@ impl Runner<'_> {
         repo: &Name,
         roots: &[SourceRoot],
         provenance: &Provenance,
-    ) -> RepoReport {
+    ) -> Result<RepoReport, VaultError> {
         let env = self.env(domain);
         let job = Job {
             host: Some(self.host.clone()),
@@ -341,14 +356,10 @@ impl Runner<'_> {
             accept: accept(self.plan.objectives(domain).on_change),
             provenance: provenance.clone(),
         };
-        let report = match self.vault.back_up(repo, job) {
-            Ok(report) => report,
-            Err(error) => return RepoReport::failed(repo, &error.message),
-        };
+        let report = self.vault.back_up(repo, job)?;
         if report.cancelled || report.snapshot.is_none() {
-            let message = Some("the run was cancelled: there is no complete snapshot".to_owned());
-            let outcome = Outcome::Failed;
-            return RepoReport { repo: repo.clone(), outcome, report: Some(report), message, forgotten: 0 };
+            let failed = RepoReport::failed(repo, "the run was cancelled: there is no complete snapshot");
+            return Ok(RepoReport { report: Some(report), ..failed });
         }
         let summary = &report.summary;
         let message = (!report.is_complete()).then(|| {
@@ -358,7 +369,14 @@ impl Runner<'_> {
             )
         });
         let outcome = if message.is_none() { Outcome::Ok } else { Outcome::Partial };
-        RepoReport { repo: repo.clone(), outcome, report: Some(report), message, forgotten: 0 }
+        Ok(RepoReport {
+            repo: repo.clone(),
+            outcome,
+            report: Some(report),
+            copied: None,
+            message,
+            forgotten: 0,
+        })
     }
 
     /// Retention, where all went well.

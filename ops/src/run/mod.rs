@@ -1,11 +1,13 @@
 //! Running a plan: domain by domain, from hooks to snapshots to retention.
 //!
 //! - [`select`]: which domains are run, in which order, and why
+//! - [`copies`]: the other repositories of a domain
 //! - [`domain`]: one domain, from its first hook to its last
 //! - [`process`]: commands: started, watched, ended
 //! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
 //! - [`vault`]: what a run needs of repositories
 
+mod copies;
 pub mod domain;
 pub mod process;
 mod report;
@@ -21,5 +23,5 @@ mod tests;
 pub mod vault;
 
 pub use domain::Runner;
-pub use report::{DomainReport, RepoReport};
+pub use report::{Copied, DomainReport, RepoReport};
 pub use state::Outcome;
