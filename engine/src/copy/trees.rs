@@ -176,7 +176,7 @@ fn rewrite_one(reader: &BlobReader, copier: &mut Copier<'_, '_>, tree: BlobId) -
         }
         builder.push(Own(node), &splitter, &mut |bytes| copier.put_tree(bytes))?;
     }
-    Ok(builder.finish(&splitter, &mut |bytes| copier.put_tree(bytes))?)
+    builder.finish(&splitter, &mut |bytes| copier.put_tree(bytes))
 }
 
 fn rewrite_table(
@@ -198,5 +198,5 @@ fn rewrite_table(
         }
     }
     table.append(&part, splitter, &mut |bytes| copier.put_tree(bytes))?;
-    Ok(table.finish(splitter, &mut |bytes| copier.put_tree(bytes))?)
+    table.finish(splitter, &mut |bytes| copier.put_tree(bytes))
 }
