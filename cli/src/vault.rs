@@ -22,9 +22,11 @@ use crate::units::LocalCalendar;
 
 /// Repositories that were asked for, each opened once.
 pub struct Repositories<'a> {
-    context: &'a Context,
+    /// What the command was given.
+    pub context: &'a Context,
     plan: &'a Plan,
-    cancelled: Arc<AtomicBool>,
+    /// Whether to end.
+    pub cancelled: Arc<AtomicBool>,
     opened: RefCell<BTreeMap<Name, Result<Arc<Repository>, VaultError>>>,
 }
 
@@ -34,7 +36,8 @@ impl<'a> Repositories<'a> {
         Self { context, plan, cancelled, opened: RefCell::default() }
     }
 
-    fn open(&self, name: &Name) -> Result<Arc<Repository>, VaultError> {
+    /// A repository by its name in the plan.
+    pub fn open(&self, name: &Name) -> Result<Arc<Repository>, VaultError> {
         let mut opened = self.opened.borrow_mut();
         let repository = opened.entry(name.clone()).or_insert_with(|| {
             let unknown = || Failure::new("unknown-name", format!("the plan has no repository {name}"));
@@ -57,7 +60,8 @@ fn vault_error(failure: &Failure) -> VaultError {
     VaultError { code: failure.code.to_owned(), message: failure.message.clone() }
 }
 
-fn failed(error: impl Into<Failure>) -> VaultError {
+/// What a plan's run is told of an engine's error.
+pub fn failed(error: impl Into<Failure>) -> VaultError {
     vault_error(&error.into())
 }
 

@@ -14,6 +14,7 @@
 
 pub mod calendar;
 pub mod coverage;
+pub mod drill;
 pub mod metrics;
 pub mod order;
 pub mod plan;

@@ -132,6 +132,8 @@ mod tests {
             }],
             attempt: None,
             next: None,
+            drill: None,
+            recovery_seconds: None,
         };
         let text = render(&[status]);
         for line in [

@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod copy;
 mod documents;
+mod drill;
 mod errors;
 mod forget;
 mod heads;

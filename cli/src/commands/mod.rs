@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod copy;
 pub mod coverage;
+pub mod drill;
 pub mod forget;
 pub mod init;
 pub mod key;
@@ -66,6 +67,8 @@ pub enum Command {
     Log(log::Args),
     /// Back up what the plan says
     Run(run::Args),
+    /// Rehearse restores as the plan says
+    Drill(drill::Args),
     /// Show how well everything in the plan is protected now
     Status(status::Args),
     /// Write timers for the plan
@@ -104,6 +107,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Stats(args) => stats::run(&args, context),
         Command::Log(args) => log::run(&args, context),
         Command::Run(args) => run::run(&args, context),
+        Command::Drill(args) => drill::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Schedule(args) => schedule::run(&args, context),
         Command::Runbook(args) => runbook::run(&args, context),

@@ -8,6 +8,8 @@ use jiff::Zoned;
 use serde_json::{Value, json};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
+use strongroom_ops::drill::history;
+use strongroom_ops::drill::place::Place;
 use strongroom_ops::metrics;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::{Lapse, Name};
@@ -116,7 +118,11 @@ pub fn judge(
     let attempts =
         state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
     let host = plan.host_id.clone().unwrap_or_else(|| environment().host);
-    Ok(status(plan, &host, &facts, &attempts, &Zoned::now()))
+    let mut found = status(plan, &host, &facts, &attempts, &Zoned::now());
+    let place = Place::new(state.folder());
+    let records = place.records().map_err(|error| Failure::io("cannot read how drills ended", &error))?;
+    history::judge(plan, &mut found, &records);
+    Ok(found)
 }
 
 fn age(copy: &CopyStatus, now: jiff::Timestamp) -> Option<Lapse> {
@@ -189,6 +195,15 @@ fn json_lines(found: &[DomainStatus], worst: Health, context: &Context) -> Resul
             "rpo": domain.rpo.map(Lapse::as_secs),
             "repositories": copies,
             "next": domain.next.map(|next| format!("{next:.9}")),
+            "recovery_seconds": domain.recovery_seconds,
+            "drill": domain.drill.as_ref().map(|drill| json!({
+                "drill": drill.drill,
+                "tier": drill.tier.name(),
+                "began": format!("{:.9}", drill.began),
+                "outcome": drill.outcome.name(),
+                "message": drill.reason,
+                "seconds": drill.seconds(),
+            })),
             "attempt": domain.attempt.as_ref().map(|attempt| json!({
                 "began": format!("{:.9}", attempt.began),
                 "ended": attempt.ended.map(|ended| format!("{ended:.9}")),

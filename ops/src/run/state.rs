@@ -112,6 +112,11 @@ impl State {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn file(&self, domain: &Name, kind: &str) -> PathBuf {
         self.folder.join(format!("{domain}.{kind}"))
     }
