@@ -148,6 +148,7 @@ pub fn log(dir: &Path, count: u64) -> Outcome {
             parent: None,
             partial: false,
             repaired: None,
+            origin: None,
             provenance: None,
             excludes: vec!["*.tmp".into()],
             program: "benchmark".into(),

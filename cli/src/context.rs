@@ -1,7 +1,7 @@
 //! What a command works with: options, output, and the repository behind them.
 
 use std::cell::OnceCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -158,6 +158,10 @@ impl Context {
                 .verify_head(expected)
                 .map_err(|error| failure::unexpected_head(error, Origin::Given))?;
         }
+        self.compare_with_remembered(repository)
+    }
+
+    fn compare_with_remembered(&self, repository: &Repository) -> Result<(), Failure> {
         // Of a damaged log as much is read as can be, whatever it was.
         if let Some(heads) = self.heads().filter(|_| !repository.is_salvaged()) {
             match heads.remembered(&repository.id()) {
@@ -196,10 +200,10 @@ impl Context {
         }
     }
 
-    /// The same of another repository.
+    /// The same of one repository.
     pub fn tell_parity_troubles_of(&self, repository: &Repository) {
         for trouble in repository.parity_troubles() {
-            self.output.warn(&format!("warning: {trouble}"));
+            self.output.warn(&format!("warning: {trouble}; `strongroom parity add` makes it good"));
         }
     }
 
@@ -261,6 +265,26 @@ impl Context {
             None => password::existing(&self.global)?,
         };
         full(Repository::open_for_repair(backend, &password, environment())?)
+    }
+
+    /// Opens another repository to write to, whose log has to pass through what was seen of it before.
+    pub fn open_target(
+        &self,
+        location: &OsStr,
+        password_file: Option<&Path>,
+        password_command: Option<&OsString>,
+    ) -> Result<Repository, Failure> {
+        let location = Location::parse(location)?;
+        let Location::Local(path) = &location;
+        let place = path.display().to_string();
+        let backend = Self::backend_at(location)?;
+        let password = password::second(password_file, password_command, &self.global)?;
+        let repository = Repository::open(backend, &password, environment())?;
+        for void in repository.void_entries() {
+            self.output.warn(&format!("warning: {place}: {void}"));
+        }
+        self.compare_with_remembered(&repository)?;
+        Ok(repository)
     }
 
     /// Threads that do the work.

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod context;
+mod drills;
 mod exit;
 mod failure;
 mod heads;

@@ -63,6 +63,15 @@ pub fn new(file: Option<&Path>) -> Result<Password, Failure> {
     }
 }
 
+/// The password of a second repository: as its own options say, else as for every command.
+pub fn second(file: Option<&Path>, command: Option<&OsString>, global: &Global) -> Result<Password, Failure> {
+    match (file, command) {
+        (Some(file), _) => read(Source::File(file.to_owned())),
+        (None, Some(command)) => read(Source::Command(command.clone())),
+        (None, None) => existing(global),
+    }
+}
+
 /// The password of a repository of a plan: as the plan says, else as for every command.
 pub fn planned(repo: &Repo, global: &Global) -> Result<Password, Failure> {
     match (&repo.password_command, &repo.password_file) {

@@ -33,6 +33,9 @@ pub fn snapshot(id: &SnapshotId, snapshot: &Snapshot) -> Object {
         "repaired": snapshot.repaired.map(|repaired| {
             json!({"original": repaired.original, "entries_lost": repaired.lost})
         }),
+        "origin": snapshot.origin.map(|origin| {
+            json!({"repository": origin.repository, "snapshot_id": origin.snapshot})
+        }),
         "provenance": snapshot.provenance.as_ref().map(provenance),
         "excludes": snapshot.excludes,
         "summary": summary(&snapshot.summary),

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, SnapshotLabels};
 use strongroom::check;
+use strongroom::copy::{self, Choice, CopyOptions, CopyReport};
 use strongroom::forget::{self, ForgetOptions};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
@@ -25,9 +26,11 @@ use crate::units::LocalCalendar;
 
 /// Repositories that were asked for, each opened once.
 pub struct Repositories<'a> {
-    context: &'a Context,
+    /// What the command was given.
+    pub context: &'a Context,
     plan: &'a Plan,
-    cancelled: Arc<AtomicBool>,
+    /// Whether to end.
+    pub cancelled: Arc<AtomicBool>,
     opened: RefCell<BTreeMap<Name, Result<Arc<Repository>, VaultError>>>,
     /// Those that could not be opened because they are damaged.
     damaged: RefCell<BTreeSet<Name>>,
@@ -109,7 +112,8 @@ fn vault_error(failure: &Failure) -> VaultError {
     VaultError { code: failure.code.to_owned(), message: failure.message.clone() }
 }
 
-fn failed(error: impl Into<Failure>) -> VaultError {
+/// What a plan's run is told of an engine's error.
+pub fn failed(error: impl Into<Failure>) -> VaultError {
     vault_error(&error.into())
 }
 
@@ -138,6 +142,33 @@ impl Vault for Repositories<'_> {
         let source = BackupSource::Parts { roots, filter, streams, accept };
         let monitor = CliMonitor::new(&self.context.output, "files", Arc::clone(&self.cancelled));
         let report = backup::run(&repository, source, &options, &monitor);
+        monitor.finish();
+        report.map_err(failed)
+    }
+
+    fn kept(&self, repo: &Name, options: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError> {
+        let repository = self.open(repo)?;
+        let options = ForgetOptions { dry_run: true, ..options.clone() };
+        let report = forget::run(&repository, &options, &LocalCalendar::system()).map_err(failed)?;
+        let verdicts = report.groups.iter().flat_map(|group| &group.verdicts);
+        Ok(verdicts.filter(|verdict| verdict.keep).map(|verdict| verdict.candidate.id).collect())
+    }
+
+    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, VaultError> {
+        let (source, target) = (self.open(from)?, self.open(to)?);
+        // What others committed since it was opened.
+        source.refresh().map_err(failed)?;
+        target.refresh().map_err(failed)?;
+        let default = CopyOptions::default();
+        let options = CopyOptions {
+            choice: Choice::Named(snapshots.to_vec()),
+            threads: self.context.threads(default.threads),
+            memory: self.context.memory(default.memory),
+            spill: Some(context::temporary_place()),
+            ..default
+        };
+        let monitor = CliMonitor::new(&self.context.output, "chunks", Arc::clone(&self.cancelled));
+        let report = copy::run(&source, &target, &options, &monitor);
         monitor.finish();
         report.map_err(failed)
     }

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod browse;
 pub mod check;
 pub mod chunk;
+pub mod copy;
 pub mod crypto;
 pub mod forget;
 pub mod format;

@@ -19,6 +19,7 @@
 pub mod calendar;
 pub mod compliance;
 pub mod coverage;
+pub mod drill;
 pub mod metrics;
 pub mod notify;
 pub mod order;

@@ -161,6 +161,8 @@ mod tests {
             }],
             attempt: None,
             next: None,
+            drill: None,
+            recovery_seconds: None,
         };
         let verified = RepoStatus {
             repo: "local".parse().expect("a name"),

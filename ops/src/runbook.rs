@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use crate::drill::{DrillRecord, Phase, history};
 use crate::order::{Cycle, order};
 use crate::plan::Plan;
 use crate::plan::types::{Domain, Repo, Stream};
@@ -13,7 +14,7 @@ use crate::plan::values::{Name, quoted};
 ///
 /// # Errors
 /// [`Cycle`] where domains wait for each other.
-pub fn runbook(plan: &Plan, host: &str, written: &str) -> Result<String, Cycle> {
+pub fn runbook(plan: &Plan, host: &str, written: &str, drills: &[DrillRecord]) -> Result<String, Cycle> {
     let mut text = String::new();
     let ordered: Vec<_> = order(&plan.domains)?.into_iter().map(|position| &plan.domains[position]).collect();
     let _ = write!(
@@ -27,6 +28,7 @@ pub fn runbook(plan: &Plan, host: &str, written: &str) -> Result<String, Cycle> 
     text.push_str(FIRST_STEPS);
     for (number, domain) in ordered.iter().enumerate() {
         of_domain(&mut text, plan, number + 1, domain);
+        text.push_str(&duration(plan, domain, drills));
     }
     Ok(text)
 }
@@ -128,7 +130,27 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
             facts.join(", ")
         );
     }
-    text.push_str("How long it takes was not measured: there are no drills yet.\n\n");
+}
+
+/// How long it takes, as drills have measured.
+fn duration(plan: &Plan, domain: &Domain, drills: &[DrillRecord]) -> String {
+    let Some(drill) = history::measured(plan, &domain.name, drills) else {
+        return "How long it takes was not measured: no drill has restored it in whole.\n\n".into();
+    };
+    let phases: Vec<_> = drill
+        .phases
+        .iter()
+        .filter(|timed| timed.phase != Phase::Cleanup)
+        .map(|timed| format!("{} {:.1} s", timed.phase.name(), timed.seconds))
+        .collect();
+    let others: Vec<_> = drill.restored.iter().map(|one| one.domain.as_str()).collect();
+    format!(
+        "A drill on {} took {:.1} s for {} ({}).\n\n",
+        drill.began.strftime("%Y-%m-%d"),
+        drill.seconds(),
+        others.join(", "),
+        phases.join(", ")
+    )
 }
 
 fn of_stream(text: &mut String, stream: &Stream, file: &str) {
@@ -163,7 +185,7 @@ mod tests {
         let path =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example-plan/strongroom.toml");
         let plan = load(&path, &SystemFiles).expect("a plan");
-        let text = runbook(&plan, "shop-prod-1", "2026-11-28").expect("no cycle");
+        let text = runbook(&plan, "shop-prod-1", "2026-11-28", &[]).expect("no cycle");
         let mut at = 0;
         for part in [
             "# Recovery of shop-prod-1",

@@ -6,6 +6,7 @@ use jiff::{Timestamp, Zoned};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
+use crate::drill::DrillRecord;
 use crate::plan::Plan;
 use crate::plan::types::{Control, Domain};
 use crate::plan::values::{Lapse, Name};
@@ -96,6 +97,10 @@ pub struct DomainStatus {
     pub attempt: Option<Attempt>,
     /// When it runs next.
     pub next: Option<Timestamp>,
+    /// The last drill of it on this host.
+    pub drill: Option<DrillRecord>,
+    /// Seconds that a recovery took in the last drill that says so.
+    pub recovery_seconds: Option<f64>,
 }
 
 /// What is known of a repository: its snapshots, or why they are not known.
@@ -158,6 +163,8 @@ impl Judge<'_, '_> {
                 .as_ref()
                 .and_then(|schedule| schedule.next_after(self.now))
                 .map(|next| next.timestamp()),
+            drill: None,
+            recovery_seconds: None,
         }
     }
 
@@ -267,6 +274,7 @@ pub(crate) mod tests_support {
             parent: None,
             partial: false,
             repaired: None,
+            origin: None,
             provenance: Some(provenance),
             excludes: Vec::new(),
             program: "test".into(),

@@ -50,6 +50,7 @@ fn machine() -> Bench {
     std::os::unix::fs::symlink(binary, bench.path("bin/strongroom")).expect("a link");
     executable(&bench, "pg_dump", "#!/bin/sh\necho \"dump of $4\"\n");
     bench.write("etc/strongroom/password", PASSWORD);
+    bench.write("etc/strongroom/offsite-password", "another one");
     for (name, content) in [
         ("orders.csv", "1;2;3\n"),
         ("keep.tmp", "k"),

@@ -4,7 +4,9 @@
 
 mod backup;
 mod check;
+mod copy;
 mod documents;
+mod drill;
 mod errors;
 mod forget;
 mod heads;

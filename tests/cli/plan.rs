@@ -184,7 +184,7 @@ fn a_repository_that_is_gone_holds_up_no_other() {
     bench.write("dump", "a dump that is complete\n");
     fs::rename(bench.path("second"), bench.path("away")).expect("moved");
     let run = bench.run(["run", "--due"]).expect(1);
-    assert!(run.stderr.contains("db: failed: second: there is no repository at"), "{run:?}");
+    assert!(run.stderr.contains("db: failed: second: cannot be copied from first: "), "{run:?}");
     assert_eq!(snapshots(&bench, "repo").len(), 1);
     let status = bench.run(["status"]).expect(4);
     assert!(status.stdout.contains("db in second: the repository cannot be asked"), "{status:?}");
@@ -192,6 +192,64 @@ fn a_repository_that_is_gone_holds_up_no_other() {
     let run = bench.run(["run", "--due"]).expect(0);
     assert_eq!((snapshots(&bench, "repo").len(), snapshots(&bench, "second").len()), (2, 2), "{run:?}");
     bench.run(["status"]).expect(0);
+}
+
+/// Reads each thing once: what a command was run for is in `ran`.
+const READ_ONCE: &str = "
+[[domain]]
+name = 'db'
+schedule = 'daily'
+to = ['first', 'second']
+hooks = { before = [['sh', '-c', 'echo hook >> DIR/ran']] }
+[[domain.stream]]
+name = 'all.dump'
+command = ['sh', '-c', 'echo dump >> DIR/ran; date +%N; cat DIR/dump']
+";
+
+#[test]
+fn a_domain_is_read_once_and_copied_to_its_other_repositories() {
+    let bench = planned(READ_ONCE);
+    bench.write("dump", crate::support::noise(1, 300_000));
+    let other = |args: &[&str]| {
+        let mut command = bench.command();
+        Run::of(command.arg("-r").arg(bench.path("second")).args(args)).expect(0)
+    };
+    let ran = || fs::read_to_string(bench.path("ran")).expect("commands ran");
+    let run = bench.run(["run", "--due", "--json"]).expect(0);
+    let domain = run.lines().into_iter().find(|line| line["type"] == "domain").expect("a domain");
+    let copied = &domain["repositories"][1];
+    assert_eq!(
+        (&copied["copied_from"], &copied["snapshots_copied"]),
+        (&"first".into(), &1.into()),
+        "{domain}"
+    );
+    assert_eq!(ran(), "hook\ndump\n");
+    let dumped = bench.run(["restore", "latest", "--target", "one"]).expect(0);
+    other(&["restore", "latest", "--target", "two"]);
+    let read = |place: &str| fs::read(bench.path(place).join("all.dump")).expect("restored");
+    assert!(read("one") == read("two"), "a date to the nanosecond is in it: {dumped:?}");
+
+    // A copy that fails is told, and made up by the next run, without the command being run again.
+    fs::rename(bench.path("second"), bench.path("away")).expect("moved");
+    let failed = bench.run(["run", "db"]).expect(1);
+    assert!(failed.stderr.contains("db: failed: second: cannot be copied from first"), "{failed:?}");
+    let status = bench.run(["status", "--json"]).expect(5);
+    assert_eq!(status.lines()[0]["attempt"]["outcome"], "failed");
+    fs::rename(bench.path("away"), bench.path("second")).expect("moved");
+    bench.run(["run", "db"]).expect(0);
+    assert_eq!(ran(), "hook\ndump\n".repeat(3));
+    assert_eq!((snapshots(&bench, "repo").len(), snapshots(&bench, "second").len()), (3, 3));
+
+    // Where the first cannot be reached, the next takes its place.
+    fs::rename(bench.path("repo"), bench.path("away")).expect("moved");
+    let run = bench.run(["run", "db"]).expect(1);
+    assert!(run.stderr.contains("db: failed: first: there is no repository at"), "{run:?}");
+    assert_eq!(snapshots(&bench, "second").len(), 4);
+    fs::rename(bench.path("away"), bench.path("repo")).expect("moved");
+    // A snapshot that is only there is not the first one's to copy; the next run makes one for both.
+    bench.run(["run", "db"]).expect(0);
+    assert_eq!((snapshots(&bench, "repo").len(), snapshots(&bench, "second").len()), (4, 5));
+    other(&["check", "--read-data"]);
 }
 
 #[test]

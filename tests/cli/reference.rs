@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 55] = [
+const COMMANDS: [&str; 57] = [
     "",
     "init",
     "backup",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 55] = [
     "snapshot",
     "snapshot hold",
     "snapshot release",
+    "copy",
     "forget",
     "prune",
     "parity",
@@ -45,6 +46,7 @@ const COMMANDS: [&str; 55] = [
     "log",
     "log head",
     "run",
+    "drill",
     "status",
     "verify",
     "compliance",

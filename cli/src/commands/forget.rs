@@ -116,7 +116,7 @@ struct Keep {
 /// Selection.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Selection")]
-struct Select {
+pub struct Select {
     /// Look only at snapshots of this host
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
@@ -177,6 +177,26 @@ impl Keep {
     }
 }
 
+/// Said where options select no snapshot.
+pub const NONE_SELECTED: &str = "warning: no snapshot has what --host, --tag, --domain and --path ask for";
+
+impl Select {
+    /// What the engine is asked for.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            hosts: self.host.clone(),
+            tags: split_tags(&self.tag),
+            paths: self.path.iter().map(|path| path.clone().into_vec()).collect(),
+            domains: self.domain.clone(),
+        }
+    }
+
+    /// Whether it leaves any snapshot out.
+    pub fn is_selective(&self) -> bool {
+        self.selection() != Selection::default()
+    }
+}
+
 fn wish(args: &Args, repository: &Repository) -> Result<Wish, Failure> {
     let find = |names: &[String]| -> Result<Vec<_>, Failure> {
         names.iter().map(|name| Ok(repository.find_snapshot(name)?.0)).collect()
@@ -193,12 +213,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let repository = context.open()?;
     let options = ForgetOptions {
         wish: wish(args, &repository)?,
-        selection: Selection {
-            hosts: args.select.host.clone(),
-            tags: split_tags(&args.select.tag),
-            paths: args.select.path.iter().map(|path| path.clone().into_vec()).collect(),
-            domains: args.select.domain.clone(),
-        },
+        selection: args.select.selection(),
         group_by: args.group_by,
         guards: Guards {
             allow_empty: args.allow_empty,
@@ -208,11 +223,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         dry_run: args.dry_run,
         reason: args.reason.clone(),
     };
-    let is_selective =
-        !(args.select.host.is_empty() && args.select.tag.is_empty() && args.select.path.is_empty());
     let report = forget::run(&repository, &options, &LocalCalendar::system())?;
-    if is_selective && report.groups.is_empty() {
-        context.output.warn("warning: no snapshot has what --host, --tag and --path ask for");
+    if args.select.is_selective() && report.groups.is_empty() {
+        context.output.warn(NONE_SELECTED);
     }
     if context.output.json() {
         json_lines(&report, args.dry_run, context);

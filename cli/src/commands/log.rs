@@ -3,7 +3,9 @@
 use serde_json::json;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
-use strongroom::format::note::{LOG_LOSS_NOTE, LogLossNote, REBUILD_NOTE, REPAIR_NOTE, RepairNote};
+use strongroom::format::note::{
+    DRILL_NOTE, DrillNote, LOG_LOSS_NOTE, LogLossNote, REBUILD_NOTE, REPAIR_NOTE, RepairNote,
+};
 use strongroom::format::parity::Overhead;
 use strongroom::format::record;
 use strongroom::log::{LogEntry, VoidEntry, read_all, snapshot_record};
@@ -196,6 +198,18 @@ fn describe(change: &Change) -> String {
         {
             Ok(note) => format!("what log entry {} said is lost", note.seq),
             Err(_) => "note of a lost log entry, with an unreadable record".to_owned(),
+        },
+        Change::Note { kind, record } if kind == DRILL_NOTE => match record::decode::<DrillNote>(record) {
+            Ok(note) => {
+                let name = visible(note.drill.as_bytes());
+                let (tier, outcome) = (visible(note.tier.as_bytes()), visible(note.outcome.as_bytes()));
+                let reason = match note.reason.as_str() {
+                    "" => String::new(),
+                    reason => format!(": {}", visible(reason.as_bytes())),
+                };
+                format!("drill {name} ({tier}): {outcome}{reason}")
+            }
+            Err(_) => "note of a drill, with an unreadable record".to_owned(),
         },
         Change::Note { kind, .. } if kind == REBUILD_NOTE => "index rebuilt from the packs".to_owned(),
         Change::Note { kind, record } => {

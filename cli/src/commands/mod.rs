@@ -6,7 +6,9 @@ pub mod check;
 pub mod completions;
 pub mod compliance;
 pub mod config;
+pub mod copy;
 pub mod coverage;
+pub mod drill;
 pub mod forget;
 pub mod init;
 pub mod key;
@@ -44,6 +46,8 @@ pub enum Command {
     Snapshots(snapshots::Args),
     /// Hold a snapshot or release it
     Snapshot(snapshot::Args),
+    /// Copy snapshots to another repository
+    Copy(Box<copy::Args>),
     /// Forget snapshots that are no longer wanted
     Forget(Box<forget::Args>),
     /// Give back the space of what no snapshot needs any more
@@ -68,6 +72,8 @@ pub enum Command {
     Log(log::Args),
     /// Back up what the plan says
     Run(run::Args),
+    /// Rehearse restores as the plan says
+    Drill(drill::Args),
     /// Show how well everything in the plan is protected now
     Status(status::Args),
     /// Read repositories again, as often and as much as the plan says
@@ -104,6 +110,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Backup(args) => backup::run(&args, context),
         Command::Snapshots(args) => snapshots::run(&args, context),
         Command::Snapshot(args) => snapshot::run(&args, context),
+        Command::Copy(args) => copy::run(&args, context),
         Command::Forget(args) => forget::run(&args, context),
         Command::Prune(args) => prune::run(&args, context),
         Command::Parity(args) => parity::run(&args, context),
@@ -116,6 +123,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Stats(args) => stats::run(&args, context),
         Command::Log(args) => log::run(&args, context),
         Command::Run(args) => run::run(&args, context),
+        Command::Drill(args) => drill::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Compliance(args) => compliance::run(&plan::runnable(&args)?, context),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use jiff::Zoned;
 use serde_json::json;
+use strongroom::copy::Fate;
 use strongroom_ops::metrics;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
@@ -329,6 +330,17 @@ fn tell(report: &DomainReport, context: &Context) {
                 units::size(summary.bytes_added),
             ));
         }
+        if let Some((snapshot, copied)) = repo.snapshot().zip(repo.copied.as_ref()) {
+            let count = copied.report.count(|fate| *fate == Fate::Copied);
+            context.output.text(format!(
+                "  {}: snapshot {} copied from {}, {} in all; {} stored",
+                repo.repo,
+                snapshot.short(),
+                copied.from,
+                count,
+                units::size(copied.report.bytes_stored),
+            ));
+        }
         if let Some(message) = repo.message.as_ref().filter(|_| repo.outcome == Outcome::Partial) {
             context.output.warn(&format!("warning: {}: {}: {message}", report.domain, repo.repo));
         }
@@ -343,6 +355,14 @@ fn record(repo: &RepoReport) -> Object {
         "message": repo.message,
         "snapshots_forgotten": repo.forgotten,
     }));
+    if let Some(copied) = &repo.copied {
+        record.extend(object(json!({
+            "copied_from": copied.from,
+            "snapshots_copied": copied.report.count(|fate| *fate == Fate::Copied),
+            "data_added": copied.report.bytes_added,
+            "data_added_packed": copied.report.bytes_stored,
+        })));
+    }
     if let Some(report) = &repo.report {
         record.extend(records::summary(&report.summary));
     }

@@ -2,6 +2,7 @@
 
 use jiff::Zoned;
 use serde_json::json;
+use strongroom_ops::drill::place::Place;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::runbook::runbook;
 
@@ -21,7 +22,14 @@ Example:
 
 /// Writes the runbook.
 pub fn run(plan: &Plan, context: &Context) -> Outcome {
-    let text = runbook(plan, &plan::host(plan), &Zoned::now().date().to_string())
+    // Without a state directory nothing is remembered of drills: the runbook is written all the same.
+    let drills = match plan::state(plan, context) {
+        Ok(state) => Place::new(state.folder())
+            .records()
+            .map_err(|error| Failure::io("cannot read how drills ended", &error))?,
+        Err(_) => Vec::new(),
+    };
+    let text = runbook(plan, &plan::host(plan), &Zoned::now().date().to_string(), &drills)
         .map_err(|cycle| Failure::usage("plan", cycle))?;
     match context.output.json() {
         true => context.output.object(object(json!({"type": "runbook", "text": text})))?,

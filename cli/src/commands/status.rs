@@ -8,6 +8,8 @@ use jiff::Zoned;
 use serde_json::{Value, json};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
+use strongroom_ops::drill::history;
+use strongroom_ops::drill::place::Place;
 use strongroom_ops::metrics;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::{Lapse, Name};
@@ -144,10 +146,11 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let verifications = state.verifications().map_err(unreadable)?;
     let known = |name: &Name| repositories.known(name).map_err(|error| error.message);
     let now = Zoned::now();
-    Ok(Overview {
-        domains: status(plan, &plan::host(plan), &facts, &attempts, &now),
-        repositories: verify::status(plan, &known, &verifications, &now),
-    })
+    let mut domains = status(plan, &plan::host(plan), &facts, &attempts, &now);
+    let records = Place::new(state.folder()).records();
+    let records = records.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
+    history::judge(plan, &mut domains, &records);
+    Ok(Overview { domains, repositories: verify::status(plan, &known, &verifications, &now) })
 }
 
 fn age(copy: &CopyStatus, now: jiff::Timestamp) -> Option<Lapse> {
@@ -243,6 +246,15 @@ fn json_lines(found: &Overview, worst: Health, context: &Context) -> Result<(), 
             "rpo": domain.rpo.map(Lapse::as_secs),
             "repositories": copies,
             "next": domain.next.map(|next| format!("{next:.9}")),
+            "recovery_seconds": domain.recovery_seconds,
+            "drill": domain.drill.as_ref().map(|drill| json!({
+                "drill": drill.drill,
+                "tier": drill.tier.name(),
+                "began": format!("{:.9}", drill.began),
+                "outcome": drill.outcome.name(),
+                "message": drill.reason,
+                "seconds": drill.seconds(),
+            })),
             "attempt": domain.attempt.as_ref().map(|attempt| json!({
                 "began": format!("{:.9}", attempt.began),
                 "ended": attempt.ended.map(|ended| format!("{ended:.9}")),

@@ -6,6 +6,7 @@ use strongroom::backend::BackendError;
 use strongroom::backup::BackupError;
 use strongroom::browse::BrowseError;
 use strongroom::check::ReadingsError;
+use strongroom::copy::CopyError;
 use strongroom::crypto::KdfError;
 use strongroom::forget::ForgetError;
 use strongroom::format::config::ConfigError;
@@ -357,6 +358,27 @@ impl From<PruneError> for Failure {
             PruneError::Overtaken => Self::new("conflict", message),
             PruneError::Store(error) => error.into(),
             PruneError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        let message = error.to_string();
+        match error {
+            CopyError::SameRepository { .. } => {
+                Self::usage("usage", message).hint("--to names the repository that is to get the snapshots")
+            }
+            CopyError::Read(error) => with_message(error.into(), message),
+            // What names no snapshot is no matter of the repository.
+            CopyError::Source(error @ RepositoryError::NoSnapshot(_)) => error.into(),
+            CopyError::Source(error) => with_message(error.into(), message),
+            CopyError::Target(error) => with_message(error.into(), message),
+            CopyError::Renames(_) => Self::new("io", message)
+                .hint("TMPDIR says where temporary files go; they need some 100 bytes a blob"),
+            CopyError::Worker => Self::new("internal", message),
+            CopyError::Cancelled => Self::new("cancelled", message)
+                .hint("what was copied is found there when the command is run again"),
         }
     }
 }

@@ -24,7 +24,7 @@ struct Level {
 
 /// A table that is being built.
 #[derive(Debug, Default)]
-pub(super) struct ChunkTable {
+pub(crate) struct ChunkTable {
     levels: Vec<Level>,
 }
 

@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 use serde_bytes::ByteBuf;
 
+pub(crate) use chunk_table::ChunkTable;
 pub use grains::GrainRule;
 pub use options::{
     Accept, BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels, SourceRoot,
@@ -218,6 +219,7 @@ fn new_snapshot(repository: &Repository, options: &BackupOptions) -> Snapshot {
         parent: None,
         partial: false,
         repaired: None,
+        origin: None,
         provenance: options.labels.provenance.clone(),
         excludes: options.excludes.clone(),
         program: environment.program.clone(),

@@ -156,6 +156,7 @@ fn snapshot(tree: BlobId) -> Snapshot {
         parent: None,
         partial: false,
         repaired: None,
+        origin: None,
         provenance: None,
         excludes: Vec::new(),
         program: "strongroom test".into(),

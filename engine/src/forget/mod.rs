@@ -16,7 +16,7 @@ pub use decide::{Candidate, Group, GroupKey, Verdict, Wish, decide};
 
 use crate::forget::policy::{Calendar, GroupBy};
 use crate::format::commit::Change;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{self, Snapshot};
 use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
 use crate::log::{Fold, snapshot_record};
@@ -192,15 +192,15 @@ fn decide_for(
     let mut candidates = Vec::new();
     for entry in fold.snapshots() {
         let snapshot = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
-        if options.selection.chooses(&snapshot) {
-            let position = snapshot.position(entry.added);
-            let (hold, appender) = (entry.hold.clone(), entry.appender);
-            let candidate = Candidate { id: entry.snapshot, snapshot, hold, appender };
-            candidates.push((position, candidate));
-        }
+        let (hold, appender) = (entry.hold.clone(), entry.appender);
+        candidates.push((entry.added, Candidate { id: entry.snapshot, snapshot, hold, appender }));
     }
-    candidates.sort_by_key(|(position, candidate)| (*position, candidate.id));
-    let candidates = candidates.into_iter().map(|(_, candidate)| candidate).collect();
+    let added: Vec<_> = candidates.iter().map(|(added, candidate)| (&candidate.snapshot, *added)).collect();
+    let positions = snapshot::positions(&added);
+    let mut ordered: Vec<_> = positions.into_iter().zip(candidates).collect();
+    ordered.sort_by_key(|(position, (_, candidate))| (*position, candidate.id));
+    let chosen = ordered.into_iter().map(|(_, (_, candidate))| candidate);
+    let candidates = chosen.filter(|candidate| options.selection.chooses(&candidate.snapshot)).collect();
     let now = (repository.environment().now)();
     decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)
 }

@@ -73,6 +73,7 @@ fn record(seconds: i64) -> Snapshot {
         parent: None,
         partial: false,
         repaired: None,
+        origin: None,
         provenance: None,
         excludes: Vec::new(),
         program: "test".into(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::format::tree::Timestamp;
 use crate::ids::{CommitHash, SnapshotId};
 
 /// Kind of the note that comes with a repaired snapshot; its record is a [`RepairNote`].
@@ -36,4 +37,73 @@ pub struct LogLossNote {
     pub seq: u64,
     /// Hash of what stands there now.
     pub hash: CommitHash,
+}
+
+/// Kind of the note of a rehearsed restore; its record is a [`DrillNote`].
+pub const DRILL_NOTE: &str = "drill";
+
+/// How a rehearsed restore went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillNote {
+    /// Its name in the plan.
+    pub drill: String,
+    /// How much was restored: `metadata`, `sample` or `full`.
+    pub tier: String,
+    /// `pass`, `fail` or `unverified`.
+    pub outcome: String,
+    /// Why, if it did not pass.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Whether something was damaged on purpose, to see that it is noticed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_test: bool,
+    /// When it began.
+    pub began: Timestamp,
+    /// What was restored.
+    pub snapshots: Vec<SnapshotId>,
+    /// How long each phase took, in their order.
+    pub phases: Vec<DrillPhase>,
+}
+
+/// A part of a rehearsed restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillPhase {
+    /// Its name.
+    pub phase: String,
+    /// How long it took, in nanoseconds.
+    pub duration_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::record;
+    use crate::ids::BlobId;
+
+    /// The bytes of `format-spec`, The commit log.
+    #[test]
+    fn a_drill_note_is_what_the_specification_says() {
+        let note = DrillNote {
+            drill: "shop".into(),
+            tier: "full".into(),
+            outcome: "pass".into(),
+            reason: String::new(),
+            self_test: false,
+            began: Timestamp { seconds: 1, nanos: 2 },
+            snapshots: vec![SnapshotId::new(BlobId::from_bytes([7; 32]))],
+            phases: vec![DrillPhase { phase: "fetch".into(), duration_ns: 5 }],
+        };
+        let bytes = record::encode(&note);
+        assert_eq!(record::decode::<DrillNote>(&bytes).expect("just encoded"), note);
+        let id = [&b"\xc4\x20"[..], &[7; 32]].concat();
+        let expected = [
+            &b"\x86\xa5drill\xa4shop\xa4tier\xa4full\xa7outcome\xa4pass\xa5began\x82\xa7seconds\x01\xa5nanos\x02"[..],
+            b"\xa9snapshots\x91",
+            &id,
+            b"\xa6phases\x91\x82\xa5phase\xa5fetch\xabduration_ns\x05",
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
 }

@@ -5,7 +5,7 @@ use serde_bytes::ByteBuf;
 
 use crate::format::provenance::Provenance;
 use crate::format::tree::Timestamp;
-use crate::ids::{BlobId, SnapshotId};
+use crate::ids::{BlobId, RepositoryId, SnapshotId};
 
 /// A snapshot record. It is stored twice: as a blob, which gives it its id, and in the commit that adds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct Snapshot {
     /// Made by a repair from a snapshot of which something was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repaired: Option<Repaired>,
+    /// The snapshot of another repository that it is a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// What the plan says of it that ordered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<Provenance>,
@@ -57,6 +60,18 @@ pub struct Repaired {
     pub lost: u64,
 }
 
+/// Where a copy is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The repository that the data was backed up to.
+    pub repository: RepositoryId,
+    /// The snapshot there.
+    pub snapshot: SnapshotId,
+    /// The commit there by which it is ordered: copies from one repository keep their order, whenever each was made.
+    pub added: u64,
+}
+
 impl Snapshot {
     /// The tag of repaired snapshots, for those who choose by tags.
     pub const REPAIRED_TAG: &str = "repaired";
@@ -66,6 +81,39 @@ impl Snapshot {
     pub fn position(&self, added: u64) -> (u64, u64) {
         (self.repaired.map_or(added, |repaired| repaired.added.min(added)), added)
     }
+}
+
+/// What snapshots of one repository are ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    place: u64,
+    within: u64,
+    added: u64,
+}
+
+/// Positions of all snapshots of a repository, each given with the commit that added it: as [`Snapshot::position`] says, but
+/// a copy made late stands before the copies of what came after it where it is from.
+pub fn positions(snapshots: &[(&Snapshot, u64)]) -> Vec<Position> {
+    let mut positions: Vec<Position> = snapshots
+        .iter()
+        .map(|(snapshot, added)| {
+            let (place, added) = snapshot.position(*added);
+            Position { place, within: snapshot.origin.map_or(u64::MAX, |origin| origin.added), added }
+        })
+        .collect();
+    let mut copies: Vec<(RepositoryId, u64, usize)> = snapshots
+        .iter()
+        .enumerate()
+        .filter_map(|(at, (snapshot, _))| snapshot.origin.map(|origin| (origin.repository, origin.added, at)))
+        .collect();
+    copies.sort_unstable_by_key(|(repository, added, at)| (*repository, std::cmp::Reverse(*added), *at));
+    for later_first in copies.windows(2) {
+        let [(repository, _, later), (same, _, earlier)] = *later_first else { continue };
+        if repository == same {
+            positions[earlier].place = positions[earlier].place.min(positions[later].place);
+        }
+    }
+    positions
 }
 
 /// Counts of a backup, kept in its snapshot.

@@ -36,7 +36,7 @@ pub mod snapshots;
 #[cfg(test)]
 mod snapshots_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 
@@ -51,7 +51,7 @@ use crate::store::ReadError;
 const ATTEMPTS: u32 = 5;
 
 /// Whether a blob is lost, as far as the storage can tell: anything else may go well the next time.
-fn is_lost(error: &ReadError) -> bool {
+pub(crate) fn is_lost(error: &ReadError) -> bool {
     match error {
         ReadError::Missing { .. } | ReadError::Pack { .. } => true,
         ReadError::Backend { source, .. } => source.is_loss(),

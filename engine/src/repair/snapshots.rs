@@ -115,6 +115,8 @@ fn candidate(
         let mut repaired = Snapshot {
             tree,
             repaired: Some(Repaired { original: id, added, lost: lost_count }),
+            // It is not what it was copied from: that can be copied again.
+            origin: None,
             program: repository.environment().program.clone(),
             summary: SnapshotSummary {
                 files: rewritten.totals.files,

@@ -178,7 +178,7 @@ fn entries_out_of_its_capability_are_void_for_everybody() {
     let keyslot = KeyslotId::from_bytes([9; 32]);
     let reason = || "evil".to_owned();
     let mut repaired: Snapshot = record::decode(&record).expect("a record");
-    repaired.repaired = Some(crate::format::snapshot::Repaired { original: snapshot, added: 1, lost: 1 });
+    repaired.repaired = Some(snapshot::Repaired { original: snapshot, added: 1, lost: 1 });
     let added = |record: Vec<u8>| Change::SnapshotAdded {
         snapshot: SnapshotId::new(appender.keys().blob_id(BlobKind::Snapshot, &record)),
         record: ByteBuf::from(record),

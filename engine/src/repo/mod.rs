@@ -18,7 +18,7 @@ use crate::format::commit::WriterKey;
 use crate::format::config::ConfigError;
 use crate::format::header::Sealer;
 use crate::format::keyslot::Secrets;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{self, Snapshot};
 use crate::format::tree::Timestamp;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId, WriterId};
 use crate::index::{Index, IndexError, MergeError};
@@ -395,7 +395,7 @@ impl Repository {
     }
 
     /// Live snapshots in the order they were committed: a host's wrong clock must not decide which is the latest. Repaired
-    /// ones stand where their originals stood.
+    /// ones stand where their originals stood, and copies from one repository in the order that they have there.
     ///
     /// # Errors
     /// [`FoldError::Snapshot`] where a record cannot be read.
@@ -404,10 +404,13 @@ impl Repository {
         let mut snapshots = Vec::new();
         for entry in fold.snapshots() {
             let record = log::snapshot_record(entry.snapshot, &entry.record)?;
-            snapshots.push((record.position(entry.added), entry.snapshot, record));
+            snapshots.push((entry.added, entry.snapshot, record));
         }
-        snapshots.sort_by_key(|(added, id, _)| (*added, *id));
-        Ok(snapshots.into_iter().map(|(_, id, snapshot)| (id, snapshot)).collect())
+        let added: Vec<_> = snapshots.iter().map(|(added, _, record)| (record, *added)).collect();
+        let positions = snapshot::positions(&added);
+        let mut ordered: Vec<_> = positions.into_iter().zip(snapshots).collect();
+        ordered.sort_by_key(|(position, (_, id, _))| (*position, *id));
+        Ok(ordered.into_iter().map(|(_, (_, id, snapshot))| (id, snapshot)).collect())
     }
 
     /// The snapshot called `name`: `latest` (the last one committed that is not partial, else the last partial one), or a prefix of

@@ -228,6 +228,7 @@ impl Builder {
             parent: None,
             partial: false,
             repaired: None,
+            origin: None,
             provenance: None,
             excludes: Vec::new(),
             program: "test".to_owned(),

@@ -12,11 +12,9 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{self, AtomicU64};
-
-use rustix::fs::{CWD, Mode, OFlags};
 
 use super::names::Names;
+use super::unnamed;
 
 /// Names of a run, at most.
 const RUN_LEN: usize = 32 << 10;
@@ -248,9 +246,6 @@ impl Read for Section {
     }
 }
 
-/// Temporary files that had a name for a moment.
-static SPILL_FILES: AtomicU64 = AtomicU64::new(0);
-
 /// Runs in a file that nobody else can open and that is gone when it is closed.
 struct SpillFile {
     file: Arc<File>,
@@ -259,16 +254,7 @@ struct SpillFile {
 
 impl SpillFile {
     fn new(place: &Path) -> io::Result<Self> {
-        let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
-        let fd = rustix::fs::openat(CWD, place, flags | OFlags::TMPFILE, mode).or_else(|_| {
-            // Not every file system makes files without a name.
-            let number = SPILL_FILES.fetch_add(1, atomic::Ordering::Relaxed);
-            let name = place.join(format!(".strongroom-names-{}-{number}", std::process::id()));
-            let fd = rustix::fs::openat(CWD, &name, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
-            rustix::fs::unlink(&name)?;
-            Ok::<_, rustix::io::Errno>(fd)
-        })?;
-        Ok(Self { file: Arc::new(File::from(fd)), len: 0 })
+        Ok(Self { file: Arc::new(unnamed::file(place)?), len: 0 })
     }
 
     fn write(&mut self, names: &Names) -> io::Result<Run> {

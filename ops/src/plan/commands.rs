@@ -4,7 +4,7 @@ use crate::plan::load::Plan;
 use crate::plan::values::Argv;
 
 impl Plan {
-    /// All commands that a run of the plan starts, with their keys.
+    /// All commands that runs and drills of the plan start, with their keys.
     pub fn commands(&self) -> Vec<(String, &Argv)> {
         let mut found = Vec::new();
         for (name, repo) in &self.repos {
@@ -34,6 +34,15 @@ impl Plan {
                 }
             }
             found.extend(domain.facts.iter().map(|(name, argv)| (key(&format!("facts.{name}")), argv)));
+        }
+        for drill in &self.drills {
+            for (number, step) in drill.step.iter().enumerate() {
+                let key = |field: &str| format!("drill.{}.step.{}.{field}", drill.name, number + 1);
+                found.extend(step.run.iter().map(|argv| (key("run"), argv)));
+                found.extend(step.start.iter().map(|argv| (key("start"), argv)));
+                let ready = step.ready.as_ref().and_then(|ready| ready.command.as_ref());
+                found.extend(ready.map(|argv| (key("ready.command"), argv)));
+            }
         }
         let notified = self.notify.iter().enumerate();
         found.extend(notified.filter_map(|(number, notify)| {

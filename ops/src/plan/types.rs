@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::calendar::Schedule;
 use crate::plan::values::{Argv, ByteSize, Lapse, Name, Share};
@@ -278,7 +278,7 @@ pub struct Drill {
 }
 
 /// How much of a snapshot a drill restores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// Names and metadata.
@@ -311,8 +311,10 @@ pub struct DrillStep {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ready {
-    /// An address that answers with 200.
-    pub http: String,
+    /// An address that answers with 200: `http://HOST:PORT/PATH`.
+    pub http: Option<String>,
+    /// Or a command that ends with exit code 0.
+    pub command: Option<Argv>,
     /// How long it may take.
     pub timeout: Option<Lapse>,
 }

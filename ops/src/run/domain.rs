@@ -19,7 +19,7 @@ use crate::run::report::{DomainReport, RepoReport};
 use crate::run::select::Chosen;
 use crate::run::state::{Attempt, Chore, Journal, Outcome, RepoAttempt, State};
 use crate::run::stream::timeout;
-use crate::run::vault::{Job, Vault};
+use crate::run::vault::{Job, Vault, VaultError};
 use crate::run::{retention, stage, stream, turn};
 
 /// Time that a command may take which finds a fact out.
@@ -73,7 +73,15 @@ impl Runner<'_> {
         report: &mut DomainReport,
     ) {
         let left = self.sweep(domain, report);
-        let journal = self.attempt(domain, targets, began, left, report);
+        let missing = self.catch_up(domain, targets, report);
+        let journal = if missing.is_empty() && !targets.is_empty() {
+            self.conclude(domain, began, report);
+            let mut journal = Journal::new(began.timestamp(), self.processes.mark());
+            journal.leave(left);
+            Some(journal)
+        } else {
+            self.attempt(domain, &missing, began, left, report)
+        };
         // In this order: a kill in between is no attempt that nobody knows of.
         self.record(began, report);
         if let Some(journal) = journal {
@@ -182,14 +190,8 @@ impl Runner<'_> {
         report: &mut DomainReport,
     ) -> Option<Journal> {
         let hooks = domain.hooks.clone().unwrap_or_default();
-        let mut journal = Journal {
-            began: began.timestamp(),
-            snapshot_end: None,
-            snapshot_path: None,
-            finally: hooks.finally.clone(),
-            mark: self.processes.mark().to_owned(),
-            left,
-        };
+        let journal = Journal::new(began.timestamp(), self.processes.mark());
+        let mut journal = Journal { finally: hooks.finally.clone(), left, ..journal };
         let prepared = self
             .state
             .stage(&domain.name)
@@ -208,16 +210,9 @@ impl Runner<'_> {
         let mut left = std::mem::take(&mut journal.left);
         left.extend(self.do_chores(domain, journal.chores(), "at the end", report));
         journal = Journal { snapshot_end: None, finally, ..journal };
-        if report.outcome == Outcome::Failed {
-            let message = report.message.clone().unwrap_or_default();
-            for argv in &hooks.failed {
-                if let Err(error) = self.hook(domain, argv, &[("STRONGROOM_ERROR", &message)], false) {
-                    report.warn(format!("a hook after the failure: {error}"));
-                }
-            }
-        } else {
-            self.watch(domain, began.timestamp(), report);
-            self.retain(domain, report);
+        self.copy_on(domain, targets, report);
+        self.conclude(domain, began, report);
+        if report.outcome != Outcome::Failed {
             for argv in &hooks.after {
                 if let Err(error) = self.hook(domain, argv, &[], true) {
                     report.warn(format!("a hook afterwards: {error}"));
@@ -231,7 +226,21 @@ impl Runner<'_> {
         Some(journal)
     }
 
-    /// Everything up to the snapshots.
+    /// Retention, or what is to be done after a failure.
+    fn conclude(&self, domain: &Domain, began: &Zoned, report: &mut DomainReport) {
+        if report.outcome != Outcome::Failed {
+            self.watch(domain, began.timestamp(), report);
+            return self.retain(domain, report);
+        }
+        let message = report.message.clone().unwrap_or_default();
+        for argv in domain.hooks.iter().flat_map(|hooks| &hooks.failed) {
+            if let Err(error) = self.hook(domain, argv, &[("STRONGROOM_ERROR", &message)], false) {
+                report.warn(format!("a hook after the failure: {error}"));
+            }
+        }
+    }
+
+    /// Everything up to the first snapshot.
     fn work(
         &self,
         domain: &Domain,
@@ -250,16 +259,19 @@ impl Runner<'_> {
         let snapshot = self.begin_snapshot(domain, journal)?;
         let roots: Vec<_> = stage::paths(domain, snapshot.as_deref()).into_iter().chain(copies).collect();
         for repo in targets {
-            let done = match (self.is_cancelled)() {
-                true => RepoReport::failed(repo, "the run was cancelled"),
-                false => self.back_up(domain, repo, &roots, &provenance),
-            };
-            match done.outcome {
-                Outcome::Failed => report
-                    .fail(format!("{repo}: {}", done.message.as_deref().unwrap_or("there is no snapshot"))),
-                outcome => report.outcome = report.outcome.max(outcome),
+            if (self.is_cancelled)() {
+                report.take(RepoReport::failed(repo, "the run was cancelled"));
+                break;
             }
-            report.repositories.push(done);
+            let (done, may_go_on) = match self.back_up(domain, repo, &roots, &provenance) {
+                Ok(done) => (done, false),
+                // The next repository takes its place.
+                Err(error) => (RepoReport::failed(repo, &error.message), !error.is_of_source()),
+            };
+            report.take(done);
+            if !may_go_on {
+                break;
+            }
         }
         Ok(())
     }
@@ -330,11 +342,11 @@ impl Runner<'_> {
         repo: &Name,
         roots: &[SourceRoot],
         provenance: &Provenance,
-    ) -> RepoReport {
+    ) -> Result<RepoReport, VaultError> {
         let env = self.env(domain);
         let filter = match stage::filter(domain, &self.plan.sources) {
             Ok(filter) => filter,
-            Err(error) => return RepoReport::failed(repo, &error.to_string()),
+            Err(error) => return Ok(RepoReport::failed(repo, &error.to_string())),
         };
         let job = Job {
             host: Some(self.host.clone()),
@@ -345,14 +357,10 @@ impl Runner<'_> {
             accept: accept(self.plan.objectives(domain).on_change),
             provenance: provenance.clone(),
         };
-        let report = match self.vault.back_up(repo, job) {
-            Ok(report) => report,
-            Err(error) => return RepoReport::failed(repo, &error.message),
-        };
+        let report = self.vault.back_up(repo, job)?;
         if report.cancelled || report.snapshot.is_none() {
-            let message = Some("the run was cancelled: there is no complete snapshot".to_owned());
-            let outcome = Outcome::Failed;
-            return RepoReport { repo: repo.clone(), outcome, report: Some(report), message, forgotten: 0 };
+            let failed = RepoReport::failed(repo, "the run was cancelled: there is no complete snapshot");
+            return Ok(RepoReport { report: Some(report), ..failed });
         }
         let summary = &report.summary;
         let message = (!report.is_complete()).then(|| {
@@ -362,7 +370,14 @@ impl Runner<'_> {
             )
         });
         let outcome = if message.is_none() { Outcome::Ok } else { Outcome::Partial };
-        RepoReport { repo: repo.clone(), outcome, report: Some(report), message, forgotten: 0 }
+        Ok(RepoReport {
+            repo: repo.clone(),
+            outcome,
+            report: Some(report),
+            copied: None,
+            message,
+            forgotten: 0,
+        })
     }
 
     /// Retention, where all went well.

@@ -1,6 +1,7 @@
 //! Running a plan: domain by domain, from hooks to snapshots to retention.
 //!
 //! - [`select`]: which domains are run, in which order, and why
+//! - [`copies`]: the other repositories of a domain
 //! - [`domain`]: one domain, from its first hook to its last
 //! - [`turn`]: of several runs of what is due, one at a time
 //! - [`anomaly`]: snapshots that are not like those before
@@ -10,6 +11,7 @@
 
 pub mod anomaly;
 mod cleanup;
+mod copies;
 pub mod domain;
 mod lines;
 mod marks;
@@ -28,5 +30,5 @@ pub mod turn;
 pub mod vault;
 
 pub use domain::Runner;
-pub use report::{DomainReport, RepoReport};
+pub use report::{Copied, DomainReport, RepoReport};
 pub use state::Outcome;

@@ -119,6 +119,12 @@ impl Journal {
     /// Most chores of earlier runs that are kept: some may never succeed.
     pub const LEFT_MAX: usize = 32;
 
+    /// Of a run that has nothing to do at its end yet.
+    pub fn new(began: Timestamp, mark: &str) -> Self {
+        let (finally, left) = (Vec::new(), Vec::new());
+        Self { began, snapshot_end: None, snapshot_path: None, finally, mark: mark.to_owned(), left }
+    }
+
     /// Everything there is to do, each thing once.
     pub fn chores(&self) -> Vec<Chore> {
         let finally = self.finally.iter().map(|argv| (Task::Finally, argv, None));
@@ -170,6 +176,11 @@ impl State {
     /// A file of the plan as a whole.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn file(&self, domain: &Name, kind: &str) -> PathBuf {

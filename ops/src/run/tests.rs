@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Zoned;
 use strongroom::backup::BackupReport;
+use strongroom::copy::{CopiedSnapshot, CopyReport, Fate};
 use strongroom::forget::ForgetOptions;
+use strongroom::format::provenance::{Consistency, Provenance};
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
-use strongroom::ids::{BlobId, SnapshotId};
+use strongroom::ids::{BlobId, PlanHash, SnapshotId};
 use tempfile::TempDir;
 
 use super::process::{Ended, Order, ProcessError, Processes, Sink, Source};
@@ -20,6 +22,7 @@ use super::vault::{Job, Vault, VaultError};
 use super::{DomainReport, Runner};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
+use crate::plan::types::Domain;
 use crate::plan::values::{Argv, Name};
 
 const NOW: &str = "2026-11-28T12:00:00[UTC]";
@@ -111,8 +114,17 @@ impl Processes for Played {
 struct PlayedVault {
     log: Arc<Mutex<Vec<String>>>,
     down: Vec<&'static str>,
+    damaged: Vec<SnapshotId>,
+    /// Repository, snapshot, domain.
+    made: RefCell<Vec<(Name, SnapshotId, String)>>,
     summary: SnapshotSummary,
     jobs: RefCell<Vec<Seen>>,
+}
+
+impl PlayedVault {
+    fn note(&self, what: String) {
+        self.log.lock().expect("no panic").push(what);
+    }
 }
 
 /// What a job was.
@@ -126,21 +138,90 @@ fn down(message: &str) -> VaultError {
     VaultError { code: "storage".into(), message: message.into() }
 }
 
+fn of_source(message: &str) -> VaultError {
+    VaultError { code: "stream".into(), message: message.into() }
+}
+
+fn id(number: u8) -> SnapshotId {
+    SnapshotId::new(BlobId::from_bytes([number; 32]))
+}
+
+/// A complete snapshot of a domain.
+fn snapshot(domain: &str) -> Snapshot {
+    Snapshot {
+        time: strongroom::format::tree::Timestamp::default(),
+        hostname: "box".into(),
+        username: String::new(),
+        paths: Vec::new(),
+        tree: BlobId::from_bytes([0; 32]),
+        tags: Vec::new(),
+        parent: None,
+        partial: false,
+        repaired: None,
+        origin: None,
+        provenance: Some(Provenance {
+            domain: domain.into(),
+            consistency: Consistency::Fuzzy,
+            plan: PlanHash::from_bytes([0; 32]),
+            plan_files: Vec::new(),
+            facts: Vec::new(),
+        }),
+        excludes: Vec::new(),
+        program: String::new(),
+        summary: SnapshotSummary::default(),
+    }
+}
+
 impl Vault for PlayedVault {
-    fn snapshots(&self, _: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
-        Ok(Vec::new())
+    fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
+        if self.down.contains(&repo.as_str()) {
+            return Err(down("it is down"));
+        }
+        let made = self.made.borrow();
+        let here = made.iter().filter(|(at, _, _)| at == repo);
+        Ok(here.map(|(_, id, domain)| (*id, snapshot(domain))).collect())
+    }
+
+    fn kept(&self, _: &Name, _: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError> {
+        Ok(vec![id(2)])
+    }
+
+    fn copy(&self, from: &Name, to: &Name, ids: &[SnapshotId]) -> Result<CopyReport, VaultError> {
+        self.note(format!("copy {} from {from} to {to}", ids.len()));
+        if self.down.contains(&to.as_str()) {
+            return Err(down("it is down"));
+        }
+        let copy = |source: &SnapshotId| {
+            let is_damaged = self.damaged.contains(source);
+            let damaged = Fate::Damaged { reason: "a pack is gone".into() };
+            CopiedSnapshot {
+                source: *source,
+                target: (!is_damaged).then_some(*source),
+                time: strongroom::format::tree::Timestamp::default(),
+                hostname: "box".into(),
+                fate: if is_damaged { damaged } else { Fate::Copied },
+            }
+        };
+        let snapshots: Vec<_> = ids.iter().map(copy).collect();
+        let mut made = self.made.borrow_mut();
+        for id in snapshots.iter().filter_map(|copy| copy.target) {
+            let domain = made.iter().find(|(at, other, _)| at == from && *other == id);
+            let domain = domain.map(|(_, _, domain)| domain.clone()).expect("it is there");
+            made.push((to.clone(), id, domain));
+        }
+        Ok(CopyReport { snapshots, ..CopyReport::default() })
     }
 
     fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError> {
-        self.log.lock().expect("no panic").push(format!("back up into {repo}"));
+        self.note(format!("back up into {repo}"));
         if self.down.contains(&repo.as_str()) {
             return Err(down("it is down"));
         }
         for mut stream in job.streams {
-            io::copy(&mut stream.reader, &mut io::sink()).map_err(|error| down(&error.to_string()))?;
-            (stream.finish)().map_err(|error| down(&error))?;
+            io::copy(&mut stream.reader, &mut io::sink()).map_err(|error| of_source(&error.to_string()))?;
+            (stream.finish)().map_err(|error| of_source(&error))?;
         }
-        (job.accept)(&self.summary).map_err(|error| down(&error))?;
+        (job.accept)(&self.summary).map_err(|error| of_source(&error))?;
         let place = |root: &strongroom::backup::SourceRoot| root.place().to_owned();
         let files = job.roots.iter().map(place).filter(|path| path.is_file());
         self.jobs.borrow_mut().push(Seen {
@@ -148,8 +229,9 @@ impl Vault for PlayedVault {
             contents: files.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect(),
             read_from: job.roots.into_iter().map(|root| (root.path, root.read_from)).collect(),
         });
+        self.made.borrow_mut().push((repo.clone(), id(7), job.provenance.domain));
         Ok(BackupReport {
-            snapshot: Some(SnapshotId::new(BlobId::from_bytes([7; 32]))),
+            snapshot: Some(id(7)),
             parent: None,
             summary: self.summary.clone(),
             cancelled: false,
@@ -157,12 +239,14 @@ impl Vault for PlayedVault {
     }
 
     fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {
-        self.log
-            .lock()
-            .expect("no panic")
-            .push(format!("forget in {repo}: {}", options.selection.domains.join(",")));
+        self.note(format!("forget in {repo}: {}", options.selection.domains.join(",")));
         Ok(3)
     }
+}
+
+/// A snapshot of just now.
+fn fresh() -> Newest {
+    Newest::At(now().timestamp())
 }
 
 struct Stage {
@@ -196,6 +280,15 @@ impl Stage {
     }
 
     fn run_once(&self) -> Vec<DomainReport> {
+        self.run_chosen(&Choice::default(), &|_, _| Newest::None)
+    }
+
+    /// Runs what is due where the repositories say this of the newest snapshots.
+    fn run_into(&self, newest: &dyn Fn(&Name, &Domain) -> Newest) -> Vec<DomainReport> {
+        self.run_chosen(&Choice { due: true, ..Choice::default() }, newest)
+    }
+
+    fn run_chosen(&self, choice: &Choice, newest: &dyn Fn(&Name, &Domain) -> Newest) -> Vec<DomainReport> {
         let state = self.state();
         let processes = Played { log: Arc::clone(&self.vault.log) };
         let runner = Runner {
@@ -208,7 +301,7 @@ impl Stage {
             is_cancelled: &|| self.cancelled,
             due_still: None,
         };
-        let chosen = select(&self.plan, &Choice::default(), &|_, _| Newest::None, &now()).expect("domains");
+        let chosen = select(&self.plan, choice, newest, &now()).expect("domains");
         let mut told = 0;
         let reports = runner.run_all(&chosen, &mut |_| told += 1);
         assert_eq!(told, reports.len());
@@ -233,13 +326,10 @@ fn everything_has_its_turn() {
     let reports = stage.run();
     assert_eq!((reports[0].outcome, &reports[0].message), (Outcome::Ok, &None), "{reports:?}");
     assert_eq!(reports[0].repositories[0].forgotten, 3);
-    let one = |repo: &str| vec![format!("back up into {repo}"), "tee".into(), "print dump".into()];
     let expected = [
-        vec!["before".into(), "print 15.9 ".into(), "print STRONGROOM_SNAPSHOT_PATH=/".into()],
-        one("a"),
-        one("b"),
-        vec!["unsnap </>".into(), "forget in a: x".into(), "forget in b: x".into()],
-        ["after", "finally", "last"].map(str::to_owned).to_vec(),
+        ["before", "print 15.9 ", "print STRONGROOM_SNAPSHOT_PATH=/", "back up into a", "tee", "print dump"]
+            .as_slice(),
+        &["unsnap </>", "copy 1 from a to b", "forget in a: x", "forget in b: x", "after", "finally", "last"],
     ];
     assert_eq!(stage.log(), expected.concat());
     let jobs = stage.vault.jobs.borrow();
@@ -320,7 +410,7 @@ fn a_warning_skips_no_copy_and_no_repository_holds_up_another() {
     stage.vault.summary = SnapshotSummary { unstable: 2, ..SnapshotSummary::default() };
     let report = stage.run().remove(0);
     assert_eq!((report.outcome, report.repositories.len()), (Outcome::Partial, 2));
-    assert_eq!(stage.log(), ["back up into a", "back up into b"], "nothing is forgotten");
+    assert_eq!(stage.log(), ["back up into a", "copy 1 from a to b"], "nothing is forgotten");
 
     let mut stage = Stage::new(domain);
     stage.vault.down = vec!["a"];
@@ -341,6 +431,65 @@ fn a_warning_skips_no_copy_and_no_repository_holds_up_another() {
     stage.cancelled = true;
     assert_eq!(stage.run()[0].outcome, Outcome::Failed);
     assert_eq!(stage.log(), [] as [&str; 0]);
+}
+
+#[test]
+fn a_copy_that_failed_is_made_up_without_reading_anything_again() {
+    let domain = format!("[[domain]]\nname = 'x'\nschedule = '*-*-* 02:00'\npaths = ['DIR']\n{HOOKS}");
+    let mut stage = Stage::new(&domain);
+    stage.vault.down = vec!["b"];
+    let report = stage.run().remove(0);
+    assert_eq!(report.message.as_deref(), Some("b: cannot be copied from a: it is down"));
+    let outcomes: Vec<_> = report.repositories.iter().map(|repo| repo.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Ok, Outcome::Failed]);
+    let failed = "failed <b: cannot be copied from a: it is down>";
+    assert_eq!(stage.log(), ["before", "back up into a", "copy 1 from a to b", failed, "finally", "last"]);
+    let attempt = stage.state().attempts().expect("readable").remove(0);
+    assert_eq!(attempt.repositories.values().map(|repo| repo.outcome).collect::<Vec<_>>(), outcomes);
+
+    stage.vault.down.clear();
+    let b: Name = "b".parse().expect("a name");
+    let run = |stage: &Stage| stage.run_into(&|repo, _| if *repo == b { Newest::None } else { fresh() });
+    let report = run(&stage).remove(0);
+    assert_eq!((report.outcome, report.repositories.len()), (Outcome::Ok, 1), "{report:?}");
+    assert_eq!(report.repositories[0].snapshot(), Some(id(7)));
+    assert_eq!(stage.log(), ["copy 1 from a to b"]);
+
+    // What cannot be copied is read from its source.
+    stage.vault.damaged = vec![id(7)];
+    let report = run(&stage).remove(0);
+    assert_eq!(report.outcome, Outcome::Ok, "{report:?}");
+    let expected = ["copy 1 from a to b", "before", "back up into b", "after", "finally", "last"];
+    assert_eq!(stage.log(), expected);
+}
+
+#[test]
+fn older_snapshots_are_copied_as_retention_keeps_them() {
+    let mut stage =
+        Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n");
+    let a: Name = "a".parse().expect("a name");
+    stage.vault.made.borrow_mut().extend([1, 2, 3].map(|number| (a.clone(), id(number), "x".to_owned())));
+    stage.vault.damaged = vec![id(2)];
+    let report = stage.run().remove(0);
+    assert_eq!(stage.log(), ["back up into a", "copy 2 from a to b"]);
+    let copied = &report.repositories[1];
+    assert_eq!((report.outcome, copied.outcome), (Outcome::Partial, Outcome::Partial));
+    assert_eq!(copied.message.as_deref(), Some("an older snapshot cannot be copied from a: a pack is gone"));
+    assert_eq!(copied.snapshot(), Some(id(7)));
+    stage.vault.damaged = vec![id(7)];
+    let report = stage.run().remove(0);
+    let message = "b: cannot be copied from a: a pack is gone";
+    assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Failed, Some(message)));
+}
+
+#[test]
+fn a_source_that_fails_is_not_read_again_for_another_repository() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\nstream = [{ name = 's', command = ['fail'] }]\n");
+    let report = stage.run().remove(0);
+    assert_eq!(stage.log(), ["back up into a", "fail"]);
+    let outcomes: Vec<_> = report.repositories.iter().map(|repo| repo.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Failed, Outcome::Failed]);
+    assert_eq!(report.message.as_deref(), Some("a: fail failed: exit code 1"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a run needs of repositories: the caller opens them, knows their passwords and shows progress.
 
 use strongroom::backup::{Accept, BackupReport, SourceRoot, StreamSource};
+use strongroom::copy::CopyReport;
 use strongroom::forget::ForgetOptions;
 use strongroom::format::provenance::Provenance;
 use strongroom::format::snapshot::Snapshot;
@@ -17,6 +18,13 @@ pub struct VaultError {
     pub code: String,
     /// What happened.
     pub message: String,
+}
+
+impl VaultError {
+    /// Whether what was to be backed up is at fault: another repository would not get it either.
+    pub fn is_of_source(&self) -> bool {
+        matches!(self.code.as_str(), "stream" | "refused" | "source" | "usage" | "limit" | "cancelled")
+    }
 }
 
 /// What is to become a snapshot.
@@ -50,6 +58,18 @@ pub trait Vault {
     /// # Errors
     /// [`VaultError`]: there is none.
     fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError>;
+
+    /// The snapshots that forgetting by these options would keep. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    fn kept(&self, repo: &Name, options: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError>;
+
+    /// Copies snapshots of `from` to `to`, as far as they are not there.
+    ///
+    /// # Errors
+    /// [`VaultError`]: some may be there by then.
+    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, VaultError>;
 
     /// Forgets snapshots; returns how many.
     ///

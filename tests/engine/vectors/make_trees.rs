@@ -9,11 +9,11 @@ use strongroom::crypto::{KeySet, Purpose, RootSecret};
 use strongroom::format::chunk_list::{self, Chunk, ChunkList, ListRef};
 use strongroom::format::provenance::{Consistency, Fact, Provenance};
 use strongroom::format::record;
-use strongroom::format::snapshot::{Repaired, Snapshot, SnapshotSummary};
+use strongroom::format::snapshot::{Origin, Repaired, Snapshot, SnapshotSummary};
 use strongroom::format::tree::{
     FileContent, Grain, Hole, Metadata, Node, NodeKind, Timestamp, Tree, TreePart, Xattr,
 };
-use strongroom::ids::{BlobId, PlanHash, SnapshotId};
+use strongroom::ids::{BlobId, PlanHash, RepositoryId, SnapshotId};
 
 use super::make_keys::purpose_key;
 use super::support::{ROOT, Vector, bad, data, good, hex, record_json};
@@ -298,6 +298,7 @@ pub fn snapshot(tree: BlobId) -> Snapshot {
         parent: None,
         partial: false,
         repaired: None,
+        origin: None,
         provenance: None,
         excludes: vec![],
         program: "strongroom vectors".into(),
@@ -335,10 +336,17 @@ fn snapshots() -> Vec<Vector> {
         ..plain.clone()
     };
     let planned = planned_snapshot();
+    let origin = Origin {
+        repository: RepositoryId::from_bytes([5; 16]),
+        snapshot: SnapshotId::new(blob(6)),
+        added: 4,
+    };
+    let copied = Snapshot { origin: Some(origin), ..plain.clone() };
     let vectors = [
         ("plain", "defaults left out", plain),
-        ("full", "every field but those of repaired and planned ones", full),
+        ("full", "every field but those of repaired, copied and planned ones", full),
         ("repaired", "made by a repair", repaired),
+        ("copied", "copied from another repository", copied),
         ("planned", "made by a plan", planned),
     ];
     let mut vectors: Vec<_> = vectors

@@ -173,6 +173,7 @@ mod tests {
             parent: None,
             partial,
             repaired: None,
+            origin: None,
             provenance,
             excludes: Vec::new(),
             program: "test".into(),

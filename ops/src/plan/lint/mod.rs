@@ -348,5 +348,13 @@ fn step_mistake(step: &DrillStep) -> Option<&'static str> {
     if step.expect.is_some() && step.run.is_none() {
         return Some("expects an output, and runs nothing");
     }
+    if let Some(ready) = &step.ready {
+        if ready.http.is_some() == ready.command.is_some() {
+            return Some("needs one of `http` and `command` in `ready`");
+        }
+        if ready.http.as_ref().is_some_and(|url| !url.starts_with("http://")) {
+            return Some("has an address in `ready` that does not begin with http://");
+        }
+    }
     (step.ready.is_some() != step.start.is_some()).then_some("needs `start` and `ready` together")
 }

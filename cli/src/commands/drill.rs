@@ -1,0 +1,194 @@
+//! `drill`: restores, rehearsed.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use jiff::Zoned;
+use serde_json::{Value, json};
+use strongroom_ops::drill::place::Place;
+use strongroom_ops::drill::{DrillOutcome, DrillRecord, Driller, Wish, choose, probe};
+use strongroom_ops::plan::Plan;
+use strongroom_ops::plan::types::Drill;
+use strongroom_ops::run::process::Processes;
+use strongroom_ops::run::system::SystemProcesses;
+
+use crate::context::{Context, environment};
+use crate::drills::Drills;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{object, visible};
+use crate::plan::{self, PlanArgs};
+use crate::signals;
+use crate::vault::Repositories;
+
+const AFTER_HELP: &str = "\
+Snapshots are restored into a scratch directory and compared with the repository; a drill of the
+tier full then runs the steps of the plan: streams are loaded, applications started and asked. Each
+phase is timed, and the record goes into the log of the repository. What a killed drill has left is
+cleaned up by the next run of it. In commands ${scratch} is the scratch directory, in which each
+domain has a folder of its name, and ${port} a free port.
+
+Exit codes: 0 all passed; 4 one failed: its data, its application or its time is not as it has to
+be; 5 one could not be verified, which says nothing about the data. A self-test passes by failing:
+it ends with 4 where the damaged byte was noticed.
+
+Examples:
+  strongroom drill --config /etc/strongroom/strongroom.toml
+  strongroom drill shop-full --from offsite
+  strongroom drill shop-full --self-test
+  strongroom drill --due";
+
+/// Arguments of `drill`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Drills to run [default: all]
+    #[arg(value_name = "DRILL")]
+    drills: Vec<String>,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Only what is due by its schedule, as this host remembers
+    #[arg(long)]
+    due: bool,
+    /// Restore from this repository of the plan
+    #[arg(long, value_name = "NAME")]
+    from: Option<String>,
+    /// Damage a byte of what was restored: the drill has to fail
+    #[arg(long)]
+    self_test: bool,
+}
+
+fn chosen<'p>(args: &Args, plan: &'p Plan, place: &Place) -> Result<Vec<&'p Drill>, Failure> {
+    let names: Vec<_> = plan.drills.iter().map(|drill| drill.name.as_str()).collect();
+    if let Some(unknown) = args.drills.iter().find(|name| !names.contains(&name.as_str())) {
+        return Err(Failure::usage("usage", format!("the plan has no drill {unknown:?}"))
+            .hint(format!("it has: {}", names.join(", "))));
+    }
+    if names.is_empty() {
+        return Err(Failure::usage("no-drill", "the plan has no drills")
+            .hint("add a table [[drill]] with name, domains and tier"));
+    }
+    if let Some(from) =
+        args.from.as_deref().filter(|from| !plan.repos.keys().any(|name| name.as_str() == *from))
+    {
+        let repos: Vec<_> = plan.repos.keys().map(|name| name.as_str()).collect();
+        return Err(Failure::usage("usage", format!("the plan has no repository {from:?}"))
+            .hint(format!("it has: {}", repos.join(", "))));
+    }
+    let records = place.records().map_err(|error| Failure::io("cannot read how drills ended", &error))?;
+    let now = Zoned::now();
+    let is_wanted = |drill: &&Drill| {
+        (args.drills.is_empty() || args.drills.iter().any(|name| name == drill.name.as_str()))
+            && (!args.due || choose::is_due(drill, &records, &now))
+    };
+    Ok(plan.drills.iter().filter(is_wanted).collect())
+}
+
+/// Runs drills.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let plan = plan::runnable(&args.plan)?;
+    plan::refuse_head(&plan, context)?;
+    let state = plan::state(&plan, context)?;
+    let place = Place::new(state.folder());
+    let drills = chosen(args, &plan, &place)?;
+    let cancelled = signals::cancel_flag()?;
+    let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
+    let random = |below: u64| RandomState::new().build_hasher().finish() % below;
+    let source = Drills { repositories: &repositories, random: &random };
+    let began = Instant::now();
+    let driller = Driller {
+        plan: &plan,
+        host: plan.host_id.clone().unwrap_or_else(|| environment().host),
+        processes: Arc::new(SystemProcesses::new(Arc::clone(&cancelled))),
+        services: &|stop| Arc::new(SystemProcesses::new(stop)) as Arc<dyn Processes>,
+        source: &source,
+        place: &place,
+        get: &probe::get,
+        free_port: &probe::free_port,
+        pause: &std::thread::sleep,
+        now: &Zoned::now,
+        uptime: &|| began.elapsed(),
+        random: &random,
+        is_cancelled: &|| cancelled.load(Ordering::Relaxed),
+    };
+    let wish = Wish { self_test: args.self_test, from: args.from.clone() };
+    let mut records = Vec::new();
+    for drill in drills {
+        let record = driller.run(drill, &wish);
+        tell(&record, context)?;
+        records.push(record);
+    }
+    repositories.remember_heads();
+    let count = |outcome| records.iter().filter(|record| record.outcome == outcome).count();
+    let (pass, fail) = (count(DrillOutcome::Pass), count(DrillOutcome::Fail));
+    let unverified = count(DrillOutcome::Unverified);
+    if context.output.json() {
+        context.output.message(object(json!({
+            "type": "summary",
+            "drills_passed": pass,
+            "drills_failed": fail,
+            "drills_unverified": unverified,
+            "self_test": args.self_test,
+            "total_duration": began.elapsed().as_secs_f64(),
+        })));
+    } else if records.is_empty() {
+        context.output.text("nothing is due");
+    } else {
+        context.output.text(format!("{pass} passed, {fail} failed, {unverified} could not be verified"));
+    }
+    Ok(match (fail, unverified) {
+        (0, 0) => Exit::Ok,
+        (0, _) => Exit::Unverified,
+        _ => Exit::Damage,
+    })
+}
+
+/// Tells of a drill that is done.
+fn tell(record: &DrillRecord, context: &Context) -> Result<(), Failure> {
+    if context.output.json() {
+        let phases: Vec<Value> = record
+            .phases
+            .iter()
+            .map(|timed| json!({"phase": timed.phase.name(), "seconds": timed.seconds}))
+            .collect();
+        return context.output.object(object(json!({
+            "type": "drill",
+            "drill": record.drill,
+            "tier": record.tier.name(),
+            "repository": record.repository,
+            "began": format!("{:.9}", record.began),
+            "outcome": record.outcome.name(),
+            "message": record.reason,
+            "self_test": record.self_test,
+            "restored": record.restored,
+            "phases": phases,
+            "seconds": record.seconds(),
+            "rto": record.rto,
+        })));
+    }
+    let said = match record.outcome {
+        DrillOutcome::Pass => "passed",
+        DrillOutcome::Fail => "FAILED",
+        DrillOutcome::Unverified => "COULD NOT BE VERIFIED",
+    };
+    let from = record.repository.as_ref().map_or(String::new(), |repo| format!(" from {repo}"));
+    let reason = record.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    let line = format!("{} ({}{from}): {said}{reason}", record.drill, record.tier.name());
+    let line = visible(line.as_bytes());
+    match record.outcome {
+        DrillOutcome::Pass => context.output.text(line),
+        _ => context.output.warn(&line),
+    }
+    let phases: Vec<_> =
+        record.phases.iter().map(|timed| format!("{} {:.2} s", timed.phase.name(), timed.seconds)).collect();
+    if !phases.is_empty() {
+        context.output.text(format!("  {}", phases.join(", ")));
+    }
+    if record.is_measured() {
+        let rto = record.rto.map_or(String::new(), |rto| format!(", and has to be done in {rto} s"));
+        context.output.text(format!("  a recovery takes {:.1} s{rto}", record.seconds()));
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Which snapshots are to be copied, and which of them are in the target already: those that are of the same origin.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::copy::{Choice, CopiedSnapshot, CopyError, CopyOptions, Fate};
+use crate::format::snapshot::Snapshot;
+use crate::ids::{BlobId, RepositoryId, SnapshotId};
+use crate::repo::{Repository, RepositoryError};
+
+/// The repository that a snapshot was first in, and its id there.
+type Identity = (RepositoryId, SnapshotId);
+
+/// A snapshot to be copied.
+pub(super) struct Chosen {
+    pub id: SnapshotId,
+    pub snapshot: Snapshot,
+    pub identity: Identity,
+    /// What it is ordered by among those of its origin.
+    pub added: u64,
+}
+
+fn identity(repository: &Repository, id: SnapshotId, snapshot: &Snapshot) -> Identity {
+    snapshot.origin.map_or((repository.id(), id), |origin| (origin.repository, origin.snapshot))
+}
+
+/// The snapshots that are meant, in the source's order.
+pub(super) fn choose(source: &Repository, options: &CopyOptions) -> Result<Vec<Chosen>, CopyError> {
+    let snapshots = source.snapshots()?;
+    let wanted: Vec<(SnapshotId, Snapshot)> = match &options.choice {
+        Choice::Named(ids) => {
+            let missing = ids.iter().find(|id| !snapshots.iter().any(|(other, _)| other == *id));
+            if let Some(id) = missing {
+                return Err(RepositoryError::NoSnapshot(id.to_string()).into());
+            }
+            snapshots.into_iter().filter(|(id, _)| ids.contains(id)).collect()
+        }
+        choice => {
+            let mut selected: Vec<_> = snapshots
+                .into_iter()
+                .filter(|(_, snapshot)| !snapshot.partial && options.selection.chooses(snapshot))
+                .collect();
+            if *choice == Choice::Latest {
+                let last = selected.pop().ok_or_else(|| RepositoryError::NoSnapshot("latest".into()))?;
+                selected = vec![last];
+            }
+            selected
+        }
+    };
+    let fold = source.fold();
+    let chosen = wanted.into_iter().map(|(id, snapshot)| {
+        let committed = fold.snapshot(&id).map_or(0, |entry| entry.added);
+        let added = snapshot.origin.map_or(snapshot.position(committed).0, |origin| origin.added);
+        Chosen { id, identity: identity(source, id, &snapshot), snapshot, added }
+    });
+    Ok(chosen.collect())
+}
+
+/// What is in the target.
+pub(super) struct Known {
+    source: RepositoryId,
+    target: RepositoryId,
+    copies: BTreeMap<Identity, SnapshotId>,
+    /// Of snapshots of the source that are copies themselves, where they are from.
+    origins: BTreeMap<SnapshotId, Identity>,
+}
+
+impl Known {
+    pub fn of(source: &Repository, target: &Repository) -> Result<Self, CopyError> {
+        let in_target = target.snapshots().map_err(crate::backup::BackupError::Repository)?;
+        let copies = in_target.iter().map(|(id, snapshot)| (identity(target, *id, snapshot), *id)).collect();
+        let origins =
+            source.snapshots()?.iter().map(|(id, snapshot)| (*id, identity(source, *id, snapshot))).collect();
+        Ok(Self { source: source.id(), target: target.id(), copies, origins })
+    }
+
+    pub fn target(&self) -> RepositoryId {
+        self.target
+    }
+
+    pub fn copy_of(&self, chosen: &Chosen) -> Option<SnapshotId> {
+        self.copies.get(&chosen.identity).copied()
+    }
+
+    /// The copy of a snapshot that the source knows by this id, there or not.
+    pub fn copy_of_id(&self, id: &SnapshotId) -> Option<SnapshotId> {
+        let identity = self.origins.get(id).copied().unwrap_or((self.source, *id));
+        self.copies.get(&identity).copied()
+    }
+
+    pub fn add(&mut self, chosen: &Chosen, copy: SnapshotId) {
+        self.copies.insert(chosen.identity, copy);
+    }
+
+    /// What became of a snapshot: `fate`, unless it is there.
+    pub fn verdict(&self, chosen: &Chosen, fate: Fate) -> CopiedSnapshot {
+        let target = self.copy_of(chosen);
+        let fate = if target.is_some() && fate == Fate::Planned { Fate::Present } else { fate };
+        CopiedSnapshot {
+            source: chosen.id,
+            target,
+            time: chosen.snapshot.time,
+            hostname: chosen.snapshot.hostname.clone(),
+            fate,
+        }
+    }
+}
+
+/// Trees of the last snapshot of each series that is in both repositories, where one of the series is to be copied.
+pub(super) fn pairs(
+    source: &Repository,
+    target: &Repository,
+    chosen: &[Chosen],
+    known: &Known,
+) -> Result<Vec<(BlobId, BlobId)>, CopyError> {
+    let series = |snapshot: &Snapshot| {
+        let domain = snapshot.provenance.as_ref().map(|from| from.domain.clone());
+        let paths: Vec<Vec<u8>> = snapshot.paths.iter().map(|path| path.to_vec()).collect();
+        (snapshot.hostname.clone(), paths, domain)
+    };
+    let wanted: BTreeSet<_> = chosen
+        .iter()
+        .filter(|snapshot| known.copy_of(snapshot).is_none())
+        .map(|chosen| series(&chosen.snapshot))
+        .collect();
+    let in_target: BTreeMap<SnapshotId, Snapshot> =
+        target.snapshots().map_err(crate::backup::BackupError::Repository)?.into_iter().collect();
+    let mut last = BTreeMap::new();
+    for (id, snapshot) in source.snapshots()? {
+        let series = series(&snapshot);
+        let copy = known.copy_of_id(&id).and_then(|copy| in_target.get(&copy));
+        if let Some(copy) = copy.filter(|_| wanted.contains(&series)) {
+            last.insert(series, (snapshot.tree, copy.tree));
+        }
+    }
+    Ok(last.into_values().collect())
+}

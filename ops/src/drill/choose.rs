@@ -1,0 +1,106 @@
+//! From which repository a drill restores, which snapshots, and whether it is due.
+
+use jiff::{Timestamp, Zoned};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
+
+use crate::drill::record::DrillRecord;
+use crate::plan::Plan;
+use crate::plan::types::Drill;
+use crate::plan::values::{Lapse, Name};
+
+/// The repository: the one that is named, the next one in turn, or the first; all of the drill's domains go there.
+pub fn repository<'p>(
+    plan: &'p Plan,
+    drill: &Drill,
+    named: Option<&str>,
+    records: &[DrillRecord],
+) -> Result<&'p Name, String> {
+    let domains: Vec<_> = drill.domains.iter().filter_map(|name| plan.domain(name.as_str())).collect();
+    let has_all = |repo: &&Name| domains.iter().all(|domain| plan.repositories(domain).contains(repo));
+    let common: Vec<&Name> = domains
+        .first()
+        .map(|domain| plan.repositories(domain))
+        .into_iter()
+        .flatten()
+        .filter(has_all)
+        .collect();
+    let first = *common.first().ok_or("no repository has all of its domains")?;
+    match named.or(drill.from.as_deref()) {
+        None => Ok(first),
+        Some("rotate") => {
+            let of_drill = |record: &&DrillRecord| record.drill == drill.name && record.repository.is_some();
+            let last = records.iter().rev().find(of_drill).and_then(|record| record.repository.as_ref());
+            let next = last.and_then(|last| common.iter().position(|repo| *repo == last)).map(|at| at + 1);
+            Ok(next.map_or(first, |next| common[next % common.len()]))
+        }
+        Some(named) => common
+            .into_iter()
+            .find(|repo| repo.as_str() == named)
+            .ok_or_else(|| format!("{named} is no repository that has all of its domains")),
+    }
+}
+
+/// The snapshot of a domain that a drill restores. `random` gives a number below another.
+pub fn snapshot<'s>(
+    snapshots: &'s [(SnapshotId, Snapshot)],
+    host: &str,
+    domain: &Name,
+    choice: &str,
+    now: &Zoned,
+    random: &dyn Fn(u64) -> u64,
+) -> Result<&'s (SnapshotId, Snapshot), String> {
+    let of_domain: Vec<_> = snapshots
+        .iter()
+        .filter(|(_, snapshot)| {
+            let of = snapshot.provenance.as_ref().map(|from| from.domain.as_str());
+            !snapshot.partial && snapshot.hostname == host && of == Some(domain.as_str())
+        })
+        .collect();
+    let none = || format!("there is no snapshot of {domain}");
+    if choice == "random" {
+        let at = random(of_domain.len().max(1) as u64);
+        return usize::try_from(at).ok().and_then(|at| of_domain.get(at)).copied().ok_or_else(none);
+    }
+    let Some(age) = choice.strip_prefix("before:") else { return of_domain.last().copied().ok_or_else(none) };
+    let age: Lapse = age.parse()?;
+    let limit = now.timestamp().as_second().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+    let is_older = |(_, snapshot): &&&(SnapshotId, Snapshot)| snapshot.time.seconds <= limit;
+    let found = of_domain.iter().rev().find(is_older).copied();
+    found.ok_or_else(|| format!("there is no snapshot of {domain} from before {age} ago"))
+}
+
+/// Whether a drill is due by its schedule: since the last time on it, it was neither passed nor failed.
+pub fn is_due(drill: &Drill, records: &[DrillRecord], now: &Zoned) -> bool {
+    let Some(since) = drill.schedule.as_ref().and_then(|schedule| schedule.last_before(now)) else {
+        return false;
+    };
+    let counts = |record: &&DrillRecord| {
+        record.drill == drill.name
+            && !record.self_test
+            && record.outcome != crate::drill::DrillOutcome::Unverified
+    };
+    let last: Option<Timestamp> = records.iter().filter(counts).map(|record| record.began).max();
+    last.is_none_or(|last| last < since.timestamp())
+}
+
+/// Whether an output is what was expected: `< N`, `> N`, or a text.
+pub fn expected(expect: &str, output: &str) -> Result<(), String> {
+    let output = output.trim();
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    let bound = |sign: char| expect.trim_start().strip_prefix(sign).and_then(number);
+    let (limit, is_less) = match (bound('<'), bound('>')) {
+        (Some(limit), _) => (limit, true),
+        (None, Some(limit)) => (limit, false),
+        (None, None) => {
+            return if output == expect.trim() {
+                Ok(())
+            } else {
+                Err(format!("it printed {output:?}, expected {:?}", expect.trim()))
+            };
+        }
+    };
+    let found = number(output).ok_or_else(|| format!("it printed {output:?}, expected a number {expect}"))?;
+    let is_right = if is_less { found < limit } else { found > limit };
+    if is_right { Ok(()) } else { Err(format!("it printed {output}, expected {expect}")) }
+}

@@ -1,0 +1,108 @@
+//! What drills say of a domain: how the last one ended, and how long a recovery takes.
+
+use crate::drill::record::{DrillOutcome, DrillRecord};
+use crate::plan::Plan;
+use crate::plan::values::Name;
+use crate::status::{DomainStatus, Health};
+
+/// The last drill of a domain; self-tests do not count.
+pub fn last<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> Option<&'r DrillRecord> {
+    of_domain(plan, domain, records).next_back()
+}
+
+/// The last drill of a domain that says how long a recovery takes.
+pub fn measured<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> Option<&'r DrillRecord> {
+    of_domain(plan, domain, records).rev().find(|record| record.is_measured())
+}
+
+fn of_domain<'r>(
+    plan: &Plan,
+    domain: &Name,
+    records: &'r [DrillRecord],
+) -> impl DoubleEndedIterator<Item = &'r DrillRecord> {
+    let of = |drill: &Name| plan.drills.iter().any(|one| one.name == *drill && one.domains.contains(domain));
+    records.iter().filter(move |record| !record.self_test && of(&record.drill))
+}
+
+/// Adds to the status of domains what drills say of them: one that failed is a restore that would fail.
+pub fn judge(plan: &Plan, found: &mut [DomainStatus], records: &[DrillRecord]) {
+    for status in found {
+        status.drill = last(plan, &status.domain, records).cloned();
+        status.recovery_seconds = measured(plan, &status.domain, records).map(DrillRecord::seconds);
+        let Some(drill) = &status.drill else { continue };
+        let why = drill.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        let (health, how) = match drill.outcome {
+            DrillOutcome::Pass => continue,
+            DrillOutcome::Fail => (Health::Critical, "failed"),
+            DrillOutcome::Unverified => (Health::Warning, "could not be verified"),
+        };
+        status.health = status.health.max(health);
+        status.reasons.push(format!("the drill {} {how}{why}", drill.drill));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::drill::record::{Phase, Timed};
+    use crate::plan::load::tests_support::plan;
+    use crate::plan::types::Tier;
+
+    fn record(drill: &str, outcome: DrillOutcome, tier: Tier, seconds: f64) -> DrillRecord {
+        DrillRecord {
+            drill: drill.parse().expect("a name"),
+            tier,
+            repository: None,
+            began: Timestamp::UNIX_EPOCH,
+            outcome,
+            reason: Some("why".into()).filter(|_| outcome != DrillOutcome::Pass),
+            self_test: false,
+            restored: Vec::new(),
+            phases: vec![
+                Timed { phase: Phase::Fetch, seconds },
+                Timed { phase: Phase::Cleanup, seconds: 1000.0 },
+            ],
+            rto: None,
+        }
+    }
+
+    #[test]
+    fn the_last_drill_decides_and_the_last_whole_one_measures() {
+        let plan = plan(
+            "[[domain]]\nname = 'x'\npaths = ['/x']\n[[domain]]\nname = 'y'\npaths = ['/y']\n\
+             [[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n",
+        );
+        let judged = |records: &[DrillRecord]| {
+            let domain = |name: &str| DomainStatus {
+                domain: name.parse().expect("a name"),
+                class: None,
+                owner: None,
+                health: Health::Ok,
+                reasons: Vec::new(),
+                rpo: None,
+                copies: Vec::new(),
+                attempt: None,
+                next: None,
+                drill: None,
+                recovery_seconds: None,
+            };
+            let mut found = [domain("x"), domain("y")];
+            judge(&plan, &mut found, records);
+            found
+        };
+        let pass = record("d", DrillOutcome::Pass, Tier::Full, 7.0);
+        let sample = record("d", DrillOutcome::Pass, Tier::Sample, 1.0);
+        let fail = record("d", DrillOutcome::Fail, Tier::Full, 2.0);
+        let [x, y] = judged(&[pass.clone(), sample.clone()]);
+        assert_eq!((x.health, x.recovery_seconds, y.drill), (Health::Ok, Some(7.0), None));
+        let [x, y] = judged(&[pass.clone(), fail.clone()]);
+        assert_eq!((x.health, y.health), (Health::Critical, Health::Ok));
+        assert_eq!((x.recovery_seconds, x.reasons[0].as_str()), (Some(7.0), "the drill d failed: why"));
+        let [x, _] = judged(&[record("d", DrillOutcome::Unverified, Tier::Full, 1.0)]);
+        assert_eq!((x.health, x.recovery_seconds), (Health::Warning, None));
+        let tested = DrillRecord { self_test: true, ..fail };
+        assert_eq!(judged(&[pass, tested])[0].health, Health::Ok, "it had to fail");
+    }
+}

@@ -1,0 +1,475 @@
+//! A drill from its first phase to its last.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use jiff::Zoned;
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
+
+use crate::drill::choose;
+use crate::drill::place::{Journal, Place};
+use crate::drill::record::{DrillOutcome, DrillRecord, Phase, Restoration, Timed};
+use crate::drill::steps::Services;
+use crate::plan::Plan;
+use crate::plan::types::{Drill, Tier};
+use crate::plan::values::Name;
+use crate::run::process::Processes;
+use crate::run::vault::VaultError;
+
+/// Files that a sample has of each domain, at most.
+const SAMPLE_FILES: usize = 32;
+
+/// How much of a snapshot is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    All,
+    /// These files, by their paths in it. Each is restored into a directory named after its number.
+    Files(Vec<Vec<u8>>),
+}
+
+/// What was restored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What went wrong first, if something did.
+    pub problem: Option<Problem>,
+}
+
+/// Something that could not be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether the repository is at fault, not the scratch directory.
+    pub is_damage: bool,
+    /// What happened.
+    pub message: String,
+}
+
+/// How a directory compares with a snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Files that are as they should be.
+    pub same: u64,
+    /// Files that are not.
+    pub different: u64,
+}
+
+/// The repositories that drills restore from.
+pub trait Source {
+    /// All snapshots of a repository, in their order.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError>;
+
+    /// Reads all trees of a snapshot, and counts the files in them.
+    ///
+    /// # Errors
+    /// [`VaultError`] where one cannot be read.
+    fn walk(&self, repo: &Name, snapshot: &SnapshotId) -> Result<Restored, VaultError>;
+
+    /// Paths of files in a snapshot, chosen at random, at most `count`.
+    ///
+    /// # Errors
+    /// [`VaultError`] where a tree cannot be read.
+    fn sample(&self, repo: &Name, snapshot: &SnapshotId, count: usize) -> Result<Vec<Vec<u8>>, VaultError>;
+
+    /// Restores into a directory.
+    ///
+    /// # Errors
+    /// [`VaultError`] where it cannot begin.
+    fn restore(
+        &self,
+        repo: &Name,
+        snapshot: &SnapshotId,
+        part: &Part,
+        target: &Path,
+    ) -> Result<Restored, VaultError>;
+
+    /// Compares content in a directory with the snapshot, byte by byte.
+    ///
+    /// # Errors
+    /// [`VaultError`] where it cannot begin.
+    fn compare(
+        &self,
+        repo: &Name,
+        snapshot: &SnapshotId,
+        part: &Part,
+        target: &Path,
+    ) -> Result<Compared, VaultError>;
+
+    /// Puts the record of a drill into the repository's log.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    fn note(&self, repo: &Name, record: &DrillRecord) -> Result<(), VaultError>;
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Damage a restored byte: the drill has to fail.
+    pub self_test: bool,
+    /// From this repository, whatever the plan says.
+    pub from: Option<String>,
+}
+
+/// Rehearses restores of a plan.
+pub struct Driller<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The host that snapshots say they are from.
+    pub host: String,
+    /// Starts commands.
+    pub processes: Arc<dyn Processes>,
+    /// Starts commands that are ended when the flag is set.
+    pub services: &'a dyn Fn(Arc<AtomicBool>) -> Arc<dyn Processes>,
+    /// The repositories.
+    pub source: &'a dyn Source,
+    /// What this host remembers.
+    pub place: &'a Place,
+    /// Asks an address for its status code.
+    pub get: &'a dyn Fn(&str) -> Result<u16, String>,
+    /// A port that nobody listens on.
+    pub free_port: &'a dyn Fn() -> std::io::Result<u16>,
+    /// Waits.
+    pub pause: &'a dyn Fn(Duration),
+    /// The time.
+    pub now: &'a dyn Fn() -> Zoned,
+    /// Time that never runs backwards.
+    pub uptime: &'a dyn Fn() -> Duration,
+    /// A number below another, which is not 0.
+    pub random: &'a dyn Fn(u64) -> u64,
+    /// Whether to end.
+    pub is_cancelled: &'a dyn Fn() -> bool,
+}
+
+/// Why a drill ends before its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// What was looked at is not as it has to be.
+    Fail(String),
+    /// It could not be looked at.
+    Unverified(String),
+}
+
+impl From<VaultError> for Stop {
+    fn from(error: VaultError) -> Self {
+        const DAMAGE: [&str; 9] = [
+            "blob-damaged",
+            "blob-missing",
+            "index-damaged",
+            "log-damaged",
+            "object-missing",
+            "object-truncated",
+            "pack-damaged",
+            "tree-damaged",
+            "no-path",
+        ];
+        match DAMAGE.contains(&error.code.as_str()) {
+            true => Self::Fail(error.message),
+            false => Self::Unverified(error.message),
+        }
+    }
+}
+
+/// What a drill at work knows.
+pub(super) struct Work<'d> {
+    pub drill: &'d Drill,
+    pub repo: &'d Name,
+    pub scratch: PathBuf,
+    pub token: String,
+    pub services: Services,
+    phases: Vec<(Phase, Duration)>,
+    restored: Vec<Restoration>,
+}
+
+impl Work<'_> {
+    /// Where a domain is restored.
+    pub fn folder(&self, domain: &Name) -> PathBuf {
+        self.scratch.join(domain.as_str())
+    }
+
+    /// The snapshot that was restored of a domain.
+    fn snapshot(&self, domain: &Name) -> Option<SnapshotId> {
+        self.restored.iter().find(|one| one.domain == *domain).map(|one| one.snapshot)
+    }
+}
+
+impl Driller<'_> {
+    /// Does part of a phase, and adds the time it takes to the phase's.
+    pub(super) fn timed<'d, T>(
+        &self,
+        work: &mut Work<'d>,
+        phase: Phase,
+        part: impl FnOnce(&Self, &mut Work<'d>) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        if (self.is_cancelled)() && phase != Phase::Cleanup {
+            return Err(Stop::Unverified("it was cancelled".into()));
+        }
+        let began = (self.uptime)();
+        let result = part(self, work);
+        let took = (self.uptime)().saturating_sub(began);
+        match work.phases.iter_mut().find(|(other, _)| *other == phase) {
+            Some((_, sum)) => *sum += took,
+            None => work.phases.push((phase, took)),
+        }
+        result
+    }
+
+    /// Runs a drill and records how it ended. What a killed one left is cleaned up first, and recorded.
+    pub fn run(&self, drill: &Drill, wish: &Wish) -> DrillRecord {
+        let mut record = DrillRecord {
+            drill: drill.name.clone(),
+            tier: drill.tier,
+            repository: None,
+            began: (self.now)().timestamp(),
+            outcome: DrillOutcome::Unverified,
+            reason: None,
+            self_test: wish.self_test,
+            restored: Vec::new(),
+            phases: Vec::new(),
+            rto: self.rto(drill),
+        };
+        let lock = match self.place.lock(&drill.name) {
+            Ok(Some(lock)) => lock,
+            // It is at work, and records itself.
+            Ok(None) => {
+                record.reason = Some("another run of it is at work".into());
+                return record;
+            }
+            Err(error) => {
+                record.reason = Some(format!("it cannot be locked: {error}"));
+                return record;
+            }
+        };
+        let result = self.sweep(drill).and_then(|()| self.prepare(drill, wish, &mut record));
+        let result = result.and_then(|journal| self.work(drill, wish, &journal, &mut record));
+        (record.outcome, record.reason) = match result {
+            Ok(()) => (DrillOutcome::Pass, None),
+            Err(Stop::Fail(reason)) => (DrillOutcome::Fail, Some(reason)),
+            Err(Stop::Unverified(reason)) => (DrillOutcome::Unverified, Some(reason)),
+        };
+        self.conclude(&mut record);
+        drop(lock);
+        record
+    }
+
+    /// Writes down how a drill ended: a pass that nobody will know of is none.
+    fn conclude(&self, record: &mut DrillRecord) {
+        let noted = match &record.repository {
+            Some(repo) => self.source.note(repo, record).map_err(|error| error.message),
+            None => Ok(()),
+        };
+        if let Err(error) = noted
+            && record.outcome == DrillOutcome::Pass
+        {
+            record.outcome = DrillOutcome::Unverified;
+            record.reason = Some(format!("the record cannot be written to the repository: {error}"));
+        }
+        if let Err(error) = self.place.record(record)
+            && record.outcome == DrillOutcome::Pass
+        {
+            record.outcome = DrillOutcome::Unverified;
+            record.reason = Some(format!("the record cannot be written: {error}"));
+        }
+    }
+
+    /// The shortest time within which one of its domains has to be back.
+    fn rto(&self, drill: &Drill) -> Option<u64> {
+        let domains = drill.domains.iter().filter_map(|name| self.plan.domain(name.as_str()));
+        domains.filter_map(|domain| self.plan.objectives(domain).rto).map(|rto| rto.as_secs()).min()
+    }
+
+    fn sweep(&self, drill: &Drill) -> Result<(), Stop> {
+        let unswept =
+            |error| Stop::Unverified(format!("what a killed drill left cannot be cleaned up: {error}"));
+        let Some(journal) = self.place.journal(&drill.name).map_err(unswept)? else { return Ok(()) };
+        self.place.clear(&drill.name, &journal).map_err(unswept)?;
+        let mut killed = DrillRecord {
+            drill: drill.name.clone(),
+            tier: journal.tier,
+            repository: Some(journal.repository),
+            began: journal.began,
+            outcome: DrillOutcome::Unverified,
+            reason: Some("it was killed".into()),
+            self_test: false,
+            restored: Vec::new(),
+            phases: Vec::new(),
+            rto: self.rto(drill),
+        };
+        self.conclude(&mut killed);
+        Ok(())
+    }
+
+    fn prepare(&self, drill: &Drill, wish: &Wish, record: &mut DrillRecord) -> Result<Journal, Stop> {
+        let unknown = |error| Stop::Unverified(format!("how drills ended cannot be read: {error}"));
+        let records = self.place.records().map_err(unknown)?;
+        let repo =
+            choose::repository(self.plan, drill, wish.from.as_deref(), &records).map_err(Stop::Unverified)?;
+        record.repository = Some(repo.clone());
+        let journal = Journal {
+            began: record.began,
+            tier: drill.tier,
+            repository: repo.clone(),
+            scratch: self.place.scratch(drill),
+            token: format!("{}-{}-{}", drill.name, std::process::id(), (self.random)(u64::MAX)),
+        };
+        self.place
+            .begin(&drill.name, &journal)
+            .map_err(|error| Stop::Unverified(format!("the scratch directory cannot be made: {error}")))?;
+        Ok(journal)
+    }
+
+    fn work(
+        &self,
+        drill: &Drill,
+        wish: &Wish,
+        journal: &Journal,
+        record: &mut DrillRecord,
+    ) -> Result<(), Stop> {
+        let mut work = Work {
+            drill,
+            repo: &journal.repository,
+            scratch: journal.scratch.clone(),
+            token: journal.token.clone(),
+            services: Services::default(),
+            phases: Vec::new(),
+            restored: Vec::new(),
+        };
+        let result = self.rehearse(&mut work, wish);
+        let cleaned = self.timed(&mut work, Phase::Cleanup, |driller, work| {
+            work.services.end();
+            let failed =
+                |error| Stop::Unverified(format!("the scratch directory cannot be removed: {error}"));
+            driller.place.clear(&drill.name, journal).map_err(failed)
+        });
+        record.restored = work.restored;
+        let timed = |(phase, took): &(Phase, Duration)| Timed { phase: *phase, seconds: took.as_secs_f64() };
+        record.phases = work.phases.iter().map(timed).collect();
+        record.phases.sort_by_key(|timed| timed.phase);
+        result.and(cleaned)?;
+        if let Some(rto) = record.rto.filter(|_| drill.tier == Tier::Full)
+            && record.seconds() > rto as f64
+        {
+            let took = record.seconds().ceil();
+            return Err(Stop::Fail(format!("a recovery takes {took} s, and has to be done in {rto} s")));
+        }
+        Ok(())
+    }
+
+    fn rehearse(&self, work: &mut Work<'_>, wish: &Wish) -> Result<(), Stop> {
+        let drill = work.drill;
+        self.timed(work, Phase::Locate, Self::locate)?;
+        for domain in &drill.domains {
+            let Some(snapshot) = work.snapshot(domain) else { continue };
+            let folder = work.folder(domain);
+            let part = self
+                .timed(work, Phase::Fetch, |driller, work| driller.fetch(work, domain, &snapshot, &folder))?;
+            let Some(part) = part else { continue };
+            if wish.self_test && domain == &drill.domains[0] {
+                flip(&folder).map_err(|error| Stop::Unverified(format!("nothing to damage: {error}")))?;
+            }
+            self.timed(work, Phase::Verify, |driller, work| {
+                let compared = driller.source.compare(work.repo, &snapshot, &part, &folder)?;
+                verdict(compared, domain)
+            })?;
+        }
+        if wish.self_test {
+            return Err(Stop::Unverified(match drill.tier {
+                Tier::Metadata => "a drill of metadata has no data to damage".into(),
+                _ => "the self-test: a damaged byte was not noticed, so no drill proves anything".into(),
+            }));
+        }
+        match drill.tier {
+            Tier::Full => self.steps(work),
+            Tier::Metadata | Tier::Sample => Ok(()),
+        }
+    }
+
+    fn locate(&self, work: &mut Work<'_>) -> Result<(), Stop> {
+        let snapshots = self.source.snapshots(work.repo)?;
+        let choice = work.drill.snapshot.as_deref().unwrap_or("latest");
+        for domain in &work.drill.domains {
+            let now = (self.now)();
+            let found = choose::snapshot(&snapshots, &self.host, domain, choice, &now, self.random);
+            let (id, _) = found.map_err(|reason| Stop::Fail(format!("{reason} in {}", work.repo)))?;
+            let restoration = Restoration { domain: domain.clone(), snapshot: *id, files: 0, bytes: 0 };
+            work.restored.push(restoration);
+        }
+        Ok(())
+    }
+
+    /// Restores what the tier asks for; none where there is nothing to compare.
+    fn fetch(
+        &self,
+        work: &mut Work<'_>,
+        domain: &Name,
+        snapshot: &SnapshotId,
+        folder: &Path,
+    ) -> Result<Option<Part>, Stop> {
+        let part = match work.drill.tier {
+            Tier::Metadata => None,
+            Tier::Sample => Some(Part::Files(self.source.sample(work.repo, snapshot, SAMPLE_FILES)?)),
+            Tier::Full => Some(Part::All),
+        };
+        let restored = match &part {
+            None => self.source.walk(work.repo, snapshot)?,
+            Some(part) => self.source.restore(work.repo, snapshot, part, folder)?,
+        };
+        if let Some(one) = work.restored.iter_mut().find(|one| one.domain == *domain) {
+            (one.files, one.bytes) = (restored.files, restored.bytes);
+        }
+        match restored.problem {
+            None => Ok(part),
+            Some(Problem { is_damage: true, message }) => {
+                Err(Stop::Fail(format!("{domain} cannot be restored: {message}")))
+            }
+            Some(Problem { message, .. }) => {
+                Err(Stop::Unverified(format!("{domain} cannot be put into the scratch directory: {message}")))
+            }
+        }
+    }
+}
+
+fn verdict(compared: Compared, domain: &Name) -> Result<(), Stop> {
+    match compared {
+        Compared { different: 0, .. } => Ok(()),
+        Compared { same, different } => Err(Stop::Fail(format!(
+            "{different} files of {domain} are not what the snapshot has, {same} are"
+        ))),
+    }
+}
+
+/// Flips a bit in the largest file below a directory.
+fn flip(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let mut open = vec![folder.to_owned()];
+    let mut largest: Option<(u64, PathBuf)> = None;
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(next)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                open.push(entry.path());
+            } else if kind.is_file() {
+                let len = entry.metadata()?.len();
+                if len > largest.as_ref().map_or(0, |(most, _)| *most) {
+                    largest = Some((len, entry.path()));
+                }
+            }
+        }
+    }
+    let empty = || std::io::Error::new(std::io::ErrorKind::NotFound, "no file with any content was restored");
+    let (len, path) = largest.ok_or_else(empty)?;
+    let file = std::fs::File::options().read(true).write(true).open(path)?;
+    let (mut byte, at) = ([0], len / 2);
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&[byte[0] ^ 1], at)
+}

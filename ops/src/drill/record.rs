@@ -1,0 +1,168 @@
+//! How a drill ended.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom::format::note::{DrillNote, DrillPhase};
+use strongroom::format::tree::Timestamp as Stamp;
+use strongroom::ids::SnapshotId;
+
+use crate::plan::types::Tier;
+use crate::plan::values::Name;
+
+/// The three ways to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrillOutcome {
+    /// Everything that the tier asks for was done, and was right.
+    Pass,
+    /// The data, the application or the time was not as it has to be.
+    Fail,
+    /// It could not be found out.
+    Unverified,
+}
+
+/// The parts of a drill, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Finding the snapshots.
+    Locate,
+    /// Restoring into the scratch directory.
+    Fetch,
+    /// Comparing what is there with the snapshot.
+    Verify,
+    /// Loading streams.
+    Load,
+    /// Starting an application.
+    Start,
+    /// Waiting for it.
+    Ready,
+    /// Commands that have to say the right thing.
+    Check,
+    /// Ending what was started, removing what was restored.
+    Cleanup,
+}
+
+/// How long a phase took, all its parts together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Timed {
+    /// The phase.
+    pub phase: Phase,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// What was restored of a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoration {
+    /// The domain.
+    pub domain: Name,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Files that were restored, or looked at.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// How a drill ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrillRecord {
+    /// The drill.
+    pub drill: Name,
+    /// How much was restored.
+    pub tier: Tier,
+    /// From which repository; none if it did not get there.
+    pub repository: Option<Name>,
+    /// When it began.
+    pub began: Timestamp,
+    /// How it ended.
+    pub outcome: DrillOutcome,
+    /// Why, if it did not pass.
+    pub reason: Option<String>,
+    /// Whether something was damaged on purpose.
+    pub self_test: bool,
+    /// What was restored.
+    pub restored: Vec<Restoration>,
+    /// How long its phases took.
+    pub phases: Vec<Timed>,
+    /// The time within which its domains have to be back, in seconds.
+    pub rto: Option<u64>,
+}
+
+impl DrillOutcome {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Unverified => "unverified",
+        }
+    }
+}
+
+impl Phase {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Locate => "locate",
+            Self::Fetch => "fetch",
+            Self::Verify => "verify",
+            Self::Load => "load",
+            Self::Start => "start",
+            Self::Ready => "ready",
+            Self::Check => "check",
+            Self::Cleanup => "cleanup",
+        }
+    }
+}
+
+impl Tier {
+    /// As a plan has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Sample => "sample",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl DrillRecord {
+    /// Seconds that a recovery would have taken: everything but the cleanup.
+    pub fn seconds(&self) -> f64 {
+        self.phases.iter().filter(|timed| timed.phase != Phase::Cleanup).map(|timed| timed.seconds).sum()
+    }
+
+    /// Whether it says how long a recovery takes: a whole one, of sound data.
+    pub fn is_measured(&self) -> bool {
+        self.outcome == DrillOutcome::Pass && self.tier == Tier::Full && !self.self_test
+    }
+
+    /// What the repository's log keeps of it.
+    pub fn note(&self) -> DrillNote {
+        let nanos = |seconds: f64| {
+            u64::try_from(std::time::Duration::from_secs_f64(seconds.max(0.0)).as_nanos()).unwrap_or(u64::MAX)
+        };
+        DrillNote {
+            drill: self.drill.to_string(),
+            tier: self.tier.name().into(),
+            outcome: self.outcome.name().into(),
+            reason: self.reason.clone().unwrap_or_default(),
+            self_test: self.self_test,
+            began: Stamp {
+                seconds: self.began.as_second(),
+                nanos: u32::try_from(self.began.subsec_nanosecond()).unwrap_or(0),
+            },
+            snapshots: self.restored.iter().map(|restored| restored.snapshot).collect(),
+            phases: self
+                .phases
+                .iter()
+                .map(|timed| DrillPhase {
+                    phase: timed.phase.name().into(),
+                    duration_ns: nanos(timed.seconds),
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The steps of a drill: streams loaded, commands run, applications started and asked.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::drill::choose::expected;
+use crate::drill::machine::{Driller, Stop, Work};
+use crate::drill::place::TOKEN;
+use crate::drill::record::Phase;
+use crate::plan::types::{DrillStep, Ready};
+use crate::plan::values::{Argv, Name};
+use crate::run::process::{Order, ProcessError, Processes};
+
+/// How long a command of a drill may take.
+const COMMAND: Duration = Duration::from_secs(6 * 3600);
+/// How long an application may run.
+const SERVICE: Duration = Duration::from_secs(24 * 3600);
+/// How long an application may take to be ready, where the plan does not say.
+const READY: Duration = Duration::from_secs(60);
+/// Time between two questions.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What streams are loaded into where the step does not say.
+const TARGET: &str = "drill";
+
+/// Applications that were started: all are ended when this is dropped.
+#[derive(Default)]
+pub(super) struct Services {
+    running: Vec<Service>,
+}
+
+struct Service {
+    program: String,
+    stop: Arc<AtomicBool>,
+    ended: mpsc::Receiver<String>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+impl Services {
+    /// Ends them all, the last one first.
+    pub fn end(&mut self) {
+        while let Some(service) = self.running.pop() {
+            drop(service);
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+    }
+}
+
+impl Service {
+    fn start(
+        processes: &dyn Processes,
+        stop: Arc<AtomicBool>,
+        order: &Order<'_>,
+    ) -> Result<Self, ProcessError> {
+        let mut source = processes.source(order)?;
+        let (tell, ended) = mpsc::channel();
+        let watcher = std::thread::spawn(move || {
+            // What it prints is nobody's, but it has to be taken from it.
+            let said = match io::copy(&mut source, &mut io::sink()) {
+                Ok(_) => source.finish().map_or_else(|error| error.to_string(), |()| "it ended".into()),
+                // Dropping it ends it.
+                Err(error) => error.to_string(),
+            };
+            let _ = tell.send(said);
+        });
+        let program = order.argv.program().to_owned();
+        Ok(Self { program, stop, ended, watcher: Some(watcher) })
+    }
+}
+
+/// A command that fails says something about the data; one that cannot be started does not.
+fn failed(what: &str, error: &ProcessError) -> Stop {
+    match error {
+        ProcessError::Start { .. } | ProcessError::Cancelled { .. } => {
+            Stop::Unverified(format!("{what}: {error}"))
+        }
+        ProcessError::Failed { .. } | ProcessError::TimedOut { .. } => Stop::Fail(format!("{what}: {error}")),
+    }
+}
+
+/// What stands for itself in the commands of a drill.
+struct Words {
+    scratch: String,
+    port: String,
+    env: Vec<(String, String)>,
+}
+
+impl Words {
+    fn fill(&self, argv: &Argv) -> Argv {
+        argv.with("scratch", &self.scratch).with("port", &self.port)
+    }
+}
+
+impl Driller<'_> {
+    /// All steps, in their order.
+    pub(super) fn steps(&self, work: &mut Work<'_>) -> Result<(), Stop> {
+        let no_port = |error| Stop::Unverified(format!("there is no free port: {error}"));
+        let port = (self.free_port)().map_err(no_port)?.to_string();
+        let scratch = work.scratch.display().to_string();
+        let own = [
+            ("STRONGROOM_DRILL", work.drill.name.to_string()),
+            ("STRONGROOM_SCRATCH", scratch.clone()),
+            ("STRONGROOM_PORT", port.clone()),
+            (TOKEN, work.token.clone()),
+        ];
+        let filled = |value: &String| value.replace("${scratch}", &scratch).replace("${port}", &port);
+        let given = work.drill.env.iter().map(|(name, value)| (name.clone(), filled(value)));
+        let env = given.chain(own.map(|(name, value)| (name.to_owned(), value))).collect();
+        let words = Words { scratch: scratch.clone(), port: port.clone(), env };
+        for (number, step) in work.drill.step.iter().enumerate() {
+            self.step(work, &words, step).map_err(|stop| {
+                let of = |reason| format!("step {}: {reason}", number + 1);
+                match stop {
+                    Stop::Fail(reason) => Stop::Fail(of(reason)),
+                    Stop::Unverified(reason) => Stop::Unverified(of(reason)),
+                }
+            })?;
+        }
+        // An application that is gone by now was not ready for anything.
+        for service in &work.services.running {
+            if let Ok(said) = service.ended.try_recv() {
+                return Err(Stop::Fail(format!("{} did not stay up: {said}", service.program)));
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&self, work: &mut Work<'_>, words: &Words, step: &DrillStep) -> Result<(), Stop> {
+        if let Some(domain) = &step.restore {
+            let target = step.target.as_deref().unwrap_or(TARGET);
+            return self.timed(work, Phase::Load, |driller, work| {
+                driller.load(words, domain, target, &work.folder(domain))
+            });
+        }
+        if let Some(argv) = &step.run {
+            let argv = words.fill(argv);
+            return self.timed(work, Phase::Check, |driller, _| {
+                let ended = driller
+                    .processes
+                    .run(&order(&argv, words, COMMAND))
+                    .map_err(|error| failed("a command", &error))?;
+                let Some(expect) = &step.expect else { return Ok(()) };
+                expected(expect, &String::from_utf8_lossy(&ended.stdout))
+                    .map_err(|wrong| Stop::Fail(format!("{}: {wrong}", argv.program())))
+            });
+        }
+        let (Some(argv), Some(ready)) = (&step.start, &step.ready) else { return Ok(()) };
+        let argv = words.fill(argv);
+        let service = self.timed(work, Phase::Start, |driller, _| {
+            let stop = Arc::new(AtomicBool::new(false));
+            let processes = (driller.services)(Arc::clone(&stop));
+            Service::start(&*processes, stop, &order(&argv, words, SERVICE))
+                .map_err(|error| failed("the application", &error))
+        })?;
+        work.services.running.push(service);
+        self.timed(work, Phase::Ready, |driller, work| driller.wait(work, words, ready))
+    }
+
+    /// Gives each stream of a domain to the command that restores it.
+    fn load(&self, words: &Words, domain: &Name, target: &str, folder: &Path) -> Result<(), Stop> {
+        let streams = self.plan.domain(domain.as_str()).map(|domain| &domain.stream);
+        for stream in streams.into_iter().flatten() {
+            let Some(argv) = &stream.restore else { continue };
+            let argv = words.fill(&argv.with("target", target));
+            let what = format!("loading {}", stream.name);
+            let unreadable = |error: io::Error| Stop::Unverified(format!("{what}: {error}"));
+            let mut file = File::open(folder.join(&stream.name)).map_err(unreadable)?;
+            let mut sink =
+                self.processes.sink(&order(&argv, words, COMMAND)).map_err(|error| failed(&what, &error))?;
+            io::copy(&mut file, &mut sink).map_err(|error| Stop::Fail(format!("{what}: {error}")))?;
+            sink.finish().map_err(|error| failed(&what, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the application that was started last is ready.
+    fn wait(&self, work: &mut Work<'_>, words: &Words, ready: &Ready) -> Result<(), Stop> {
+        let limit = ready.timeout.map_or(READY, |limit| Duration::from_secs(limit.as_secs()));
+        let until = (self.uptime)() + limit;
+        let Some(service) = work.services.running.last() else { return Ok(()) };
+        loop {
+            if (self.is_cancelled)() {
+                return Err(Stop::Unverified("it was cancelled".into()));
+            }
+            if let Ok(said) = service.ended.try_recv() {
+                return Err(Stop::Fail(format!("{} ended before it was ready: {said}", service.program)));
+            }
+            let not_yet = match self.ask(words, ready, until.saturating_sub((self.uptime)())) {
+                Ok(()) => return Ok(()),
+                Err(not_yet) => not_yet,
+            };
+            if (self.uptime)() >= until {
+                let (program, limit) = (&service.program, limit.as_secs());
+                return Err(Stop::Fail(format!("{program} is not ready after {limit} s: {not_yet}")));
+            }
+            (self.pause)(PAUSE);
+        }
+    }
+
+    fn ask(&self, words: &Words, ready: &Ready, left: Duration) -> Result<(), String> {
+        if let Some(url) = &ready.http {
+            let url = url.replace("${port}", &words.port);
+            return match (self.get)(&url)? {
+                200 => Ok(()),
+                code => Err(format!("{url} answers with {code}")),
+            };
+        }
+        let Some(argv) = &ready.command else { return Ok(()) };
+        let argv = words.fill(argv);
+        let limit = left.max(Duration::from_secs(1));
+        self.processes.run(&order(&argv, words, limit)).map(|_| ()).map_err(|error| error.to_string())
+    }
+}
+
+fn order<'a>(argv: &'a Argv, words: &'a Words, timeout: Duration) -> Order<'a> {
+    Order { argv, env: &words.env, timeout, heeds_cancel: true }
+}

@@ -1,0 +1,371 @@
+//! Drills with repositories that are played, and commands of this system: which end each comes to, and what is left behind.
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use jiff::Zoned;
+use strongroom::format::provenance::{Consistency, Provenance};
+use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
+use strongroom::format::tree::Timestamp;
+use strongroom::ids::{BlobId, PlanHash, SnapshotId};
+use tempfile::TempDir;
+
+use super::choose;
+use super::machine::Problem;
+use super::place::{Journal, Place};
+use super::{Compared, DrillOutcome, DrillRecord, Driller, Part, Phase, Restored, Source, Wish};
+use crate::plan::Plan;
+use crate::plan::load::tests_support::plan;
+use crate::plan::values::Name;
+use crate::run::process::Processes;
+use crate::run::system::SystemProcesses;
+use crate::run::vault::VaultError;
+
+fn now() -> Zoned {
+    "2026-11-28T12:00:00[UTC]".parse().expect("a time")
+}
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+fn id(number: u8) -> SnapshotId {
+    SnapshotId::new(BlobId::from_bytes([number; 32]))
+}
+
+/// A snapshot of a domain, so many days old.
+fn snapshot(domain: &str, days: i64) -> Snapshot {
+    Snapshot {
+        time: Timestamp { seconds: now().timestamp().as_second() - days * 86_400, nanos: 0 },
+        hostname: "box".into(),
+        username: String::new(),
+        paths: Vec::new(),
+        tree: BlobId::from_bytes([0; 32]),
+        tags: Vec::new(),
+        parent: None,
+        partial: false,
+        repaired: None,
+        origin: None,
+        provenance: Some(Provenance {
+            domain: domain.into(),
+            consistency: Consistency::Fuzzy,
+            plan: PlanHash::from_bytes([0; 32]),
+            plan_files: Vec::new(),
+            facts: Vec::new(),
+        }),
+        excludes: Vec::new(),
+        program: String::new(),
+        summary: SnapshotSummary::default(),
+    }
+}
+
+const CONTENT: &[u8] = b"some rows, and more rows";
+
+static TOKENS: AtomicU64 = AtomicU64::new(0);
+
+/// Every snapshot has one stream, `dump`.
+#[derive(Default)]
+struct Played {
+    down: bool,
+    problem: Option<Problem>,
+    snapshots: Vec<(SnapshotId, Snapshot)>,
+    parts: RefCell<Vec<(Name, Part)>>,
+    notes: RefCell<Vec<(Name, DrillOutcome)>>,
+}
+
+impl Source for Played {
+    fn snapshots(&self, _: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
+        match self.down {
+            true => Err(VaultError { code: "storage".into(), message: "it is down".into() }),
+            false => Ok(self.snapshots.clone()),
+        }
+    }
+
+    fn walk(&self, _: &Name, _: &SnapshotId) -> Result<Restored, VaultError> {
+        Ok(Restored { files: 7, bytes: 70, problem: self.problem.clone() })
+    }
+
+    fn sample(&self, _: &Name, _: &SnapshotId, count: usize) -> Result<Vec<Vec<u8>>, VaultError> {
+        Ok(vec![b"/dump".to_vec(); count.min(2)])
+    }
+
+    fn restore(
+        &self,
+        repo: &Name,
+        _: &SnapshotId,
+        part: &Part,
+        target: &Path,
+    ) -> Result<Restored, VaultError> {
+        self.parts.borrow_mut().push((repo.clone(), part.clone()));
+        fs::create_dir_all(target).expect("made");
+        fs::write(target.join("dump"), CONTENT).expect("written");
+        Ok(Restored { files: 1, bytes: CONTENT.len() as u64, problem: self.problem.clone() })
+    }
+
+    fn compare(&self, _: &Name, _: &SnapshotId, _: &Part, target: &Path) -> Result<Compared, VaultError> {
+        let same = u64::from(fs::read(target.join("dump")).expect("there") == CONTENT);
+        Ok(Compared { same, different: 1 - same })
+    }
+
+    fn note(&self, repo: &Name, record: &DrillRecord) -> Result<(), VaultError> {
+        self.notes.borrow_mut().push((repo.clone(), record.outcome));
+        Ok(())
+    }
+}
+
+struct Stage {
+    folder: TempDir,
+    plan: Plan,
+    source: Played,
+}
+
+const DOMAIN: &str = "[repo.b]\nurl = '/b'\n[class.c]\nrto = '1h'\n[[domain]]\nname = 'x'\nclass = 'c'\n\
+                      stream = [{ name = 'dump', command = ['true'], restore = ['sh', '-c', 'cat > DIR/${target}'] }]\n";
+
+impl Stage {
+    fn new(drill: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        fs::create_dir(folder.path().join("state")).expect("a folder");
+        let text =
+            format!("{DOMAIN}[[drill]]\nname = 'd'\ndomains = ['x']\nscratch = 'DIR/scratch'\n{drill}");
+        let plan = plan(&text.replace("DIR", folder.path().to_str().expect("text")));
+        let snapshots = vec![(id(1), snapshot("x", 9)), (id(2), snapshot("y", 1)), (id(3), snapshot("x", 1))];
+        Self { folder, plan, source: Played { snapshots, ..Played::default() } }
+    }
+
+    fn place(&self) -> Place {
+        Place::new(&self.folder.path().join("state"))
+    }
+
+    fn run(&self) -> DrillRecord {
+        self.run_as(&Wish::default())
+    }
+
+    fn run_as(&self, wish: &Wish) -> DrillRecord {
+        let (place, began) = (self.place(), Instant::now());
+        let asked = Cell::new(0);
+        let driller = Driller {
+            plan: &self.plan,
+            host: "box".into(),
+            processes: Arc::new(SystemProcesses::default()),
+            services: &|stop| Arc::new(SystemProcesses::new(stop)) as Arc<dyn Processes>,
+            source: &self.source,
+            place: &place,
+            get: &|_| {
+                asked.set(asked.get() + 1);
+                if asked.get() < 3 { Err("nobody listens".into()) } else { Ok(200) }
+            },
+            free_port: &|| Ok(4711),
+            pause: &std::thread::sleep,
+            now: &now,
+            uptime: &|| began.elapsed(),
+            random: &|below| match below {
+                // Drills of other tests must not be taken for this one's.
+                u64::MAX => TOKENS.fetch_add(1, Ordering::Relaxed),
+                below => 4 % below,
+            },
+            is_cancelled: &|| false,
+        };
+        let record = driller.run(&self.plan.drills[0], wish);
+        assert!(!self.folder.path().join("scratch/d").exists(), "the scratch directory is gone: {record:?}");
+        assert_eq!(place.journal(&name("d")).expect("readable"), None);
+        let records = place.records().expect("readable");
+        let last = records.last().map(|last| (last.outcome, &last.reason, &last.restored));
+        assert_eq!(last, Some((record.outcome, &record.reason, &record.restored)));
+        record
+    }
+}
+
+fn phases(record: &DrillRecord) -> Vec<Phase> {
+    record.phases.iter().map(|timed| timed.phase).collect()
+}
+
+const STEPS: &str = "tier = 'full'\nenv = { WHERE = '${scratch}/x' }\n\
+    step = [{ restore = 'x', target = 'loaded' }, { start = ['sleep', '600'], ready = { http = 'http://127.0.0.1:${port}/' } }, \
+    { run = ['sh', '-c', 'cat $WHERE/dump | wc -c'], expect = '> 23' }, { run = ['cat', 'DIR/loaded'], expect = 'some rows, and more rows' }]\n";
+
+#[test]
+fn a_full_drill_goes_through_all_its_phases() {
+    let stage = Stage::new(STEPS);
+    let record = stage.run();
+    assert_eq!((record.outcome, &record.reason), (DrillOutcome::Pass, &None), "{record:?}");
+    let all = [
+        Phase::Locate,
+        Phase::Fetch,
+        Phase::Verify,
+        Phase::Load,
+        Phase::Start,
+        Phase::Ready,
+        Phase::Check,
+        Phase::Cleanup,
+    ];
+    assert_eq!(phases(&record), all);
+    assert!(record.is_measured() && record.rto == Some(3600) && record.seconds() > 0.0);
+    assert_eq!((record.restored[0].snapshot, record.restored[0].bytes), (id(3), CONTENT.len() as u64));
+    assert_eq!(stage.source.notes.borrow()[..], [(name("a"), DrillOutcome::Pass)]);
+}
+
+#[test]
+fn lesser_tiers_say_what_they_are_and_run_no_steps() {
+    for (tier, part) in [("metadata", None), ("sample", Some(Part::Files(vec![b"/dump".to_vec(); 2])))] {
+        let stage = Stage::new(&STEPS.replace("'full'", &format!("'{tier}'")));
+        let record = stage.run();
+        assert_eq!((record.outcome, record.tier.name()), (DrillOutcome::Pass, tier));
+        assert!(!record.is_measured() && !phases(&record).contains(&Phase::Check));
+        let parts = stage.source.parts.borrow();
+        assert_eq!(parts.first().map(|(_, part)| part.clone()), part);
+    }
+}
+
+#[test]
+fn each_way_to_end_has_its_outcome() {
+    let run = |step: &str| format!("tier = 'full'\nstep = [{step}]\n");
+    let (fail, unverified) = (DrillOutcome::Fail, DrillOutcome::Unverified);
+    for (drill, outcome, reason) in [
+        (run("{ run = ['false'] }"), fail, "step 1: a command: false failed: exit code 1"),
+        (run("{ run = ['no-such-program'] }"), unverified, "step 1: a command: cannot run no-such-program"),
+        (run("{ run = ['echo', '5'], expect = '< 5' }"), fail, "step 1: echo: it printed 5, expected < 5"),
+        (
+            run("{ run = ['echo', 'a'], expect = 'b' }"),
+            fail,
+            "step 1: echo: it printed \"a\", expected \"b\"",
+        ),
+        (
+            run("{ start = ['false'], ready = { command = ['false'] } }"),
+            fail,
+            "step 1: false ended before it was ready: false failed: exit code 1",
+        ),
+        (
+            run("{ start = ['sleep', '600'], ready = { command = ['false'], timeout = '1s' } }"),
+            fail,
+            "step 1: sleep is not ready after 1 s: false failed",
+        ),
+        (
+            run("{ start = ['no-such-program'], ready = { command = ['true'] } }"),
+            unverified,
+            "step 1: the application: cannot run",
+        ),
+    ] {
+        let stage = Stage::new(&drill);
+        let record = stage.run();
+        let found = record.reason.clone().unwrap_or_default();
+        assert!(record.outcome == outcome && found.starts_with(reason), "{drill}\n{record:?}");
+        assert_eq!(stage.source.notes.borrow()[..], [(name("a"), outcome)]);
+    }
+    let mut stage = Stage::new("tier = 'full'\n");
+    stage.source.down = true;
+    let record = stage.run();
+    assert_eq!((record.outcome, record.reason.as_deref()), (unverified, Some("it is down")));
+    for (is_damage, outcome) in [(true, fail), (false, unverified)] {
+        let mut stage = Stage::new("tier = 'full'\n");
+        stage.source.problem = Some(Problem { is_damage, message: "no".into() });
+        assert_eq!(stage.run().outcome, outcome);
+    }
+    let mut stage = Stage::new("tier = 'full'\n");
+    stage.source.snapshots.clear();
+    let record = stage.run();
+    assert_eq!((record.outcome, record.reason.as_deref()), (fail, Some("there is no snapshot of x in a")));
+    let mut stage = Stage::new(&run("{ run = ['sleep', '1.2'] }"));
+    stage.plan.classes.values_mut().for_each(|class| class.rto = "1s".parse().ok());
+    let record = stage.run();
+    assert!(record.outcome == fail && record.reason.is_some_and(|why| why.contains("has to be done in 1 s")));
+}
+
+#[test]
+fn a_damaged_byte_fails_the_self_test() {
+    let wish = Wish { self_test: true, ..Wish::default() };
+    let record = Stage::new("tier = 'full'\n").run_as(&wish);
+    let reason = "1 files of x are not what the snapshot has, 0 are";
+    assert_eq!((record.outcome, record.reason.as_deref()), (DrillOutcome::Fail, Some(reason)));
+    assert!(record.self_test && !record.is_measured());
+    let record = Stage::new("tier = 'metadata'\n").run_as(&wish);
+    assert_eq!(record.outcome, DrillOutcome::Unverified, "there is nothing to damage");
+}
+
+#[test]
+fn what_a_killed_drill_left_is_swept_and_reads_could_not_verify() {
+    let stage = Stage::new("tier = 'full'\n");
+    let place = stage.place();
+    let journal = Journal {
+        began: now().timestamp(),
+        tier: crate::plan::types::Tier::Full,
+        repository: name("b"),
+        scratch: place.scratch(&stage.plan.drills[0]),
+        token: format!("of-a-killed-one-{}", std::process::id()),
+    };
+    place.begin(&name("d"), &journal).expect("begun");
+    fs::create_dir_all(journal.scratch.join("x/deep")).expect("made");
+    fs::write(journal.scratch.join("x/deep/file"), "left").expect("written");
+    let mut left = std::process::Command::new("sleep")
+        .arg("600")
+        .env(super::place::TOKEN, &journal.token)
+        .spawn()
+        .expect("started");
+    assert_eq!(stage.run().outcome, DrillOutcome::Pass);
+    assert!(!left.wait().expect("ended").success(), "the application of the killed drill is ended");
+    let records = place.records().expect("readable");
+    let found: Vec<_> = records.iter().map(|record| (record.outcome, record.reason.as_deref())).collect();
+    let killed = (DrillOutcome::Unverified, Some("it was killed"));
+    assert_eq!(found, [killed, (DrillOutcome::Pass, None)]);
+    assert_eq!(stage.source.notes.borrow()[0], (name("b"), DrillOutcome::Unverified));
+}
+
+#[test]
+fn a_directory_that_is_somebody_elses_is_left_alone() {
+    let stage = Stage::new("tier = 'full'\n");
+    let theirs = stage.folder.path().join("scratch/d/precious");
+    fs::create_dir_all(theirs.parent().expect("above")).expect("made");
+    fs::write(&theirs, "x").expect("written");
+    let place = stage.place();
+    let journal = Journal {
+        began: now().timestamp(),
+        tier: crate::plan::types::Tier::Full,
+        repository: name("a"),
+        scratch: place.scratch(&stage.plan.drills[0]),
+        token: "t".into(),
+    };
+    let refused = place.begin(&name("d"), &journal).expect_err("refused").to_string();
+    assert!(refused.contains("was not made by a drill"), "{refused}");
+    place.clear(&name("d"), &journal).expect_err("refused, too");
+    assert!(theirs.exists());
+}
+
+#[test]
+fn repositories_take_turns_and_snapshots_are_chosen() {
+    let stage = Stage::new("tier = 'full'\nfrom = 'rotate'\nsnapshot = 'before:7d'\n");
+    let from = |record: &DrillRecord| record.repository.clone().expect("one").to_string();
+    let records: Vec<_> = (0..3).map(|_| stage.run()).collect();
+    assert_eq!(records.iter().map(from).collect::<Vec<_>>(), ["a", "b", "a"]);
+    assert_eq!(records[0].restored[0].snapshot, id(1), "the one of nine days ago");
+    let wish = Wish { from: Some("b".into()), ..Wish::default() };
+    assert_eq!(from(&stage.run_as(&wish)), "b");
+    let drill = &stage.plan.drills[0];
+    assert!(choose::repository(&stage.plan, drill, Some("c"), &[]).is_err());
+    let chosen = |choice: &str, random: u64| {
+        choose::snapshot(&stage.source.snapshots, "box", &name("x"), choice, &now(), &|_| random)
+            .map(|(id, _)| *id)
+    };
+    assert_eq!((chosen("random", 0), chosen("random", 1)), (Ok(id(1)), Ok(id(3))));
+    assert!(chosen("before:30d", 0).is_err());
+}
+
+#[test]
+fn outputs_are_compared_as_numbers_or_texts() {
+    for (expect, output, is_right) in [
+        ("< 5", "4\n", true),
+        ("<5", "4.9", true),
+        ("< 5", "5", false),
+        ("> -1", "0", true),
+        ("> 3", "many", false),
+        ("< 5", "NaN", false),
+        ("ok", " ok\n", true),
+        ("ok", "not ok", false),
+        ("< five", "< five", true),
+    ] {
+        assert_eq!(choose::expected(expect, output).is_ok(), is_right, "{expect} {output}");
+    }
+}

@@ -1,0 +1,156 @@
+//! `drill`: restores rehearsed on a machine of its own, with applications that are started and asked.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use crate::support::{Bench, CHEAP, Run, noise, overwrite};
+
+/// A plan with two repositories, a domain of files and a dump, and drills of it; `DIR` is the folder of it all.
+fn planned(drills: &str) -> Bench {
+    let bench = Bench::new();
+    let mut init = bench.command();
+    Run::of(init.arg("-r").arg(bench.path("second")).arg("init").args(CHEAP)).expect(0);
+    let text = format!(
+        "version = 1\nhost_id = 'box'\n[repo.first]\nurl = 'DIR/repo'\n[repo.second]\nurl = 'DIR/second'\n\
+         [class.c]\nrto = '1h'\n[[domain]]\nname = 'shop'\nclass = 'c'\npaths = ['DIR/src']\nto = ['first', 'second']\n\
+         stream = [{{ name = 'rows', command = ['cat', 'DIR/rows'], restore = ['sh', '-c', 'cat > DIR/${{target}}'] }}]\n{drills}"
+    );
+    let folder = bench.path("");
+    let folder = folder.to_str().expect("text").trim_end_matches('/').to_owned();
+    bench.write("strongroom.toml", text.replace("DIR", &folder));
+    bench.write("rows", "1\n2\n3\n");
+    bench.source();
+    bench.write("src/large", noise(1, 500_000));
+    bench.run(["run"]).expect(0);
+    bench
+}
+
+/// An application: it serves what was restored over HTTP. Without the interpreter the test cannot be made.
+const FULL: &str = "
+[[drill]]
+name = 'full'
+domains = ['shop']
+tier = 'full'
+from = 'rotate'
+scratch = 'DIR/scratch'
+[[drill.step]]
+restore = 'shop'
+target = 'loaded'
+[[drill.step]]
+start = ['python3', '-m', 'http.server', '${port}', '--bind', '127.0.0.1', '--directory', '${scratch}/shop']
+ready = { http = 'http://127.0.0.1:${port}/rows', timeout = '30s' }
+[[drill.step]]
+run = ['sh', '-c', 'wc -l < DIR/loaded']
+expect = '> 2'
+";
+
+fn drill(run: &Run) -> Value {
+    run.lines().into_iter().find(|line| line["type"] == "drill").expect("a drill")
+}
+
+#[test]
+fn an_application_is_started_from_restored_data_and_the_record_is_in_the_log() {
+    let bench = planned(FULL);
+    let run = bench.run(["drill", "--json"]).expect(0);
+    let first = drill(&run);
+    assert_eq!((&first["outcome"], &first["repository"]), (&"pass".into(), &"first".into()), "{first}");
+    let phases: Vec<_> =
+        first["phases"].as_array().expect("phases").iter().map(|one| &one["phase"]).collect();
+    assert_eq!(phases, ["locate", "fetch", "verify", "load", "start", "ready", "check", "cleanup"]);
+    assert!(first["seconds"].as_f64() > Some(0.0) && first["rto"] == 3600, "{first}");
+    assert_eq!(run.last("summary")["drills_passed"], 1);
+    assert!(!bench.path("scratch/full").exists());
+    assert_eq!(fs::read_to_string(bench.path("loaded")).expect("loaded"), "1\n2\n3\n");
+    let second = bench.run(["drill", "full"]).expect(0);
+    assert!(second.stdout.contains("full (full from second): passed"), "{second:?}");
+    let log = bench.run(["log"]).expect(0).stdout;
+    assert!(log.contains("drill full (full): pass"), "{log}");
+    let mut other = bench.command();
+    let log = Run::of(other.arg("-r").arg(bench.path("second")).arg("log")).expect(0).stdout;
+    assert!(log.contains("drill full (full): pass"), "{log}");
+    let runbook = bench.run(["runbook"]).expect(0).stdout;
+    assert!(runbook.contains("A drill on "), "{runbook}");
+    let status = bench.run(["status", "--json"]).expect(0);
+    assert_eq!(status.lines()[0]["drill"]["outcome"], "pass", "{status:?}");
+}
+
+#[test]
+fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
+    let bench = planned(
+        "[[drill]]\nname = 'data'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\n\
+         [[drill]]\nname = 'some'\ndomains = ['shop']\ntier = 'sample'\nscratch = 'DIR/scratch'\n\
+         [[drill]]\nname = 'names'\ndomains = ['shop']\ntier = 'metadata'\nscratch = 'DIR/scratch'\n",
+    );
+    let all = bench.run(["drill"]).expect(0).stdout;
+    for said in ["data (full from first): passed", "some (sample from first): passed", "3 passed"] {
+        assert!(all.contains(said), "{all}");
+    }
+    for tier in ["data", "some"] {
+        let tested = drill(&bench.run(["drill", tier, "--self-test", "--json"]).expect(4));
+        let message = tested["message"].as_str().expect("a reason");
+        assert!(message.contains("1 files of shop are not what the snapshot has"), "{tested}");
+    }
+    bench.run(["drill", "names", "--self-test"]).expect(5);
+    fs::rename(bench.path("second"), bench.path("away")).expect("moved");
+    let lost = bench.run(["drill", "data", "--from", "second"]).expect(5);
+    assert!(lost.stderr.contains("COULD NOT BE VERIFIED: there is no repository"), "{lost:?}");
+    let largest =
+        bench.objects("packs").into_iter().max_by_key(|path| fs::metadata(path).expect("a pack").len());
+    let largest = largest.expect("a pack");
+    let mut bytes = fs::read(&largest).expect("a pack");
+    bytes[2000] ^= 1;
+    overwrite(&largest, &bytes);
+    let failed = drill(&bench.run(["drill", "data", "--json"]).expect(4));
+    assert!(failed["message"].as_str().is_some_and(|text| text.contains("cannot be restored")), "{failed}");
+    assert!(!bench.path("scratch/data").exists());
+    bench.run(["drill", "nothing"]).expect(2);
+    bench.run(["drill", "data", "--from", "third"]).expect(2);
+    // No schedule, so none is ever due.
+    assert_eq!(bench.run(["drill", "--due"]).expect(0).stdout, "nothing is due\n");
+}
+
+#[test]
+fn a_killed_drill_is_swept_and_reads_could_not_verify() {
+    let bench = planned(
+        "[[drill]]\nname = 'slow'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\n\
+         [[drill.step]]\nrun = ['sh', '-c', 'touch DIR/begun; [ -e DIR/quick ] || sleep 600']\n",
+    );
+    let mut child = bench
+        .command()
+        .arg("drill")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary was built");
+    let began = Instant::now();
+    while !bench.path("begun").exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(bench.path("scratch/slow/shop/rows").exists());
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    assert!(bench.path("scratch/slow/shop/rows").exists(), "nobody could clean up");
+    bench.write("quick", "");
+    bench.run(["drill"]).expect(0);
+    assert!(!bench.path("scratch/slow").exists());
+    let log = bench.run(["log"]).expect(0).stdout;
+    assert!(log.contains("drill slow (full): unverified: it was killed"), "{log}");
+    // One that is asked to end cleans up by itself.
+    fs::remove_file(bench.path("quick")).expect("removed");
+    fs::remove_file(bench.path("begun")).expect("removed");
+    let mut child =
+        bench.command().arg("drill").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
+    while !bench.path("begun").exists() {
+        assert!(began.elapsed() < Duration::from_secs(120), "it does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::INT).expect("told");
+    assert_eq!(child.wait().expect("ended").code(), Some(5));
+    assert!(!bench.path("scratch/slow").exists());
+}
