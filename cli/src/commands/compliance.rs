@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use jiff::Zoned;
 use serde_json::json;
 use strongroom_ops::compliance::{self, Compliance, Evidence, Finding, Standing};
+use strongroom_ops::drill::history;
+use strongroom_ops::drill::place::Place;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Exception;
 use strongroom_ops::plan::values::Name;
@@ -57,13 +59,14 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let known = Known::of(plan, repositories);
     let attempts =
         state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
+    let drills = Place::new(state.folder()).records();
+    let drills = drills.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
     let evidence = Evidence {
         host: &plan::host(plan),
         snapshots: &|name| known.snapshots(name),
         known: &|name: &Name| repositories.known(name).map_err(|error| error.message),
         attempts: &attempts,
-        // No drill has left a record yet.
-        last_drill: &|_| None,
+        last_drill: &|name| history::passed(plan, name, &drills).map(|drill| drill.began),
         now: &Zoned::now(),
     };
     Ok(compliance::compliance(plan, &evidence))

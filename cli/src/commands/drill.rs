@@ -14,14 +14,14 @@ use strongroom_ops::plan::types::Drill;
 use strongroom_ops::run::process::Processes;
 use strongroom_ops::run::system::SystemProcesses;
 
-use crate::context::{Context, environment};
+use crate::context::Context;
 use crate::drills::Drills;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{object, visible};
 use crate::plan::{self, PlanArgs};
-use crate::signals;
 use crate::vault::Repositories;
+use crate::{notices, signals};
 
 const AFTER_HELP: &str = "\
 Snapshots are restored into a scratch directory and compared with the repository; a drill of the
@@ -100,7 +100,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let began = Instant::now();
     let driller = Driller {
         plan: &plan,
-        host: plan.host_id.clone().unwrap_or_else(|| environment().host),
+        host: plan::host(&plan),
         processes: Arc::new(SystemProcesses::new(Arc::clone(&cancelled))),
         services: &|stop| Arc::new(SystemProcesses::new(stop)) as Arc<dyn Processes>,
         source: &source,
@@ -121,6 +121,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         records.push(record);
     }
     repositories.remember_heads();
+    notices::tell(&plan, &state, context, |notifier| notifier.drills_ended(&records));
     let count = |outcome| records.iter().filter(|record| record.outcome == outcome).count();
     let (pass, fail) = (count(DrillOutcome::Pass), count(DrillOutcome::Fail));
     let unverified = count(DrillOutcome::Unverified);

@@ -10,6 +10,11 @@ pub fn last<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> Optio
     of_domain(plan, domain, records).next_back()
 }
 
+/// The last drill of a domain that passed.
+pub fn passed<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> Option<&'r DrillRecord> {
+    of_domain(plan, domain, records).rev().find(|record| record.outcome == DrillOutcome::Pass)
+}
+
 /// The last drill of a domain that says how long a recovery takes.
 pub fn measured<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> Option<&'r DrillRecord> {
     of_domain(plan, domain, records).rev().find(|record| record.is_measured())
@@ -102,6 +107,13 @@ mod tests {
         assert_eq!((x.recovery_seconds, x.reasons[0].as_str()), (Some(7.0), "the drill d failed: why"));
         let [x, _] = judged(&[record("d", DrillOutcome::Unverified, Tier::Full, 1.0)]);
         assert_eq!((x.health, x.recovery_seconds), (Health::Warning, None));
+        let at = |seconds, of: &DrillRecord| DrillRecord {
+            began: Timestamp::from_second(seconds).expect("a time"),
+            ..of.clone()
+        };
+        let (x, records) = ("x".parse().expect("a name"), [at(1, &pass), at(2, &sample), at(3, &fail)]);
+        assert_eq!(passed(&plan, &x, &records), Some(&records[1]));
+        assert_eq!(passed(&plan, &"y".parse().expect("a name"), &records), None);
         let tested = DrillRecord { self_test: true, ..fail };
         assert_eq!(judged(&[pass, tested])[0].health, Health::Ok, "it had to fail");
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use jiff::{Timestamp, Zoned};
 use serde_json::json;
 
+use crate::drill::DrillRecord;
 use crate::plan::Plan;
 use crate::plan::types::{Event, Notify};
 use crate::plan::values::Argv;
@@ -122,6 +123,16 @@ impl Notifier<'_> {
             warnings.extend(self.tell(Event::Success, &good));
         }
         warnings
+    }
+
+    /// Tells how drills ended; self-tests are nobody's business.
+    pub fn drills_ended(&self, records: &[DrillRecord]) -> Vec<String> {
+        let items = records.iter().filter(|record| !record.self_test).map(|record| {
+            let why = record.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            Item::new(record.drill.as_str(), &format!("{}{why}", record.outcome.name()))
+        });
+        let items: Vec<_> = items.collect();
+        if items.is_empty() { Vec::new() } else { self.tell(Event::Drill, &items) }
     }
 
     /// Tells of what failed, and of what is well again.

@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 
 use super::*;
+use crate::drill::DrillOutcome;
 use crate::plan::load::tests_support::plan;
+use crate::plan::types::Tier;
 use crate::run::process::{Ended, ProcessError, Sink, Source};
 use serde_json::Value;
 
 const PLAN: &str = "[[domain]]\nname = 'x'\npaths = ['/x']\n[[notify]]\non = ['failure', 'recovered', 'rpo', 'exception-expiring']\n\
                     webhook_env = 'HOOK'\n[[notify]]\non = ['start', 'success', 'failure']\nheartbeat_env = 'BEAT'\n[[notify]]\n\
+                    on = ['drill']\nwebhook_env = 'DRILLS'\n[[notify]]\n\
                     on = ['success']\ncommand = ['tell', 'people']\n[[exception]]\nid = 'EX-7'\ncontrol = 'copies'\ndomain = 'x'\n\
                     reason = 'r'\napproved_by = 'a'\nexpires = 2026-12-05\n";
 
@@ -117,6 +120,37 @@ fn who_could_not_be_told_is_told_the_next_time() {
     assert_eq!((calls.len(), warnings.len()), (1, 0), "one message for all");
     assert!(calls[0].ends_with("; d49: down; and 10 more"), "{calls:?}");
     assert_eq!(told(&played, &state, 1, &tell).0, [] as [&str; 0]);
+}
+
+#[test]
+fn drills_are_told_of_each_time_and_self_tests_are_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let record = |outcome, self_test| DrillRecord {
+        drill: "shop".parse().expect("a name"),
+        tier: Tier::Full,
+        repository: None,
+        began: Timestamp::UNIX_EPOCH,
+        outcome,
+        reason: (outcome == DrillOutcome::Fail).then(|| "it does not start".into()),
+        self_test,
+        restored: Vec::new(),
+        phases: Vec::new(),
+        rto: None,
+    };
+    let all = [record(DrillOutcome::Fail, false), record(DrillOutcome::Fail, true)];
+    let fails = |notifier: &Notifier<'_>| notifier.drills_ended(&all);
+    let failure = "http://h/DRILLS drill Strongroom on box: drill: shop: fail: it does not start";
+    for hours in 0..2 {
+        assert_eq!(told(&played, &state, hours, &fails).0, [failure]);
+    }
+    let passes = |notifier: &Notifier<'_>| notifier.drills_ended(&[record(DrillOutcome::Pass, false)]);
+    assert_eq!(
+        told(&played, &state, 3, &passes).0,
+        ["http://h/DRILLS drill Strongroom on box: drill: shop: pass"]
+    );
+    assert_eq!(told(&played, &state, 4, &|notifier| notifier.drills_ended(&all[1..])).0, [] as [&str; 0]);
 }
 
 #[test]
