@@ -40,9 +40,9 @@ class Program:
     """One program, one repository. Caches are off where that is possible: they would hide damage of small files."""
 
     def __init__(self, work, binary=None):
-        self.repository, self.binary = work / "repository", binary
-        (work / "home").mkdir(parents=True, exist_ok=True)
-        self.env = {**os.environ, "HOME": str(work / "home"), "XDG_CACHE_HOME": str(work / "home/cache"), **self.variables(work)}
+        self.repository, self.home, self.binary = work / "repository", work / "home", binary
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.env = {**os.environ, "HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / "cache"), **self.variables(work)}
 
     def run(self, *command, cwd=None):
         """Runs one command and returns its exit code; one that hangs counts as failed."""
@@ -145,13 +145,13 @@ class Borg1(Program):
     def check(self):
         return self.run(self.program, "check", "--verify-data")
 
-    def latest(self):
-        done = subprocess.run([self.program, "list", "--last", "1", "--format", "{archive}"], env=self.env, capture_output=True, text=True)
-        return done.stdout.strip()
+    list_command = ("list", "--last", "1", "--format", "::{archive}")
 
     def restore(self, source, target):
         target.mkdir(parents=True)
-        return self.run(self.program, "extract", f"::{self.latest()}", cwd=target)
+        listed = subprocess.run([self.program, *self.list_command], env=self.env, capture_output=True, text=True)
+        # Without an archive there is nothing to restore: whoever asks sees that.
+        return self.run(self.program, "extract", listed.stdout.strip(), cwd=target) if listed.stdout.strip() else listed.returncode or 1
 
     def make_room(self):
         return self.run(self.program, "prune", "--keep-last", "1") or self.run(self.program, "compact")
@@ -166,13 +166,7 @@ class Borg2(Borg1):
     def backup_command(self, source):
         return ["borg2", "create", "honesty", "."]
 
-    def latest(self):
-        done = subprocess.run(["borg2", "repo-list", "--last", "1", "--format", "aid:{id}"], env=self.env, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    def restore(self, source, target):
-        target.mkdir(parents=True)
-        return self.run("borg2", "extract", self.latest(), cwd=target)
+    list_command = ("repo-list", "--last", "1", "--format", "aid:{id}")
 
     def make_room(self):
         return self.run("borg2", "prune", "--keep", "1", "honesty") or self.run("borg2", "compact")
@@ -249,16 +243,19 @@ def cut(path, _offset, _rnd, turn):
 
 
 def damages(program, source, work, rnd, count, harm):
-    """Damages the repository so many times, each time as it was before: a check may write to it or repair it."""
+    """Damages the repository so many times, each time as it was before: a check may write to it, or remember something."""
     tally = dict.fromkeys(("cases", "check told", "check silent", "restore told", "restore right", "restore silent"), 0)
     kept = work / "kept"
-    shutil.copytree(program.repository, kept, symlinks=True)
+    folders = [(program.repository, kept / "repository"), (program.home, kept / "home")]
+    for folder, copy in folders:
+        shutil.copytree(folder, copy, symlinks=True)
     for turn in range(count):
         path, offset = place(program.repository, rnd, turn)
         harm(path, offset, rnd, turn)
         damaged(program, source, work, tally)
-        shutil.rmtree(program.repository)
-        shutil.copytree(kept, program.repository, symlinks=True)
+        for folder, copy in folders:
+            shutil.rmtree(folder)
+            shutil.copytree(copy, folder, symlinks=True)
     shutil.rmtree(kept)
     return tally
 
