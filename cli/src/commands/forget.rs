@@ -1,13 +1,11 @@
 //! `forget`: which snapshots are no longer wanted.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-
 use serde_json::json;
 use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Rule, Span};
-use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Selection, Verdict, Wish};
+use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Verdict, Wish};
 use strongroom::repo::Repository;
 
+use crate::commands::select::{NONE_CHOSEN, Select, split_tags};
 use crate::commands::snapshots::aligned;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -113,24 +111,6 @@ struct Keep {
     keep_id: Vec<String>,
 }
 
-/// Selection.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Selection")]
-struct Select {
-    /// Look only at snapshots of this host
-    #[arg(long, value_name = "NAME")]
-    host: Vec<String>,
-    /// Look only at snapshots that have all of these tags
-    #[arg(long, value_name = "TAG[,TAG]")]
-    tag: Vec<String>,
-    /// Look only at snapshots of this domain of a plan
-    #[arg(long, value_name = "NAME")]
-    domain: Vec<String>,
-    /// Look only at snapshots of this path
-    #[arg(long, value_name = "PATH")]
-    path: Vec<OsString>,
-}
-
 fn parse_count(text: &str) -> Result<Reach, String> {
     match text {
         "unlimited" => Ok(Reach::Unlimited),
@@ -150,10 +130,6 @@ fn parse_group_by(text: &str) -> Result<GroupBy, String> {
         }
     }
     Ok(by)
-}
-
-fn split_tags(lists: &[String]) -> Vec<Vec<String>> {
-    lists.iter().map(|list| list.split(',').map(|tag| tag.trim().to_owned()).collect()).collect()
 }
 
 impl Keep {
@@ -193,12 +169,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let repository = context.open()?;
     let options = ForgetOptions {
         wish: wish(args, &repository)?,
-        selection: Selection {
-            hosts: args.select.host.clone(),
-            tags: split_tags(&args.select.tag),
-            paths: args.select.path.iter().map(|path| path.clone().into_vec()).collect(),
-            domains: args.select.domain.clone(),
-        },
+        selection: args.select.selection(),
         group_by: args.group_by,
         guards: Guards {
             allow_empty: args.allow_empty,
@@ -208,11 +179,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         dry_run: args.dry_run,
         reason: args.reason.clone(),
     };
-    let is_selective =
-        !(args.select.host.is_empty() && args.select.tag.is_empty() && args.select.path.is_empty());
     let report = forget::run(&repository, &options, &LocalCalendar::system())?;
-    if is_selective && report.groups.is_empty() {
-        context.output.warn("warning: no snapshot has what --host, --tag and --path ask for");
+    if args.select.is_selective() && report.groups.is_empty() {
+        context.output.warn(&format!("warning: {NONE_CHOSEN}"));
     }
     if context.output.json() {
         json_lines(&report, args.dry_run, context);

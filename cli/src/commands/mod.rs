@@ -19,6 +19,7 @@ pub mod restore;
 pub mod run;
 pub mod runbook;
 pub mod schedule;
+pub mod select;
 pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
