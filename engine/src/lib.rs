@@ -9,6 +9,7 @@ pub mod browse;
 pub mod check;
 pub mod chunk;
 pub mod crypto;
+pub mod diff;
 pub mod forget;
 pub mod format;
 pub mod ids;

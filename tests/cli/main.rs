@@ -4,6 +4,7 @@
 
 mod backup;
 mod check;
+mod diff;
 mod documents;
 mod errors;
 mod forget;

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 51] = [
+const COMMANDS: [&str; 52] = [
     "",
     "init",
     "backup",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 51] = [
     "repair packs",
     "repair snapshots",
     "ls",
+    "diff",
     "restore",
     "check",
     "cat",

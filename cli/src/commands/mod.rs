@@ -6,6 +6,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod coverage;
+pub mod diff;
 pub mod forget;
 pub mod init;
 pub mod key;
@@ -50,6 +51,8 @@ pub enum Command {
     Repair(Box<repair::Args>),
     /// List what is in a snapshot
     Ls(ls::Args),
+    /// Show how two snapshots differ
+    Diff(diff::Args),
     /// Restore a snapshot or a part of it
     Restore(restore::Args),
     /// Check that everything is there and is what it should be
@@ -94,6 +97,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Parity(args) => parity::run(&args, context),
         Command::Repair(args) => repair::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Cat(args) => cat::run(&args, context),
