@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use jiff::Zoned;
-use strongroom::backup::BackupReport;
+use strongroom::backup::{BackupReport, PacksStored};
 use strongroom::forget::ForgetOptions;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::ids::{BlobId, SnapshotId};
@@ -147,6 +147,7 @@ impl Vault for PlayedVault {
             snapshot: Some(SnapshotId::new(BlobId::from_bytes([7; 32]))),
             parent: None,
             summary: self.summary.clone(),
+            stored: PacksStored::default(),
             cancelled: false,
         })
     }
