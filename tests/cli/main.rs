@@ -7,6 +7,7 @@ mod check;
 mod diff;
 mod documents;
 mod errors;
+mod find;
 mod forget;
 mod heads;
 mod keys;

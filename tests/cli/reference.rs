@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 52] = [
+const COMMANDS: [&str; 53] = [
     "",
     "init",
     "backup",
@@ -28,6 +28,7 @@ const COMMANDS: [&str; 52] = [
     "repair snapshots",
     "ls",
     "diff",
+    "find",
     "restore",
     "check",
     "cat",

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod coverage;
 pub mod diff;
+pub mod find;
 pub mod forget;
 pub mod init;
 pub mod key;
@@ -53,6 +54,8 @@ pub enum Command {
     Ls(ls::Args),
     /// Show how two snapshots differ
     Diff(diff::Args),
+    /// Find out where and when something was in snapshots
+    Find(find::Args),
     /// Restore a snapshot or a part of it
     Restore(restore::Args),
     /// Check that everything is there and is what it should be
@@ -98,6 +101,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Repair(args) => repair::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
+        Command::Find(args) => find::run(&args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Cat(args) => cat::run(&args, context),
