@@ -10,6 +10,8 @@ pub mod check;
 pub mod chunk;
 pub mod copy;
 pub mod crypto;
+pub mod diff;
+pub mod find;
 pub mod forget;
 pub mod format;
 pub mod ids;

@@ -22,6 +22,29 @@ fn listed(bench: &Bench, what: &str) -> Vec<String> {
     bench.run(["ls", "-R", what]).expect(0).stdout.lines().map(str::to_owned).collect()
 }
 
+/// Other metadata takes space, too, although nothing of a file's content is stored.
+#[test]
+fn what_is_stored_is_counted_with_metadata() {
+    let bench = Bench::new();
+    let source = bench.source();
+    let back_up = || {
+        let before = bench.packs_bytes();
+        let summary = bench.run(["backup", "src", "--json"]).expect(0).last("summary");
+        let number = |name: &str| summary[name].as_u64().expect("a number");
+        let (data, metadata) = (number("data_stored"), number("metadata_stored"));
+        assert_eq!(data + metadata, bench.packs_bytes() - before, "{summary}");
+        (data, metadata)
+    };
+    let (data, metadata) = back_up();
+    assert!(data > 0 && metadata > 0);
+    fs::set_permissions(source.join("a.txt"), PermissionsExt::from_mode(0o600)).expect("changed");
+    let (data, metadata) = back_up();
+    assert!(data == 0 && metadata > 0, "{data} {metadata}");
+    fs::write(source.join("a.txt"), "more").expect("written");
+    let text = bench.run(["backup", "src"]).expect(0).stdout;
+    assert!(text.contains("\nIn packs:  ") && text.contains(" of metadata\n"), "{text}");
+}
+
 #[test]
 fn a_backup_is_a_snapshot_that_can_be_listed() {
     let bench = Bench::new();

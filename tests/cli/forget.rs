@@ -1,4 +1,4 @@
-//! `forget`, `snapshot hold` and `snapshot release`.
+//! `forget`, `snapshot hold` and `snapshot release`, and which snapshots `snapshots` lists.
 
 use serde_json::Value;
 
@@ -87,4 +87,38 @@ fn what_cannot_be_meant_is_refused() {
     assert_eq!(ids(&bench), before[1..]);
     bench.run(["forget", before[1].as_str(), before[2].as_str()]).expect(1);
     bench.run(["forget", before[1].as_str(), before[2].as_str(), "--allow-empty"]).expect(0);
+}
+
+#[test]
+fn snapshots_are_listed_by_host_tag_and_path() {
+    let bench = Bench::new();
+    let source = bench.source().canonicalize().expect("there");
+    let other = bench.write("other/x", "x").canonicalize().expect("there");
+    for (host, tags, path) in [("a", "day,all", &source), ("b", "day", &source), ("a", "all", &other)] {
+        let mut backup = bench.command();
+        Run::of(backup.arg("backup").arg(path).args(["--host", host, "--tag", tags])).expect(0);
+    }
+    let all = ids(&bench);
+    let listed = |args: &[&str]| -> Vec<usize> {
+        let run = bench.run([&["snapshots", "--json"], args].concat()).expect(0);
+        assert_eq!(run.stderr, "");
+        let list: Vec<Value> = serde_json::from_str(&run.stdout).expect("JSON");
+        let place = |one: &Value| all.iter().position(|id| *id == one["id"]).expect("one of them");
+        list.iter().map(place).collect()
+    };
+    assert_eq!(listed(&["--host", "a"]), [0, 2]);
+    assert_eq!(listed(&["--host", "a", "--host", "b"]), [0, 1, 2]);
+    assert_eq!(listed(&["--tag", "day,all"]), [0]);
+    assert_eq!(listed(&["--tag", "day", "--tag", "all"]), [0, 1, 2]);
+    assert_eq!(listed(&["--path", source.to_str().expect("text")]), [0, 1]);
+    assert_eq!(listed(&["--path", source.to_str().expect("text"), "--host", "b"]), [1]);
+    assert_eq!(listed(&["--last", "2"]), [1, 2]);
+    assert_eq!(listed(&["--tag", "day", "--last", "1"]), [1]);
+    assert_eq!(listed(&["--last", "9"]), [0, 1, 2]);
+    assert_eq!(bench.run(["snapshots", "--json", "--host", "c"]).expect(0).stdout, "[]\n");
+    let none = bench.run(["snapshots", "--host", "c", "--last", "1"]).expect(0);
+    assert_eq!(none.stdout, "");
+    assert!(none.stderr.contains("no snapshot has what --host"), "{none:?}");
+    let zero = bench.run(["snapshots", "--last", "0"]).expect(2);
+    assert!(zero.stderr.contains("--last"), "{zero:?}");
 }

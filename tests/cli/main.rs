@@ -5,9 +5,11 @@
 mod backup;
 mod check;
 mod copy;
+mod diff;
 mod documents;
 mod drill;
 mod errors;
+mod find;
 mod forget;
 mod heads;
 mod keys;

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 57] = [
+const COMMANDS: [&str; 59] = [
     "",
     "init",
     "backup",
@@ -28,6 +28,8 @@ const COMMANDS: [&str; 57] = [
     "repair packs",
     "repair snapshots",
     "ls",
+    "diff",
+    "find",
     "restore",
     "check",
     "cat",

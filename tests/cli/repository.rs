@@ -19,6 +19,32 @@ fn init_makes_missing_folders_and_says_where() {
 }
 
 #[test]
+fn init_wants_a_folder_of_its_own() {
+    let bench = Bench::empty();
+    let init = |place: &str| {
+        let mut command = bench.command();
+        Run::of(command.arg("-r").arg(bench.path(place)).arg("init").args(CHEAP))
+    };
+    bench.write("used/photo.jpg", "mine");
+    let run = init("used").expect(1);
+    let place = bench.path("used").display().to_string();
+    assert!(run.message().contains(&place) && run.message().contains("\"photo.jpg\""), "{run:?}");
+    assert!(
+        run.stderr.contains(&format!("hint: name a folder of its own, such as {place}/strongroom")),
+        "{run:?}"
+    );
+    assert_eq!(fs::read_dir(bench.path("used")).expect("there").count(), 1, "nothing was made");
+    init("used/strongroom").expect(0);
+    fs::create_dir_all(bench.path("disk/lost+found")).expect("made");
+    init("disk").expect(0);
+    // Somebody was interrupted while making it.
+    fs::create_dir_all(bench.path("begun/packs")).expect("made");
+    init("begun").expect(0);
+    bench.write("repo/notes", "mine");
+    assert_eq!(bench.run(["init", "--json"]).expect(1).last("error")["code"], "folder-not-empty");
+}
+
+#[test]
 fn init_in_json_is_one_summary() {
     let bench = Bench::empty();
     let run = bench.run(["init", "--json"].into_iter().chain(CHEAP)).expect(0);

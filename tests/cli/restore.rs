@@ -1,6 +1,7 @@
 //! `restore`: what lands where, and what the exit code says of it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::support::Bench;
 
@@ -20,6 +21,22 @@ fn the_contents_of_a_path_land_in_the_target() {
     assert_eq!(summary["bytes_restored"], 5 + 4000 + 6);
     assert_eq!(fs::read(bench.path("out/a.txt")).expect("restored"), b"alpha");
     assert_eq!(fs::read(bench.path("out/sub/b.txt")).expect("restored"), "beta".repeat(1000).as_bytes());
+}
+
+#[test]
+fn a_target_that_is_not_empty_keeps_its_own_mode_and_one_that_is_gets_the_paths() {
+    let (bench, what) = backed_up();
+    fs::set_permissions(bench.path("src"), fs::Permissions::from_mode(0o711)).expect("changed");
+    bench.run(["backup", "src"]).expect(0);
+    let mode_of = |target: &str| {
+        bench.run(["restore", &what, "-t", target]).expect(0);
+        fs::metadata(bench.path(target)).expect("there").permissions().mode() & 0o7777
+    };
+    bench.write("used/own", "x");
+    fs::set_permissions(bench.path("used"), fs::Permissions::from_mode(0o750)).expect("changed");
+    assert_eq!(mode_of("used"), 0o750);
+    fs::create_dir(bench.path("empty")).expect("made");
+    assert_eq!((mode_of("empty"), mode_of("missing")), (0o711, 0o711));
 }
 
 #[test]

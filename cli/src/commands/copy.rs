@@ -8,7 +8,7 @@ use serde_json::json;
 use strongroom::copy::{self, Choice, CopiedSnapshot, CopyOptions, CopyReport, Fate};
 use strongroom::repo::Repository;
 
-use crate::commands::forget::{NONE_SELECTED, Select};
+use crate::commands::select::{NONE_CHOSEN, Select};
 use crate::commands::snapshots::aligned;
 use crate::context::{self, Context};
 use crate::exit::Exit;
@@ -100,7 +100,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     context.tell_parity_troubles_of(&target);
     let report = report?;
     if args.select.is_selective() && report.snapshots.is_empty() {
-        context.output.warn(NONE_SELECTED);
+        context.output.warn(&format!("warning: {NONE_CHOSEN}"));
     }
     if context.output.json() {
         json_lines(&report, elapsed, context);

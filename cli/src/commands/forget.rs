@@ -1,13 +1,11 @@
 //! `forget`: which snapshots are no longer wanted.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-
 use serde_json::json;
 use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Rule, Span};
-use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Selection, Verdict, Wish};
+use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Verdict, Wish};
 use strongroom::repo::Repository;
 
+use crate::commands::select::{NONE_CHOSEN, Select, split_tags};
 use crate::commands::snapshots::aligned;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -113,24 +111,6 @@ struct Keep {
     keep_id: Vec<String>,
 }
 
-/// Selection.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Selection")]
-pub struct Select {
-    /// Look only at snapshots of this host
-    #[arg(long, value_name = "NAME")]
-    host: Vec<String>,
-    /// Look only at snapshots that have all of these tags
-    #[arg(long, value_name = "TAG[,TAG]")]
-    tag: Vec<String>,
-    /// Look only at snapshots of this domain of a plan
-    #[arg(long, value_name = "NAME")]
-    domain: Vec<String>,
-    /// Look only at snapshots of this path
-    #[arg(long, value_name = "PATH")]
-    path: Vec<OsString>,
-}
-
 fn parse_count(text: &str) -> Result<Reach, String> {
     match text {
         "unlimited" => Ok(Reach::Unlimited),
@@ -152,10 +132,6 @@ fn parse_group_by(text: &str) -> Result<GroupBy, String> {
     Ok(by)
 }
 
-fn split_tags(lists: &[String]) -> Vec<Vec<String>> {
-    lists.iter().map(|list| list.split(',').map(|tag| tag.trim().to_owned()).collect()).collect()
-}
-
 impl Keep {
     fn rules(&self) -> Vec<Rule> {
         let within = |span: Option<Span>| span.map(Reach::Within);
@@ -174,26 +150,6 @@ impl Keep {
             (Period::Year, within(self.keep_within_yearly)),
         ];
         rules.into_iter().filter_map(|(period, reach)| reach.map(|reach| Rule { period, reach })).collect()
-    }
-}
-
-/// Said where options select no snapshot.
-pub const NONE_SELECTED: &str = "warning: no snapshot has what --host, --tag, --domain and --path ask for";
-
-impl Select {
-    /// What the engine is asked for.
-    pub fn selection(&self) -> Selection {
-        Selection {
-            hosts: self.host.clone(),
-            tags: split_tags(&self.tag),
-            paths: self.path.iter().map(|path| path.clone().into_vec()).collect(),
-            domains: self.domain.clone(),
-        }
-    }
-
-    /// Whether it leaves any snapshot out.
-    pub fn is_selective(&self) -> bool {
-        self.selection() != Selection::default()
     }
 }
 
@@ -225,7 +181,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     };
     let report = forget::run(&repository, &options, &LocalCalendar::system())?;
     if args.select.is_selective() && report.groups.is_empty() {
-        context.output.warn(NONE_SELECTED);
+        context.output.warn(&format!("warning: {NONE_CHOSEN}"));
     }
     if context.output.json() {
         json_lines(&report, args.dry_run, context);

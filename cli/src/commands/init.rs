@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use strongroom::backend::{Backend, LocalBackend, ObjectKey};
+use strongroom::backend::{Backend, LocalBackend};
 use strongroom::crypto::KdfParams;
 use strongroom::format::parity::Overhead;
 use strongroom::repo::{InitOptions, Repository, RepositoryError};
@@ -15,11 +15,16 @@ use crate::location::Location;
 use crate::output::object;
 use crate::{password, units};
 
+const AFTER_HELP: &str = "\
+The folder is made if it is missing. One that exists has to be empty: a repository shares its
+folder with nothing.
+
+Example:
+  strongroom -r /backup/repo init --password-file /etc/strongroom/password";
+
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  strongroom -r /backup/repo init --password-file /etc/strongroom/password"
-)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// What to call the first keyslot
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
@@ -64,10 +69,19 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let options = InitOptions { kdf: args.kdf.params()?, label: args.label.clone(), parity: args.parity };
     let Location::Local(path) = context.location()?;
     // Before anybody is asked for a password, and before any folder is made in something else.
-    if let Ok(backend) = LocalBackend::open(&path)
-        && backend.stat(&ObjectKey::config()).is_ok()
-    {
-        return Err(RepositoryError::Exists { location: backend.location() }.into());
+    if let Ok(backend) = LocalBackend::open(&path) {
+        let location = backend.location();
+        match Repository::find(&backend) {
+            Ok(()) => return Err(RepositoryError::Exists { location }.into()),
+            Err(RepositoryError::Absent { .. }) => {
+                if let Some(found) = backend.foreign_entry()? {
+                    let found = String::from_utf8_lossy(&found).into_owned();
+                    return Err(RepositoryError::NotEmpty { location, found }.into());
+                }
+            }
+            // Told by whoever makes it, unless another one has just made it whole.
+            Err(_) => {}
+        }
     }
     let password = password::first(&context.global)?;
     if password.is_empty() {

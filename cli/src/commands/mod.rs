@@ -8,7 +8,9 @@ pub mod compliance;
 pub mod config;
 pub mod copy;
 pub mod coverage;
+pub mod diff;
 pub mod drill;
+pub mod find;
 pub mod forget;
 pub mod init;
 pub mod key;
@@ -24,6 +26,7 @@ pub mod restore;
 pub mod run;
 pub mod runbook;
 pub mod schedule;
+pub mod select;
 pub mod snapshot;
 pub mod snapshots;
 pub mod stats;
@@ -58,6 +61,10 @@ pub enum Command {
     Repair(Box<repair::Args>),
     /// List what is in a snapshot
     Ls(ls::Args),
+    /// Show how two snapshots differ
+    Diff(diff::Args),
+    /// Find out where and when something was in snapshots
+    Find(find::Args),
     /// Restore a snapshot or a part of it
     Restore(restore::Args),
     /// Check that everything is there and is what it should be
@@ -116,6 +123,8 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Parity(args) => parity::run(&args, context),
         Command::Repair(args) => repair::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
+        Command::Find(args) => find::run(&args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Cat(args) => cat::run(&args, context),

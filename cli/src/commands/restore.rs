@@ -18,7 +18,8 @@ use crate::{signals, units};
 
 const AFTER_HELP: &str = "\
 With :PATH, the contents of PATH land in the target directory; without it, all that is below the
-root of the snapshot. Exit code 3: single files could not be restored wholly; each is reported.
+root of the snapshot. A target directory that exists and is not empty keeps its own mode, owner and
+times; a new or empty one gets those of PATH. Exit code 3: single files could not be restored wholly; each is reported.
 
 Examples:
   strongroom -r /backup/repo restore latest --target /restored

@@ -1,24 +1,45 @@
 //! `snapshots`: the live snapshots in the order they were made.
 
+use std::num::NonZero;
+
 use serde_json::{Value, json};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
+use crate::commands::select::{NONE_CHOSEN, Select};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{visible, with_schema};
 use crate::{records, units};
 
+const AFTER_HELP: &str = "\
+Examples:
+  strongroom -r /backup/repo snapshots --host web1 --tag nightly --last 7
+  strongroom -r /backup/repo snapshots --json | jq -r '.[-1].id'";
+
 /// Arguments of `snapshots`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strongroom -r /backup/repo snapshots --json | jq -r '.[-1].id'")]
-pub struct Args {}
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// Which snapshots are listed.
+    #[command(flatten)]
+    select: Select,
+    /// List only the last N of them
+    #[arg(long, value_name = "N")]
+    last: Option<NonZero<usize>>,
+}
 
 /// Lists the snapshots: a table, or one JSON array.
-pub fn run(_args: &Args, context: &Context) -> Outcome {
+pub fn run(args: &Args, context: &Context) -> Outcome {
     let repository = context.open_to_add()?;
-    let (snapshots, fold) = (repository.snapshots()?, repository.fold());
+    let (mut snapshots, fold) = (repository.snapshots()?, repository.fold());
+    let has_any = !snapshots.is_empty();
+    let selection = args.select.selection();
+    snapshots.retain(|(_, snapshot)| selection.chooses(snapshot));
+    if let Some(last) = args.last {
+        snapshots.drain(..snapshots.len().saturating_sub(last.get()));
+    }
     let hold = |id: &SnapshotId| fold.snapshot(id).and_then(|entry| entry.hold.as_deref());
     if context.output.json() {
         let list = snapshots.iter().map(|(id, snapshot)| {
@@ -29,6 +50,8 @@ pub fn run(_args: &Args, context: &Context) -> Outcome {
             with_schema(record)
         });
         context.output.line(Value::Array(list.collect()).to_string())?;
+    } else if snapshots.is_empty() && has_any {
+        context.output.note(NONE_CHOSEN);
     } else if snapshots.is_empty() {
         context.output.note("the repository holds no snapshots yet");
     } else {

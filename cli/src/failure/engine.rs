@@ -42,6 +42,8 @@ impl From<RepositoryError> for Failure {
             ),
             RepositoryError::Exists { .. } => Self::new("repository-exists", message)
                 .hint("it is ready for use, or choose another place for a new one"),
+            RepositoryError::NotEmpty { location, .. } => Self::new("folder-not-empty", message)
+                .hint(format!("name a folder of its own, such as {location}/strongroom: missing folders are made")),
             RepositoryError::Config { source, .. } => config(&source, message),
             RepositoryError::WrongPassword { .. } => Self::new("wrong-password", message)
                 .exit(Exit::WrongPassword)

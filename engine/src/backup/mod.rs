@@ -43,8 +43,8 @@ use serde_bytes::ByteBuf;
 pub(crate) use chunk_table::ChunkTable;
 pub use grains::GrainRule;
 pub use options::{
-    Accept, BackupError, BackupOptions, BackupReport, BackupSource, ParentChoice, SnapshotLabels, SourceRoot,
-    StreamSource,
+    Accept, BackupError, BackupOptions, BackupReport, BackupSource, PacksStored, ParentChoice,
+    SnapshotLabels, SourceRoot, StreamSource,
 };
 pub(crate) use reinsert::reinsert;
 pub(crate) use session::{RestsOn, Session};
@@ -326,6 +326,7 @@ fn back_up_parts(
             snapshot: partial,
             parent: snapshot.parent,
             summary: snapshot.summary,
+            stored: session.packs_stored(),
             cancelled: true,
         };
         return Ok(report);
@@ -418,16 +419,19 @@ fn finish(
         snapshot: None,
         parent: snapshot.parent,
         summary: snapshot.summary.clone(),
+        stored: session.packs_stored(),
         cancelled: false,
     };
     if unchanged {
         if session.repository.is_append_only() {
             // It has read everything: what it had to store again was lost, whatever the tree says.
             session.commit_blobs(assembler.writer())?;
+            report.stored = session.packs_stored();
         }
         return Ok(report);
     }
     let id = session.commit(assembler.writer(), snapshot, partials)?;
+    report.stored = session.packs_stored();
     if !options.dry_run {
         report.snapshot = Some(id);
         // The snapshot is there: that lookups stay quick can wait for the next backup.

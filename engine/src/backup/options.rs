@@ -173,6 +173,15 @@ impl std::fmt::Debug for BackupSource {
     }
 }
 
+/// Bytes of packs, with all that belongs to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PacksStored {
+    /// Those with contents of files.
+    pub data: u64,
+    /// Those with trees, chunk lists and snapshot records.
+    pub metadata: u64,
+}
+
 /// What a backup did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupReport {
@@ -182,6 +191,8 @@ pub struct BackupReport {
     pub parent: Option<SnapshotId>,
     /// Counts.
     pub summary: SnapshotSummary,
+    /// Bytes of the packs that the run stored, or would have.
+    pub stored: PacksStored,
     /// The operation was cancelled: the snapshot, if any, is a partial one.
     pub cancelled: bool,
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_bytes::ByteBuf;
 
-use crate::backup::options::{BackupError, BackupOptions};
+use crate::backup::options::{BackupError, BackupOptions, PacksStored};
 use crate::backup::revalidate::{Claim, Homes};
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
@@ -135,6 +135,12 @@ impl<'r> Session<'r> {
     pub fn bytes_stored(&self) -> u64 {
         let counters = [self.data.counters(), self.trees.counters()];
         counters.iter().map(|counters| counters.sealed_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Bytes of packs finished. What is in an open one is not among them until the next commit.
+    pub fn packs_stored(&self) -> PacksStored {
+        let stored = |store: &PackStore| store.counters().stored_bytes.load(Ordering::Relaxed);
+        PacksStored { data: stored(&self.data), metadata: stored(&self.trees) }
     }
 
     /// Whether so many blobs are in no segment that they have to be committed.

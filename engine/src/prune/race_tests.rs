@@ -8,6 +8,7 @@ use crate::backend::{Backend, MemoryBackend};
 use crate::backup;
 use crate::browse;
 use crate::check::{self, CheckOptions, CheckReport, ReadData};
+use crate::diff;
 use crate::forget;
 use crate::format::commit::Change;
 use crate::format::tree::NodeKind;
@@ -432,9 +433,14 @@ fn a_lister_at_work_finds_trees_that_were_rewritten() {
     world.write("new/f", b"new");
     let id = world.back_up(&repository);
     let reader = world.open();
+    let differ = world.open();
     world.forget(&repository, first);
     assert!(prune(&repository, &at_once()).packs_removed > 0);
     let (_, snapshot) = reader.find_snapshot(&id.to_string()).expect("it is there");
+    let root = browse::Found::Root(snapshot.tree);
+    let told =
+        diff::run(differ.reader(), b"", None, Some(&root), &mut |_| std::ops::ControlFlow::Continue(()));
+    assert_eq!(told.expect("compared").added.files, 51);
     let mut files = 0;
     browse::list(reader.reader(), &snapshot.tree, b"", true, &mut |_, node| {
         files += u32::from(matches!(node.kind, NodeKind::File(_)));

@@ -63,6 +63,16 @@ pub enum RepositoryError {
         /// Where.
         location: String,
     },
+    /// What is in the folder is no repository, nor the beginning of one.
+    #[error(
+        "cannot make a repository in {location}: it is not empty and is no repository, there is {found:?} in it; expected an empty folder, or none yet"
+    )]
+    NotEmpty {
+        /// Where.
+        location: String,
+        /// The name of an entry that no repository has.
+        found: String,
+    },
     /// The config is gone, while what only a repository can have is there.
     #[error(
         "the config of the repository at {location} is missing, but there is {found}: the config was lost"

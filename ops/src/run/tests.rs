@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use jiff::Zoned;
-use strongroom::backup::BackupReport;
+use strongroom::backup::{BackupReport, PacksStored};
 use strongroom::copy::{CopiedSnapshot, CopyReport, Fate};
 use strongroom::forget::ForgetOptions;
 use strongroom::format::provenance::{Consistency, Provenance};
@@ -234,6 +234,7 @@ impl Vault for PlayedVault {
             snapshot: Some(id(7)),
             parent: None,
             summary: self.summary.clone(),
+            stored: PacksStored::default(),
             cancelled: false,
         })
     }

@@ -36,6 +36,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let mut line = object(json!({"type": "summary"}));
         line.extend(records::summary(&report.summary));
         line.insert("total_duration".into(), json!(elapsed.as_secs_f64()));
+        line.insert("data_stored".into(), json!(report.stored.data));
+        line.insert("metadata_stored".into(), json!(report.stored.metadata));
         line.extend(object(
             json!({"dry_run": options.dry_run, "partial": report.cancelled, "parent": report.parent}),
         ));
@@ -68,6 +70,11 @@ fn text(report: &BackupReport, dry_run: bool, elapsed: std::time::Duration, cont
         "{would} {}, stored as {}",
         units::size(summary.bytes_added),
         units::size(summary.bytes_stored)
+    ));
+    out.text(format!(
+        "In packs:  {} of contents, {} of metadata",
+        units::size(report.stored.data),
+        units::size(report.stored.metadata)
     ));
     if summary.unstable > 0 {
         out.text(format!("Unstable:  {} files changed while they were read", summary.unstable));

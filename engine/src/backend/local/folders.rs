@@ -69,6 +69,22 @@ pub(super) fn make_all(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The first name in `folder`, in byte order, that `wanted` accepts.
+pub(super) fn first_name(
+    folder: impl AsFd,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Option<Vec<u8>>, Errno> {
+    let mut first: Option<Vec<u8>> = None;
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if wanted(name) && first.as_deref().is_none_or(|first| name < first) {
+            first = Some(name.to_vec());
+        }
+    }
+    Ok(first)
+}
+
 /// Names in `folder` that `wanted` accepts, sorted.
 pub(super) fn names(folder: impl AsFd, wanted: impl Fn(&str) -> bool) -> Result<Vec<Box<str>>, Errno> {
     let mut names = Vec::new();

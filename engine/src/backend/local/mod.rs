@@ -80,6 +80,18 @@ impl LocalBackend {
         })
     }
 
+    /// The first name in the folder, in byte order, that no repository has there; none in a folder that is empty, or in which
+    /// somebody began to make a repository. `lost+found`, which a new file system has, does not count.
+    ///
+    /// # Errors
+    /// [`BackendError::Io`] if the folder cannot be listed.
+    pub fn foreign_entry(&self) -> Result<Option<Vec<u8>>, BackendError> {
+        let own =
+            Folder::ALL.map(Folder::name).into_iter().chain([TEMPORARY, "config", ".", "..", "lost+found"]);
+        let own: Vec<&[u8]> = own.map(str::as_bytes).collect();
+        folders::first_name(&self.root, |name| !own.contains(&name)).map_err(|e| self.failed("list", "", e))
+    }
+
     fn probe(&self) -> Result<(), BackendError> {
         let folder = self.temporary_folder()?;
         publish::probe(&folder, &self.names, &self.publication)

@@ -188,6 +188,18 @@ impl PathPatterns {
     /// # Errors
     /// [`FilterError::Pattern`] where one does not parse or begins with `!`.
     pub fn new(patterns: &[String]) -> Result<Self, FilterError> {
+        Self::compile(patterns, false)
+    }
+
+    /// The same for patterns to which upper and lower case are the same.
+    ///
+    /// # Errors
+    /// As [`PathPatterns::new`].
+    pub fn ignoring_case(patterns: &[String]) -> Result<Self, FilterError> {
+        Self::compile(patterns, true)
+    }
+
+    fn compile(patterns: &[String], ignores_case: bool) -> Result<Self, FilterError> {
         let rules = given(patterns)?;
         if let Some(rule) = rules.iter().find(|rule| rule.keeps) {
             return Err(FilterError::Pattern {
@@ -196,7 +208,7 @@ impl PathPatterns {
                 reason: "\"!\" takes an exclusion back, and here nothing is excluded".to_owned(),
             });
         }
-        Patterns::new(rules, false).map(Self)
+        Patterns::new(rules, ignores_case).map(Self)
     }
 
     /// Number of the last pattern that matches this full path.
