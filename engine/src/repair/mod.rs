@@ -36,7 +36,7 @@ pub mod snapshots;
 #[cfg(test)]
 mod snapshots_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 
