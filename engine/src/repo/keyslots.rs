@@ -44,6 +44,7 @@ impl Repository {
         self.require_full("add a keyslot")?;
         let (id, change) = self.store_keyslot(password, label, kdf, self.secrets.duplicate())?;
         self.commit(&mut |_| Ok(vec![change.clone()]))?;
+        self.cover_keys(&id);
         Ok(id)
     }
 
