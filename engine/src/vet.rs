@@ -2,24 +2,23 @@
 //! found to be so.
 //!
 //! An append-only keyslot has the keys of ids and of the index, so its holder can list a blob that is not there, or in the
-//! place of another. Nobody stores less and nobody deletes anything because of such a segment. Here each blob that one lists
-//! is read and its id computed, by somebody who holds the root secret; what was found is put into a segment of its own, and
-//! one commit replaces the other by it.
+//! place of another, or a part of what a pack holds. Nobody stores less and nobody deletes anything because of such a segment.
+//! Here each pack that one lists is read in whole, by somebody who holds the root secret, and the id of each blob computed;
+//! packs of which all is so are put into a segment of their own, and one commit replaces the other by it. Packs that are not
+//! an appender's, and those that another segment lists, are none of its business.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::backend::ObjectKey;
-use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
-use crate::format::header::{HEADER_LEN, ObjectKind};
-use crate::format::pack::{Directory, DirectoryBlob, DirectoryBlock};
+use crate::format::pack::Directory;
 use crate::format::segment::{IndexEntry, PackEntry};
 use crate::ids::PackId;
-use crate::index::{IndexError, Segment};
+use crate::index::{self, IndexError, Segment};
 use crate::monitor::{Monitor, Problem, Progress};
 use crate::repo::{Repository, RepositoryError};
-use crate::store::{BlobReader, DecodeScratch, ReadError};
+use crate::store::{self, BlobReader, DecodeScratch, ReadError, read_directory};
 
 /// Entries of a segment that is vetted, at most: they are gathered in memory, 56 bytes each. A backup commits after a
 /// quarter of a million.
@@ -30,17 +29,20 @@ const ENTRIES_MAX: u64 = 2 << 20;
 pub enum Strictness {
     /// It stays apart, as a whole: what it lists may be wanted by a repair.
     WholeSegments,
-    /// What is so becomes part of the index, and the rest is dropped: it cannot be read anyway.
+    /// Packs of which all is so become part of the index, and the rest is dropped.
     WhatIsTrue,
 }
 
 /// What became of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Vetted {
     /// Segments that became part of the index.
     pub segments: u64,
     /// Things that are not as a segment says.
     pub untrue: u64,
+    /// Packs that no other segment lists and that are not in order themselves, with what is wrong: a repair may save something
+    /// of them.
+    pub damaged: Vec<(PackEntry, String)>,
 }
 
 /// Vetting failed for another reason than what a segment says.
@@ -76,16 +78,30 @@ pub fn run(
     let fold = repository.fold();
     let mut gone = repository.removed_packs(&fold)?;
     gone.extend(fold.condemned().map(|(pack, _)| *pack));
+    let mut known = HashSet::new();
+    for segment in repository.index().segments().iter() {
+        // One that cannot be read is for a repair: what it listed is vetted like all else.
+        known.extend(segment.packs().map_while(Result::ok).map(|pack| pack.id));
+    }
     for segment in appended.iter() {
-        let (scratch, raw) = (DecodeScratch::default(), Vec::new());
-        let mut vet = Vet { repository, segment, gone: &gone, monitor, untrue: 0, scratch, raw };
+        let buffer = Vec::new();
+        let (gone, known_now, damaged) = (&gone, &known, Vec::new());
+        let mut vet =
+            Vet { repository, segment, gone, known: known_now, monitor, untrue: 0, damaged, buffer };
+        let mut found = Vec::new();
         match vet.all(strictness) {
-            Ok(packs) => vetted.segments += u64::from(vet.replace(&packs, last_prune)?),
+            Ok(packs) => {
+                vetted.segments += u64::from(vet.replace(&packs, last_prune)?);
+                found.extend(packs.iter().map(|(pack, _)| pack.id));
+            }
             Err(Refusal::Untrue(reason)) => vet.tell(&reason),
             Err(Refusal::Failed(error)) => return Err(error),
         }
         vetted.untrue += vet.untrue;
+        vetted.damaged.append(&mut vet.damaged);
+        known.extend(found);
     }
+    vetted.damaged.retain(|(pack, _)| !known.contains(&pack.id));
     Ok(vetted)
 }
 
@@ -138,15 +154,18 @@ struct Vet<'a> {
     segment: &'a Arc<Segment>,
     /// Packs that a commit has condemned or removed: they are part of no index.
     gone: &'a HashSet<PackId>,
+    /// Packs that other segments list: nobody needs this one for them.
+    known: &'a HashSet<PackId>,
     monitor: &'a dyn Monitor,
     /// Things that are not as the segment says.
     untrue: u64,
-    scratch: DecodeScratch,
-    raw: Vec<u8>,
+    /// See [`Vetted::damaged`].
+    damaged: Vec<(PackEntry, String)>,
+    buffer: Vec<u8>,
 }
 
 impl Vet<'_> {
-    /// What is so of all that the segment says.
+    /// The packs of which all is as the segment says.
     fn all(&mut self, strictness: Strictness) -> Result<Vec<(PackEntry, Directory)>, Refusal> {
         if self.segment.layout().entries > ENTRIES_MAX {
             return Err(Refusal::Untrue(format!("it has more than {ENTRIES_MAX} entries")));
@@ -155,18 +174,23 @@ impl Vet<'_> {
         let mut entries: BTreeMap<u32, Vec<IndexEntry>> = BTreeMap::new();
         for entry in self.segment.entries() {
             let entry = entry?;
+            if entry.pack as usize >= packs.len() {
+                return Err(Refusal::Untrue("an entry names no pack".to_owned()));
+            }
             entries.entry(entry.pack).or_default().push(entry);
         }
-        let mut found = Vec::new();
-        for (number, mut entries) in entries {
+        let mut found: Vec<(PackEntry, Directory)> = Vec::new();
+        for (number, pack) in (0u32..).zip(packs) {
             if self.monitor.is_cancelled() {
                 return Err(Refusal::Failed(VetError::Cancelled));
             }
-            entries.sort_unstable_by_key(|entry| (entry.block.position, entry.offset, entry.id));
-            let pack = packs.get(number as usize);
-            let pack = *pack.ok_or_else(|| Refusal::Untrue("an entry names no pack".to_owned()))?;
-            match self.pack(&pack, &entries, strictness) {
-                Ok(directory) => found.push((pack, directory)),
+            // What others say of it is believed, and all that there is to say.
+            if self.known.contains(&pack.id) || found.iter().any(|(found, _)| found.id == pack.id) {
+                continue;
+            }
+            let listed = entries.remove(&number).unwrap_or_default();
+            match self.pack(&pack, listed, number, strictness) {
+                Ok(whole) => found.push(whole),
                 Err(Refusal::Untrue(reason)) if strictness == Strictness::WhatIsTrue => self.tell(&reason),
                 Err(refusal) => return Err(refusal),
             }
@@ -176,52 +200,58 @@ impl Vet<'_> {
         Ok(found)
     }
 
-    /// What is so of what it says of a pack.
+    /// A pack with all that it holds, if that is what the segment says of it. Where what is true is wanted, the pack has the
+    /// last word on what it holds.
     fn pack(
         &mut self,
         pack: &PackEntry,
-        entries: &[IndexEntry],
+        mut listed: Vec<IndexEntry>,
+        number: u32,
         strictness: Strictness,
-    ) -> Result<Directory, Refusal> {
+    ) -> Result<(PackEntry, Directory), Refusal> {
+        let untrue = |problem: &str| Refusal::Untrue(format!("pack {} {problem}", pack.id));
         if self.gone.contains(&pack.id) {
-            return Err(Refusal::Untrue(format!("pack {} is not part of the repository any more", pack.id)));
+            return Err(untrue("is not part of the repository any more"));
         }
-        let (backend, key) = (&**self.repository.backend(), ObjectKey::pack(&pack.id));
+        // Nobody who may only add has made it, and whoever did lists it, or does not count it as stored.
+        if !pack.header.is_for_recipient() {
+            return Err(untrue("was not made with an append-only keyslot"));
+        }
+        let backend = &**self.repository.backend();
         let unreadable = |source| ReadError::Backend { pack: pack.id, source };
-        let size = backend.stat(&key).map_err(unreadable)?.size;
-        let mut header = [0; HEADER_LEN];
-        backend.read_range(&key, 0, &mut header).map_err(unreadable)?;
-        if size != pack.size || header != pack.header.encode() {
-            return Err(Refusal::Untrue(format!("pack {} is another than it says", pack.id)));
+        let size = backend.stat(&ObjectKey::pack(&pack.id)).map_err(unreadable)?.size;
+        let (found, directory) = self.read(pack, size).inspect_err(|refusal| {
+            if let Refusal::Untrue(reason) = refusal {
+                self.damaged.push((*pack, reason.clone()));
+            }
+        })?;
+        if !found.header.is_for_recipient() || (found.header, found.size) != (pack.header, pack.size) {
+            return Err(untrue("is another than it says"));
         }
-        let mut directory = Directory::default();
-        for block in entries.chunk_by(|a, b| a.block == b.block) {
-            match self.block(pack, block) {
-                Ok(block) => directory.blocks.push(block),
-                Err(Refusal::Untrue(reason)) if strictness == Strictness::WhatIsTrue => self.tell(&reason),
-                Err(refusal) => return Err(refusal),
+        let mut held: Vec<IndexEntry> = index::directory_entries(number, &directory).collect();
+        held.sort_unstable();
+        listed.sort_unstable();
+        if found.blobs != pack.blobs || held != listed {
+            let refusal = untrue("does not hold just what it lists");
+            match (strictness, refusal) {
+                (Strictness::WhatIsTrue, Refusal::Untrue(reason)) => self.tell(&reason),
+                (_, refusal) => return Err(refusal),
             }
         }
-        Ok(directory)
+        Ok((found, directory))
     }
 
-    fn block(&mut self, pack: &PackEntry, entries: &[IndexEntry]) -> Result<DirectoryBlock, Refusal> {
-        let reader = self.repository.reader();
-        let span = entries[0].block;
-        reader.read_block(pack, &span, &mut self.scratch, &mut self.raw)?;
-        let mut blobs = Vec::with_capacity(entries.len());
-        for IndexEntry { id, offset, len, .. } in entries {
-            let verify = |kind| {
-                reader.verified(pack.id, kind, id, &self.raw, *offset, *len)?;
-                Ok::<_, ReadError>(DirectoryBlob { id: *id, kind, offset: *offset, len: *len })
-            };
-            let blob = match pack.header.kind {
-                ObjectKind::DataPack => verify(BlobKind::Data)?,
-                _ => verify(BlobKind::Tree).or_else(|_| verify(BlobKind::Snapshot))?,
-            };
-            blobs.push(blob);
+    /// Reads a pack in whole: each byte and each blob is what its id says.
+    fn read(&mut self, pack: &PackEntry, size: u64) -> Result<(PackEntry, Directory), Refusal> {
+        let (repository, backend) = (self.repository, &**self.repository.backend());
+        let (keys, id) = (repository.keys(), repository.id());
+        let (found, directory) = read_directory(backend, keys, &id, (pack.id, size), &mut self.buffer)?;
+        let unreadable = |source| ReadError::Backend { pack: pack.id, source };
+        if !store::is_intact(backend, &found).map_err(unreadable)? {
+            return Err(Refusal::Untrue(format!("pack {} is damaged", pack.id)));
         }
-        Ok(DirectoryBlock { span, blobs })
+        verify_pack(repository.reader(), (&found, &directory))?;
+        Ok((found, directory))
     }
 
     /// Puts what was found in the place of the segment. False where somebody else did.

@@ -5,6 +5,7 @@ use std::num::NonZero;
 use serde_json::{Value, json};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
+use strongroom::log::Fold;
 
 use crate::commands::select::{NONE_CHOSEN, Select};
 use crate::context::Context;
@@ -55,16 +56,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     } else if snapshots.is_empty() {
         context.output.note("the repository holds no snapshots yet");
     } else {
-        table(&snapshots, &hold, context)?;
+        table(&snapshots, &fold, context)?;
     }
     Ok(Exit::Ok)
 }
 
-fn table<'h>(
-    snapshots: &[(SnapshotId, Snapshot)],
-    hold: &dyn Fn(&SnapshotId) -> Option<&'h str>,
-    context: &Context,
-) -> Result<(), Failure> {
+fn table(snapshots: &[(SnapshotId, Snapshot)], fold: &Fold, context: &Context) -> Result<(), Failure> {
     let mut rows = vec![["ID", "Time", "Host", "Tags", "Size", "Paths"].map(str::to_owned)];
     for (id, snapshot) in snapshots {
         let paths: Vec<_> = snapshot.paths.iter().map(|path| visible(path)).collect();
@@ -72,7 +69,10 @@ fn table<'h>(
         if snapshot.partial {
             tags.push("(partial)".into());
         }
-        if hold(id).is_some() {
+        if fold.snapshot(id).is_some_and(|entry| entry.appender.is_some()) {
+            tags.push("(append-only)".into());
+        }
+        if fold.snapshot(id).is_some_and(|entry| entry.hold.is_some()) {
             tags.push("(held)".into());
         }
         rows.push([

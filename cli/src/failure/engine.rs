@@ -356,6 +356,8 @@ impl From<PruneError> for Failure {
                 .hint("`strongroom check` names the state; states can be deleted, the log tells all they do"),
             PruneError::AppendedSegment { .. } => Self::damage("index-damaged", message)
                 .hint("`strongroom repair index` makes the index anew from the packs"),
+            PruneError::OnlyAppended { .. } => Self::damage("blob-missing", message)
+                .hint("run `strongroom repair packs`: it looks for what is missing elsewhere"),
             PruneError::Vet(error) => error.into(),
             PruneError::Overtaken => Self::new("conflict", message),
             PruneError::Store(error) => error.into(),

@@ -103,13 +103,14 @@ impl Claim<'_> {
         !dropped && self.packs.iter().all(|(pack, _)| is_there(&pack.id))
     }
 
-    /// Whether all of these packs are still part of the index.
+    /// Whether none of these packs is condemned or removed.
+    pub fn are_there(&self, fold: &Fold, packs: &HashSet<PackId>) -> bool {
+        packs.iter().all(|pack| !self.repository.is_pack_gone(pack) && fold.condemned_since(pack).is_none())
+    }
+
+    /// Whether all of these packs are still listed by the index.
     pub fn are_listed(&self, fold: &Fold, packs: &HashSet<PackId>) -> Result<bool, RepositoryError> {
         let mut left = packs.clone();
-        left.retain(|pack| !self.repository.is_pack_gone(pack) && fold.condemned_since(pack).is_none());
-        if left.len() < packs.len() {
-            return Ok(false);
-        }
         let segments = self.repository.index().segments();
         for segment in segments.iter().filter(|segment| fold.has_segment(&segment.id())) {
             for pack in segment.packs() {

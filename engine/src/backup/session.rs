@@ -16,7 +16,7 @@ use crate::format::record;
 use crate::format::segment::PackEntry;
 use crate::format::snapshot::Snapshot;
 use crate::ids::{BlobId, PackId, SnapshotId};
-use crate::index::{IndexError, Pending, Segment};
+use crate::index::{IndexError, Location, Pending, Segment};
 use crate::log::Fold;
 use crate::repo::{Repository, RepositoryError};
 use crate::store::{BlobWriter, PackStore, StoreError, StoreOptions};
@@ -106,7 +106,12 @@ impl<'r> Session<'r> {
     fn is_stored(&self, id: &BlobId) -> Result<bool, IndexError> {
         let index = self.repository.index();
         let Some(relied_on) = &self.relied_on else { return index.contains(id) };
-        let place = index.known(id)?;
+        // A segment of its own may list what was taken out of the index since, or what is not there.
+        let fold = self.repository.fold();
+        let is_part = |at: &Location| {
+            !self.repository.is_pack_gone(&at.pack.id) && fold.condemned_since(&at.pack.id).is_none()
+        };
+        let place = index.known_where(id, &is_part)?;
         lock(relied_on).extend(place.map(|place| place.pack.id));
         Ok(place.is_some())
     }
@@ -264,7 +269,9 @@ impl<'r> Session<'r> {
         let repository = self.repository;
         let was_pruned = || repository.last_prune() > self.base;
         let result = repository.commit(&mut |fold| {
-            if was_pruned() && !(claim.is_own_intact(fold) && claim.are_listed(fold, relied_on)?) {
+            // Whether somebody pruned since is no matter: what it relies on, its own key may have listed after that.
+            let is_there = claim.is_own_intact(fold) && claim.are_there(fold, relied_on);
+            if !is_there || was_pruned() && !claim.are_listed(fold, relied_on)? {
                 return Err(RepositoryError::Conflict);
             }
             let mut changes = Homes::of(claim.segment).changes();

@@ -66,7 +66,7 @@ impl Default for CheckOptions {
 pub struct Damage {
     /// A stable name for programs: `config-damaged`, `log-damaged`, `log-lost`, `log-gap`, `log-not-understood`, `log-rolled-back`, `log-void`,
     /// `ledger-damaged`, `state-damaged`, `keyslot-damaged`, `keyslot-missing`, `keyslot-unlisted`, `segment-damaged`,
-    /// `segment-missing`, `segment-unlisted`, `index-wrong`, `pack-damaged`, `pack-missing`, `snapshot-damaged`,
+    /// `segment-missing`, `segment-unlisted`, `index-wrong`, `appended-untrue` (an index segment of an append-only keyslot), `pack-damaged`, `pack-missing`, `snapshot-damaged`,
     /// `tree-damaged`, `blob-missing`, `foreign-object`; of parity `parity-damaged`, `parity-missing`, and of damaged objects
     /// `repairable` and `not-repairable`.
     pub code: &'static str,

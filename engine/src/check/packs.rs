@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
 use crate::check::context::{Context, name_blobs};
-use crate::check::segments::{Contents, KnownPack, Listing, Segments};
+use crate::check::segments::{Contents, KnownPack, Listing, Segments, tell_untrue};
 use crate::crypto::TAG_LEN;
 use crate::format::header::{HEADER_LEN, Header};
 use crate::format::pack::{self, BlockSpan, Directory, PackError, TRAILER_LEN};
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
 use crate::log::Fold;
-use crate::store::ReadError;
+use crate::store::{ReadError, read_directory};
 
 /// The end of a pack that is read first: it holds the directory of packs up to some megabytes, whose padding
 /// is short.
@@ -27,15 +27,33 @@ pub(super) fn check(
     let present: Vec<usize> =
         (0..segments.packs.len()).filter(|at| segments.packs[*at].stored.is_some()).collect();
     context.expect(present.len(), 0);
-    let suspects = context.spread(&present, Vec::new, |buffer, at, out| {
-        let is_good = check_one(context, segments, &segments.packs[*at], buffer);
-        out.extend((!is_good).then_some(*at));
+    let looked_at = context.spread(&present, Vec::new, |buffer, at, out| {
+        let pack = &segments.packs[*at];
+        let entry = own_entry(context, segments, pack, buffer).unwrap_or(pack.entry);
+        let is_good = check_one(context, segments, pack, &entry, buffer);
+        out.push((*at, entry, is_good));
         context.item_done();
     });
-    for at in suspects {
-        segments.packs[at].is_suspect = true;
+    for (at, entry, is_good) in looked_at {
+        let pack = &mut segments.packs[at];
+        (pack.entry, pack.is_suspect) = (entry, !is_good);
     }
     Ok(orphans)
+}
+
+/// What a pack says of itself, if only appenders list it and say something else.
+fn own_entry(
+    context: &Context<'_>,
+    segments: &Segments,
+    pack: &KnownPack,
+    buffer: &mut Vec<u8>,
+) -> Option<PackEntry> {
+    let size = pack.stored.filter(|_| pack.is_appended())?;
+    let (repository, id) = (context.repository, pack.entry.id);
+    let read = read_directory(&**context.backend(), repository.keys(), &repository.id(), (id, size), buffer);
+    let own = read.ok().map(|(entry, _)| entry).filter(|entry| *entry != pack.entry)?;
+    tell_untrue(context, &segments.open[pack.listings[0].segment], &id);
+    Some(own)
 }
 
 /// Joins the list of stored packs with the packs known, both ascending. Returns the number of unknown ones.
@@ -59,18 +77,24 @@ fn find(context: &Context<'_>, fold: &Fold, packs: &mut [KnownPack]) -> Result<u
 }
 
 /// Whether the pack's length, header and directory are those that segments describe.
-fn check_one(context: &Context<'_>, segments: &Segments, pack: &KnownPack, buffer: &mut Vec<u8>) -> bool {
-    let key = ObjectKey::pack(&pack.entry.id);
+fn check_one(
+    context: &Context<'_>,
+    segments: &Segments,
+    pack: &KnownPack,
+    entry: &PackEntry,
+    buffer: &mut Vec<u8>,
+) -> bool {
+    let key = ObjectKey::pack(&entry.id);
     let stored = pack.stored.unwrap_or(0);
-    if stored != pack.entry.size {
-        let message = format!("it has {stored} bytes, the index says {}", pack.entry.size);
-        context.damaged_pack(&pack.entry.id, message);
+    if stored != entry.size {
+        let message = format!("it has {stored} bytes, the index says {}", entry.size);
+        context.damaged_pack(&entry.id, message);
         return false;
     }
-    let directory = match open_directory(context, &pack.entry, buffer) {
+    let directory = match open_directory(context, entry, buffer) {
         Ok(directory) => directory,
         Err(error) => {
-            context.damaged_pack(&pack.entry.id, error.to_string());
+            context.damaged_pack(&entry.id, error.to_string());
             return false;
         }
     };
@@ -81,9 +105,8 @@ fn check_one(context: &Context<'_>, segments: &Segments, pack: &KnownPack, buffe
         }
     }
     let mut is_good = !pack.is_suspect;
-    if directory.blob_count() != pack.entry.blobs as usize {
-        let message =
-            format!("it holds {} blobs, the index says {}", directory.blob_count(), pack.entry.blobs);
+    if directory.blob_count() != entry.blobs as usize {
+        let message = format!("it holds {} blobs, the index says {}", directory.blob_count(), entry.blobs);
         context.damage("index-wrong", &key, message);
         is_good = false;
     }
@@ -91,7 +114,7 @@ fn check_one(context: &Context<'_>, segments: &Segments, pack: &KnownPack, buffe
         // Where entries cannot be read, the segment was reported.
         if listing.contents.is_some_and(|listed| listed != contents) {
             compare(context, segments, pack, listing, &directory);
-            is_good = false;
+            is_good &= listing.is_appended;
         }
     }
     is_good
@@ -170,14 +193,19 @@ fn compare(
     let left: Vec<BlobId> =
         held.into_iter().filter(|(_, count)| *count > 0).map(|((id, ..), _)| id).collect();
     let key = ObjectKey::segment(&segments.open[listing.segment].id());
+    let code = if listing.is_appended { "appended-untrue" } else { "index-wrong" };
+    // Where others list the pack, nobody looks into an appender's list of it.
+    let is_gone_by = !listing.is_appended || pack.is_appended();
     let pack = pack.entry.id;
     if !wrong.is_empty() {
         let blobs = name_blobs(wrong.iter());
-        context.damage("index-wrong", &key, format!("pack {pack} does not hold what it lists: {blobs}"));
-        context.bad().blobs.extend(wrong.into_iter().map(|id| (pack, id)));
+        context.damage(code, &key, format!("pack {pack} does not hold what it lists: {blobs}"));
+        if is_gone_by {
+            context.bad().blobs.extend(wrong.into_iter().map(|id| (pack, id)));
+        }
     }
     if !left.is_empty() {
         let blobs = name_blobs(left.iter());
-        context.damage("index-wrong", &key, format!("it does not list all that pack {pack} holds: {blobs}"));
+        context.damage(code, &key, format!("it does not list all that pack {pack} holds: {blobs}"));
     }
 }

@@ -264,7 +264,10 @@ impl<'a> PackRead<'a> {
             self.pack.entry.header.cipher(self.context.repository.keys(), &self.context.repository.id());
         let Ok(cipher) = cipher else {
             let message = "the index has a header of another repository or key for it";
-            self.context.damage("index-wrong", &self.key, message);
+            match self.pack.is_appended() {
+                true => self.context.damaged_pack(&self.pack.entry.id, message),
+                false => self.context.damage("index-wrong", &self.key, message),
+            }
             return Err(Stopped);
         };
         let mut end = 0;

@@ -8,7 +8,7 @@ use crate::check::context::Context;
 use crate::format::commit::SegmentInfo;
 use crate::format::pack::BlockSpan;
 use crate::format::segment::{self, IndexEntry, PackEntry};
-use crate::ids::BlobId;
+use crate::ids::{BlobId, PackId};
 use crate::index::{self, Index, IndexError, Segment};
 use crate::log::Fold;
 
@@ -34,11 +34,16 @@ pub(super) struct KnownPack {
     pub stored: Option<u64>,
     /// Something is wrong with it, so it is to be read in whole.
     pub is_suspect: bool,
-    /// Who lists it: usually one segment.
+    /// Who lists it, usually one segment; those that no appender added first.
     pub listings: Vec<Listing>,
 }
 
 impl KnownPack {
+    /// Whether nobody lists it but appenders.
+    pub fn is_appended(&self) -> bool {
+        self.listings.iter().all(|listing| listing.is_appended)
+    }
+
     /// About what it costs to read the pack in whole: each byte of it is read, hashed and opened, each of its
     /// plaintext decompressed and hashed.
     pub fn weight(&self) -> u64 {
@@ -55,6 +60,8 @@ pub(super) struct Listing {
     pub segment: usize,
     /// Number of the pack in the segment.
     pub number: u32,
+    /// An appender added the segment and nobody has vetted it: it may say what it likes.
+    pub is_appended: bool,
     /// Sum over its entries; `None` where not all of them can be read.
     pub contents: Option<Contents>,
 }
@@ -117,14 +124,17 @@ pub(super) fn check(context: &Context<'_>, fold: &Fold) -> Result<Segments, Back
     let (mut open, mut packs) = (Vec::new(), Vec::new());
     for (number, (segment, listed)) in checked.into_iter().enumerate() {
         packs.extend(listed.into_iter().map(|(entry, mut listing)| {
-            listing.segment = number;
+            (listing.segment, listing.is_appended) = (number, fold.appended_by(&segment.id()).is_some());
             KnownPack { entry, stored: None, is_suspect: false, listings: vec![listing] }
         }));
         open.push(segment);
     }
-    index.replace(open.clone(), &[]);
+    let (appended, known) =
+        open.iter().cloned().partition(|segment| fold.appended_by(&segment.id()).is_some());
+    index.replace(known, &[]);
+    index.set_appended(appended);
     find_unlisted(context, fold)?;
-    Ok(Segments { index: Arc::new(index), packs: join(context, packs), open })
+    Ok(Segments { index: Arc::new(index), packs: join(context, packs, &open), open })
 }
 
 type Checked = (Arc<Segment>, Vec<(PackEntry, Listing)>);
@@ -182,17 +192,19 @@ fn listings(segment: &Segment, contents: Option<&[Contents]>) -> Vec<(PackEntry,
     numbered
         .filter_map(|(number, entry)| {
             let contents = contents.map(|contents| contents[number as usize]);
-            Some((entry.ok()?, Listing { segment: 0, number, contents }))
+            Some((entry.ok()?, Listing { segment: 0, number, is_appended: false, contents }))
         })
         .collect()
 }
 
-/// Joins what several segments say of one pack.
-fn join(context: &Context<'_>, mut packs: Vec<KnownPack>) -> Vec<KnownPack> {
-    packs.sort_by_key(|pack| pack.entry.id);
+/// Joins what several segments say of one pack. What appenders say counts where nobody else says anything.
+fn join(context: &Context<'_>, mut packs: Vec<KnownPack>, open: &[Arc<Segment>]) -> Vec<KnownPack> {
+    packs.sort_by_key(|pack| (pack.entry.id, pack.is_appended()));
     packs.dedup_by(|later, first| {
         let is_same = later.entry.id == first.entry.id;
-        if is_same && later.entry != first.entry {
+        if is_same && later.entry != first.entry && later.is_appended() {
+            tell_untrue(context, &open[later.listings[0].segment], &first.entry.id);
+        } else if is_same && later.entry != first.entry {
             let message = "two segments describe its header, length or number of blobs differently";
             context.damage("index-wrong", &ObjectKey::pack(&first.entry.id), message);
             first.is_suspect = true;
@@ -203,6 +215,12 @@ fn join(context: &Context<'_>, mut packs: Vec<KnownPack>) -> Vec<KnownPack> {
         is_same
     });
     packs
+}
+
+/// Notes that a segment of an appender describes a pack otherwise than it is. That says nothing against the pack.
+pub(super) fn tell_untrue(context: &Context<'_>, segment: &Segment, pack: &PackId) {
+    let message = format!("an append-only keyslot added it, and it does not describe pack {pack} as it is");
+    context.damage("appended-untrue", &ObjectKey::segment(&segment.id()), message);
 }
 
 /// Notes segment objects that are not part of the index.

@@ -112,7 +112,7 @@ pub const MODE_RECIPIENT: u8 = 2;
 pub const FLAG_APPEND_ONLY: u16 = 1;
 
 /// A header as stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Header {
     /// What the object is.
     pub kind: ObjectKind,

@@ -68,7 +68,7 @@ impl IndexEntry {
 }
 
 /// A pack as its segment lists it: enough to read blocks without touching the pack's header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PackEntry {
     /// The pack.
     pub id: PackId,

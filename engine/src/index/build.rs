@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -157,8 +157,8 @@ pub fn merge(
     Ok(writer.finish()?)
 }
 
-/// Merges segments into one that lists only the packs that `keep` chooses, each once, and their entries, and stores it.
-/// None where no pack is left.
+/// Merges segments into one that lists only the packs that `keep` chooses and all that any of the segments lists of them,
+/// each once, and stores it. None where no pack is left.
 ///
 /// # Errors
 /// As [`merge`].
@@ -169,16 +169,18 @@ pub fn merge_filtered(
     sealer: &Sealer<'_>,
 ) -> Result<Option<(SegmentId, Layout)>, MergeError> {
     let mut table = Vec::new();
-    let mut seen = HashSet::new();
+    let mut known = HashMap::new();
     // For packs numbered on from segment to segment, the number of each that stays.
     let mut numbers: Vec<Option<u32>> = Vec::new();
     for segment in segments {
         for pack in segment.packs() {
             let pack = pack?;
-            // A pack that two segments list has all its entries in each.
-            let stays = keep(&pack.id) && seen.insert(pack.id);
-            numbers.push(stays.then(|| u32::try_from(table.len()).expect("fewer than 2^32 packs")));
-            table.extend(stays.then_some(pack));
+            numbers.push(keep(&pack.id).then(|| {
+                *known.entry(pack).or_insert_with(|| {
+                    table.push(pack);
+                    u32::try_from(table.len() - 1).expect("fewer than 2^32 packs")
+                })
+            }));
         }
     }
     if table.is_empty() {
@@ -186,13 +188,19 @@ pub fn merge_filtered(
     }
     let mut writer = SegmentWriter::new(backend, sealer)?;
     let mut stored = Ok(());
+    // Of one blob. A pack that two segments list has most entries in both, but neither has to have all.
+    let mut same: BTreeSet<IndexEntry> = BTreeSet::new();
     merge_entries(segments, &mut |entry| {
-        if let Some(Some(pack)) = numbers.get(entry.pack as usize) {
-            stored = writer.push(&IndexEntry { pack: *pack, ..*entry });
+        let Some(Some(pack)) = numbers.get(entry.pack as usize) else { return ControlFlow::Continue(()) };
+        if same.first().is_some_and(|other| other.id != entry.id) {
+            stored = same.iter().try_for_each(|entry| writer.push(entry));
+            same.clear();
         }
+        same.insert(IndexEntry { pack: *pack, ..*entry });
         if stored.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     stored?;
+    same.iter().try_for_each(|entry| writer.push(entry))?;
     for pack in &table {
         writer.push_pack(pack)?;
     }

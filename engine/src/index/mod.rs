@@ -146,14 +146,26 @@ impl Index {
     /// # Errors
     /// [`IndexError`] where a page does not open.
     pub fn known(&self, id: &BlobId) -> Result<Option<Location>, IndexError> {
+        self.known_where(id, &|_| true)
+    }
+
+    /// The same, of those places that `is_good` chooses.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open.
+    pub fn known_where(
+        &self,
+        id: &BlobId,
+        is_good: &dyn Fn(&Location) -> bool,
+    ) -> Result<Option<Location>, IndexError> {
         let mut locations = Vec::new();
         for segment in self.segments().iter() {
-            self.locations_in(segment, id, true, &mut locations)?;
-            if !locations.is_empty() {
-                break;
+            self.locations_in(segment, id, false, &mut locations)?;
+            if let Some(good) = locations.drain(..).find(is_good) {
+                return Ok(Some(good));
             }
         }
-        Ok(locations.pop())
+        Ok(None)
     }
 
     /// A place of the blob.

@@ -270,10 +270,11 @@ impl Fold {
         part
     }
 
-    /// Folds in those changes of a commit that fit and that its writer may make, as far as is known of them: see
+    /// Folds in those changes of a commit that fit and that its writer may make. Who is not known to be a full writer may only
+    /// add: what admitted them may be lost, but may as well have been for an append-only keyslot. See
     /// [`salvage`](crate::log::salvage()).
     pub(super) fn apply_what_fits(&mut self, commit: &Commit, writer: WriterId, object_hash: CommitHash) {
-        let appender = self.appender(&writer);
+        let appender = (!self.is_full(commit, writer)).then_some(writer);
         for change in &commit.changes {
             let alone = std::slice::from_ref(change);
             let mut touched = self.touched_by(alone);
@@ -314,12 +315,20 @@ impl Fold {
     /// Only writers of keyslots in force count. The first commit is signed by a writer it adds; no later one is a
     /// first, whatever became of the others.
     fn check_writer(&self, commit: &Commit, writer: WriterId) -> Result<(), FoldError> {
-        let adds_writer = |change: &Change| matches!(change, Change::KeyslotAdded { writer: added, .. } if *added == writer);
-        let is_first = commit.seq == 1 && commit.changes.iter().any(adds_writer);
-        if is_first || self.may_write(&writer) {
+        if Self::is_first(commit, writer) || self.may_write(&writer) {
             return Ok(());
         }
         Err(FoldError::Writer { seq: commit.seq, writer })
+    }
+
+    /// Whether the signer of a commit is known to be a full writer.
+    pub(super) fn is_full(&self, commit: &Commit, writer: WriterId) -> bool {
+        self.may_change(&writer) || Self::is_first(commit, writer)
+    }
+
+    fn is_first(commit: &Commit, writer: WriterId) -> bool {
+        let adds_writer = |change: &Change| matches!(change, Change::KeyslotAdded { writer: added, .. } if *added == writer);
+        commit.seq == 1 && commit.changes.iter().any(adds_writer)
     }
 
     /// `appender` is whoever made the change, if all it may do is add.

@@ -7,14 +7,14 @@ use std::ops::ControlFlow;
 
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
 use crate::crypto::KeySet;
-use crate::format::commit::{self, Commit};
+use crate::format::commit::{self, Change, Commit};
 use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::ids::RepositoryId;
-use crate::log::{Fold, VoidEntry};
+use crate::log::{Fold, VoidEntry, capability};
 
 /// Folds in, of all entries behind `fold` that are there, those that open and are signed by somebody who may write, and of
-/// their changes those that fit. Behind an entry that is lost, which may have admitted them, everybody may. `visit` gets each
-/// commit, and what is wrong with or between entries.
+/// their changes those that fit. Behind an entry that is lost, which may have admitted them, everybody may add; only those who are known
+/// to be full writers forget or remove. `visit` gets each commit, and what is wrong with or between entries.
 ///
 /// # Errors
 /// [`BackendError`] where the log cannot be listed.
@@ -47,9 +47,13 @@ pub fn salvage(
         };
         let hash = commit::hash(&object);
         match Commit::open(object, seq, keys, repository) {
-            Ok((commit, writer)) if is_lost || fold.seq() == 0 || fold.may_write(&writer) => {
+            Ok((mut commit, writer)) if is_lost || fold.seq() == 0 || fold.may_write(&writer) => {
                 if commit.previous != fold.head() {
                     visit(Err(void(format!("it follows {}, which is not what is there", commit.previous))));
+                }
+                if !fold.is_full(&commit, writer) {
+                    commit.changes.iter_mut().for_each(only_add);
+                    commit.changes.retain(capability::may_append);
                 }
                 fold.apply_what_fits(&commit, writer, hash);
                 visit(Ok(commit));
@@ -66,6 +70,13 @@ pub fn salvage(
         }
     }
     Ok(())
+}
+
+/// Leaves of a change to the index what it adds: whoever merged segments did so, too.
+fn only_add(change: &mut Change) {
+    if let Change::SegmentsReplaced { removed, .. } = change {
+        removed.clear();
+    }
 }
 
 /// Missing entries in a row that are told one by one.

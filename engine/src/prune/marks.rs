@@ -99,7 +99,7 @@ impl Marks {
         Ok(())
     }
 
-    /// Marks what is left and makes sure that everything needed was found.
+    /// Marks what is left and makes sure that everything needed so far was found.
     ///
     /// # Errors
     /// [`PruneError::Missing`], or where a segment cannot be read.
@@ -114,6 +114,19 @@ impl Marks {
                 Err(PruneError::Missing { first: BlobId::from_bytes(id), count: self.missing })
             }
         }
+    }
+
+    /// The first needed blob that has its home in segment `first` or a later one.
+    pub fn first_needed_from(&self, first: usize) -> Result<Option<BlobId>, IndexError> {
+        for (number, segment) in self.segments.iter().enumerate().skip(first) {
+            for (position, entry) in segment.entries().enumerate() {
+                let entry = entry?;
+                if self.is_needed(number, position) {
+                    return Ok(Some(entry.id));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Whether entry `position` of segment `segment` is needed.

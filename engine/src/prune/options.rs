@@ -131,6 +131,17 @@ pub enum PruneError {
         /// Which, and why.
         problem: String,
     },
+    /// A snapshot needs what only appenders say is there.
+    #[error(
+        "{snapshot} needs blob {blob}, and only an index segment that an append-only keyslot added, and that is not as it \
+         says, has a place of it: nothing was pruned"
+    )]
+    OnlyAppended {
+        /// The snapshot, in words.
+        snapshot: String,
+        /// The blob.
+        blob: BlobId,
+    },
     /// A state does not follow from the log.
     #[error("a state in the repository is not what the signed log amounts to: nothing was pruned")]
     ForgedState,

@@ -39,7 +39,8 @@ pub(super) struct Survey {
     pub base: u64,
     /// Live snapshots.
     pub snapshots: BTreeSet<SnapshotId>,
-    roots: Vec<BlobId>,
+    /// The trees of snapshots: first of those that no appender added, then of the others.
+    roots: [Vec<BlobId>; 2],
     /// Live segments, by number, and the marks of their entries.
     pub marks: Marks,
     /// Packs of each segment, by number: their index in `packs`.
@@ -74,11 +75,11 @@ impl Survey {
         repository.refresh()?;
         let fold = repository.fold();
         stray_segments.retain(|(id, _)| !fold.has_segment(id));
-        let (mut snapshots, mut roots) = (BTreeSet::new(), Vec::new());
+        let (mut snapshots, mut roots) = (BTreeSet::new(), [Vec::new(), Vec::new()]);
         for entry in fold.snapshots() {
             let record = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
             snapshots.insert(entry.snapshot);
-            roots.push(record.tree);
+            roots[usize::from(entry.appender.is_some())].push(record.tree);
         }
         let mut segments: Vec<Arc<Segment>> = repository.index().segments().to_vec();
         segments.retain(|segment| fold.has_segment(&segment.id()));
@@ -117,16 +118,31 @@ impl Survey {
     ) -> Result<(), PruneError> {
         for snapshot in &self.snapshots {
             // Records that came alone are in the log only.
-            if repository.index().get(snapshot.blob())?.is_some() {
+            if repository.index().known(snapshot.blob())?.is_some() {
                 self.marks.need(snapshot.blob())?;
             }
         }
-        let mut marking =
-            Marking { repository, marks: &mut self.marks, met: HashSet::default(), monitor, blobs: 0 };
-        reach::follow(repository.reader(), self.roots.drain(..), &mut marking, options.threads).map_err(
-            |error| if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() },
-        )?;
-        self.marks.finish()?;
+        let mut met = HashSet::default();
+        let [others, appended] = std::mem::take(&mut self.roots);
+        for (roots, is_appended) in [(others, false), (appended, true)] {
+            let marks = &mut self.marks;
+            let mut marking = Marking { repository, marks, met, monitor, blobs: 0 };
+            reach::follow(repository.reader(), roots, &mut marking, options.threads).map_err(|error| {
+                if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() }
+            })?;
+            met = marking.met;
+            self.marks.finish()?;
+            // What appenders added was vetted before, unless nothing is to change: what is left of it says what is not so.
+            if !is_appended
+                && !options.dry_run
+                && let Some(blob) = self.marks.first_needed_from(self.known_segments)?
+            {
+                let snapshot = who_needs(repository, &blob, options.threads)?;
+                let snapshot =
+                    snapshot.map_or_else(|| "a snapshot".to_owned(), |id| format!("snapshot {id}"));
+                return Err(PruneError::OnlyAppended { snapshot, blob });
+            }
+        }
         for (number, segment) in self.marks.segments().iter().enumerate() {
             for (position, entry) in segment.entries().enumerate() {
                 let entry = entry?;
@@ -138,6 +154,48 @@ impl Survey {
                 }
             }
         }
+        Ok(())
+    }
+}
+
+/// The first snapshot that no appender added and that needs `blob`, if there is one.
+fn who_needs(
+    repository: &Repository,
+    blob: &BlobId,
+    threads: usize,
+) -> Result<Option<SnapshotId>, PruneError> {
+    let fold = repository.fold();
+    let mut search = Search { repository, blob, met: HashSet::new(), is_found: false };
+    for entry in fold.snapshots().filter(|entry| entry.appender.is_none()) {
+        let record = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
+        search.is_found = entry.snapshot.blob() == blob;
+        reach::follow(repository.reader(), [record.tree], &mut search, threads)?;
+        if search.is_found {
+            return Ok(Some(entry.snapshot));
+        }
+    }
+    Ok(None)
+}
+
+/// The walk that looks for one blob.
+struct Search<'a> {
+    repository: &'a Repository,
+    blob: &'a BlobId,
+    met: HashSet<BlobId>,
+    is_found: bool,
+}
+
+impl Needs for Search<'_> {
+    fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
+        self.is_found |= id == self.blob;
+        if self.is_found || !self.met.insert(*id) {
+            return Ok(None);
+        }
+        Ok(self.repository.index().get(id).map_err(ReadError::Index)?)
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {
+        self.is_found |= chunk.id == *self.blob;
         Ok(())
     }
 }

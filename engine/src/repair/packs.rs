@@ -41,10 +41,11 @@ pub fn run(
         found.map_err(|source| RepairError::Path { path: path.clone(), source })?;
     }
     repository.refresh()?;
-    if !options.dry_run {
-        // What is not as it says stays apart until the rest is repaired.
-        vet::run(repository, Strictness::WholeSegments, &Silent)?;
-    }
+    // What is not as it says stays apart until the rest is repaired.
+    let unsound = match options.dry_run {
+        true => Vec::new(),
+        false => vet::run(repository, Strictness::WholeSegments, &Silent)?.damaged,
+    };
     for _ in 0..ATTEMPTS {
         repository.refresh()?;
         let mut repair = Repair {
@@ -53,16 +54,16 @@ pub fn run(
             sources,
             monitor,
             base: repository.fold().seq(),
+            unsound: &unsound,
             damage: Damage::default(),
             report: PacksReport { dry_run: options.dry_run, ..PacksReport::default() },
         };
         match repair.all() {
             Ok(()) => {
-                let report = repair.finish()?;
                 if !options.dry_run {
                     vet::run(repository, Strictness::WhatIsTrue, monitor)?;
                 }
-                return Ok(report);
+                return repair.finish();
             }
             Err(error) if repair.was_pruned(&error)? => {}
             Err(error) => return Err(error),
@@ -118,6 +119,8 @@ struct Repair<'a> {
     monitor: &'a dyn Monitor,
     /// The last commit that the repair rests on.
     base: u64,
+    /// Packs of appenders that vetting found damaged, which reads more than a check does.
+    unsound: &'a [(PackEntry, String)],
     damage: Damage,
     report: PacksReport,
 }
@@ -125,6 +128,13 @@ struct Repair<'a> {
 impl Repair<'_> {
     fn all(&mut self) -> Result<(), RepairError> {
         self.damage = Damage::find(self.repository, self.options, self.monitor)?;
+        for (entry, problem) in self.unsound {
+            // Those that are not there any more, or were taken out of the index meanwhile, give nothing.
+            let is_part = !self.repository.is_pack_gone(&entry.id);
+            if is_part && !self.damage.missing.contains_key(&entry.id) {
+                self.damage.suspect(*entry, problem.clone());
+            }
+        }
         let mut finder = Finder::new(self.repository, self.sources.repository, self.monitor);
         self.mend()?;
         if self.options.dry_run && self.damage.is_none() && !self.report.packs.is_empty() {
@@ -268,10 +278,13 @@ impl Repair<'_> {
             return Ok(false);
         }
         let mut entries: BTreeMap<PackId, PackEntry> = BTreeMap::new();
+        // What appenders say of a pack comes last, and counts where nobody else says anything.
         for segment in self.repository.index().everything() {
             for pack in segment.packs() {
                 let pack = pack?;
-                entries.extend(packs.contains(&pack.id).then_some((pack.id, pack)));
+                if packs.contains(&pack.id) {
+                    entries.entry(pack.id).or_insert(pack);
+                }
             }
         }
         for entry in entries.values() {

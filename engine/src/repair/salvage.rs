@@ -7,7 +7,7 @@ use crate::backend::ObjectKey;
 use crate::backup::Session;
 use crate::crypto::TAG_LEN;
 use crate::crypto::keys::BlobKind;
-use crate::format::header::{HEADER_LEN, ObjectKind};
+use crate::format::header::ObjectKind;
 use crate::format::pack::{BlockSpan, Directory};
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
@@ -16,13 +16,10 @@ use crate::repair::damage::{Damage, Suspect};
 use crate::repair::packs::Writers;
 use crate::repair::{RepairError, is_lost};
 use crate::repo::Repository;
-use crate::store::{BlobReader, DecodeScratch, ReadError, read_directory};
+use crate::store::{self, BlobReader, DecodeScratch, ReadError, read_directory};
 
 /// Blobs that are gathered from the index at a time: some 60 bytes each.
 const BLOBS_PER_PASS: u64 = 256 << 10;
-
-/// Bytes of a pack that are hashed at a time.
-const PIECE_LEN: usize = 2 << 20;
 
 /// A blob that a pack should hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +79,10 @@ pub(super) fn run(
                 is_writing: false,
                 counts: Counts::default(),
             };
-            if is_intact(repository, &suspect.entry)? {
+            let pack = suspect.entry.id;
+            let is_intact = store::is_intact(&**repository.backend(), &suspect.entry)
+                .map_err(|source| RepairError::Read(ReadError::Backend { pack, source }))?;
+            if is_intact {
                 salvager.pack(&suspect.entry, expected.clone())?;
                 salvager.counts.is_sound = salvager.counts.unreadable == 0;
             }
@@ -94,28 +94,6 @@ pub(super) fn run(
         }
     }
     Ok(all)
-}
-
-/// Whether a pack's bytes are those of its id, and the index speaks of the same pack.
-fn is_intact(repository: &Repository, entry: &PackEntry) -> Result<bool, RepairError> {
-    let (backend, key) = (&**repository.backend(), ObjectKey::pack(&entry.id));
-    let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; PIECE_LEN];
-    let mut at = 0;
-    while at < entry.size {
-        let len = usize::try_from(entry.size - at).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));
-        match backend.read_range(&key, at, &mut piece[..len]) {
-            Ok(()) => {}
-            Err(source) if source.is_loss() => return Ok(false),
-            Err(source) => return Err(RepairError::Read(ReadError::Backend { pack: entry.id, source })),
-        }
-        if at == 0 && piece.get(..HEADER_LEN).is_none_or(|header| header != entry.header.encode()) {
-            return Ok(false);
-        }
-        hasher.update(&piece[..len]);
-        at += len as u64;
-    }
-    Ok(PackId::from_bytes(hasher.finalize().into()) == entry.id)
 }
 
 /// What segments list of some packs, in pack order.

@@ -32,7 +32,7 @@ fn appender_password() -> Password {
 }
 
 /// Makes an append-only keyslot.
-fn admit(world: &World) -> KeyslotId {
+pub(super) fn admit(world: &World) -> KeyslotId {
     world.open().add_append_only_keyslot(&appender_password(), "web", testing::CHEAP).expect("added")
 }
 
@@ -42,12 +42,12 @@ fn try_append(backend: impl Backend + 'static) -> Result<Repository, RepositoryE
 }
 
 /// Opens the repository with it.
-fn append_to(world: &World) -> Repository {
+pub(super) fn append_to(world: &World) -> Repository {
     try_append(world.storage.clone()).expect("it opens")
 }
 
 /// A repository with a full writer's snapshot of some files, and an append-only keyslot.
-fn shared() -> World {
+pub(super) fn shared() -> World {
     let mut world = World::new();
     for n in 0..6u64 {
         world.write(&format!("d/f{n}"), &noise(n, 20_000));
@@ -59,7 +59,7 @@ fn shared() -> World {
 }
 
 /// Publishes an entry that the engine would not, signed with the key of `repository`.
-fn publish(repository: &Repository, changes: Vec<Change>) -> u64 {
+pub(super) fn publish(repository: &Repository, changes: Vec<Change>) -> u64 {
     repository.refresh().expect("readable");
     let fold = repository.fold();
     let commit = Commit {
@@ -337,7 +337,7 @@ fn it_makes_no_states_and_those_sealed_with_its_keys_are_not_believed() {
 }
 
 /// A change that an appender may make and that changes nothing.
-fn nothing() -> Change {
+pub(super) fn nothing() -> Change {
     Change::SegmentsReplaced { added: Vec::new(), removed: Vec::new() }
 }
 
@@ -365,7 +365,7 @@ fn a_prune_vets_what_it_added_and_frees_what_nobody_needs() {
 }
 
 /// The appender lists all blobs of the others as being in a pack of its own, where there is something else.
-fn lie(world: &World) -> SegmentInfo {
+pub(super) fn lie(world: &World) -> SegmentInfo {
     let appender = append_to(world);
     let mut ids: Vec<(BlobId, ObjectKind)> = Vec::new();
     for segment in appender.index().segments().iter() {

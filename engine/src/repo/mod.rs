@@ -1,6 +1,8 @@
 //! A repository: backend, keys, log and index wired together. Operations are built on this and nothing below.
 
 #[cfg(test)]
+mod append_only_lies_tests;
+#[cfg(test)]
 mod append_only_tests;
 mod keyslots;
 mod open;

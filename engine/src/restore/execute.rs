@@ -93,7 +93,7 @@ impl<'a> Executor<'a> {
             }
         };
         let index = self.context.reader().index();
-        locate::plan(&window.wanted, &skip, &|id| index.get(id), self.workers.len() / 2)
+        locate::plan(&window.wanted, &skip, &|id, len| locate::place(index, id, len), self.workers.len() / 2)
     }
 
     fn write(&mut self, root: &'a TargetRoot, window: &Window, plan: &ReadPlan) {

@@ -10,8 +10,8 @@ use super::tally::{self, explain};
 use super::window::Wanted;
 use crate::format::pack::BlockSpan;
 use crate::format::segment::PackEntry;
-use crate::ids::{BlobId, PackId};
-use crate::index::{IndexError, Location};
+use crate::ids::BlobId;
+use crate::index::{Index, IndexError, Location};
 
 /// Most bytes of sealed blocks that one read takes, unless a block alone has more.
 const READ_LEN_MAX: u64 = 4 << 20;
@@ -72,8 +72,23 @@ pub(super) struct ReadPlan {
     pub(super) unplaced: Vec<Unplaced>,
 }
 
-/// Finds a blob.
-pub(super) type Lookup<'a> = &'a (dyn Fn(&BlobId) -> Result<Option<Location>, IndexError> + Sync);
+/// Finds a blob of a length, or says where it is in another.
+pub(super) type Lookup<'a> = &'a (dyn Fn(&BlobId, u32) -> Result<Option<Location>, IndexError> + Sync);
+
+/// A place of the blob with that length; where there is none, any.
+///
+/// # Errors
+/// [`IndexError`] where a page does not open.
+pub(super) fn place(index: &Index, id: &BlobId, len: u32) -> Result<Option<Location>, IndexError> {
+    match index.get(id)? {
+        // Of several that appenders list, the first may be a lie.
+        Some(first) if first.entry.len != len || !first.entry.block.is_sane() => {
+            let fits = |at: &Location| at.entry.len == len && at.entry.block.is_sane();
+            Ok(index.get_all(id)?.into_iter().find(fits).or(Some(first)))
+        }
+        found => Ok(found),
+    }
+}
 
 /// Plans the reading of all `wanted` but those that `skip` names by index.
 pub(super) fn plan(
@@ -110,19 +125,19 @@ pub(super) fn plan(
 #[derive(Default)]
 struct Part {
     packs: Vec<PackEntry>,
-    numbers: HashMap<PackId, u32>,
+    numbers: HashMap<PackEntry, u32>,
     items: Vec<Item>,
     unplaced: Vec<Unplaced>,
 }
 
 impl Part {
     fn locate(&mut self, wanted: &[Wanted], order: &[(u64, u32)], lookup: Lookup<'_>) {
-        let mut last: Option<(BlobId, Result<Location, Absence>)> = None;
+        let mut last: Option<(BlobId, u32, Result<Location, Absence>)> = None;
         for (_, index) in order {
             let chunk = &wanted[*index as usize];
             let found = match &last {
-                Some((id, found)) if *id == chunk.id => found,
-                _ => &last.insert((chunk.id, find(&chunk.id, lookup))).1,
+                Some((id, len, found)) if (*id, *len) == (chunk.id, chunk.len) => found,
+                _ => &last.insert((chunk.id, chunk.len, find(&chunk.id, chunk.len, lookup))).2,
             };
             match found {
                 Err((code, why)) => {
@@ -136,7 +151,7 @@ impl Part {
                 }
                 Ok(location) => {
                     let next = self.packs.len();
-                    let number = *self.numbers.entry(location.pack.id).or_insert_with(|| number_of(next));
+                    let number = *self.numbers.entry(location.pack).or_insert_with(|| number_of(next));
                     if number as usize == next {
                         self.packs.push(location.pack);
                     }
@@ -155,8 +170,8 @@ fn number_of(pack: usize) -> u32 {
 /// Code and reason of a blob's absence.
 type Absence = (&'static str, Arc<str>);
 
-fn find(id: &BlobId, lookup: Lookup<'_>) -> Result<Location, Absence> {
-    match lookup(id) {
+fn find(id: &BlobId, len: u32, lookup: Lookup<'_>) -> Result<Location, Absence> {
+    match lookup(id, len) {
         Ok(Some(location)) if location.entry.block.is_sane() => Ok(location),
         Ok(Some(location)) => {
             let why = format!("the index has blob {id} in an impossible place: {:?}", location.entry.block);
@@ -168,13 +183,13 @@ fn find(id: &BlobId, lookup: Lookup<'_>) -> Result<Location, Absence> {
 }
 
 impl ReadPlan {
-    fn take(&mut self, part: Part, packs: &mut HashMap<PackId, u32>) {
+    fn take(&mut self, part: Part, packs: &mut HashMap<PackEntry, u32>) {
         let numbers: Vec<u32> = part
             .packs
             .into_iter()
             .map(|pack| {
                 let next = self.packs.len();
-                let number = *packs.entry(pack.id).or_insert_with(|| number_of(next));
+                let number = *packs.entry(pack).or_insert_with(|| number_of(next));
                 if number as usize == next {
                     self.packs.push(pack);
                 }
@@ -225,6 +240,7 @@ mod tests {
     use super::*;
     use crate::format::header::{Header, ObjectKind};
     use crate::format::segment::IndexEntry;
+    use crate::ids::PackId;
 
     fn id(n: u8) -> BlobId {
         BlobId::from_bytes([n; 32])
@@ -254,7 +270,7 @@ mod tests {
     }
 
     fn planned(blobs: &[u8], places: &[Location], threads: usize) -> ReadPlan {
-        let lookup = |id: &BlobId| Ok(places.iter().find(|place| place.entry.id == *id).copied());
+        let lookup = |id: &BlobId, _| Ok(places.iter().find(|place| place.entry.id == *id).copied());
         plan(&wanted(blobs), &|_| false, &lookup, threads)
     }
 

@@ -96,7 +96,7 @@ impl Scatter<'_> {
                 Err(_) => None,
             };
             if let Some(error) = error.as_ref().or(opened.as_ref().err()) {
-                rescued.insert(wanted.id, self.rescue(wanted, block, error, scratch));
+                rescued.insert(wanted.id, self.rescue(wanted, (block, item.offset), error, scratch));
             }
         }
     }
@@ -121,23 +121,23 @@ impl Scatter<'_> {
         }
     }
 
-    /// Looks for a blob in other places than `block`, which failed with `error`.
+    /// Looks for a blob in other places than at `offset` in `block`, which failed with `error`.
     fn rescue(
         &self,
         wanted: &Wanted,
-        block: &Block,
+        (block, offset): (&Block, u32),
         error: &ReadError,
         scratch: &mut DecodeScratch,
     ) -> Result<Vec<u8>, (&'static str, Arc<str>)> {
-        let failed = self.plan.packs[block.pack as usize].id;
+        let failed = &self.plan.packs[block.pack as usize];
         let gone = matches!(error, ReadError::Backend { source, .. } if source.is_not_found());
         let reader = self.context.reader();
         if gone {
-            reader.read_on(failed);
+            reader.read_on(failed.id);
         }
         let mut raw = Vec::new();
         for place in reader.index().get_all(&wanted.id).unwrap_or_default() {
-            if place.pack.id == failed && place.entry.block.position == block.span.position {
+            if (&place.pack, place.entry.block, place.entry.offset) == (failed, block.span, offset) {
                 continue;
             }
             let (offset, len) = (place.entry.offset, place.entry.len);

@@ -1,4 +1,4 @@
-//! Reading a pack's directory without an index: what rebuilding one stands on.
+//! Reading a pack's directory without an index, and whether all of it is what its id says: what rebuilding an index stands on.
 
 use crate::backend::{Backend, BackendError, ObjectKey};
 use crate::crypto::{KeySet, TAG_LEN};
@@ -10,6 +10,9 @@ use crate::store::ReadError;
 
 /// The end of a pack that is read first: it holds the directory of nearly all packs.
 const TAIL_LEN: u64 = 64 << 10;
+
+/// Bytes of a pack that are hashed at a time.
+const PIECE_LEN: usize = 2 << 20;
 
 /// Reads header, trailer and directory of the pack `id` of `size` bytes. `buffer` is scratch space.
 ///
@@ -49,6 +52,31 @@ pub fn read_directory(
     let directory = pack::open_directory(&cipher, kind, at, sealed).map_err(damaged)?;
     let blobs = u32::try_from(directory.blob_count()).expect("a directory counts its blobs in 32 bits");
     Ok((PackEntry { id, header, size, blobs }, directory))
+}
+
+/// Whether a pack's bytes are those of its id, and begin with the header that `entry` has. False where they are lost.
+///
+/// # Errors
+/// [`BackendError`] where they cannot be read now.
+pub fn is_intact(backend: &dyn Backend, entry: &PackEntry) -> Result<bool, BackendError> {
+    let key = ObjectKey::pack(&entry.id);
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE_LEN];
+    let mut at = 0;
+    while at < entry.size {
+        let len = usize::try_from(entry.size - at).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));
+        match backend.read_range(&key, at, &mut piece[..len]) {
+            Ok(()) => {}
+            Err(source) if source.is_loss() => return Ok(false),
+            Err(source) => return Err(source),
+        }
+        if at == 0 && piece.get(..HEADER_LEN).is_none_or(|header| header != entry.header.encode()) {
+            return Ok(false);
+        }
+        hasher.update(&piece[..len]);
+        at += len as u64;
+    }
+    Ok(PackId::from_bytes(hasher.finalize().into()) == entry.id)
 }
 
 /// Reads a range into the front of `buffer`, which grows as needed.

@@ -7,7 +7,7 @@ use crate::backend::{Backend, BackendError, ObjectKey};
 use crate::crypto::keys::BlobKind;
 use crate::crypto::{KeySet, ObjectCipher};
 use crate::format::block::BlockCodec;
-use crate::format::header::HeaderError;
+use crate::format::header::{Header, HeaderError};
 use crate::format::pack::{self, BlockSpan, PackError};
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId, RepositoryId};
@@ -53,14 +53,15 @@ const CACHED_BLOCKS: usize = 8;
 pub struct DecodeScratch {
     codec: BlockCodec,
     sealed: Vec<u8>,
-    cipher: Option<(PackId, Arc<ObjectCipher>)>,
+    /// By header: two segments may say different things of one pack.
+    cipher: Option<(Header, Arc<ObjectCipher>)>,
 }
 
 /// A decoded block and where it is from.
 #[derive(Debug)]
 struct CachedBlock {
-    pack: PackId,
-    position: u32,
+    pack: PackEntry,
+    span: BlockSpan,
     raw: Arc<Vec<u8>>,
 }
 
@@ -204,13 +205,13 @@ impl BlobReader {
         pack: &PackEntry,
         scratch: &mut DecodeScratch,
     ) -> Result<Arc<ObjectCipher>, ReadError> {
-        if let Some((id, cipher)) = &scratch.cipher
-            && *id == pack.id
+        if let Some((header, cipher)) = &scratch.cipher
+            && *header == pack.header
         {
             return Ok(Arc::clone(cipher));
         }
         let cipher = Arc::new(self.pack_cipher(pack)?);
-        scratch.cipher = Some((pack.id, Arc::clone(&cipher)));
+        scratch.cipher = Some((pack.header, Arc::clone(&cipher)));
         Ok(cipher)
     }
 
@@ -292,9 +293,7 @@ impl BlobReader {
     fn block(&self, pack: &PackEntry, span: &BlockSpan) -> Result<Arc<Vec<u8>>, ReadError> {
         {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(at) =
-                recent.iter().position(|block| block.pack == pack.id && block.position == span.position)
-            {
+            if let Some(at) = recent.iter().position(|block| block.pack == *pack && block.span == *span) {
                 let block = recent.remove(at);
                 let raw = Arc::clone(&block.raw);
                 recent.push(block);
@@ -312,7 +311,7 @@ impl BlobReader {
         if recent.len() >= CACHED_BLOCKS {
             recent.remove(0);
         }
-        recent.push(CachedBlock { pack: pack.id, position: span.position, raw: Arc::clone(&raw) });
+        recent.push(CachedBlock { pack: *pack, span: *span, raw: Arc::clone(&raw) });
         Ok(raw)
     }
 }
