@@ -1,10 +1,15 @@
 //! Prunes among random backups and forgets, what they free, what they refuse, and power cuts at every operation.
 
+use std::ops::ControlFlow;
+
 use super::test_support::*;
 use super::*;
 use crate::backend::testing::CrashBackend;
 use crate::backend::testing::crash::Outcome as Crash;
 use crate::backend::{Backend, Folder, ObjectKey};
+use crate::browse;
+use crate::format::chunk_list;
+use crate::format::tree::NodeKind;
 use crate::ids::{BlobId, PackId};
 use crate::monitor::Silent;
 
@@ -149,12 +154,17 @@ fn a_missing_pack_stops_a_prune_before_it_changes_anything() {
     world.forget(&world.open(), ids[0]);
     // A data pack that the last snapshot needs.
     let repository = world.open();
-    let (id, _) = repository.find_snapshot("latest").expect("there");
-    let chunk = {
-        let files = &world.expected[&id];
-        repository.keys().blob_id(crate::crypto::keys::BlobKind::Data, &files["d0/f0"])
-    };
-    let pack = repository.index().get(&chunk).expect("readable").expect("one chunk a file").pack.id;
+    let (_, snapshot) = repository.find_snapshot("latest").expect("there");
+    let mut first = None;
+    browse::list(repository.reader(), &snapshot.tree, b"", true, &mut |path, node| {
+        if let (true, NodeKind::File(file)) = (path.ends_with(b"d0/f0"), &node.kind) {
+            first = chunk_list::chunks(&file.chunks).expect("whole").next();
+        }
+        ControlFlow::Continue(())
+    })
+    .expect("listed");
+    let chunk = first.expect("the file has content").expect("a chunk").id;
+    let pack = repository.index().get(&chunk).expect("readable").expect("stored").pack.id;
     world.storage.delete(&ObjectKey::pack(&pack)).expect("deleted");
     let before = world.storage.objects();
     let result = run(&world.open(), &at_once(), &Silent);
