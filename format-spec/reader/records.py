@@ -185,7 +185,7 @@ SNAPSHOT = Record(
     ("parent", ID, None),
     ("partial", BOOL, False),
     ("repaired", Record(("original", ID), ("added", U64), ("lost", U64)), None),
-    ("origin", Record(("repository", Bytes(16)), ("snapshot", ID), ("added", U64)), None),
+    ("origin", Record(("repository", Bytes(16)), ("snapshot", ID), ("added", U64), ("appender", ID, None)), None),
     ("provenance", PROVENANCE, None),
     ("excludes", Array(STR), []),
     ("program", STR),

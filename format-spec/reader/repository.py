@@ -156,6 +156,8 @@ class Log:
         """Whether an appender may make this change (11-append-only.md)."""
         if name == "snapshot_added":
             record = records.read_snapshot(change["record"])
+            if record["origin"] is not None:
+                raise Refused("log", "an appender adds a copy of another repository's snapshot")
             if record["repaired"] is not None or self.repository.keys.blob_id(2, change["record"]) != change["snapshot"]:
                 raise Refused("log", "an appender adds a repaired snapshot, or one with the record of another")
         elif name != "segments_replaced" or change["removed"]:

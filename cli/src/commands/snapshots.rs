@@ -46,7 +46,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let list = snapshots.iter().map(|(id, snapshot)| {
             let mut record = records::snapshot(id, snapshot);
             record.extend(hold(id).map(|reason| ("hold".to_owned(), Value::from(reason))));
-            let appender = fold.snapshot(id).and_then(|entry| entry.appender);
+            let appender = snapshot.appender(fold.snapshot(id).and_then(|entry| entry.appender));
             record.extend(appender.map(|writer| ("appender".to_owned(), json!(writer))));
             with_schema(record)
         });
@@ -69,7 +69,7 @@ fn table(snapshots: &[(SnapshotId, Snapshot)], fold: &Fold, context: &Context) -
         if snapshot.partial {
             tags.push("(partial)".into());
         }
-        if fold.snapshot(id).is_some_and(|entry| entry.appender.is_some()) {
+        if snapshot.appender(fold.snapshot(id).and_then(|entry| entry.appender)).is_some() {
             tags.push("(append-only)".into());
         }
         if fold.snapshot(id).is_some_and(|entry| entry.hold.is_some()) {

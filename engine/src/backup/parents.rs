@@ -40,13 +40,15 @@ impl Parents {
         let mut snapshots = repository.snapshots()?;
         let fold = repository.fold();
         // What an appender says of files is no reason not to read them.
-        let is_appended = |id: &SnapshotId| fold.snapshot(id).is_some_and(|entry| entry.appender.is_some());
+        let is_appended = |(id, snapshot): &(SnapshotId, Snapshot)| {
+            snapshot.appender(fold.snapshot(id).and_then(|entry| entry.appender)).is_some()
+        };
         if let ParentChoice::Snapshot(wanted) = choice
-            && is_appended(&wanted)
+            && snapshots.iter().any(|one| one.0 == wanted && is_appended(one))
         {
             return Err(BackupError::AppendedParent(wanted));
         }
-        snapshots.retain(|(id, _)| !is_appended(id));
+        snapshots.retain(|one| !is_appended(one));
         let alike = |snapshot: &Snapshot| snapshot.hostname == new.hostname && snapshot.paths == new.paths;
         parents.partials = snapshots
             .iter()

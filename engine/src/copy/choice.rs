@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::copy::{Choice, CopiedSnapshot, CopyError, CopyOptions, Fate};
 use crate::format::snapshot::Snapshot;
-use crate::ids::{BlobId, RepositoryId, SnapshotId};
+use crate::ids::{BlobId, RepositoryId, SnapshotId, WriterId};
 use crate::repo::{Repository, RepositoryError};
 
 /// The repository that a snapshot was first in, and its id there.
@@ -17,6 +17,8 @@ pub(super) struct Chosen {
     pub identity: Identity,
     /// What it is ordered by among those of its origin.
     pub added: u64,
+    /// The appender that it is from, if it is from one.
+    pub appender: Option<WriterId>,
 }
 
 fn identity(repository: &Repository, id: SnapshotId, snapshot: &Snapshot) -> Identity {
@@ -48,9 +50,11 @@ pub(super) fn choose(source: &Repository, options: &CopyOptions) -> Result<Vec<C
     };
     let fold = source.fold();
     let chosen = wanted.into_iter().map(|(id, snapshot)| {
-        let committed = fold.snapshot(&id).map_or(0, |entry| entry.added);
+        let entry = fold.snapshot(&id);
+        let committed = entry.map_or(0, |entry| entry.added);
+        let appender = snapshot.appender(entry.and_then(|entry| entry.appender));
         let added = snapshot.origin.map_or(snapshot.position(committed).0, |origin| origin.added);
-        Chosen { id, identity: identity(source, id, &snapshot), snapshot, added }
+        Chosen { id, identity: identity(source, id, &snapshot), snapshot, added, appender }
     });
     Ok(chosen.collect())
 }

@@ -71,14 +71,18 @@ pub fn run(
         return Err(CopyError::SameRepository { from: source.location(), to: target.location() });
     }
     options.check()?;
+    source.require_full("read what is to be copied")?;
+    target.require_full("take copies of another repository's snapshots").map_err(BackupError::Repository)?;
     let mut report = CopyReport { dry_run: options.dry_run, ..CopyReport::default() };
     for _ in 0..RETRIES {
         let base = target.fold().seq();
         match attempt(source, target, options, monitor, &mut report) {
-            Err(CopyError::Target(BackupError::Repository(RepositoryError::Conflict))) => target.refresh()?,
+            Err(CopyError::Target(BackupError::Repository(RepositoryError::Conflict))) => {
+                target.refresh().map_err(BackupError::Repository)?;
+            }
             // What could not be read may be what another prune has removed.
             Err(error @ CopyError::Target(BackupError::Read(_))) => {
-                target.refresh()?;
+                target.refresh().map_err(BackupError::Repository)?;
                 if target.last_prune() <= base {
                     return Err(error);
                 }
@@ -197,13 +201,14 @@ fn copy(
 fn record(chosen: &Chosen, tree: BlobId, known: &Known) -> Snapshot {
     let snapshot = chosen.snapshot.clone();
     let (repository, original) = chosen.identity;
-    let origin = Origin { repository, snapshot: original, added: chosen.added };
+    let (added, appender) = (chosen.added, chosen.appender);
+    let origin = Origin { repository, snapshot: original, added, appender };
     Snapshot {
         tree,
         parent: snapshot.parent.and_then(|parent| known.copy_of_id(&parent)),
         // That commit is one of another log.
         repaired: snapshot.repaired.map(|repaired| Repaired { added: u64::MAX, ..repaired }),
-        origin: (repository != known.target()).then_some(origin),
+        origin: (repository != known.target() || appender.is_some()).then_some(origin),
         ..snapshot
     }
 }

@@ -90,7 +90,7 @@ fn same_file(
             (None, None) => return Ok(true),
             (Some(old), Some(new)) if old.len == new.len => {
                 if renames.get(&old.id)?.is_none() {
-                    if target.index().get(&new.id).map_err(crate::backup::BackupError::from)?.is_none() {
+                    if target.index().known(&new.id).map_err(crate::backup::BackupError::from)?.is_none() {
                         return Ok(false);
                     }
                     renames.insert(&old.id, &new.id)?;

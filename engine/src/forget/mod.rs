@@ -192,7 +192,7 @@ fn decide_for(
     let mut candidates = Vec::new();
     for entry in fold.snapshots() {
         let snapshot = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
-        let (hold, appender) = (entry.hold.clone(), entry.appender);
+        let (hold, appender) = (entry.hold.clone(), snapshot.appender(entry.appender));
         candidates.push((entry.added, Candidate { id: entry.snapshot, snapshot, hold, appender }));
     }
     let added: Vec<_> = candidates.iter().map(|(added, candidate)| (&candidate.snapshot, *added)).collect();

@@ -5,7 +5,7 @@ use serde_bytes::ByteBuf;
 
 use crate::format::provenance::Provenance;
 use crate::format::tree::Timestamp;
-use crate::ids::{BlobId, RepositoryId, SnapshotId};
+use crate::ids::{BlobId, RepositoryId, SnapshotId, WriterId};
 
 /// A snapshot record. It is stored twice: as a blob, which gives it its id, and in the commit that adds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,11 +70,19 @@ pub struct Origin {
     pub snapshot: SnapshotId,
     /// The commit there by which it is ordered: copies from one repository keep their order, whenever each was made.
     pub added: u64,
+    /// The appender that added it there, if one did: what it says is believed no more for having been copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appender: Option<WriterId>,
 }
 
 impl Snapshot {
     /// The tag of repaired snapshots, for those who choose by tags.
     pub const REPAIRED_TAG: &str = "repaired";
+
+    /// The appender whose word it is, given the one that added it here: that of the original, if it is a copy.
+    pub fn appender(&self, added_by: Option<WriterId>) -> Option<WriterId> {
+        added_by.or(self.origin.and_then(|origin| origin.appender))
+    }
 
     /// What snapshots are ordered by, given the commit that added each: by that commit, but for repaired ones, which
     /// stand just behind their original. An old one is not the latest for having been repaired.

@@ -26,6 +26,7 @@ fn check_one(change: &Change) -> Result<(), &'static str> {
     match change {
         Change::SnapshotAdded { record, .. } => match record::decode::<Snapshot>(record) {
             Ok(snapshot) if snapshot.repaired.is_some() => Err("adds a repaired snapshot"),
+            Ok(snapshot) if snapshot.origin.is_some() => Err("adds a copy of another repository's snapshot"),
             Ok(_) => Ok(()),
             Err(_) => Err("adds a snapshot whose record cannot be read"),
         },

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_bytes::ByteBuf;
 
 use super::*;
-use crate::backend::{Created, Folder, ObjectKey};
+use crate::backend::{Created, Folder, MemoryBackend, ObjectKey};
 use crate::backup::{self, BackupError, BackupOptions, ParentChoice};
 use crate::crypto::keys::BlobKind;
 use crate::crypto::{Password, SealError};
@@ -179,6 +179,9 @@ fn entries_out_of_its_capability_are_void_for_everybody() {
     let reason = || "evil".to_owned();
     let mut repaired: Snapshot = record::decode(&record).expect("a record");
     repaired.repaired = Some(snapshot::Repaired { original: snapshot, added: 1, lost: 1 });
+    let mut copied: Snapshot = record::decode(&record).expect("a record");
+    let repository = RepositoryId::from_bytes([9; 16]);
+    copied.origin = Some(snapshot::Origin { repository, snapshot, added: 1, appender: None });
     let added = |record: Vec<u8>| Change::SnapshotAdded {
         snapshot: SnapshotId::new(appender.keys().blob_id(BlobKind::Snapshot, &record)),
         record: ByteBuf::from(record),
@@ -200,6 +203,7 @@ fn entries_out_of_its_capability_are_void_for_everybody() {
         Change::ParitySet { overhead: 30 },
         Change::Note { kind: crate::format::note::REBUILD_NOTE.into(), record: ByteBuf::new() },
         added(record::encode(&repaired)),
+        added(record::encode(&copied)),
         added(b"no record at all".to_vec()),
         Change::SnapshotAdded { snapshot: SnapshotId::new(BlobId::from_bytes([9; 32])), record },
     ];
@@ -544,4 +548,46 @@ fn what_an_interrupted_run_committed_is_found_by_the_next_one() {
     world.verify();
     let by_id: BTreeMap<_, _> = appender.snapshots().expect("readable").into_iter().collect();
     assert!(by_id.values().all(|snapshot| !snapshot.partial));
+}
+
+/// A process that runs on holds open what is deleted meanwhile: it must not go on to rely on it because an appender says that it is there.
+#[test]
+fn a_removed_segment_that_an_appender_adds_again_is_not_believed_by_those_who_knew_it() {
+    let world = shared();
+    let (running, full, appender) = (world.open(), world.open(), append_to(&world));
+    let info = *full.fold().segments().next().expect("one");
+    publish(&full, vec![Change::SegmentsReplaced { added: Vec::new(), removed: vec![info.segment] }]);
+    publish(&appender, vec![Change::SegmentsReplaced { added: vec![info], removed: Vec::new() }]);
+    running.refresh().expect("readable");
+    assert!(running.index().segments().iter().all(|segment| segment.id() != info.segment));
+    assert!(running.index().everything().iter().any(|segment| segment.id() == info.segment));
+}
+
+#[test]
+fn a_copy_of_an_appenders_snapshot_is_still_an_appenders_and_no_appender_takes_copies() {
+    use crate::copy::{self, CopyError, CopyOptions};
+    let mut world = shared();
+    let appender = append_to(&world);
+    world.write("d/new", &noise(77, 30_000));
+    let appended = world.back_up(&appender);
+    let target = testing::init(Arc::new(MemoryBackend::new().called("target")), 424_242);
+    let options = CopyOptions { threads: 1, ..CopyOptions::default() };
+    copy::run(&world.open(), &target, &options, &Silent).expect("copied");
+    let snapshots = target.snapshots().expect("readable");
+    let by: Vec<_> = snapshots.iter().map(|(_, copy)| copy.appender(None)).collect();
+    assert_eq!(by, [None, Some(appender.writer_id())]);
+    let (_, copy) = &snapshots[1];
+    assert_eq!(copy.origin.map(|origin| origin.snapshot), Some(appended));
+    // It comes home as what it was.
+    let home = testing::init(Arc::new(MemoryBackend::new().called("home")), 424_243);
+    copy::run(&target, &home, &options, &Silent).expect("copied");
+    assert_eq!(home.snapshots().expect("readable")[1].1.appender(None), Some(appender.writer_id()));
+    let result = copy::run(&target, &append_to(&world), &options, &Silent);
+    let error = result.expect_err("an appender cannot vouch for them");
+    assert!(
+        matches!(error, CopyError::Target(BackupError::Repository(RepositoryError::AppendOnly(_)))),
+        "{error}"
+    );
+    let result = copy::run(&append_to(&world), &target, &options, &Silent);
+    assert!(matches!(result, Err(CopyError::Source(RepositoryError::AppendOnly(_)))), "{result:?}");
 }

@@ -260,11 +260,11 @@ impl View {
         }
         unopened.append(&mut distrusted);
         *lock(&self.broken) = unopened;
-        let removed: Vec<_> = open
-            .iter()
-            .map(|segment| segment.id())
-            .filter(|id| !fold.segments().any(|info| info.segment == *id))
-            .collect();
+        // One that was removed and that an appender has added again is what the appender says by now.
+        let is_trusted = |id: &SegmentId| {
+            fold.has_segment(id) && fold.appended_by(id).is_none_or(|writer| writer == self.own)
+        };
+        let removed: Vec<_> = open.iter().map(|segment| segment.id()).filter(|id| !is_trusted(id)).collect();
         if !added.is_empty() || !removed.is_empty() {
             self.index.replace(added, &removed);
         }

@@ -340,6 +340,7 @@ fn snapshots() -> Vec<Vector> {
         repository: RepositoryId::from_bytes([5; 16]),
         snapshot: SnapshotId::new(blob(6)),
         added: 4,
+        appender: None,
     };
     let copied = Snapshot { origin: Some(origin), ..plain.clone() };
     let vectors = [
