@@ -48,6 +48,11 @@ impl Runner<'_> {
                 report.warn(format!("the killed run cannot be recorded: {error}"));
             }
         }
+        let mut swept = Journal::new(journal.began, &journal.mark);
+        swept.leave(left.clone());
+        if let Err(error) = self.state.note(&domain.name, &swept) {
+            report.warn(format!("cannot write to the state directory: {error}"));
+        }
         left
     }
 

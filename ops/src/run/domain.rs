@@ -75,7 +75,8 @@ impl Runner<'_> {
         let left = self.sweep(domain, report);
         let missing = self.catch_up(domain, targets, report);
         let journal = if missing.is_empty() && !targets.is_empty() {
-            self.conclude(domain, began, report);
+            self.watch(domain, began.timestamp(), report);
+            self.conclude(domain, report);
             let mut journal = Journal::new(began.timestamp(), self.processes.mark());
             journal.leave(left);
             Some(journal)
@@ -210,8 +211,15 @@ impl Runner<'_> {
         let mut left = std::mem::take(&mut journal.left);
         left.extend(self.do_chores(domain, journal.chores(), "at the end", report));
         journal = Journal { snapshot_end: None, finally, ..journal };
+        // Copies may take hours: a kill meanwhile must not have done again what is done.
+        let so_far = Journal { left: left.clone(), ..journal.clone() };
+        if let Err(error) = self.state.note(&domain.name, &so_far) {
+            report.warn(format!("cannot write to the state directory: {error}"));
+        }
+        // Whatever becomes of the copies: what was read is all there is to be looked at.
+        self.watch(domain, began.timestamp(), report);
         self.copy_on(domain, targets, report);
-        self.conclude(domain, began, report);
+        self.conclude(domain, report);
         if report.outcome != Outcome::Failed {
             for argv in &hooks.after {
                 if let Err(error) = self.hook(domain, argv, &[], true) {
@@ -227,9 +235,8 @@ impl Runner<'_> {
     }
 
     /// Retention, or what is to be done after a failure.
-    fn conclude(&self, domain: &Domain, began: &Zoned, report: &mut DomainReport) {
+    fn conclude(&self, domain: &Domain, report: &mut DomainReport) {
         if report.outcome != Outcome::Failed {
-            self.watch(domain, began.timestamp(), report);
             return self.retain(domain, report);
         }
         let message = report.message.clone().unwrap_or_default();
