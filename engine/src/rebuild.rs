@@ -101,8 +101,7 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<RebuildReport, RebuildError> {
     if !options.dry_run {
-        // What they say of damaged packs is kept like what others say.
-        vet::run(repository, Strictness::WhatIsTrue, monitor)?;
+        vet::run(repository, Strictness::WholeSegments, monitor)?;
     }
     let base = repository.fold();
     let removed = repository.removed_packs(&base)?;
@@ -273,6 +272,16 @@ impl Rebuild<'_> {
         Ok(())
     }
 
+    /// Segments of appenders that were not vetted because packs are damaged: nobody else knows what lies in these. They stay apart,
+    /// for a repair of packs.
+    fn kept_apart(&self) -> HashSet<SegmentId> {
+        let is_damaged = |pack: PackId| self.report.damaged.contains(&pack);
+        let lists_damaged =
+            |segment: &Segment| segment.packs().map_while(Result::ok).any(|pack| is_damaged(pack.id));
+        let appended = self.repository.index().appended();
+        appended.iter().filter(|segment| lists_damaged(segment)).map(|segment| segment.id()).collect()
+    }
+
     fn broken_segment(&self, segment: SegmentId, error: &IndexError) {
         self.monitor.problem(&Problem {
             code: "segment-damaged",
@@ -324,7 +333,9 @@ impl Rebuild<'_> {
             return Ok(());
         }
         let added: Vec<_> = self.segments.iter().map(|segment| segment.info).collect();
-        let old: Vec<SegmentId> = self.base.segments().map(|info| info.segment).collect();
+        let apart = self.kept_apart();
+        let old = self.base.segments().map(|info| info.segment).filter(|id| !apart.contains(id));
+        let old: Vec<SegmentId> = old.collect();
         let (base, last_prune) = (self.base, self.repository.last_prune());
         let mut removed = Vec::new();
         self.repository.commit(&mut |fold| {

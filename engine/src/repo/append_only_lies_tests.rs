@@ -314,3 +314,29 @@ fn a_log_that_lost_an_entry_lets_unknown_writers_only_add() {
     assert!(salvaged.fold().snapshot(&theirs).is_some(), "nobody who may has forgotten it");
     assert!(salvaged.fold().has_segment(&segment));
 }
+
+/// What lies in a pack whose directory is damaged only the segment says that its writer added.
+#[test]
+fn a_rebuilt_index_keeps_what_is_known_of_an_appenders_damaged_pack() {
+    let mut world = shared();
+    for n in 0..4 {
+        world.write(&format!("d/own{n}"), &noise(900 + n, 9_000));
+    }
+    world.back_up(&append_to(&world));
+    for (entry, _) in listed(&world, |entry| is_appended(entry) && entry.header.kind == ObjectKind::DataPack)
+    {
+        world.storage.corrupt(&ObjectKey::pack(&entry.id), |bytes| {
+            let last = bytes.len() - 1;
+            bytes[last] ^= 4;
+        });
+    }
+    let report = crate::rebuild::run(&world.open(), &crate::rebuild::RebuildOptions::default(), &Silent);
+    assert!(!report.expect("rebuilt").damaged.is_empty());
+    assert_eq!(world.open().index().appended().len(), 1);
+    restore_all(&world);
+    let sources = Sources { repository: None, paths: Vec::new() };
+    let report = repair::packs::run(&world.open(), &thorough(), &sources, &Silent).expect("repaired");
+    assert_eq!(report.lost_count, 0, "{report:?}");
+    assert_eq!(world.open().index().appended().len(), 0);
+    world.verify();
+}
