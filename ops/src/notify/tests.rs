@@ -184,6 +184,6 @@ fn heartbeats_have_addresses_of_their_own() {
         notifier.test().into_iter().map(|(name, result)| format!("{name} {}", result.is_ok())).collect()
     };
     let (calls, results) = told(&Played::default(), &state, 0, &test);
-    assert_eq!(results, ["HOOK true", "BEAT true", "tell people false"]);
+    assert_eq!(results, ["HOOK true", "BEAT true", "DRILLS true", "tell people false"]);
     assert!(calls[0].contains("this is a test"), "{calls:?}");
 }
