@@ -57,6 +57,12 @@ fn undisturbed<T>(path: &Path, mut act: impl FnMut() -> T) -> T {
         .expect("the folders above are not always changed")
 }
 
+/// A folder in a place where hardly anybody else makes any.
+fn aside() -> tempfile::TempDir {
+    let program = std::env::current_exe().unwrap();
+    tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+}
+
 /// The folders of the objects that were created.
 fn created(calls: &[Call]) -> Vec<Folder> {
     calls.iter().filter(|call| call.operation == Operation::Create).filter_map(|call| call.folder).collect()
@@ -217,7 +223,7 @@ fn every_kind_of_entry_and_size_is_stored() {
 
 #[test]
 fn an_unchanged_backup_opens_no_file_reads_no_data_and_writes_only_a_commit() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = aside();
     for n in 0..50 {
         fs::create_dir(folder.path().join(format!("d{n}"))).unwrap();
         fs::write(folder.path().join(format!("d{n}/f")), noise(n, 5000)).unwrap();
@@ -683,7 +689,7 @@ fn a_tree_does_not_depend_on_how_much_of_a_directory_is_in_memory() {
 
 #[test]
 fn an_unchanged_directory_in_many_pieces_costs_a_commit_and_one_change_a_piece() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = aside();
     large(folder.path(), 4000);
     let backend = RecordingBackend::new(MemoryBackend::new());
     let recording = backend.recording();
