@@ -96,16 +96,14 @@ impl Claim<'_> {
 
     /// Whether the packs just stored and their segment are as they were stored: no prune took them for strays.
     pub fn is_own_intact(&self, fold: &Fold) -> bool {
-        let is_there =
-            |pack: &PackId| !self.repository.is_pack_gone(pack) && fold.condemned_since(pack).is_none();
         let dropped =
             self.segment.is_some_and(|segment| self.repository.is_segment_gone(&segment.info.segment));
-        !dropped && self.packs.iter().all(|(pack, _)| is_there(&pack.id))
+        !dropped && self.packs.iter().all(|(pack, _)| self.repository.is_pack_in_force(fold, &pack.id))
     }
 
     /// Whether none of these packs is condemned or removed.
     pub fn are_there(&self, fold: &Fold, packs: &HashSet<PackId>) -> bool {
-        packs.iter().all(|pack| !self.repository.is_pack_gone(pack) && fold.condemned_since(pack).is_none())
+        packs.iter().all(|pack| self.repository.is_pack_in_force(fold, pack))
     }
 
     /// Whether all of these packs are still listed by the index.

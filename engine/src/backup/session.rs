@@ -108,9 +108,7 @@ impl<'r> Session<'r> {
         let Some(relied_on) = &self.relied_on else { return index.contains(id) };
         // A segment of its own may list what was taken out of the index since, or what is not there.
         let fold = self.repository.fold();
-        let is_part = |at: &Location| {
-            !self.repository.is_pack_gone(&at.pack.id) && fold.condemned_since(&at.pack.id).is_none()
-        };
+        let is_part = |at: &Location| self.repository.is_pack_in_force(&fold, &at.pack.id);
         let place = index.known_where(id, &is_part)?;
         lock(relied_on).extend(place.map(|place| place.pack.id));
         Ok(place.is_some())

@@ -391,6 +391,11 @@ impl Repository {
         self.view.is_pack_gone(pack)
     }
 
+    /// Whether the pack is neither removed nor, as this fold has it, condemned: what lies in it can be relied on.
+    pub fn is_pack_in_force(&self, fold: &Fold, pack: &PackId) -> bool {
+        !self.is_pack_gone(pack) && fold.condemned_since(pack).is_none()
+    }
+
     /// Whether a commit read by this process dropped the segment.
     pub fn is_segment_gone(&self, segment: &SegmentId) -> bool {
         self.view.is_segment_gone(segment)

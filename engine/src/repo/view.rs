@@ -242,8 +242,10 @@ impl View {
         let (open, everything) = (self.index.segments(), self.index.everything());
         let (mut added, mut appended) = (Vec::new(), Vec::new());
         let (mut unopened, mut distrusted) = (Vec::new(), Vec::new());
+        // Also one that was removed: if an appender has added it again, it is what the appender says by now.
+        let is_anothers = |id: &SegmentId| fold.appended_by(id).is_some_and(|writer| writer != self.own);
         for info in fold.segments() {
-            let is_appended = fold.appended_by(&info.segment).is_some_and(|writer| writer != self.own);
+            let is_appended = is_anothers(&info.segment);
             if !is_appended && open.iter().any(|segment| segment.id() == info.segment) {
                 continue;
             }
@@ -260,11 +262,11 @@ impl View {
         }
         unopened.append(&mut distrusted);
         *lock(&self.broken) = unopened;
-        // One that was removed and that an appender has added again is what the appender says by now.
-        let is_trusted = |id: &SegmentId| {
-            fold.has_segment(id) && fold.appended_by(id).is_none_or(|writer| writer == self.own)
-        };
-        let removed: Vec<_> = open.iter().map(|segment| segment.id()).filter(|id| !is_trusted(id)).collect();
+        let removed: Vec<_> = open
+            .iter()
+            .map(|segment| segment.id())
+            .filter(|id| !fold.has_segment(id) || is_anothers(id))
+            .collect();
         if !added.is_empty() || !removed.is_empty() {
             self.index.replace(added, &removed);
         }
