@@ -21,8 +21,18 @@ pub fn new() -> String {
     format!("{}-{}-{}", session(), getpid().as_raw_nonzero(), now.as_nanos())
 }
 
-fn session() -> i32 {
-    rustix::process::getsid(None).map_or(0, |session| session.as_raw_nonzero().get())
+/// The session of this process, as `/proc` tells it: 0 where its leader is outside of the container, which is no valid number of
+/// a process (`getsid` of rustix takes it for one).
+fn session() -> String {
+    session_of("self").unwrap_or_default()
+}
+
+/// The session of a process, of which `/proc/<process>/stat` tells.
+fn session_of(process: &str) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Behind the name, which may hold anything: state, parent, group, session.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(3).map(str::to_owned)
 }
 
 /// Ends all processes with this mark, but for this one: they are asked to, and after `patience` made to. Returns how many there
@@ -59,10 +69,7 @@ fn marked(mark: &str) -> Vec<Pid> {
 }
 
 fn is_in(pid: Pid, session: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    // Behind the name, which may hold anything: state, parent, group, session.
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    fields.split_whitespace().nth(3) == Some(session)
+    session_of(&pid.as_raw_nonzero().to_string()).is_some_and(|own| own == session)
 }
 
 fn has(pid: Pid, wanted: &str) -> bool {
@@ -93,7 +100,7 @@ mod tests {
         let mut service =
             Command::new("setsid").args(["sleep", "1000"]).env(MARK, &mark).spawn().expect("started");
         let until = Instant::now() + Duration::from_secs(20);
-        while marked(&mark).len() != 2 || is_in(Pid::from_child(&service), &session().to_string()) {
+        while marked(&mark).len() != 2 || is_in(Pid::from_child(&service), &session()) {
             assert!(Instant::now() < until, "two were not seen");
             thread::sleep(STEP);
         }
