@@ -301,6 +301,40 @@ fn a_run_that_is_asked_to_end_cleans_up_first() {
     assert_eq!(status.lines()[0]["attempt"]["outcome"], "failed");
 }
 
+/// In a container, the leader of the session may be a process outside of it: the session has the number 0 there.
+#[test]
+fn a_plan_is_run_in_a_session_that_was_begun_outside() {
+    let bench = planned(
+        "[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\nhooks = { before = [['touch', 'DIR/begun']] }\n",
+    );
+    bench.source();
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]).stdin(Stdio::null());
+        command
+    };
+    let reason = match unshare().arg("true").output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(reason) = reason {
+        return cannot("make a name space of processes", &reason);
+    }
+    let program = bench.command();
+    let mut inside = unshare();
+    inside.arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => inside.env(name, value),
+            None => inside.env_remove(name),
+        };
+    }
+    Run::of(inside.args(["run", "files"]).current_dir(bench.path(""))).expect(0);
+    assert!(bench.path("begun").exists());
+    assert_eq!(snapshots(&bench, "repo").len(), 1);
+}
+
 #[test]
 fn timers_that_meet_do_not_fail_each_other() {
     let bench = planned(
