@@ -1,0 +1,348 @@
+//! What comes back, whole or in part, and what is said of the rest.
+
+use super::*;
+
+fn check_every_kind(fixture: &Fixture) {
+    let at = |name: &str| fixture.target().join(name);
+    let big = noise(1, 700_000);
+    assert!(fs::read(at("big")).unwrap() == big && fs::read(at("duplicate")).unwrap() == big);
+    assert_eq!(fs::metadata(at("duplicate")).unwrap().mode() & 0o7777, 0o400);
+    assert_eq!(fs::read(at("empty-file")).unwrap(), b"");
+    assert_eq!(fs::read(at("one")).unwrap(), b"1");
+    assert!(fs::symlink_metadata(at("fifo")).unwrap().file_type().is_fifo());
+    assert!(fs::symlink_metadata(at("socket")).unwrap().file_type().is_socket());
+    assert_eq!(fs::read_link(at("symlink")).unwrap().to_str(), Some("../anywhere"));
+    let links: Vec<_> =
+        ["link-a", "link-b", "outer/inner/link-c"].map(|name| fs::metadata(at(name)).unwrap()).into();
+    assert!(links.iter().all(|link| link.ino() == links[0].ino() && link.nlink() == 3));
+    assert_eq!(fs::read(at("link-b")).unwrap(), b"one file");
+    assert!(fs::read(at("outer/inner/deep")).unwrap() == noise(2, 30_000));
+    let sparse = fs::File::open(at("sparse")).unwrap();
+    let found = sparse.metadata().unwrap();
+    assert_eq!(found.len(), 1 << 40);
+    assert!(found.blocks() < 200, "{} blocks", found.blocks());
+    let mut bytes = vec![1; 10_000];
+    sparse.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == [vec![0; 5000], noise(3, 2000), vec![0; 3000]].concat());
+    assert!(fs::read(at("sparse-two")).unwrap() == two_holes());
+    for name in ["big", "empty", "fifo", "link-c", "outer", "symlink", "sparse"] {
+        let path = if name == "link-c" { at("outer/inner/link-c") } else { at(name) };
+        let found = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((found.mtime(), found.mtime_nsec()), (TIME.seconds, i64::from(TIME.nanos)), "{name}");
+    }
+    let inner = fs::metadata(at("outer/inner")).unwrap();
+    assert_eq!((inner.mode() & 0o7777, inner.mtime()), (0o500, TIME.seconds));
+}
+
+#[test]
+fn every_kind_of_entry_comes_back() {
+    for (threads, memory) in [(1, 160 << 20), (3, 160 << 20), (2, 0)] {
+        let fixture = every_kind();
+        let listener = Listener::default();
+        let options = RestoreOptions { threads, memory, verify: true, ..options() };
+        let report = fixture.try_restore("", &options, &listener).unwrap();
+        assert_eq!(listener.told(), [""; 0]);
+        check_every_kind(&fixture);
+        assert_eq!((report.files, report.directories, report.others), (11, 3, 3));
+        assert_eq!((report.files_written, report.files_unchanged, report.errors), (11, 0, 0));
+        assert_eq!(report.verified, 9, "names of one file are one file");
+        assert_eq!(report.bytes, 1_400_000 + 3 * 8 + 1 + 30_000 + (1 << 40) + 3000 + 4);
+        let entries = listener.entries.lock().unwrap();
+        assert!(entries.contains(&("/outer/inner/deep".to_owned(), EntryAction::Restored)), "{entries:?}");
+        // Again, nothing is written, and names of one file stay names of one file.
+        let again = fixture.restore_well(&options);
+        assert_eq!((again.files_unchanged, again.bytes_written), (11, 0));
+        check_every_kind(&fixture);
+    }
+}
+
+#[test]
+fn unprivileged_restores_finish_directories_that_shut_them_out() {
+    if !as_nobody("restore::tests::unprivileged_restores_finish_directories_that_shut_them_out") {
+        return;
+    }
+    let mut b = Builder::new();
+    let file = with(b.file("file", &noise(1, 50_000), 1000), |m| m.mode = 0);
+    let dark = with(b.directory("dark", vec![file]), |m| m.mode = 0);
+    let outer = with(b.directory("outer", vec![dark]), |m| m.mode = 0o100);
+    let fixture = b.finish(vec![outer]);
+    for _ in 0..2 {
+        let report = fixture.restore_well(&options());
+        assert_eq!(report.files, 1);
+        let outer = fixture.target().join("outer");
+        assert_eq!(fs::metadata(&outer).unwrap().mode() & 0o777, 0o100);
+        assert_eq!(fs::metadata(outer.join("dark")).unwrap().mode() & 0o777, 0);
+    }
+    for name in ["outer", "outer/dark"] {
+        fs::set_permissions(fixture.target().join(name), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+}
+
+#[test]
+fn a_path_gives_its_contents_and_a_file_itself() {
+    let mut b = Builder::new();
+    let file = b.file("file", b"content", 10);
+    let inner = with(b.directory("inner", vec![file]), |m| m.mode = 0o711);
+    let outer = b.directory("outer", vec![inner]);
+    let fixture = b.finish(vec![outer]);
+    let listener = Listener::default();
+    fixture.try_restore("/outer//inner/", &options(), &listener).unwrap();
+    assert_eq!(names(&fixture.target()), ["file"]);
+    let target = fs::metadata(fixture.target()).unwrap();
+    assert_eq!((target.mode() & 0o777, target.mtime()), (0o711, TIME.seconds), "it was new");
+    let entries = listener.entries.lock().unwrap();
+    assert_eq!(*entries, [("/outer/inner/file".to_owned(), EntryAction::Restored)]);
+    fs::remove_file(fixture.target().join("file")).unwrap();
+    fs::write(fixture.target().join("other"), "").unwrap();
+    fs::set_permissions(fixture.target(), fs::Permissions::from_mode(0o750)).unwrap();
+    fixture.try_restore("outer/inner/file", &options(), &Listener::default()).unwrap();
+    assert_eq!(names(&fixture.target()), ["file", "other"]);
+    fixture.try_restore("outer/inner", &options(), &Listener::default()).unwrap();
+    assert_eq!(fs::metadata(fixture.target()).unwrap().mode() & 0o777, 0o750, "it was somebody's");
+    let missing = fixture.try_restore("outer/nothing/file", &options(), &Listener::default());
+    let missing = missing.unwrap_err().to_string();
+    assert_eq!(missing, "outer/nothing/file is not in the snapshot: /outer/nothing does not exist there");
+    let through = fixture.try_restore("outer/inner/file/x", &options(), &Listener::default());
+    assert!(matches!(through, Err(RestoreError::Browse(_))), "{through:?}");
+}
+
+#[test]
+fn names_of_different_content_are_never_linked_whatever_their_numbers_say() {
+    let mut b = Builder::new();
+    let nodes = [("a", b"one file"), ("b", b"two file")];
+    let nodes = nodes.map(|(name, content)| linked(b.file(name, content, 3), 9, 2));
+    let fixture = b.finish(nodes.into());
+    fixture.restore_well(&options());
+    assert_eq!(fs::read(fixture.target().join("a")).unwrap(), b"one file");
+    assert_eq!(fs::read(fixture.target().join("b")).unwrap(), b"two file");
+}
+
+#[test]
+fn patterns_choose_and_make_only_the_directories_needed() {
+    let mut b = Builder::new();
+    let texts = ["a.txt", "b.bin"].map(|name| b.file(name, name.as_bytes(), 10));
+    let inner = b.directory("inner", texts.to_vec());
+    let outer = with(b.directory("outer", vec![inner.clone()]), |m| m.mode = 0o711);
+    let other = b.directory("other", vec![]);
+    let fixture = b.finish(vec![other, outer]);
+    let include = RestoreOptions { include: vec!["*.txt".to_owned()], ..options() };
+    let report = fixture.restore_well(&include);
+    assert_eq!(names(&fixture.target()), ["outer/", "outer/inner/", "outer/inner/a.txt"]);
+    assert_eq!((report.files, report.directories), (1, 2));
+    let outer = fs::metadata(fixture.target().join("outer")).unwrap();
+    assert_eq!((outer.mode() & 0o777, outer.mtime()), (0o711, TIME.seconds));
+    let exclude = RestoreOptions { exclude: vec!["/outer/inner/*.txt".to_owned()], ..options() };
+    fs::remove_dir_all(fixture.target()).unwrap();
+    fixture.restore_well(&exclude);
+    assert_eq!(names(&fixture.target()), ["other/", "outer/", "outer/inner/", "outer/inner/b.bin"]);
+}
+
+#[test]
+fn a_dry_run_counts_and_touches_nothing() {
+    let fixture = every_kind();
+    let dry = RestoreOptions { dry_run: true, ..options() };
+    let report = fixture.restore_well(&dry);
+    assert!(!fixture.target().exists());
+    let real = fixture.restore_well(&options());
+    assert_eq!(report, real);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(fixture.target().join("big"))
+        .unwrap()
+        .write_all_at(b"!", 5)
+        .unwrap();
+    let state = || {
+        let stat = |name: String| {
+            let found = fs::symlink_metadata(fixture.target().join(&name)).unwrap();
+            (name, found.mode(), found.ino(), found.ctime(), found.ctime_nsec())
+        };
+        names(&fixture.target()).into_iter().map(stat).collect::<Vec<_>>()
+    };
+    let before = state();
+    let report = fixture.restore_well(&dry);
+    assert_eq!((report.bytes_written, report.files_written), (10_000, 1));
+    assert_eq!(state(), before);
+}
+
+#[test]
+fn a_flipped_bit_costs_its_blocks_and_is_reported_range_by_range() {
+    let mut b = Builder::with_packs_of(1 << 20);
+    let parts: Vec<_> = (0..6).map(|seed| noise(seed, 1_000_000)).collect();
+    let bytes = parts.concat();
+    let big = b.file("big", &bytes, 1_000_000);
+    let small = b.file("small", b"fine", 10);
+    let again = b.file("third", &parts[2], 1_000_000);
+    let fixture = b.finish(vec![big, small, again]);
+    // Each part is a block in a pack of its own; one is damaged.
+    let wrong = fixture.data_packs().into_iter().find(|key| {
+        let size = fixture.backend.stat(key).unwrap().size;
+        size > 900_000
+    });
+    fixture.backend.corrupt(&wrong.unwrap(), |pack| pack[5000] ^= 1);
+    for existing in [false, true] {
+        if existing {
+            fs::write(fixture.target().join("big"), vec![9; 6_500_000]).unwrap();
+        }
+        let (report, problems) = fixture.restore(&RestoreOptions { verify: true, ..options() });
+        let found = fs::read(fixture.target().join("big")).unwrap();
+        assert_eq!(found.len(), bytes.len());
+        let damaged: Vec<_> =
+            (0..6).filter(|at| found[at * 1_000_000..][..1_000_000] != parts[*at]).collect();
+        assert_eq!(damaged.len(), 1, "one pack holds one part");
+        let start = damaged[0] * 1_000_000;
+        assert!(found[start..start + 1_000_000].iter().all(|byte| *byte == 0));
+        let is_third = damaged[0] == 2;
+        assert_eq!(report.errors, if is_third { 2 } else { 1 });
+        let expected = format!(
+            "blob-damaged /big: bytes {start} to {} of 6000000 are missing and left as zeros: pack",
+            start + 1_000_000
+        );
+        assert!(problems.iter().any(|problem| problem.starts_with(&expected)), "{problems:?}");
+        assert_eq!(report.verified, if is_third { 1 } else { 2 });
+        assert_eq!(fs::read(fixture.target().join("small")).unwrap(), b"fine");
+        let mtime = fs::metadata(fixture.target().join("big")).unwrap().mtime();
+        assert_ne!(mtime, TIME.seconds, "it must not pass for unchanged");
+    }
+}
+
+#[test]
+fn missing_packs_are_named_and_the_rest_is_restored() {
+    let mut b = Builder::with_packs_of(1 << 20);
+    let files: Vec<_> = (0..4).map(|n| b.file(&format!("{n}"), &noise(n, 900_000), 300_000)).collect();
+    let fixture = b.finish(files);
+    let packs = fixture.data_packs();
+    fixture.backend.delete(&packs[0]).unwrap();
+    let (report, problems) = fixture.restore(&options());
+    assert!((1..4).contains(&report.errors), "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.starts_with("blob-missing /")), "{problems:?}");
+    let right =
+        (0..4).filter(|n| fs::read(fixture.target().join(format!("{n}"))).unwrap() == noise(*n, 900_000));
+    assert_eq!(right.count() as u64, 4 - report.errors);
+}
+
+#[test]
+fn long_files_stretch_over_windows() {
+    let mut b = Builder::new();
+    // More chunks than the smallest window holds, with lists of lists.
+    let bytes = noise(1, 60_000);
+    let (mut lists, mut table) = (Vec::new(), Vec::new());
+    for (n, part) in (1_u64..).zip(bytes.chunks(6)) {
+        chunk_list::push_chunk(&mut table, b.chunk(part));
+        if n % 1000 == 0 {
+            chunk_list::push_list(&mut lists, b.list(0, std::mem::take(&mut table), 6000));
+        }
+    }
+    let content =
+        FileContent { size: 60_000, depth: 1, chunks: ByteBuf::from(lists), ..FileContent::default() };
+    let long = node("long", NodeKind::File(content));
+    let fixture = b.finish(vec![long]);
+    let small = RestoreOptions { memory: 0, verify: true, ..options() };
+    let report = fixture.restore_well(&small);
+    assert_eq!((report.verified, report.files_written), (1, 1));
+    assert!(fs::read(fixture.target().join("long")).unwrap() == bytes);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(fixture.target().join("long"))
+        .unwrap()
+        .write_all_at(b"!", 59_999)
+        .unwrap();
+    let report = fixture.restore_well(&small);
+    assert_eq!((report.bytes_written, report.files_written, report.verified), (6, 1, 1));
+    assert_eq!(fixture.restore_well(&small).files_unchanged, 1);
+}
+
+#[test]
+fn many_files_share_few_handles_and_deep_paths_work() {
+    let mut b = Builder::with_packs_of(1 << 20);
+    let common = noise(0, 400_000);
+    let files: Vec<_> = (0..600)
+        .map(|n| {
+            // Two chunks in different packs, so that every file is open for a while.
+            let own = noise(n + 1, 2000);
+            let bytes = [&common[..1000], &own[..]].concat();
+            b.chunk(&common);
+            b.file(&format!("{n:04}"), &bytes, 1000)
+        })
+        .collect();
+    let mut deep = b.file("leaf", b"deep", 10);
+    for _ in 0..30 {
+        deep = b.directory(&"d".repeat(200), vec![deep]);
+    }
+    let fixture = b.finish([files, vec![deep]].concat());
+    let report = fixture.restore_well(&RestoreOptions { verify: true, ..options() });
+    assert_eq!((report.files, report.verified, report.directories), (601, 601, 30));
+    let last = fs::read(fixture.target().join("0599")).unwrap();
+    assert!(last == [&common[..1000], &noise(600, 2000)[..]].concat());
+}
+
+#[test]
+fn cancelling_ends_it_early_and_says_so() {
+    let fixture = every_kind();
+    let listener = Listener { cancels_after: Some(0), ..Listener::default() };
+    let report = fixture.try_restore("", &options(), &listener).unwrap();
+    assert!(report.cancelled);
+    assert!(report.files_written < 11);
+}
+
+#[test]
+fn what_was_cancelled_anywhere_does_not_pass_for_whole() {
+    let whole = {
+        let fixture = every_kind();
+        let listener = Listener::default();
+        fixture.try_restore("", &options(), &listener).unwrap();
+        listener.asked.load(Ordering::Relaxed)
+    };
+    let mut finished = 0;
+    for after in 0..whole + 50 {
+        let fixture = every_kind();
+        let listener = Listener { cancels_after: Some(after), ..Listener::default() };
+        let report = fixture.try_restore("", &options(), &listener).unwrap();
+        if report.cancelled {
+            // The same again goes on and completes it.
+            fixture.restore_well(&RestoreOptions { verify: true, ..options() });
+        } else {
+            finished += 1;
+            assert_eq!((report.files_written, report.errors), (11, 0), "after {after} questions");
+            let again = fixture.restore_well(&options());
+            assert_eq!((again.files_unchanged, again.bytes_written), (11, 0), "after {after} questions");
+        }
+    }
+    assert!(finished > 0, "nobody asks more than {} times", whole + 50);
+}
+
+#[test]
+fn metadata_is_a_problem_only_where_it_was_asked_for() {
+    let mut b = Builder::new();
+    let odd = with(b.file("file", b"x", 10), |m| {
+        (m.uid, m.gid) = (u32::MAX, u32::MAX);
+        m.mtime = Timestamp { seconds: 1, nanos: 2_000_000_000 };
+    });
+    let fixture = b.finish(vec![odd]);
+    let mut wanted = options();
+    (wanted.metadata.owner, wanted.metadata.times) = (true, true);
+    let (report, problems) = fixture.restore(&wanted);
+    assert_eq!((report.errors, problems.len()), (1, 2), "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.starts_with("metadata-failed /file: ")), "{problems:?}");
+    (wanted.metadata.owner, wanted.metadata.times) = (false, false);
+    fixture.restore_well(&wanted);
+}
+
+#[test]
+fn owners_and_devices_come_back_for_root() {
+    if !is_root() {
+        return skip("owners and devices", "only root can restore them");
+    }
+    let mut b = Builder::new();
+    let owned = with(b.file("file", b"x", 10), |m| (m.uid, m.gid, m.mode) = (1234, 5678, 0o4755));
+    let device = with(node("null", NodeKind::CharDevice { major: 1, minor: 3 }), |m| *m = metadata(0o666));
+    let fixture = b.finish(vec![owned, device]);
+    let (report, problems) = fixture.restore(&options());
+    if problems.iter().any(|problem| problem.contains("Operation not permitted")) {
+        return skip("owners and devices", "this root may not make devices");
+    }
+    assert_eq!(report.errors, 0, "{problems:?}");
+    let found = fs::metadata(fixture.target().join("file")).unwrap();
+    assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (1234, 5678, 0o4755));
+    let found = fs::metadata(fixture.target().join("null")).unwrap();
+    assert!(found.file_type().is_char_device() && found.mode() & 0o777 == 0o666);
+}
