@@ -19,6 +19,8 @@ pub mod index;
 pub mod log;
 pub mod monitor;
 pub mod parity;
+#[cfg(test)]
+mod power_cut_tests;
 pub mod prune;
 pub mod reach;
 pub mod rebuild;

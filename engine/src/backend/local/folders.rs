@@ -8,8 +8,7 @@ use rustix::fs::{CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-/// Owner only.
-pub(super) const FOLDER_MODE: Mode = Mode::RWXU;
+use super::disk;
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -32,8 +31,8 @@ pub(super) fn open_beneath(root: impl AsFd, relative: &str) -> Result<OwnedFd, E
 }
 
 /// Makes the folder `name` in `parent`; not an error if it is there.
-pub(super) fn make(parent: impl AsFd, name: impl Arg) -> Result<(), Errno> {
-    match rustix::fs::mkdirat(parent, name, FOLDER_MODE) {
+pub(super) fn make(parent: impl AsFd, name: impl Arg + Copy) -> Result<(), Errno> {
+    match disk::make_folder(parent, name) {
         Err(Errno::EXIST) => Ok(()),
         other => other,
     }
@@ -49,7 +48,7 @@ pub(super) fn make_all(path: &Path) -> io::Result<()> {
         Some(parent) => parent,
         None => return Ok(()),
     };
-    let existed = match rustix::fs::mkdirat(CWD, path, FOLDER_MODE) {
+    let existed = match disk::make_folder(CWD, path) {
         Ok(()) => false,
         Err(Errno::EXIST) => true,
         Err(Errno::NOENT) if parent != path => {
@@ -62,7 +61,7 @@ pub(super) fn make_all(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     };
     match open_root(parent) {
-        Ok(parent) => Ok(rustix::fs::fsync(parent)?),
+        Ok(parent) => Ok(disk::sync(parent)?),
         // A folder that others made, in one that we may pass through but not read.
         Err(_) if existed => Ok(()),
         Err(error) => Err(error.into()),

@@ -4,6 +4,7 @@
 //! repository's folder and follows no links below it, so a folder that is moved or replaced while the
 //! repository is in use is never mixed with another.
 
+pub(crate) mod disk;
 mod folders;
 mod handles;
 mod publish;
@@ -58,7 +59,7 @@ impl LocalBackend {
         for name in Folder::ALL.map(Folder::name).into_iter().chain([TEMPORARY]) {
             folders::make(&backend.root, name).map_err(|e| backend.failed("create", name, e))?;
         }
-        rustix::fs::fsync(&backend.root).map_err(|e| backend.failed("flush", "", e))?;
+        disk::sync(&backend.root).map_err(|e| backend.failed("flush", "", e))?;
         backend.probe()?;
         Ok(backend)
     }
@@ -138,7 +139,7 @@ impl LocalBackend {
             // Repositories made before there were ledgers have no folder for them.
             Err(Errno::NOENT) if key.folder() == Some(Folder::Ledger) => {
                 folders::make(&self.root, relative).map_err(|e| self.failed("create", relative, e))?;
-                rustix::fs::fsync(&self.root).map_err(|e| self.failed("flush", "", e))?;
+                disk::sync(&self.root).map_err(|e| self.failed("flush", "", e))?;
                 folders::open_beneath(&self.root, relative)
             }
             opened => opened,
@@ -159,7 +160,7 @@ impl LocalBackend {
         let name = relative.rsplit('/').next().unwrap_or(relative);
         folders::make(&parent, name).map_err(failed)?;
         let present = folders::names(&parent, is_fan_name).map_err(failed)?;
-        rustix::fs::fsync(&parent).map_err(|e| self.failed("flush", folder.name(), e))?;
+        disk::sync(&parent).map_err(|e| self.failed("flush", folder.name(), e))?;
         durable.extend(present.iter().map(|fan| format!("{}/{fan}", folder.name())));
         Ok(())
     }
@@ -237,7 +238,7 @@ impl LocalBackend {
             None => self.name(&make()?, key, &folder)?,
         };
         // Also for an object that was there: its creator may not have come to this yet.
-        rustix::fs::fsync(&folder).map_err(|error| BackendError::NotDurable {
+        disk::sync(&folder).map_err(|error| BackendError::NotDurable {
             key: key.clone(),
             what: self.path.join(key.parent()).display().to_string(),
             source: error.into(),
@@ -254,7 +255,7 @@ impl LocalBackend {
         temporary.flush().map_err(|e| self.failed("write", key.as_str(), e))?;
         temporary.take_over(&folder, key.name()).map_err(|e| self.failed("replace", key.as_str(), e))?;
         self.handles.forget(key);
-        rustix::fs::fsync(&folder).map_err(|error| BackendError::NotDurable {
+        disk::sync(&folder).map_err(|error| BackendError::NotDurable {
             key: key.clone(),
             what: self.path.join(key.parent()).display().to_string(),
             source: error.into(),
@@ -316,8 +317,8 @@ impl Backend for LocalBackend {
                 Errno::NOENT => BackendError::not_found(self, key),
                 error => self.failed("open", key.as_str(), error),
             })?;
-        rustix::fs::fsync(&file).map_err(|e| self.failed("flush", key.as_str(), e))?;
-        rustix::fs::fsync(&folder).map_err(|e| self.failed("flush", key.parent(), e))
+        disk::sync(&file).map_err(|e| self.failed("flush", key.as_str(), e))?;
+        disk::sync(&folder).map_err(|e| self.failed("flush", key.parent(), e))
     }
 
     fn clean(&self) -> Result<u64, BackendError> {
@@ -399,7 +400,7 @@ impl Backend for LocalBackend {
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         self.handles.forget(key);
         let Some(folder) = self.folder_of(key)? else { return Ok(()) };
-        match rustix::fs::unlinkat(&folder, key.name(), AtFlags::empty()) {
+        match disk::remove(&folder, key.name()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failed("delete", key.as_str(), error)),
         }

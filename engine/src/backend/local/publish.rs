@@ -7,15 +7,15 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::{Created, Sign};
-use super::folders;
+use super::{disk, folders};
 
 /// What storage lacks on which neither way of publishing works.
 pub(super) const NEITHER_WAY: &str = "it supports neither renaming without replacing \
@@ -111,21 +111,20 @@ impl TemporaryFile {
 
     /// Writes `bytes` at the end of the file.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
+        disk::append(&mut self.file, bytes)
     }
 
     /// Makes the file's content durable.
     pub(super) fn flush(&self) -> io::Result<()> {
-        self.file.sync_all()
+        Ok(disk::sync(&self.file)?)
     }
 
     /// An empty read-only file with a name of its own in `folder`.
     pub(super) fn make(folder: &OwnedFd, names: &TemporaryNames) -> io::Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Each round fails only if a cleaner takes the file between its creation and the lock.
         for _ in 0..16 {
             let name = names.next();
-            let file = File::from(rustix::fs::openat(folder, &name, flags, Mode::RUSR)?);
+            let file = disk::create(folder, &name)?;
             let temporary = Self { folder: folder.try_clone()?, name, file, stays: false };
             let locked = rustix::fs::flock(&temporary.file, FlockOperation::NonBlockingLockExclusive);
             // Storage without locks is fine: no cleaner can take a lock there either.
@@ -164,11 +163,11 @@ impl TemporaryFile {
 
     /// Gives the file its name in `folder`; what had it is gone. The entry is not flushed yet.
     pub(super) fn take_over(&self, folder: impl AsFd, name: &str) -> Result<(), Errno> {
-        rustix::fs::renameat(&self.folder, &self.name, folder, name)
+        disk::replace(&self.folder, &self.name, folder, name)
     }
 
     fn rename(&self, folder: impl AsFd, name: &str) -> Result<Created, Errno> {
-        match rustix::fs::renameat_with(&self.folder, &self.name, folder, name, RenameFlags::NOREPLACE) {
+        match disk::rename(&self.folder, &self.name, folder, name) {
             Ok(()) => Ok(Created::New),
             Err(Errno::EXIST) => Ok(Created::Exists),
             Err(error) => Err(error),
@@ -176,7 +175,7 @@ impl TemporaryFile {
     }
 
     fn link(&self, folder: impl AsFd, name: &str) -> Result<Created, Errno> {
-        match rustix::fs::linkat(&self.folder, &self.name, folder, name, AtFlags::empty()) {
+        match disk::link(&self.folder, &self.name, folder, name) {
             Ok(()) => Ok(Created::New),
             // A network file system that lost the first answer and asked again finds our own link.
             Err(Errno::EXIST) if rustix::fs::fstat(&self.file)?.st_nlink > 1 => Ok(Created::New),
@@ -192,7 +191,7 @@ impl Drop for TemporaryFile {
             return;
         }
         // After a rename the name is gone; if it cannot be removed, cleaning up later will.
-        let _ = rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty());
+        let _ = disk::remove(&self.folder, &self.name);
     }
 }
 
@@ -205,7 +204,7 @@ pub(super) fn probe(
 ) -> io::Result<Result<(), String>> {
     let target = names.next();
     let result = probe_as(folder, names, how, &target);
-    let removed = rustix::fs::unlinkat(folder, &target, AtFlags::empty());
+    let removed = disk::remove(folder, &target);
     if matches!(result, Ok(Ok(()))) {
         removed?;
     }
@@ -229,7 +228,7 @@ fn probe_as(
             Err(NotPublished::Failed(error)) => return Err(error.into()),
         }
     }
-    if let Err(error) = rustix::fs::fsync(folder) {
+    if let Err(error) = disk::sync(folder) {
         return Ok(Err(format!("a folder cannot be flushed to disk there ({error})")));
     }
     let size = rustix::fs::statat(folder, target, AtFlags::SYMLINK_NOFOLLOW)?.st_size;
@@ -252,7 +251,7 @@ pub(super) fn clean(folder: &OwnedFd) -> Result<u64, Errno> {
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
             continue;
         }
-        match rustix::fs::unlinkat(folder, &*name, AtFlags::empty()) {
+        match disk::remove(folder, &name) {
             Ok(()) => removed += 1,
             Err(Errno::NOENT | Errno::ISDIR | Errno::PERM) => {}
             Err(error) => return Err(error),
