@@ -8,14 +8,14 @@ Without --source it makes data of its own. Standard library only.
 """
 import argparse
 import json
-import os
 import pathlib
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+
+from common import Tool, workplace
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -29,25 +29,10 @@ def make_source(folder, mib, rnd):
         (place / f"text-{number}").write_text(" ".join(str(rnd.randrange(1000)) for _ in range(200_000)))
 
 
-class Tool:
-    def __init__(self, binary, repository):
-        self.binary = str(binary)
-        self.env = {**os.environ, "STRONGROOM_NO_STATE": "1", "STRONGROOM_REPOSITORY": str(repository), "STRONGROOM_PASSWORD": "kill test"}
-
-    def start(self, *args):
-        return subprocess.Popen([self.binary, *map(str, args)], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def run(self, *args):
-        done = subprocess.run([self.binary, *map(str, args)], env=self.env, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"strongroom {' '.join(map(str, args))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-        return done.stdout
-
-
 def new_repository(binary, work, number):
     repository = work / f"repository{number}"
     tool = Tool(binary, repository)
-    tool.run("init", "-q")
+    tool.init()
     return repository, tool
 
 
@@ -64,15 +49,14 @@ def main():
     parser.add_argument("--source", type=pathlib.Path)
     args = parser.parse_args()
     rnd = random.Random(args.seed)
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
-        work = pathlib.Path(work)
+    with workplace() as work:
         source = args.source or work / "source"
         if not args.source:
             make_source(source, args.size, rnd)
         # How long one takes, and how much it stores, when nobody interferes.
         calm = work / "calm"
         tool = Tool(args.binary, calm)
-        tool.run("init", "-q")
+        tool.init()
         begun = time.monotonic()
         tool.run("backup", "-q", "--partial-every", "1s", source)
         duration, whole = time.monotonic() - begun, pack_bytes(calm)

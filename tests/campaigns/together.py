@@ -9,57 +9,21 @@ A command that takes longer than --patience seconds counts as blocked. Standard 
 """
 import argparse
 import collections
-import hashlib
-import json
-import os
 import pathlib
 import random
-import shutil
-import subprocess
 import sys
-import tempfile
 import threading
 import time
+
+from common import Failed, Tool, manifest, workplace
 
 # Exit code of a check that was overtaken by prunes time and again.
 UNVERIFIED = 5
 
 
-class Failed(Exception):
-    """A command did what it must not do."""
-
-
-class Tool:
-    """Runs commands on the repository as one machine that remembers what it has seen."""
-
-    def __init__(self, args, work, name):
-        self.binary, self.patience = str(args.binary), args.patience
-        self.environment = {
-            **os.environ,
-            "STRONGROOM_REPOSITORY": str(work / "repository"),
-            "STRONGROOM_PASSWORD": "together",
-            "STRONGROOM_STATE_DIR": str(work / "state" / name),
-        }
-
-    def run(self, *words, codes=(0,)):
-        command = [self.binary, *map(str, words)]
-        options = {"env": self.environment, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
-        try:
-            done = subprocess.run(command, timeout=self.patience, **options)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"{words} is blocked: it takes longer than {self.patience} s") from None
-        if done.returncode not in codes:
-            raise Failed(f"{words} ends with {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
-
-    def summary(self, *words):
-        return json.loads(self.run(*words, "--json").stdout.splitlines()[-1])
-
-
-def manifest(tree):
-    """Every file below a directory, with the hash of its bytes."""
-    files = (path for path in sorted(tree.rglob("*")) if path.is_file())
-    return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def tool(args, work, name):
+    """The program as one machine runs it, which remembers what it has seen."""
+    return Tool(args.binary, work / "repository", state=work / "state" / name, patience=args.patience)
 
 
 class Writer:
@@ -67,7 +31,7 @@ class Writer:
 
     def __init__(self, args, work, number):
         self.name, self.random = f"host{number}", random.Random(args.seed * 1000 + number)
-        self.tool, self.tree = Tool(args, work, self.name), work / "trees" / self.name
+        self.tool, self.tree = tool(args, work, self.name), work / "trees" / self.name
         self.made, self.kept = {}, collections.deque(maxlen=args.keep)
         for file in range(args.size * 4):
             self.write(f"d{file % 7}/f{file}", shared=file % 3 == 0)
@@ -104,7 +68,7 @@ class Writer:
 
 class Pruner:
     def __init__(self, args, work):
-        self.name, self.tool, self.grace = "pruner", Tool(args, work, "pruner"), args.grace
+        self.name, self.tool, self.grace = "pruner", tool(args, work, "pruner"), args.grace
         self.removed = 0
 
     def turn(self):
@@ -113,7 +77,7 @@ class Pruner:
 
 class Checker:
     def __init__(self, args, work):
-        self.name, self.tool, self.overtaken, self.deep = "checker", Tool(args, work, "checker"), 0, 0
+        self.name, self.tool, self.overtaken, self.deep = "checker", tool(args, work, "checker"), 0, 0
 
     def turn(self):
         self.deep += 1
@@ -133,23 +97,20 @@ def work_until(deadline, actor, turns, failures):
 
 def audit(args, work, writers):
     """Restores and compares everything that is there, and makes sure that all that has to be is."""
-    tool = Tool(args, work, "auditor")
-    tool.run("check", "--read-data", "-q")
+    auditor = tool(args, work, "auditor")
+    auditor.run("check", "--read-data", "-q")
     made = {snapshot: (writer, files) for writer in writers for snapshot, files in writer.made.items()}
-    live = [snapshot["id"] for snapshot in json.loads(tool.run("snapshots", "--json").stdout)]
+    live = auditor.snapshots()
     lost = [snapshot for writer in writers for snapshot in writer.kept if snapshot not in live]
     if lost:
         raise Failed(f"lost: {lost}")
     for snapshot in live:
         writer, files = made[snapshot]
-        target = work / "restored"
-        tool.run("restore", f"{snapshot}:{writer.tree}", "--target", target, "-q")
-        if manifest(target) != files:
+        if auditor.restored(snapshot, writer.tree) != files:
             raise Failed(f"snapshot {snapshot} of {writer.name} restores to something else")
-        shutil.rmtree(target)
     for _ in range(2):
-        tool.run("prune", "--grace", "0s", "-q")
-    tool.run("check", "--read-data", "-q")
+        auditor.run("prune", "--grace", "0s", "-q")
+    auditor.run("check", "--read-data", "-q")
     return len(live)
 
 
@@ -164,9 +125,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", type=int, default=8, metavar="MIB", help="about what each tree has")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
-        work = pathlib.Path(work)
-        Tool(args, work, "maker").run("init", "-q", "--kdf-memory", "19MiB", "--kdf-passes", "2")
+    with workplace() as work:
+        tool(args, work, "maker").init()
         writers = [Writer(args, work, number) for number in range(args.writers)]
         pruner, checker = Pruner(args, work), Checker(args, work)
         turns, failures = collections.Counter(), []

@@ -36,6 +36,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod test_support;
 #[cfg(test)]
 mod tests;

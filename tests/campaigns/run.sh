@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# All campaigns, one after the other. `tests/campaigns/run.sh` is the whole of it: some hours on two cores. `--short` is the slice that
+# tests/run.sh makes, some minutes. `SEED=7` begins with other numbers; MINUTES=n fuzzes each target for so long (15).
+#
+#   cargo build --release && tests/campaigns/run.sh [--short] [BINARY]
+#
+# For days: STRONGROOM_SIMULATION_SEEDS=5000000 and STRONGROOM_POWER_STATES=5000000 with the cargo commands below, and fuzz/run.sh 86400.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+short=
+[ "${1:-}" != --short ] || { short=1; shift; }
+binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/strongroom}")
+seed=${SEED:-1}
+here=tests/campaigns
+# full and short figures of each
+pick() { if [ -n "$short" ]; then echo "$2"; else echo "$1"; fi; }
+step() { printf '\n--- %s\n' "$*"; }
+
+step "power cuts of real file systems"
+python3 $here/power_cut.py --binary "$binary" --cuts "$(pick 300 10)" --seed "$seed"
+step "kills of every command"
+python3 $here/kills.py --binary "$binary" --kills "$(pick 500 34)" --seed "$seed"
+step "kills of backups, and what the next one takes over"
+python3 $here/kill_backup.py --binary "$binary" --kills "$(pick 50 5)" --size "$(pick 256 32)" --seed "$seed"
+step "faults in system calls"
+python3 $here/injected.py --binary "$binary" --every "$(pick 1 11)" --seed "$seed"
+step "turned bits"
+python3 $here/flips.py --binary "$binary" --flips "$(pick 10000 200)" --size "$(pick 256 32)" --seed "$seed"
+step "many processes at once"
+python3 $here/together.py --binary "$binary" --seconds "$(pick 1800 60)" --seed "$seed"
+[ -z "$short" ] || exit 0
+
+# The rest is part of the ordinary tests, with fewer cases.
+step "simulated power cuts, damage, parity, schedules"
+STRONGROOM_POWER_STATES=200000 cargo test --release -p strongroom --lib -- --nocapture power_cuts_at_every_step
+STRONGROOM_ALL_BITS=1 cargo test --release -p strongroom --lib -- --nocapture damage_tests
+STRONGROOM_PARITY_CASES=2000 cargo test --release -p strongroom --lib -- --nocapture sidecar::code_tests
+SEEDS=2000 cargo test --release -p strongroom --lib -- --nocapture --ignored many_random_nights
+STRONGROOM_SIMULATION_SEEDS=200000 cargo test --release -p strongroom --test engine -- --nocapture nothing_is_lost_and_nobody_is_blocked
+cargo test --release -p strongroom --test engine -- --nocapture --ignored commit_log
+step "restores beside somebody who changes the target"
+STRONGROOM_RACE_SECONDS=10 cargo test --release -p strongroom --lib -- --nocapture race_tests::nothing_outside
+step "file systems"
+[ "$(id -u)" != 0 ] || $here/file_systems.sh "$binary"
+step "fuzzing"
+fuzz/run.sh "$((60 * ${MINUTES:-15}))"
