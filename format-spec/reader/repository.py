@@ -204,7 +204,8 @@ class Log:
             for segment in change["added"]:
                 id = segment["segment"]
                 if appender is None:
-                    self.appended.pop(id, None)
+                    if self.appended.pop(id, None) is not None:
+                        self.segments[id] = segment
                 elif id not in self.segments:
                     self.appended[id] = appender
                 self.segments.setdefault(id, segment)

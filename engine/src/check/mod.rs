@@ -38,7 +38,7 @@ mod segments;
 mod tests;
 pub(crate) mod trees;
 
-pub(crate) use doubt::{Doubt, packs_in_doubt};
+pub(crate) use doubt::{Doubt, Judged, packs_in_doubt};
 pub use known::{Readings, ReadingsError, readings};
 pub use options::{CheckOptions, CheckReport, Damage, HitFile, ReadData};
 

@@ -396,8 +396,11 @@ impl Fold {
                     match appender {
                         Some(writer) if is_new => _ = self.appended.insert(info.segment, writer),
                         Some(_) => continue,
-                        // Whoever may change everything answers for it from now on.
-                        None => _ = self.appended.remove(&info.segment),
+                        // Whoever may change everything answers for it from now on, and for what it says of it.
+                        None if self.appended.remove(&info.segment).is_some() => {
+                            self.segments.insert(info.segment, *info);
+                        }
+                        None => {}
                     }
                     self.segments.entry(info.segment).or_insert(*info);
                 }

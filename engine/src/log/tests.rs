@@ -316,3 +316,19 @@ fn an_entry_put_back_into_another_history_is_noticed() {
     other.backend.delete(&ObjectKey::log(2)).expect("deleted");
     assert!(matches!(other.verify(&remembered), Err(HeadError::Log(LogError::Gap { missing: 2, .. }))));
 }
+
+#[test]
+fn what_a_full_writer_says_of_a_segment_holds_whatever_an_appender_said_of_it() {
+    let mut log = Log::new();
+    let keyslot = KeyslotId::from_bytes([2; 32]);
+    log.commit(1, vec![Change::AppenderAdded { keyslot, writer: writer(2).id(), label: String::new() }]);
+    let info = |blobs| SegmentInfo { segment: SegmentId::from_bytes([5; 32]), blobs, packs: 1, bytes: 1 };
+    // The appender's lie, the truth, another lie, and another truth, which adds what is there.
+    for (by, blobs, holds) in [(2, 1, 1), (1, 2, 2), (2, 3, 2), (1, 4, 2)] {
+        log.commit(by, vec![Change::SegmentsReplaced { added: vec![info(blobs)], removed: Vec::new() }]);
+        let (voids, fold) = log.read().expect("readable");
+        assert!(voids.is_empty());
+        assert_eq!(fold.segments().copied().collect::<Vec<_>>(), [info(holds)], "by {by}");
+        assert_eq!(fold.appended_by(&info(1).segment), (holds == 1).then(|| writer(2).id()));
+    }
+}
