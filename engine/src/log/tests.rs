@@ -214,6 +214,20 @@ fn parity_is_wanted_until_it_is_not() {
 }
 
 #[test]
+fn room_is_kept_free_until_it_is_not() {
+    let mut log = Log::new();
+    let most = commit::RESERVE_LEN_MAX;
+    for (bytes, expected) in [(5, Some(5)), (most, Some(most)), (0, None), (7, Some(7))] {
+        log.commit(1, vec![Change::ReserveSet { bytes }]);
+        assert_eq!(log.read().expect("readable").1.reserve(), expected);
+    }
+    log.commit(1, vec![Change::ReserveSet { bytes: most + 1 }]);
+    let (voids, fold) = log.read().expect("readable");
+    assert_eq!((voids.as_slice(), fold.reserve()), (&[6][..], Some(7)));
+    assert_eq!(Fold::from_state(fold.to_state()), fold, "a state keeps it");
+}
+
+#[test]
 fn only_a_segment_outside_the_index_can_be_dropped() {
     let mut log = Log::new();
     let id = |n| SegmentId::from_bytes([n; 32]);

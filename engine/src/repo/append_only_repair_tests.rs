@@ -7,8 +7,10 @@ use serde_bytes::ByteBuf;
 use super::append_only_lies_tests::{Listed, append, in_part, is_appended, listed, restore_all, rot};
 use super::append_only_tests::{append_to, publish, shared};
 use super::*;
+use crate::backend::testing::LimitedBackend;
 use crate::backend::{Backend, ObjectKey};
-use crate::backup::{BackupError, RestsOn, Session};
+use crate::backup::{self, BackupError, RestsOn, Session};
+use crate::crypto::Password;
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::{Change, SegmentInfo};
 use crate::format::header::ObjectKind;
@@ -20,6 +22,8 @@ use crate::prune::{self, PruneError};
 use crate::rebuild::{self, RebuildOptions};
 use crate::repair::test_support::{check_all, plain, repair, thorough};
 use crate::repair::{self, Fate, RepairError, Sources};
+use crate::reserve::{self, ReserveError};
+use crate::testing;
 
 fn data_packs(world: &World) -> Vec<Listed> {
     listed(world, |entry| entry.header.kind == ObjectKind::DataPack)
@@ -282,5 +286,34 @@ fn a_condemned_pack_that_the_index_lists_is_no_home_and_is_not_deleted() {
     let rescue = Change::PacksRescued { packs };
     world.open().commit(&mut |_| Ok(vec![rescue.clone()])).expect("rescued");
     prune(&world.open(), &at_once());
+    world.verify();
+}
+
+#[test]
+fn an_appender_spends_no_reserve() {
+    let mut world = shared();
+    reserve::set(&world.open(), reserve::LEN_MIN).expect("there is room");
+    for n in 0..4 {
+        world.write(&format!("d/own{n}"), &noise(900 + n, 9_000));
+    }
+    let kept = || world.storage.stat(&ObjectKey::reserve()).expect("it is there").size;
+    let password = Password::new(b"may only add".to_vec());
+    let full = LimitedBackend::full(&world.storage);
+    let appender =
+        Repository::open(Arc::new(full.clone()), &password, testing::environment(47)).expect("opened");
+    let refusals =
+        [reserve::set(&appender, 2 * reserve::LEN_MIN).map(drop), reserve::drop_it(&appender).map(drop)];
+    for refused in refusals {
+        let refused = refused.expect_err("it takes more");
+        assert!(matches!(refused, ReserveError::Repository(RepositoryError::AppendOnly(_))), "{refused}");
+    }
+    backup::run(&appender, world.paths(), &options(), &Silent).expect_err("it is full");
+    prune::run(&appender, &at_once(), &Silent).expect_err("it takes more");
+    assert_eq!(kept(), reserve::LEN_MIN);
+    // With room, all is as always, and prunes vet what it adds.
+    full.set_room(1 << 30);
+    world.back_up(&appender);
+    let report = prune(&world.open(), &at_once());
+    assert_eq!((report.segments_vetted, report.reserve), (1, reserve::Spent::default()), "{report:?}");
     world.verify();
 }
