@@ -283,6 +283,7 @@ fn change(change: &Change) -> Value {
             json!({"change": "ledger_replaced", "ledger": ledger, "previous": previous})
         }
         Change::ParitySet { overhead } => json!({"change": "parity_set", "tenths_of_percent": overhead}),
+        Change::ReserveSet { bytes } => json!({"change": "reserve_set", "bytes": bytes}),
         Change::Note { kind, record } => json!({"change": "note", "kind": kind, "bytes": record.len()}),
     }
 }

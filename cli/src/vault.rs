@@ -18,6 +18,7 @@ use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::vault::{Job, Vault, VaultError};
 use strongroom_ops::verify::Known;
 
+use crate::commands::reserve::tell_spent;
 use crate::context::{self, Context};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -176,6 +177,7 @@ impl Vault for Repositories<'_> {
     fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {
         let repository = self.open(repo)?;
         let report = forget::run(&repository, options, &LocalCalendar::system()).map_err(failed)?;
+        tell_spent(&self.context.output, &report.reserve);
         Ok(report.counts().1)
     }
 }

@@ -26,6 +26,7 @@ pub mod reach;
 pub mod rebuild;
 pub mod repair;
 pub mod repo;
+pub mod reserve;
 pub mod restore;
 pub mod sidecar;
 pub mod source;

@@ -177,7 +177,7 @@ impl Rebuild<'_> {
             Ok((entry, directory)) => {
                 // Its directory is the word of an append-only keyslot's holder: here it becomes part of the index.
                 if entry.header.is_for_recipient()
-                    && let Err(error) = vet::verify_pack(repository.reader(), (&entry, &directory))
+                    && let Err(error) = vet::verify_pack(repository, (&entry, &directory))
                 {
                     return self.not_as_it_says(id, error);
                 }

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use crate::backend::ObjectKey;
 use crate::format::commit::Change;
-use crate::format::pack::Directory;
+use crate::format::pack::{Directory, PackError};
 use crate::format::segment::{IndexEntry, PackEntry};
 use crate::ids::PackId;
 use crate::index::{self, IndexError, Segment};
 use crate::monitor::{Monitor, Problem, Progress};
 use crate::repo::{Repository, RepositoryError};
-use crate::store::{self, BlobReader, DecodeScratch, ReadError, read_directory};
+use crate::store::{self, DecodeScratch, ReadError, read_directory};
 
 /// Entries of a segment that is vetted, at most: they are gathered in memory, 56 bytes each. A backup commits after a
 /// quarter of a million.
@@ -102,17 +102,26 @@ pub fn run(
         known.extend(found);
     }
     vetted.damaged.retain(|(pack, _)| !known.contains(&pack.id));
+    // Several segments may describe one pack: what the pack itself bears out comes first.
+    let is_anothers = |pack: &PackEntry| !store::is_described_by(&**repository.backend(), pack);
+    vetted.damaged.sort_by_cached_key(|(pack, _)| (pack.id, is_anothers(pack)));
+    vetted.damaged.dedup_by_key(|(pack, _)| pack.id);
     Ok(vetted)
 }
 
-/// Whether all blobs of a pack are what its directory says.
+/// Whether the bytes of a pack are those of its id, and all blobs in it what its directory says.
 ///
 /// # Errors
 /// [`ReadError`] where they are not, or the storage fails.
 pub fn verify_pack(
-    reader: &BlobReader,
+    repository: &Repository,
     (entry, directory): (&PackEntry, &Directory),
 ) -> Result<(), ReadError> {
+    let (reader, pack) = (repository.reader(), entry.id);
+    let is_intact = store::is_intact(&**repository.backend(), entry);
+    if !is_intact.map_err(|source| ReadError::Backend { pack, source })? {
+        return Err(ReadError::Pack { pack, source: PackError::Bytes });
+    }
     let (mut scratch, mut raw) = (DecodeScratch::default(), Vec::new());
     for block in &directory.blocks {
         reader.read_block(entry, &block.span, &mut scratch, &mut raw)?;
@@ -246,11 +255,7 @@ impl Vet<'_> {
         let (repository, backend) = (self.repository, &**self.repository.backend());
         let (keys, id) = (repository.keys(), repository.id());
         let (found, directory) = read_directory(backend, keys, &id, (pack.id, size), &mut self.buffer)?;
-        let unreadable = |source| ReadError::Backend { pack: pack.id, source };
-        if !store::is_intact(backend, &found).map_err(unreadable)? {
-            return Err(Refusal::Untrue(format!("pack {} is damaged", pack.id)));
-        }
-        verify_pack(repository.reader(), (&found, &directory))?;
+        verify_pack(repository, (&found, &directory))?;
         Ok((found, directory))
     }
 

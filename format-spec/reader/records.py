@@ -209,6 +209,7 @@ CHANGE = Variant(
     packs_removed=PACKS,
     ledger_replaced=Record(("ledger", ID), ("previous", ID, None)),
     parity_set=Record(("overhead", U32)),
+    reserve_set=Record(("bytes", U64)),
     note=Record(("kind", STR), ("record", BIN)),
 )
 COMMIT = Record(
@@ -238,6 +239,7 @@ STATE = Record(
     ("condemned", Array(Record(("pack", ID), ("condemned", U64)))),
     ("ledger", ID, None),
     ("parity", U32, None),
+    ("reserve", U64, None),
 )
 VERIFIED = Record(("time", TIME), ("method", STR), ("intact", BOOL), ("packs", BIN))
 LEDGER = Record(("verified", Array(VERIFIED)))

@@ -204,7 +204,8 @@ class Log:
             for segment in change["added"]:
                 id = segment["segment"]
                 if appender is None:
-                    self.appended.pop(id, None)
+                    if self.appended.pop(id, None) is not None:
+                        self.segments[id] = segment
                 elif id not in self.segments:
                     self.appended[id] = appender
                 self.segments.setdefault(id, segment)
@@ -215,6 +216,9 @@ class Log:
         elif name == "parity_set":
             if change["overhead"] > 1000:
                 raise Refused("log", f"{name} to more than 1000")
+        elif name == "reserve_set":
+            if change["bytes"] > 1 << 40:
+                raise Refused("log", f"{name} to more than 2^40")
         elif name == "packs_condemned":
             for pack in change["packs"]:
                 self.condemned.setdefault(pack, seq)

@@ -64,6 +64,17 @@ for kind in "$@"; do
   echo changed > "$mounted/restored/odd/empty"; rm "$mounted/restored/odd/one-byte"; mkdir "$mounted/restored/extra"
   "$binary" restore "latest:$mounted/data" --target "$mounted/restored" --delete --flags -q
   python3 "$here/../demo/compare_trees.py" "$mounted/data" "$mounted/restored"
+  # Full to the last byte: the reserve makes room to forget and to prune, and is made again.
+  "$binary" reserve set 16MiB -q
+  head -c 20M /dev/urandom > "$mounted/data/large"
+  "$binary" backup -q "$mounted/data"
+  rm "$mounted/data/large"
+  fill() { rm -f "$mounted/filler"; cat /dev/zero > "$mounted/filler" 2>/dev/null || true; sync; cat /dev/zero >> "$mounted/filler" 2>/dev/null || true; }
+  fill; "$binary" forget --keep-last 2 -q
+  fill; "$binary" prune --max-unused unlimited --grace 0s -q
+  "$binary" reserve status | grep -q 'Kept free: 16.00 MiB' || { echo "$kind: the reserve is not whole again"; exit 1; }
+  rm "$mounted/filler"
+  "$binary" check --read-data -q
   umount "$mounted"; mounted=; rm -f "$work/$kind.img"
-  echo "$kind: identical, twice"
+  echo "$kind: identical, twice; full, and out of it"
 done

@@ -158,7 +158,7 @@ fn an_append_only_password_is_refused_what_takes_more() {
     let file = bench.write("other", "another");
     let other = file.to_str().expect("a plain path");
     let id = list(&bench, PASSWORD)[0]["id"].as_str().expect("an id").to_owned();
-    let refused: [&[&str]; 15] = [
+    let refused: [&[&str]; 17] = [
         &["restore", "latest", "--target", "out"],
         &["ls", "latest"],
         &["cat", "snapshot", "latest"],
@@ -172,6 +172,8 @@ fn an_append_only_password_is_refused_what_takes_more() {
         &["key", "passwd", "--new-password-file", other],
         &["key", "remove", &id],
         &["parity", "add"],
+        &["reserve", "set", "1MiB"],
+        &["reserve", "drop"],
         &["repair", "index"],
         &["repair", "packs"],
     ];

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 59] = [
+const COMMANDS: [&str; 63] = [
     "",
     "init",
     "backup",
@@ -21,6 +21,10 @@ const COMMANDS: [&str; 59] = [
     "parity add",
     "parity drop",
     "parity status",
+    "reserve",
+    "reserve set",
+    "reserve drop",
+    "reserve status",
     "repair",
     "repair index",
     "repair log",

@@ -176,3 +176,34 @@ fn a_repository_whose_config_is_lost_is_not_made_anew() {
     assert!(!bench.repository().join("config").exists());
     assert_eq!(bench.objects("keys").len(), 1);
 }
+
+#[test]
+fn room_is_kept_free_until_it_is_given_back() {
+    let bench = Bench::empty();
+    let run = bench.run(["init", "--reserve", "1"].into_iter().chain(CHEAP)).expect(2);
+    assert!(run.message().contains("a reserve of 1 bytes is out of bounds: expected from"), "{run:?}");
+    assert!(!bench.repository().join("config").exists(), "nothing was made");
+    bench.run(["init", "--reserve", "1MiB"].into_iter().chain(CHEAP)).expect(0);
+    let file = bench.repository().join("reserve");
+    assert_eq!(fs::metadata(&file).expect("a file").len(), 1 << 20);
+    let run = bench.run(["check"]).expect(0);
+    assert!(!run.stdout.contains("reserve"), "no foreign file and nothing missing: {run:?}");
+    bench.run(["reserve", "set", "2MiB"]).expect(0);
+    let run = bench.run(["reserve", "status"]).expect(0);
+    assert_eq!(run.stdout, "Wanted:    2.00 MiB\nKept free: 2.00 MiB\n");
+    fs::remove_file(&file).expect("removed");
+    let run = bench.run(["check"]).expect(0);
+    assert!(run.stdout.contains("2097152 bytes were to be kept free, but it is not there"), "{run:?}");
+    bench.run(["prune"]).expect(0);
+    assert_eq!(fs::metadata(&file).expect("a file").len(), 2 << 20);
+    let run = bench.run(["reserve", "drop"]).expect(0);
+    assert_eq!(run.stdout, "Given back: 2.00 MiB\n");
+    assert!(!file.exists());
+    let status = bench.run(["reserve", "status", "--json"]).expect(0).last("summary");
+    assert_eq!((&status["wanted"], &status["kept_free"]), (&Value::Null, &0.into()), "{status}");
+    let log = bench.run(["log"]).expect(0).stdout;
+    assert!(
+        log.contains("2.00 MiB to be kept free") && log.contains("no room kept free any longer"),
+        "{log}"
+    );
+}

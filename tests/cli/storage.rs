@@ -92,6 +92,53 @@ fn a_full_repository_file_system_loses_nothing_and_the_next_backup_goes_on() {
     assert_same(&bench.path("src"), &bench.path("out"));
 }
 
+/// Fills a folder's file system to its last byte.
+fn fill(folder: &Path) {
+    let mut filler = fs::File::create(folder.join("filler")).expect("a file");
+    for len in [1 << 16, 1 << 12, 1] {
+        let piece = vec![7; len];
+        while std::io::Write::write_all(&mut filler, &piece).is_ok() {}
+    }
+}
+
+#[test]
+fn a_reserve_makes_room_to_forget_and_prune_when_the_file_system_is_full() {
+    let bench = Bench::empty();
+    bench.source();
+    let Some(_mounted) = Mounted::new(bench.path("repo"), 16 << 20) else { return };
+    bench.run(["init", "--reserve", "2MiB"].into_iter().chain(CHEAP)).expect(0);
+    bench.run(["backup", "src"]).expect(0);
+    bench.write("src/large", noise(7, 5 << 20));
+    bench.run(["backup", "src"]).expect(0);
+    fs::remove_file(bench.path("src/large")).expect("removed");
+    bench.run(["backup", "src"]).expect(0);
+    fill(&bench.repository());
+    bench.run(["backup", "src"]).expect(1);
+    let status = bench.run(["reserve", "status", "--json"]).expect(0).last("summary");
+    assert_eq!(status["kept_free"], 2 << 20, "a backup takes none of it: {status}");
+    let run = bench.run(["forget", "--keep-last", "1", "--json"]).expect(0);
+    let summary = run.last("summary");
+    assert_eq!(
+        (&summary["snapshots_forgotten"], &summary["reserve_given_back"]),
+        (&2.into(), &(2 << 20).into()),
+        "{summary}"
+    );
+    assert_eq!(summary["reserve_lacking"], 1 << 20, "{summary}");
+    assert!(run.stderr.contains("the reserve lacks 1.00 MiB"), "{run:?}");
+    let run = bench.run(["check", "--json"]).expect(0);
+    assert!(run.stdout.contains("reserve-short"), "{run:?}");
+    fs::remove_file(bench.repository().join("filler")).expect("removed");
+    fill(&bench.repository());
+    let run = bench.run(["prune", "--max-unused", "unlimited", "--grace", "0s"]).expect(0);
+    assert!(run.stdout.contains("1.00 MiB were given back, since the storage was full"), "{run:?}");
+    assert!(!run.stderr.contains("lacks"), "there is room for all of it again: {run:?}");
+    let run = bench.run(["check", "--read-data"]).expect(0);
+    assert!(!run.stdout.contains("reserve"), "{run:?}");
+    bench.run(["backup", "src"]).expect(0);
+    restore(&bench, "out").expect(0);
+    assert_same(&bench.path("src"), &bench.path("out"));
+}
+
 #[test]
 fn a_full_target_is_reported_file_by_file() {
     let bench = Bench::new();

@@ -5,6 +5,7 @@ use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Rule, Span};
 use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Verdict, Wish};
 use strongroom::repo::Repository;
 
+use crate::commands::reserve::tell_spent;
 use crate::commands::select::{NONE_CHOSEN, Select, split_tags};
 use crate::commands::snapshots::aligned;
 use crate::context::Context;
@@ -188,6 +189,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     } else {
         text(&report, args, context)?;
     }
+    tell_spent(&context.output, &report.reserve);
     Ok(Exit::Ok)
 }
 
@@ -218,6 +220,8 @@ fn json_lines(report: &ForgetReport, dry_run: bool, context: &Context) {
         "groups": report.groups.len(),
         "snapshots_kept": kept,
         "snapshots_forgotten": forgotten,
+        "reserve_given_back": report.reserve.given_back,
+        "reserve_lacking": report.reserve.lacking,
     }));
     if let Some(commit) = report.commit {
         summary.insert("commit".into(), json!(commit));

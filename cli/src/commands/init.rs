@@ -7,6 +7,7 @@ use strongroom::backend::{Backend, LocalBackend};
 use strongroom::crypto::KdfParams;
 use strongroom::format::parity::Overhead;
 use strongroom::repo::{InitOptions, Repository, RepositoryError};
+use strongroom::reserve;
 
 use crate::context::{Context, environment};
 use crate::exit::Exit;
@@ -33,6 +34,9 @@ pub struct Args {
     /// config and the keyslots it is a copy
     #[arg(long, value_name = "PERCENT", value_parser = units::parse_overhead)]
     parity: Option<Overhead>,
+    /// Keep so much room free, for the day on which the storage is full: see `reserve`
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    reserve: Option<u64>,
     /// Cost of a password guess.
     #[command(flatten)]
     kdf: KdfArgs,
@@ -67,6 +71,7 @@ impl KdfArgs {
 /// Makes a repository.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let options = InitOptions { kdf: args.kdf.params()?, label: args.label.clone(), parity: args.parity };
+    args.reserve.map_or(Ok(()), reserve::check_len)?;
     let Location::Local(path) = context.location()?;
     // Before anybody is asked for a password, and before any folder is made in something else.
     if let Ok(backend) = LocalBackend::open(&path) {
@@ -90,6 +95,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let backend = LocalBackend::create_repository(&path)?;
     let repository = Repository::init(Arc::new(backend), &password, &options, environment())?;
     let (id, location) = (repository.id(), repository.location());
+    let reserved = args.reserve.map_or(Ok(()), |bytes| reserve::set(&repository, bytes).map(drop));
     context.work_on(repository);
     context.output.text(format!("made repository {id} at {location}"));
     context
@@ -98,5 +104,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     if context.output.json() {
         context.output.object(object(json!({"type": "summary", "id": id, "repository": location})))?;
     }
+    // The repository is made all the same.
+    reserved?;
     Ok(Exit::Ok)
 }

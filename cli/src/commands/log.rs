@@ -185,6 +185,8 @@ fn describe(change: &Change) -> String {
             Some(overhead) => format!("parity of {overhead} wanted"),
             None => "parity no longer wanted".to_owned(),
         },
+        Change::ReserveSet { bytes: 0 } => "no room kept free any longer".to_owned(),
+        Change::ReserveSet { bytes } => format!("{} to be kept free", units::size(*bytes)),
         Change::Note { kind, record } if kind == REPAIR_NOTE => match record::decode::<RepairNote>(record) {
             Ok(note) => {
                 let lost: Vec<_> = note.lost.iter().map(|path| visible(path)).collect();

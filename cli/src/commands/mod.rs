@@ -22,6 +22,7 @@ pub mod parity;
 pub mod prune;
 pub mod repair;
 pub mod report;
+pub mod reserve;
 pub mod restore;
 pub mod run;
 pub mod runbook;
@@ -57,6 +58,8 @@ pub enum Command {
     Prune(prune::Args),
     /// Keep parity, so that small damage of the storage can be made good
     Parity(parity::Args),
+    /// Keep room free, so that there is a way out when the storage is full
+    Reserve(reserve::Args),
     /// Repair the index, packs or snapshots of a damaged repository
     Repair(Box<repair::Args>),
     /// List what is in a snapshot
@@ -121,6 +124,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Forget(args) => forget::run(&args, context),
         Command::Prune(args) => prune::run(&args, context),
         Command::Parity(args) => parity::run(&args, context),
+        Command::Reserve(args) => reserve::run(&args, context),
         Command::Repair(args) => repair::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),

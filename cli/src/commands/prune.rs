@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use strongroom::prune::{self, Limit, PruneOptions, PruneReport};
 
+use crate::commands::reserve::tell_spent;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Outcome;
@@ -18,7 +19,8 @@ hours, so that readers at work finish in peace. With --grace 0s both happen in o
 on meanwhile: what they need of condemned packs they rescue.
 
 Disk full: `prune --max-unused unlimited --grace 0s` writes no data, only the index anew; what
-earlier runs condemned is deleted first.
+earlier runs condemned is deleted first. Where there is no room even for that, the reserve is used,
+if there is one (`reserve set`).
 
 Examples:
   strongroom -r /backup/repo prune --dry-run
@@ -76,6 +78,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     } else {
         text(&report, elapsed, context);
     }
+    tell_spent(&context.output, &report.reserve);
     Ok(if report.segments_untrue > 0 { Exit::Damage } else { Exit::Ok })
 }
 
@@ -103,6 +106,8 @@ fn json_line(report: &PruneReport, elapsed: Duration, context: &Context) {
         "sidecars_removed": report.sidecars_removed,
         "packs_waiting": report.packs_waiting,
         "unused_bytes": report.unused_bytes,
+        "reserve_given_back": report.reserve.given_back,
+        "reserve_lacking": report.reserve.lacking,
         "total_duration": elapsed.as_secs_f64(),
     })));
 }

@@ -18,6 +18,7 @@ use strongroom::reach::ReachError;
 use strongroom::rebuild::RebuildError;
 use strongroom::repair::RepairError;
 use strongroom::repo::RepositoryError;
+use strongroom::reserve::ReserveError;
 use strongroom::restore::RestoreError;
 use strongroom::source::{FilesFromError, FilterError};
 use strongroom::stats::StatsError;
@@ -148,6 +149,17 @@ impl From<CoverError> for Failure {
         match error {
             CoverError::Repository(error) => error.into(),
             CoverError::Cancelled => Self::new("cancelled", error),
+        }
+    }
+}
+
+impl From<ReserveError> for Failure {
+    fn from(error: ReserveError) -> Self {
+        match error {
+            ReserveError::Length { .. } => Self::usage("reserve-size", error),
+            ReserveError::NoRoom { .. } => Self::new("reserve-no-room", error)
+                .hint("make room on the storage, or ask for a smaller one: `strongroom reserve set SIZE`"),
+            ReserveError::Repository(error) => error.into(),
         }
     }
 }

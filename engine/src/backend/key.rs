@@ -75,6 +75,11 @@ impl ObjectKey {
         Self("config".into())
     }
 
+    /// The reserve: room that is kept free.
+    pub fn reserve() -> Self {
+        Self("reserve".into())
+    }
+
     /// A keyslot.
     pub fn keyslot(id: &KeyslotId) -> Self {
         Self(format!("keys/{id}").into())
@@ -132,7 +137,7 @@ impl ObjectKey {
         &self.0
     }
 
-    /// The folder it lies in; `None` for the config object.
+    /// The folder it lies in; `None` for the config object and the reserve.
     pub fn folder(&self) -> Option<Folder> {
         let (first, _) = self.0.split_once('/')?;
         Folder::ALL.into_iter().find(|folder| folder.name() == first)
@@ -142,14 +147,14 @@ impl ObjectKey {
     /// it would lead a backend that keeps objects as files to other files.
     pub fn is_well_formed(&self) -> bool {
         match self.folder() {
-            None => *self == Self::config(),
+            None => *self == Self::config() || *self == Self::reserve(),
             Some(folder) => {
                 folder.is_object_name(self.name()) && *self == Self::in_folder(folder, self.name())
             }
         }
     }
 
-    /// The part before the last `/`; empty for the config object.
+    /// The part before the last `/`; empty for the config object and the reserve.
     pub(super) fn parent(&self) -> &str {
         self.0.rsplit_once('/').map_or("", |(parent, _)| parent)
     }
@@ -237,6 +242,7 @@ mod tests {
                 assert!(!key.is_well_formed(), "{key}");
             }
         }
-        assert!(ObjectKey::config().is_well_formed());
+        assert!(ObjectKey::config().is_well_formed() && ObjectKey::reserve().is_well_formed());
+        assert_eq!(ObjectKey::parse("reserve"), Some(ObjectKey::reserve()));
     }
 }

@@ -124,6 +124,14 @@ pub enum BackendError {
     },
 }
 
+/// Whether an operation failed, by whatever way, because the storage has no more room.
+pub fn is_out_of_room(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_full =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.filter_map(|error| error.downcast_ref::<io::Error>()).any(is_full)
+}
+
 impl BackendError {
     /// Whether the object that was to be created is there, for all that can be seen now.
     pub fn is_not_durable(&self) -> bool {

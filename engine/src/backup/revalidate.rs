@@ -77,9 +77,9 @@ impl Claim<'_> {
         live.replace(segments, &[]);
         let known = Index::default();
         known.replace(self.known.to_vec(), &[]);
-        let rescued = BTreeSet::new();
+        let (own, rescued) = (homes.rescued.clone(), BTreeSet::new());
         let mut search =
-            Search { repository: self.repository, fold, live, known, rescued, met: HashSet::new() };
+            Search { repository: self.repository, fold, live, known, own, rescued, met: HashSet::new() };
         for record in records {
             search.place(record).map_err(conflict)?;
         }
@@ -155,6 +155,8 @@ struct Search<'a> {
     fold: &'a Fold,
     live: Index,
     known: Index,
+    /// Condemned packs of this run that are rescued whatever else is.
+    own: BTreeSet<PackId>,
     rescued: BTreeSet<PackId>,
     met: HashSet<BlobId>,
 }
@@ -162,7 +164,14 @@ struct Search<'a> {
 impl Search<'_> {
     /// A home of the blob, or a condemned pack that is then to be rescued.
     fn place(&mut self, id: &BlobId) -> Result<Location, ReachError> {
-        if let Some(home) = self.live.get(id).map_err(ReadError::Index)? {
+        // No live segment should list a condemned pack; were one to do so all the same, it would be no home.
+        let is_home = |at: &Location| {
+            let pack = &at.pack.id;
+            self.repository.is_pack_in_force(self.fold, pack)
+                || self.own.contains(pack)
+                || self.rescued.contains(pack)
+        };
+        if let Some(home) = self.live.known_where(id, &is_home).map_err(ReadError::Index)? {
             return Ok(home);
         }
         let locations = self.known.get_all(id).map_err(ReadError::Index)?;

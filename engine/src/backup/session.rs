@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_bytes::ByteBuf;
 
+use crate::backend::ObjectKey;
 use crate::backup::options::{BackupError, BackupOptions, PacksStored};
 use crate::backup::revalidate::{Claim, Homes};
 use crate::crypto::keys::BlobKind;
@@ -38,7 +39,15 @@ pub(crate) struct Session<'r> {
     only: Option<Only<'r>>,
     /// Packs that an appender's run rests on, besides those it has not committed yet: it cannot read trees to find out
     /// later. None for all others.
-    relied_on: Option<Mutex<HashSet<PackId>>>,
+    relied_on: Option<Mutex<ReliedOn>>,
+}
+
+/// What an appender's run rests on.
+#[derive(Default)]
+struct ReliedOn {
+    packs: HashSet<PackId>,
+    /// Packs that are not as they are listed: its own key may have listed what never was.
+    absent: HashSet<PackId>,
 }
 
 /// Blobs that are to be stored although the index lists them, and no others.
@@ -108,10 +117,23 @@ impl<'r> Session<'r> {
         let Some(relied_on) = &self.relied_on else { return index.contains(id) };
         // A segment of its own may list what was taken out of the index since, or what is not there.
         let fold = self.repository.fold();
-        let is_part = |at: &Location| self.repository.is_pack_in_force(&fold, &at.pack.id);
-        let place = index.known_where(id, &is_part)?;
-        lock(relied_on).extend(place.map(|place| place.pack.id));
-        Ok(place.is_some())
+        let is_part = |at: &Location| {
+            self.repository.is_pack_in_force(&fold, &at.pack.id) && self.is_there(&at.pack, relied_on)
+        };
+        Ok(index.known_where(id, &is_part)?.is_some())
+    }
+
+    /// Whether an appender's run can rely on a pack: it is stored, with the length that it should have. Looked for once.
+    fn is_there(&self, pack: &PackEntry, relied_on: &Mutex<ReliedOn>) -> bool {
+        let mut relied_on = lock(relied_on);
+        if relied_on.packs.contains(&pack.id) || relied_on.absent.contains(&pack.id) {
+            return relied_on.packs.contains(&pack.id);
+        }
+        let found = self.repository.backend().stat(&ObjectKey::pack(&pack.id));
+        let is_there = found.is_ok_and(|info| info.size == pack.size);
+        let kept = if is_there { &mut relied_on.packs } else { &mut relied_on.absent };
+        kept.insert(pack.id);
+        is_there
     }
 
     /// The same for a blob that has to be stored although the index lists it: true once.
@@ -232,7 +254,7 @@ impl<'r> Session<'r> {
         let (repository, threads) = (self.repository, self.threads);
         let claim = Claim { repository, packs, segment: segment.as_ref(), known: &known, threads };
         if let Some(relied_on) = &self.relied_on {
-            return self.append(&claim, &mut lock(relied_on), decide);
+            return self.append(&claim, &mut lock(relied_on).packs, decide);
         }
         let result = repository.commit(&mut |fold| {
             let homes = match repository.last_prune() > self.base {
@@ -265,11 +287,11 @@ impl<'r> Session<'r> {
         decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, RepositoryError>,
     ) -> Result<(), BackupError> {
         let repository = self.repository;
-        let was_pruned = || repository.last_prune() > self.base;
         let result = repository.commit(&mut |fold| {
-            // Whether somebody pruned since is no matter: what it relies on, its own key may have listed after that.
+            // Whether somebody pruned since is no matter: what it relies on, its own key may have listed after that. And a segment of
+            // its own may have been vetted and dropped, which is no prune.
             let is_there = claim.is_own_intact(fold) && claim.are_there(fold, relied_on);
-            if !is_there || was_pruned() && !claim.are_listed(fold, relied_on)? {
+            if !is_there || !claim.are_listed(fold, relied_on)? {
                 return Err(RepositoryError::Conflict);
             }
             let mut changes = Homes::of(claim.segment).changes();

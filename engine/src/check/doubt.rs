@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::context::Context;
 use crate::check::ledger::Verified;
-use crate::check::segments::Segments;
+use crate::check::segments::{KnownPack, Segments};
 use crate::check::{ATTEMPTS, CheckOptions, CheckReport, Damage, packs, read, segments};
 use crate::format::segment::PackEntry;
 use crate::ids::PackId;
@@ -22,11 +22,22 @@ pub(crate) enum Doubt {
     Damaged(String),
 }
 
+/// A pack of the index.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    /// What segments say of it.
+    pub entry: PackEntry,
+    /// What is wrong with it.
+    pub doubt: Doubt,
+    /// Nobody lists it but appenders.
+    pub is_appended: bool,
+}
+
 /// All packs of the index.
 #[derive(Debug)]
 pub(crate) struct PacksInDoubt {
-    /// What segments say of each, and what is wrong with it.
-    pub packs: BTreeMap<PackId, (PackEntry, Doubt)>,
+    /// Each of them.
+    pub packs: BTreeMap<PackId, Judged>,
     /// The index is damaged or contradicts the packs: by it they cannot be judged.
     pub index_damage: Option<Damage>,
     /// Not all was looked at.
@@ -76,12 +87,16 @@ fn look(context: &Context<'_>, named: &BTreeSet<PackId>) -> Result<Segments, Rep
 fn in_doubt(context: Context<'_>, segments: &Segments) -> PacksInDoubt {
     let cancelled = context.was_cancelled();
     let damaged = std::mem::take(&mut context.bad().damaged);
-    let doubt = |entry: PackEntry, is_there: bool| match damaged.get(&entry.id) {
-        _ if !is_there => (entry.id, (entry, Doubt::Missing)),
-        Some(problem) => (entry.id, (entry, Doubt::Damaged(problem.clone()))),
-        None => (entry.id, (entry, Doubt::None)),
+    let doubt = |pack: &KnownPack| match damaged.get(&pack.entry.id) {
+        _ if pack.stored.is_none() => Doubt::Missing,
+        Some(problem) => Doubt::Damaged(problem.clone()),
+        None => Doubt::None,
     };
-    let packs = segments.packs.iter().map(|pack| doubt(pack.entry, pack.stored.is_some())).collect();
+    let judge = |pack: &KnownPack| {
+        let judged = Judged { entry: pack.entry, doubt: doubt(pack), is_appended: pack.is_appended() };
+        (pack.entry.id, judged)
+    };
+    let packs = segments.packs.iter().map(judge).collect();
     let is_index = |finding: &Damage| {
         finding.is_damage && matches!(finding.code, "segment-damaged" | "segment-missing" | "index-wrong")
     };

@@ -38,15 +38,18 @@ mod segments;
 mod tests;
 pub(crate) mod trees;
 
-pub(crate) use doubt::{Doubt, packs_in_doubt};
+pub(crate) use doubt::{Doubt, Judged, packs_in_doubt};
 pub use known::{Readings, ReadingsError, readings};
 pub use options::{CheckOptions, CheckReport, Damage, HitFile, ReadData};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::backend::ObjectKey;
+use crate::log::Fold;
 use crate::monitor::Monitor;
 use crate::repo::{Repository, RepositoryError};
+use crate::reserve;
 use crate::store::BlobReader;
 
 use context::Context;
@@ -122,6 +125,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
         }
     }
     parity::check(context, &fold, &segments, &read, objects)?;
+    check_reserve(context, &fold);
     let (hit_files, more_hit_files) = hits::find(context, &fold, &reader);
     let (packs_never_read, oldest_read) = verified.oldest(&segments.packs);
     let mut ledger_error = None;
@@ -150,4 +154,19 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
         overtaken: context.was_overtaken(),
         ..CheckReport::default()
     })
+}
+
+/// Notes that room is not kept free that should be. Nothing rests on it.
+fn check_reserve(context: &Context<'_>, fold: &Fold) {
+    let Some(wanted) = fold.reserve() else { return };
+    let (code, found) = match reserve::status(context.repository) {
+        Ok(reserve::Status { stored: Some(stored), .. }) if stored >= wanted => return,
+        Ok(reserve::Status { stored: Some(stored), .. }) => ("reserve-short", format!("it has {stored}")),
+        Ok(_) => ("reserve-missing", "it is not there".to_owned()),
+        Err(error) => ("reserve-missing", format!("it cannot be looked up: {error}")),
+    };
+    let message = format!(
+        "{wanted} bytes were to be kept free, but {found}: the next prune makes it whole if there is room"
+    );
+    context.note(code, &ObjectKey::reserve(), message);
 }

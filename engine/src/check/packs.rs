@@ -11,7 +11,7 @@ use crate::format::pack::{self, BlockSpan, Directory, PackError, TRAILER_LEN};
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
 use crate::log::Fold;
-use crate::store::{ReadError, read_directory};
+use crate::store::{self, ReadError, read_directory};
 
 /// The end of a pack that is read first: it holds the directory of packs up to some megabytes, whose padding
 /// is short.
@@ -23,7 +23,7 @@ pub(super) fn check(
     fold: &Fold,
     segments: &mut Segments,
 ) -> Result<u64, BackendError> {
-    let orphans = find(context, fold, &mut segments.packs)?;
+    let orphans = find(context, fold, segments)?;
     let present: Vec<usize> =
         (0..segments.packs.len()).filter(|at| segments.packs[*at].stored.is_some()).collect();
     context.expect(present.len(), 0);
@@ -51,13 +51,24 @@ fn own_entry(
     let size = pack.stored.filter(|_| pack.is_appended())?;
     let (repository, id) = (context.repository, pack.entry.id);
     let read = read_directory(&**context.backend(), repository.keys(), &repository.id(), (id, size), buffer);
-    let own = read.ok().map(|(entry, _)| entry).filter(|entry| *entry != pack.entry)?;
-    tell_untrue(context, &segments.open[pack.listings[0].segment], &id);
+    let own = match read {
+        Ok((entry, _)) => entry,
+        // It does not say any more what it holds. One of those who list it may be right about the rest.
+        Err(_) => segments
+            .entries_of_pack(pack)
+            .into_iter()
+            .find(|entry| store::is_described_by(&**context.backend(), entry))?,
+    };
+    if own == pack.entry {
+        return None;
+    }
+    tell_untrue(context, &segments.open[pack.listings[0].segment], &id, "is not as it says");
     Some(own)
 }
 
 /// Joins the list of stored packs with the packs known, both ascending. Returns the number of unknown ones.
-fn find(context: &Context<'_>, fold: &Fold, packs: &mut [KnownPack]) -> Result<u64, BackendError> {
+fn find(context: &Context<'_>, fold: &Fold, segments: &mut Segments) -> Result<u64, BackendError> {
+    let Segments { packs, open, .. } = segments;
     let condemned: BTreeSet<PackId> = fold.condemned().map(|(pack, _)| *pack).collect();
     let mut orphans = 0;
     context.list(Folder::Packs, &mut |key, size| {
@@ -69,8 +80,15 @@ fn find(context: &Context<'_>, fold: &Fold, packs: &mut [KnownPack]) -> Result<u
     })?;
     for pack in packs.iter().filter(|pack| pack.stored.is_none()) {
         context.absent(&ObjectKey::pack(&pack.entry.id));
-        let message = format!("it is not there; the index says that it holds {} blobs", pack.entry.blobs);
-        context.damage("pack-missing", &ObjectKey::pack(&pack.entry.id), message);
+        match pack.listings.first().filter(|_| pack.is_appended()) {
+            // Whoever may only add can list any number of packs that never were.
+            Some(listing) => tell_untrue(context, &open[listing.segment], &pack.entry.id, "is not there"),
+            None => {
+                let blobs = pack.entry.blobs;
+                let message = format!("it is not there; the index says that it holds {blobs} blobs");
+                context.damage("pack-missing", &ObjectKey::pack(&pack.entry.id), message);
+            }
+        }
         context.bad().packs.insert(pack.entry.id);
     }
     Ok(orphans)

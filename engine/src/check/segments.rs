@@ -117,14 +117,20 @@ fn fold_product(a: u64, b: u64) -> u64 {
 /// Opens and checks all live segments.
 pub(super) fn check(context: &Context<'_>, fold: &Fold) -> Result<Segments, BackendError> {
     let infos: Vec<SegmentInfo> = fold.segments().copied().collect();
-    let mut checked = context.spread(&infos, || (), |(), info, out| out.extend(check_one(context, info)));
+    let mut checked = context.spread(
+        &infos,
+        || (),
+        |(), info, out| {
+            out.extend(check_one(context, info, fold.appended_by(&info.segment).is_some()));
+        },
+    );
     checked.sort_by_key(|(segment, _)| segment.id());
     let pages = usize::try_from(context.options.memory / CACHE_SHARE / segment::PAGE_LEN as u64);
     let index = Index::with_cached_pages(pages.unwrap_or(usize::MAX).clamp(16, 1 << 16));
     let (mut open, mut packs) = (Vec::new(), Vec::new());
     for (number, (segment, listed)) in checked.into_iter().enumerate() {
         packs.extend(listed.into_iter().map(|(entry, mut listing)| {
-            (listing.segment, listing.is_appended) = (number, fold.appended_by(&segment.id()).is_some());
+            listing.segment = number;
             KnownPack { entry, stored: None, is_suspect: false, listings: vec![listing] }
         }));
         open.push(segment);
@@ -139,22 +145,31 @@ pub(super) fn check(context: &Context<'_>, fold: &Fold) -> Result<Segments, Back
 
 type Checked = (Arc<Segment>, Vec<(PackEntry, Listing)>);
 
-fn check_one(context: &Context<'_>, info: &SegmentInfo) -> Option<Checked> {
+fn check_one(context: &Context<'_>, info: &SegmentInfo, is_appended: bool) -> Option<Checked> {
     let repository = context.repository;
     let key = ObjectKey::segment(&info.segment);
+    // Nobody goes by one that an appender added, so it contradicts nothing: by the rest of the index packs can be judged.
+    let report = |code, problem: String| match is_appended {
+        true => {
+            let message =
+                format!("an append-only keyslot added it, and it is not as the log says: {problem}");
+            context.unreachable("appended-untrue", &key, message);
+        }
+        false => context.unreachable(code, &key, problem),
+    };
     let segment =
         match index::open_segment(&**context.backend(), info.segment, repository.keys(), &repository.id()) {
             Ok(segment) => segment,
             Err(IndexError::Backend { source, .. }) if source.is_not_found() => {
-                context.unreachable("segment-missing", &key, "the log lists it, but it is not there");
+                report("segment-missing", "the log lists it, but it is not there".into());
                 return None;
             }
             Err(error) => {
-                context.unreachable("segment-damaged", &key, error.to_string());
+                report("segment-damaged", error.to_string());
                 return None;
             }
         };
-    let wrong = |problem: String| context.unreachable("segment-damaged", &key, problem);
+    let wrong = |problem: String| report("segment-damaged", problem);
     // The number comes from the object, which has 120 bytes for each.
     let mut contents = vec![Contents::default(); segment.layout().packs as usize];
     let verified = segment.verify_with(&mut |entry| {
@@ -181,18 +196,22 @@ fn check_one(context: &Context<'_>, info: &SegmentInfo) -> Option<Checked> {
     if found != *info {
         wrong(format!("the log says {info:?}, but it is {found:?}"));
     }
-    let listed = listings(&segment, is_good.then_some(contents).as_deref());
+    let listed = listings(&segment, is_appended, is_good.then_some(contents).as_deref());
     Some((Arc::new(segment), listed))
 }
 
 /// All packs that a segment lists, as far as its pages can be read, with the sum over the entries of each where those
 /// are known.
-fn listings(segment: &Segment, contents: Option<&[Contents]>) -> Vec<(PackEntry, Listing)> {
+fn listings(
+    segment: &Segment,
+    is_appended: bool,
+    contents: Option<&[Contents]>,
+) -> Vec<(PackEntry, Listing)> {
     let numbered = (0u32..).zip(segment.packs());
     numbered
         .filter_map(|(number, entry)| {
             let contents = contents.map(|contents| contents[number as usize]);
-            Some((entry.ok()?, Listing { segment: 0, number, is_appended: false, contents }))
+            Some((entry.ok()?, Listing { segment: 0, number, is_appended, contents }))
         })
         .collect()
 }
@@ -203,7 +222,7 @@ fn join(context: &Context<'_>, mut packs: Vec<KnownPack>, open: &[Arc<Segment>])
     packs.dedup_by(|later, first| {
         let is_same = later.entry.id == first.entry.id;
         if is_same && later.entry != first.entry && later.is_appended() {
-            tell_untrue(context, &open[later.listings[0].segment], &first.entry.id);
+            tell_untrue(context, &open[later.listings[0].segment], &first.entry.id, "is not as it says");
         } else if is_same && later.entry != first.entry {
             let message = "two segments describe its header, length or number of blobs differently";
             context.damage("index-wrong", &ObjectKey::pack(&first.entry.id), message);
@@ -217,9 +236,9 @@ fn join(context: &Context<'_>, mut packs: Vec<KnownPack>, open: &[Arc<Segment>])
     packs
 }
 
-/// Notes that a segment of an appender describes a pack otherwise than it is. That says nothing against the pack.
-pub(super) fn tell_untrue(context: &Context<'_>, segment: &Segment, pack: &PackId) {
-    let message = format!("an append-only keyslot added it, and it does not describe pack {pack} as it is");
+/// Notes that a pack is not as a segment of an appender says. That says nothing against the pack.
+pub(super) fn tell_untrue(context: &Context<'_>, segment: &Segment, pack: &PackId, how: &str) {
+    let message = format!("an append-only keyslot added it, and pack {pack} {how}");
     context.damage("appended-untrue", &ObjectKey::segment(&segment.id()), message);
 }
 
@@ -235,6 +254,15 @@ fn find_unlisted(context: &Context<'_>, fold: &Fold) -> Result<(), BackendError>
 }
 
 impl Segments {
+    /// What each of those who list a pack says of it, as far as that can be read.
+    pub fn entries_of_pack(&self, pack: &KnownPack) -> Vec<PackEntry> {
+        let of = |listing: &Listing| {
+            let mut listed = self.open[listing.segment].packs().skip(listing.number as usize);
+            listed.next().and_then(Result::ok).filter(|entry| entry.id == pack.entry.id)
+        };
+        pack.listings.iter().filter_map(of).collect()
+    }
+
     /// Entries of the given packs of segment `segment`, by the pack's number in it, as far as they can be read.
     pub fn entries_of(&self, segment: usize, is_wanted: impl Fn(u32) -> bool) -> Vec<IndexEntry> {
         let entries = self.open[segment].entries().map_while(Result::ok);

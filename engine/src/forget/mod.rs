@@ -21,6 +21,7 @@ use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
 use crate::log::{Fold, snapshot_record};
 use crate::repo::{Repository, RepositoryError};
+use crate::reserve::{self, Refill, Spent};
 
 /// What has to be asked for twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,6 +91,8 @@ pub struct ForgetReport {
     pub groups: Vec<Group>,
     /// The commit; absent after a dry run or where nothing was to be forgotten.
     pub commit: Option<u64>,
+    /// What became of the reserve.
+    pub reserve: Spent,
 }
 
 impl ForgetReport {
@@ -160,7 +163,8 @@ pub enum ForgetError {
     Repository(#[from] RepositoryError),
 }
 
-/// Decides what to forget, and forgets it in one commit.
+/// Decides what to forget, and forgets it in one commit. Where the storage has no room for that, the room that is kept in
+/// [`reserve`] is used.
 ///
 /// # Errors
 /// [`ForgetError`]: nothing was forgotten.
@@ -171,14 +175,18 @@ pub fn run(
 ) -> Result<ForgetReport, ForgetError> {
     if options.dry_run {
         let groups = decide_for(repository, &repository.fold(), options, calendar)?;
-        return Ok(ForgetReport { groups, commit: None });
+        return Ok(ForgetReport { groups, commit: None, reserve: Spent::default() });
     }
     let mut groups = Vec::new();
-    let commit = repository.commit_or(&mut |fold| {
-        groups = decide_for(repository, fold, options, calendar)?;
-        Ok::<_, ForgetError>(changes(&groups, options))
-    })?;
-    let report = ForgetReport { groups, commit: None };
+    let mut deed = |_| {
+        repository.commit_or(&mut |fold| {
+            groups = decide_for(repository, fold, options, calendar)?;
+            Ok::<_, ForgetError>(changes(&groups, options))
+        })
+    };
+    let (commit, spent) = reserve::spend(repository, Refill::IfSpent, &mut deed);
+    let commit = commit?;
+    let report = ForgetReport { groups, commit: None, reserve: spent };
     let has_gone = report.counts().1 > 0;
     Ok(ForgetReport { commit: has_gone.then_some(commit), ..report })
 }

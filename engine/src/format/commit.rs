@@ -17,6 +17,9 @@ use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, RepositoryId, SegmentI
 /// What the signature covers before the repository id and the body.
 pub const SIGNATURE_CONTEXT: &[u8] = b"strongroom v1 commit";
 
+/// Longest reserve.
+pub const RESERVE_LEN_MAX: u64 = 1 << 40;
+
 /// A commit and its signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,6 +151,11 @@ pub enum Change {
     ParitySet {
         /// Overhead in tenths of a percent, at most 1000; 0 for none.
         overhead: u32,
+    },
+    /// How much room is to be kept free on the storage from now on, as an object that is deleted when it is needed.
+    ReserveSet {
+        /// Length of that object, at most [`RESERVE_LEN_MAX`]; 0 for none.
+        bytes: u64,
     },
     /// Something worth keeping in the audit trail that changes nothing: a drill, an exception, a verification.
     Note {

@@ -99,6 +99,9 @@ pub enum PackError {
     /// A block's place or lengths are impossible.
     #[error("a block at {0:?} is impossible")]
     Span(BlockSpan),
+    /// The pack is not what its id says.
+    #[error("its bytes are not those of its id")]
+    Bytes,
     /// A blob is not what its id says.
     #[error("blob {expected} reads as {found}")]
     BlobId {

@@ -35,6 +35,9 @@ pub struct State {
     /// How much parity is wanted, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parity: Option<Overhead>,
+    /// How many bytes are to be kept free, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<u64>,
 }
 
 /// A keyslot that counts.

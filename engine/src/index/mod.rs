@@ -57,6 +57,16 @@ pub enum IndexError {
     },
 }
 
+impl IndexError {
+    /// Whether the segment is not there or not what it should be: anything else may go well the next time.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Backend { source, .. } => source.is_loss(),
+            Self::Segment { .. } => true,
+        }
+    }
+}
+
 /// All live segments of a repository. Shared by threads; segments can be added and taken away meanwhile.
 ///
 /// Those that appenders added stand apart: what they say was verified by nobody, and may be a lie. They are searched only for
@@ -182,6 +192,17 @@ impl Index {
     /// [`IndexError`] where a page does not open.
     pub fn get_all(&self, id: &BlobId) -> Result<Vec<Location>, IndexError> {
         self.locations(id, false)
+    }
+
+    /// All places of the blob that only segments of appenders have.
+    ///
+    /// # Errors
+    /// [`IndexError`] where there is none and a page does not open.
+    pub fn appended_only(&self, id: &BlobId) -> Result<Vec<Location>, IndexError> {
+        match self.known(id)? {
+            Some(_) => Ok(Vec::new()),
+            None => self.appended_locations(id, false),
+        }
     }
 
     /// A place of the blob, which of [`Index::segments`] has it, and as which of its entries.

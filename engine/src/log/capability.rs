@@ -43,6 +43,7 @@ fn check_one(change: &Change) -> Result<(), &'static str> {
         Change::PacksRemoved { .. } => Err("removes packs"),
         Change::LedgerReplaced { .. } => Err("replaces the verification ledger"),
         Change::ParitySet { .. } => Err("changes what parity is wanted"),
+        Change::ReserveSet { .. } => Err("changes what room is kept free"),
         Change::Note { .. } => Err("leaves a note"),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_bytes::ByteBuf;
 
-use crate::format::commit::{Change, Commit, SegmentInfo};
+use crate::format::commit::{Change, Commit, RESERVE_LEN_MAX, SegmentInfo};
 use crate::format::parity::Overhead;
 use crate::format::record::{self, RecordError};
 use crate::format::snapshot::Snapshot;
@@ -65,6 +65,7 @@ pub struct Fold {
     condemned: BTreeMap<PackId, u64>,
     ledger: Option<LedgerId>,
     parity: Option<Overhead>,
+    reserve: Option<u64>,
 }
 
 impl Fold {
@@ -81,6 +82,7 @@ impl Fold {
             condemned: BTreeMap::new(),
             ledger: None,
             parity: None,
+            reserve: None,
         }
     }
 
@@ -97,6 +99,7 @@ impl Fold {
             condemned: state.condemned.into_iter().map(|entry| (entry.pack, entry.condemned)).collect(),
             ledger: state.ledger,
             parity: state.parity,
+            reserve: state.reserve,
         }
     }
 
@@ -121,6 +124,7 @@ impl Fold {
                 .collect(),
             ledger: self.ledger,
             parity: self.parity,
+            reserve: self.reserve,
         }
     }
 
@@ -194,6 +198,11 @@ impl Fold {
         self.parity
     }
 
+    /// How many bytes are to be kept free on the storage, if any.
+    pub fn reserve(&self) -> Option<u64> {
+        self.reserve
+    }
+
     /// Whether a segment is part of the index.
     pub fn has_segment(&self, segment: &SegmentId) -> bool {
         self.segments.contains_key(segment)
@@ -248,6 +257,7 @@ impl Fold {
                 | Change::AppenderAdded { .. }
                 | Change::KeyslotRemoved { .. }
                 | Change::ParitySet { .. }
+                | Change::ReserveSet { .. }
                 | Change::Note { .. } => {}
                 Change::SnapshotAdded { snapshot, .. }
                 | Change::SnapshotForgotten { snapshot, .. }
@@ -396,8 +406,11 @@ impl Fold {
                     match appender {
                         Some(writer) if is_new => _ = self.appended.insert(info.segment, writer),
                         Some(_) => continue,
-                        // Whoever may change everything answers for it from now on.
-                        None => _ = self.appended.remove(&info.segment),
+                        // Whoever may change everything answers for it from now on, and for what it says of it.
+                        None if self.appended.remove(&info.segment).is_some() => {
+                            self.segments.insert(info.segment, *info);
+                        }
+                        None => {}
                     }
                     self.segments.entry(info.segment).or_insert(*info);
                 }
@@ -433,6 +446,10 @@ impl Fold {
                 Some(overhead) => self.parity = Some(overhead),
                 None => return wrong(format!("wants parity of {overhead} tenths of a percent")),
             },
+            Change::ReserveSet { bytes } if *bytes > RESERVE_LEN_MAX => {
+                return wrong(format!("wants {bytes} bytes kept free"));
+            }
+            Change::ReserveSet { bytes } => self.reserve = (*bytes > 0).then_some(*bytes),
             Change::Note { .. } => {}
         }
         Ok(())

@@ -214,6 +214,20 @@ fn parity_is_wanted_until_it_is_not() {
 }
 
 #[test]
+fn room_is_kept_free_until_it_is_not() {
+    let mut log = Log::new();
+    let most = commit::RESERVE_LEN_MAX;
+    for (bytes, expected) in [(5, Some(5)), (most, Some(most)), (0, None), (7, Some(7))] {
+        log.commit(1, vec![Change::ReserveSet { bytes }]);
+        assert_eq!(log.read().expect("readable").1.reserve(), expected);
+    }
+    log.commit(1, vec![Change::ReserveSet { bytes: most + 1 }]);
+    let (voids, fold) = log.read().expect("readable");
+    assert_eq!((voids.as_slice(), fold.reserve()), (&[6][..], Some(7)));
+    assert_eq!(Fold::from_state(fold.to_state()), fold, "a state keeps it");
+}
+
+#[test]
 fn only_a_segment_outside_the_index_can_be_dropped() {
     let mut log = Log::new();
     let id = |n| SegmentId::from_bytes([n; 32]);
@@ -315,4 +329,20 @@ fn an_entry_put_back_into_another_history_is_noticed() {
     assert!(matches!(other.verify(&remembered), Err(HeadError::Log(LogError::Chain { seq: 3, .. }))));
     other.backend.delete(&ObjectKey::log(2)).expect("deleted");
     assert!(matches!(other.verify(&remembered), Err(HeadError::Log(LogError::Gap { missing: 2, .. }))));
+}
+
+#[test]
+fn what_a_full_writer_says_of_a_segment_holds_whatever_an_appender_said_of_it() {
+    let mut log = Log::new();
+    let keyslot = KeyslotId::from_bytes([2; 32]);
+    log.commit(1, vec![Change::AppenderAdded { keyslot, writer: writer(2).id(), label: String::new() }]);
+    let info = |blobs| SegmentInfo { segment: SegmentId::from_bytes([5; 32]), blobs, packs: 1, bytes: 1 };
+    // The appender's lie, the truth, another lie, and another truth, which adds what is there.
+    for (by, blobs, holds) in [(2, 1, 1), (1, 2, 2), (2, 3, 2), (1, 4, 2)] {
+        log.commit(by, vec![Change::SegmentsReplaced { added: vec![info(blobs)], removed: Vec::new() }]);
+        let (voids, fold) = log.read().expect("readable");
+        assert!(voids.is_empty());
+        assert_eq!(fold.segments().copied().collect::<Vec<_>>(), [info(holds)], "by {by}");
+        assert_eq!(fold.appended_by(&info(1).segment), (holds == 1).then(|| writer(2).id()));
+    }
 }

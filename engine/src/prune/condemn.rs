@@ -170,7 +170,8 @@ impl<'a> Work<'a> {
         let copies = Index::default();
         copies.replace(self.copies.segments.iter().map(NewSegment::segment).collect(), &[]);
         let live = Arc::clone(self.repository.index());
-        let mut sparing = Sparing { live: &live, copies, doomed: &mut self.doomed, met: HashSet::new() };
+        let (repository, doomed, met) = (self.repository, &mut self.doomed, HashSet::new());
+        let mut sparing = Sparing { repository, fold, live: &live, copies, doomed, met };
         for snapshot in &records {
             match sparing.place(snapshot.blob()) {
                 // Records that came alone are in the log only.
@@ -220,6 +221,8 @@ impl<'a> Work<'a> {
 
 /// Finds homes for what new snapshots need, and spares packs that are the only ones.
 struct Sparing<'a> {
+    repository: &'a Repository,
+    fold: &'a Fold,
     live: &'a Index,
     copies: Index,
     doomed: &'a mut BTreeMap<PackId, Doomed>,
@@ -229,7 +232,8 @@ struct Sparing<'a> {
 impl Sparing<'_> {
     /// A place of the blob that stays.
     fn place(&mut self, id: &BlobId) -> Result<Location, ReachError> {
-        let locations = self.live.get_all(id).map_err(ReadError::Index)?;
+        let mut locations = self.live.get_all(id).map_err(ReadError::Index)?;
+        locations.retain(|at| self.repository.is_pack_in_force(self.fold, &at.pack.id));
         if let Some(stays) = locations.iter().find(|at| !self.doomed.contains_key(&at.pack.id)) {
             return Ok(*stays);
         }

@@ -35,6 +35,7 @@ pub(crate) use sweep::run as sweep;
 use crate::log::{self, Fold};
 use crate::monitor::Monitor;
 use crate::repo::Repository;
+use crate::reserve::{self, Refill};
 use crate::vet::{self, Strictness};
 
 use condemn::{Condemned, Outcome};
@@ -44,7 +45,12 @@ use survey::Survey;
 /// How often the plan is made anew because another prune came first.
 const ATTEMPTS: u32 = 5;
 
-/// Prunes. Packs condemned long enough ago are removed first, so that their space can be used for what is written anew.
+/// Share of the reserve that packs which are written anew may take, where that is all the room there is: one in this many bytes. The
+/// rest is for the index and the commits.
+const RESERVE_SHARE: u64 = 2;
+
+/// Prunes. Packs condemned long enough ago are removed first, so that their space can be used for what is written anew. Where the
+/// storage is full all the same, this is done in the room that is kept in [`reserve`], and no more is written anew than fits in there.
 ///
 /// # Errors
 /// [`PruneError`]: nothing that any snapshot needs was touched.
@@ -54,24 +60,49 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<PruneReport, PruneError> {
     let mut report = PruneReport { dry_run: options.dry_run, ..PruneReport::default() };
+    if options.dry_run {
+        once(repository, options, monitor, &mut report)?;
+        return Ok(report);
+    }
+    let mut deed = |room: u64| {
+        let mut options = options.clone();
+        if room > 0 {
+            let limit = room / RESERVE_SHARE;
+            options.max_repack_size = Some(options.max_repack_size.map_or(limit, |size| size.min(limit)));
+        }
+        once(repository, &options, monitor, &mut report)
+    };
+    let (result, spent) = reserve::spend(repository, Refill::Always, &mut deed);
+    result?;
+    Ok(PruneReport { reserve: spent, ..report })
+}
+
+/// Prunes as far as there is room.
+fn once(
+    repository: &Repository,
+    options: &PruneOptions,
+    monitor: &dyn Monitor,
+    report: &mut PruneReport,
+) -> Result<(), PruneError> {
     repository.refresh()?;
     verify_log(repository)?;
     // What lost commits need would be taken for unneeded.
     repository.check_tail()?;
     if !options.dry_run {
         let vetted = vet::run(repository, Strictness::WholeSegments, monitor)?;
-        (report.segments_vetted, report.segments_untrue) = (vetted.segments, vetted.untrue);
+        (report.segments_vetted, report.segments_untrue) =
+            (report.segments_vetted + vetted.segments, vetted.untrue);
     }
     let due = remove::due(repository, options.grace, &|_| true)?;
-    remove::run(repository, &due, options.dry_run, &mut report)?;
+    remove::run(repository, &due, options.dry_run, report)?;
     for _ in 0..ATTEMPTS {
         let base = repository.fold().seq();
-        match attempt(repository, options, monitor, &mut report) {
+        match attempt(repository, options, monitor, report) {
             Ok(Some(condemned)) => {
                 if options.grace.is_zero() {
                     // Strays may belong to a writer at work: they wait for another run.
                     let due = remove::due(repository, options.grace, &|pack| condemned.was_listed(pack))?;
-                    remove::run(repository, &due, false, &mut report)?;
+                    remove::run(repository, &due, false, report)?;
                 }
                 match sweep::run(repository) {
                     Ok(removed) => report.sidecars_removed = removed,
@@ -80,9 +111,9 @@ pub fn run(
                     )),
                 }
                 report.packs_waiting = repository.fold().condemned().count() as u64;
-                return Ok(report);
+                return Ok(());
             }
-            Ok(None) if options.dry_run => return Ok(report),
+            Ok(None) if options.dry_run => return Ok(()),
             Ok(None) => repository.refresh()?,
             // What could not be read may be what another prune has removed.
             Err(error @ (PruneError::Read(_) | PruneError::Reach(_) | PruneError::Missing { .. })) => {

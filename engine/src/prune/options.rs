@@ -6,6 +6,7 @@ use crate::ids::{BlobId, PackId};
 use crate::prune::plan::Plan;
 use crate::reach::ReachError;
 use crate::repo::RepositoryError;
+use crate::reserve::Spent;
 use crate::store::{ReadError, StoreError};
 use crate::vet::VetError;
 
@@ -98,6 +99,8 @@ pub struct PruneReport {
     pub packs_waiting: u64,
     /// About how many bytes of the packs that stay are not needed.
     pub unused_bytes: u64,
+    /// What became of the reserve.
+    pub reserve: Spent,
 }
 
 /// A prune changed nothing, or not all that it was to change.

@@ -1,6 +1,6 @@
 //! The commit that lets condemned packs be deleted, and the deletion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::backend::ObjectKey;
@@ -9,7 +9,7 @@ use crate::format::tree::Timestamp;
 use crate::ids::PackId;
 use crate::log;
 use crate::prune::{PruneError, PruneReport};
-use crate::repo::Repository;
+use crate::repo::{Repository, RepositoryError};
 
 /// Condemned packs whose grace is over, with the commit that condemned each. Grace goes by clocks, and is no part of
 /// what keeps data safe: with a wrong clock packs go too early or too late for the comfort of readers.
@@ -46,6 +46,18 @@ fn is_over(repository: &Repository, seq: u64, grace: Duration, now: Timestamp) -
     Ok(condemned.is_some_and(|time| time.seconds.saturating_add(grace) <= now.seconds))
 }
 
+/// What the index lists, appenders aside. No condemned pack should be among it; were one to be all the same, it is not to be lost for
+/// that.
+fn listed(repository: &Repository) -> Result<HashSet<PackId>, RepositoryError> {
+    let mut listed = HashSet::new();
+    for segment in repository.index().segments().iter() {
+        for pack in segment.packs() {
+            listed.insert(pack?.id);
+        }
+    }
+    Ok(listed)
+}
+
 /// Removes packs that are still condemned by the same commit, and deletes their objects once that is published.
 pub(super) fn run(
     repository: &Repository,
@@ -62,11 +74,11 @@ pub(super) fn run(
     let mut removed: Vec<PackId> = due.keys().copied().collect();
     if !dry_run && !due.is_empty() {
         repository.commit(&mut |fold| {
-            removed.clear();
+            let listed = listed(repository)?;
             // Rescued and condemned again: another grace has begun.
-            removed.extend(
-                due.iter().filter(|(id, seq)| fold.condemned_since(id) == Some(**seq)).map(|(id, _)| *id),
-            );
+            let is_due = |(id, seq): &(&PackId, &u64)| fold.condemned_since(id) == Some(**seq);
+            removed =
+                due.iter().filter(is_due).map(|(id, _)| *id).filter(|id| !listed.contains(id)).collect();
             Ok(if removed.is_empty() {
                 Vec::new()
             } else {

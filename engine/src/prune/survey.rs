@@ -93,7 +93,10 @@ impl Survey {
         let mut known: BTreeSet<PackId> = packs.iter().map(|pack| pack.entry.id).collect();
         let mut packs = packs;
         for pack in &mut packs {
+            // No segment should list a condemned pack; were one to do so all the same, nothing would be at home there.
+            let is_condemned = fold.condemned_since(&pack.entry.id).is_some();
             pack.stored = match stored_packs.get(&pack.entry.id) {
+                _ if is_condemned => false,
                 Some(size) => *size == pack.entry.size,
                 // Stored after the list was made, perhaps.
                 None => backend

@@ -28,6 +28,8 @@ pub(super) struct Suspect {
 pub(super) struct Damage {
     /// Packs that are not there.
     pub missing: BTreeMap<PackId, PackEntry>,
+    /// Those of them that only appenders list: the log has nothing to say of them once their segments are dropped.
+    pub never_known: BTreeSet<PackId>,
     /// Packs that are there and not in order.
     pub suspects: BTreeMap<PackId, Suspect>,
     /// Blobs that a suspect does not give.
@@ -59,16 +61,23 @@ impl Damage {
         if let Some(unknown) = named.iter().find(|pack| !found.packs.contains_key(pack)) {
             return Err(RepairError::UnknownPack(*unknown));
         }
-        let total = found.packs.len();
+        // An appender can list any number of packs that never were: they say nothing of what is there.
+        let is_missing = |pack: &check::Judged| pack.doubt == check::Doubt::Missing;
+        let known = || found.packs.values().filter(|pack| !pack.is_appended);
+        let (total, missing) = (known().count(), known().filter(|pack| is_missing(pack)).count());
         let mut damage = Self::default();
-        for (pack, (entry, doubt)) in found.packs {
-            match doubt {
+        for (id, pack) in found.packs {
+            match pack.doubt {
                 check::Doubt::None => {}
-                check::Doubt::Missing => drop(damage.missing.insert(pack, entry)),
-                check::Doubt::Damaged(problem) => damage.suspect(entry, problem),
+                check::Doubt::Missing => {
+                    damage.missing.insert(id, pack.entry);
+                    if pack.is_appended {
+                        damage.never_known.insert(id);
+                    }
+                }
+                check::Doubt::Damaged(problem) => damage.suspect(pack.entry, problem),
             }
         }
-        let missing = damage.missing.len();
         if missing > MASS_MIN && missing > total / 2 && !options.allow_mass {
             return Err(RepairError::Mass { missing, total });
         }
@@ -78,6 +87,13 @@ impl Damage {
     /// Adds a pack to be salvaged.
     pub fn suspect(&mut self, entry: PackEntry, problem: String) {
         self.suspects.entry(entry.id).or_insert(Suspect { entry, problem });
+    }
+
+    /// Packs that the index goes on without. Whatever an appender lists that is not there goes with its segment: the log is not to
+    /// name packs because an appender made them up.
+    pub fn to_release(&self) -> BTreeSet<PackId> {
+        let missing = self.missing.keys().filter(|pack| !self.never_known.contains(*pack));
+        missing.chain(self.suspects.keys()).copied().collect()
     }
 
     /// Whether nothing is known to be wrong.
@@ -99,14 +115,20 @@ impl Damage {
         id: &BlobId,
         fits: &dyn Fn(&Location) -> bool,
     ) -> Result<Option<Location>, IndexError> {
-        match index.get(id)? {
-            None => Ok(None),
-            Some(location) if fits(&location) && self.is_home(&location) => Ok(Some(location)),
-            Some(_) => {
-                let all = index.get_all(id)?;
-                Ok(all.into_iter().find(|location| fits(location) && self.is_home(location)))
-            }
+        let is_good = |location: &Location| fits(location) && self.is_home(location);
+        if let Some(known) = index.known_where(id, &is_good)? {
+            return Ok(Some(known));
         }
+        Ok(forgive(index.appended_only(id))?.unwrap_or_default().into_iter().find(is_good))
+    }
+}
+
+/// What came of reading a segment that an appender added; none where that is its own fault. It must not end a repair: what it may
+/// have said is looked for in packs that no other segment lists.
+pub(super) fn forgive<T>(result: Result<T, IndexError>) -> Result<Option<T>, IndexError> {
+    match result {
+        Err(error) if error.is_loss() => Ok(None),
+        result => result.map(Some),
     }
 }
 

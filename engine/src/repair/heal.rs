@@ -12,6 +12,7 @@ use crate::ids::{BlobId, PackId};
 use crate::index::Location;
 use crate::monitor::{Monitor, Problem};
 use crate::repair::RepairError;
+use crate::repair::damage::forgive;
 use crate::repair::salvage::kinds;
 use crate::repo::Repository;
 use crate::store::{DecodeScratch, read_directory};
@@ -96,9 +97,16 @@ impl<'a> Finder<'a> {
             return Ok(());
         }
         let mut listed = BTreeSet::new();
-        for segment in self.repository.index().everything() {
+        let index = self.repository.index();
+        for segment in index.segments().iter() {
             for pack in segment.packs() {
                 listed.insert(pack?.id);
+            }
+        }
+        for segment in index.appended().iter() {
+            for pack in segment.packs() {
+                let Some(pack) = forgive(pack)? else { break };
+                listed.insert(pack.id);
             }
         }
         let mut unlisted = Vec::new();

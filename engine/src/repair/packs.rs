@@ -9,7 +9,7 @@ use crate::crypto::keys::BlobKind;
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
 use crate::monitor::{Monitor, Silent};
-use crate::repair::damage::{Damage, Suspect};
+use crate::repair::damage::{Damage, Suspect, forgive};
 use crate::repair::heal::{Finder, Wanted};
 use crate::repair::release::Release;
 use crate::repair::salvage::{self, Counts};
@@ -278,10 +278,19 @@ impl Repair<'_> {
             return Ok(false);
         }
         let mut entries: BTreeMap<PackId, PackEntry> = BTreeMap::new();
-        // What appenders say of a pack comes last, and counts where nobody else says anything.
-        for segment in self.repository.index().everything() {
+        let index = self.repository.index();
+        for segment in index.segments().iter() {
             for pack in segment.packs() {
                 let pack = pack?;
+                if packs.contains(&pack.id) {
+                    entries.entry(pack.id).or_insert(pack);
+                }
+            }
+        }
+        // What appenders say of a pack comes last, and counts where nobody else says anything.
+        for segment in index.appended().iter() {
+            for pack in segment.packs() {
+                let Some(pack) = forgive(pack)? else { break };
                 if packs.contains(&pack.id) {
                     entries.entry(pack.id).or_insert(pack);
                 }
@@ -335,7 +344,7 @@ impl Repair<'_> {
     ) -> Result<(), RepairError> {
         writers.data.flush()?;
         let packs = match release && !self.damage.is_none() {
-            true => self.damage.missing.keys().chain(self.damage.suspects.keys()).copied().collect(),
+            true => self.damage.to_release(),
             false => BTreeSet::new(),
         };
         let mut change = Release::new(self.repository, packs);

@@ -1,7 +1,7 @@
 //! What damaged packs still give: every block is read on its own, every blob verified by its id, and what is good is
 //! written to new packs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::backend::ObjectKey;
 use crate::backup::Session;
@@ -11,8 +11,9 @@ use crate::format::header::ObjectKind;
 use crate::format::pack::{BlockSpan, Directory};
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
+use crate::index::{IndexError, Segment};
 use crate::monitor::Monitor;
-use crate::repair::damage::{Damage, Suspect};
+use crate::repair::damage::{Damage, Suspect, forgive};
 use crate::repair::packs::Writers;
 use crate::repair::{RepairError, is_lost};
 use crate::repo::Repository;
@@ -83,12 +84,12 @@ pub(super) fn run(
             let is_intact = store::is_intact(&**repository.backend(), &suspect.entry)
                 .map_err(|source| RepairError::Read(ReadError::Backend { pack, source }))?;
             if is_intact {
-                salvager.pack(&suspect.entry, expected.clone())?;
+                salvager.pack(&suspect.entry, expected.clone(), true)?;
                 salvager.counts.is_sound = salvager.counts.unreadable == 0;
             }
             if !salvager.counts.is_sound {
                 (salvager.is_writing, salvager.counts) = (true, Counts::default());
-                salvager.pack(&suspect.entry, expected)?;
+                salvager.pack(&suspect.entry, expected, false)?;
             }
             all.insert(suspect.entry.id, salvager.counts);
         }
@@ -103,32 +104,43 @@ fn gather(
 ) -> Result<BTreeMap<PackId, Vec<Expected>>, RepairError> {
     let mut packs: BTreeMap<PackId, Vec<Expected>> =
         suspects.iter().map(|suspect| (suspect.entry.id, Vec::new())).collect();
-    for segment in repository.index().everything() {
-        let mut table = Vec::new();
-        for pack in segment.packs() {
-            let id = pack?.id;
-            table.push(packs.contains_key(&id).then_some(id));
-        }
-        if table.iter().all(Option::is_none) {
-            continue;
-        }
-        for entry in segment.entries() {
-            let entry = entry?;
-            let Some(Some(pack)) = table.get(entry.pack as usize) else { continue };
-            let Some(expected) = packs.get_mut(pack) else { continue };
-            expected.push(Expected {
-                block: entry.block,
-                offset: entry.offset,
-                len: entry.len,
-                id: entry.id,
-            });
-        }
+    let (index, mut known) = (repository.index(), HashSet::new());
+    for segment in index.segments().iter() {
+        known.extend(list(segment, &mut packs, &|_| true)?);
+    }
+    // Of packs that others list, appenders have nothing to say.
+    for segment in index.appended().iter() {
+        forgive(list(segment, &mut packs, &|pack| !known.contains(pack)))?;
     }
     for expected in packs.values_mut() {
         expected.sort_unstable();
         expected.dedup();
     }
     Ok(packs)
+}
+
+/// Adds what a segment lists of those of the packs that `is_wanted` chooses, and returns which it has.
+fn list(
+    segment: &Segment,
+    packs: &mut BTreeMap<PackId, Vec<Expected>>,
+    is_wanted: &dyn Fn(&PackId) -> bool,
+) -> Result<HashSet<PackId>, IndexError> {
+    let mut table = Vec::new();
+    for pack in segment.packs() {
+        let id = pack?.id;
+        table.push((packs.contains_key(&id) && is_wanted(&id)).then_some(id));
+    }
+    let listed: HashSet<PackId> = table.iter().flatten().copied().collect();
+    if listed.is_empty() {
+        return Ok(listed);
+    }
+    for entry in segment.entries() {
+        let entry = entry?;
+        let Some(Some(pack)) = table.get(entry.pack as usize) else { continue };
+        let Some(expected) = packs.get_mut(pack) else { continue };
+        expected.push(Expected { block: entry.block, offset: entry.offset, len: entry.len, id: entry.id });
+    }
+    Ok(listed)
 }
 
 fn of_directory(directory: &Directory) -> impl Iterator<Item = Expected> + '_ {
@@ -161,9 +173,19 @@ struct Salvager<'a, 'r> {
 }
 
 impl Salvager<'_, '_> {
-    fn pack(&mut self, entry: &PackEntry, mut expected: Vec<Expected>) -> Result<(), RepairError> {
+    fn pack(
+        &mut self,
+        entry: &PackEntry,
+        mut expected: Vec<Expected>,
+        is_intact: bool,
+    ) -> Result<(), RepairError> {
+        let directory = self.directory(entry);
+        if is_intact && directory.is_some() {
+            // It has the last word on itself: what an appender lists beyond that says nothing against it.
+            expected.clear();
+        }
         // Segments and directories say the same where both can be read; what only one of them knows counts, too.
-        expected.extend(self.directory(entry).iter().flat_map(of_directory));
+        expected.extend(directory.iter().flat_map(of_directory));
         expected.sort_unstable();
         expected.dedup();
         self.counts.blobs = expected.len() as u64;

@@ -201,6 +201,7 @@ fn entries_out_of_its_capability_are_void_for_everybody() {
         Change::KeyslotRemoved { keyslot: full.keyslot, writer: full.writer },
         Change::LedgerReplaced { ledger: crate::ids::LedgerId::from_bytes([9; 32]), previous: None },
         Change::ParitySet { overhead: 30 },
+        Change::ReserveSet { bytes: 0 },
         Change::Note { kind: crate::format::note::REBUILD_NOTE.into(), record: ByteBuf::new() },
         added(record::encode(&repaired)),
         added(record::encode(&copied)),

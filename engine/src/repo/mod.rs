@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod append_only_lies_tests;
 #[cfg(test)]
+mod append_only_repair_tests;
+#[cfg(test)]
 mod append_only_tests;
 mod keyslots;
 mod open;

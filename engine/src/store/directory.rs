@@ -79,6 +79,15 @@ pub fn is_intact(backend: &dyn Backend, entry: &PackEntry) -> Result<bool, Backe
     Ok(PackId::from_bytes(hasher.finalize().into()) == entry.id)
 }
 
+/// Whether a pack has the length and begins with the header that `entry` has: of several descriptions, one that it bears out is to be
+/// preferred, whatever else is wrong with it.
+pub fn is_described_by(backend: &dyn Backend, entry: &PackEntry) -> bool {
+    let (key, mut header) = (ObjectKey::pack(&entry.id), [0; HEADER_LEN]);
+    backend.stat(&key).is_ok_and(|info| info.size == entry.size)
+        && backend.read_range(&key, 0, &mut header).is_ok()
+        && header == entry.header.encode()
+}
+
 /// Reads a range into the front of `buffer`, which grows as needed.
 fn read<'b>(
     backend: &dyn Backend,

@@ -7,7 +7,7 @@ mod trees;
 mod upload;
 pub mod writer;
 
-pub use directory::{is_intact, read_directory};
+pub use directory::{is_described_by, is_intact, read_directory};
 pub use packs::{PackStore, StoreError, StoreOptions};
 pub use reader::{BlobReader, Catalog, DecodeScratch, ReadError};
 pub use trees::{TreeBuilder, TreeEntry, put_tree};

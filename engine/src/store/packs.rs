@@ -33,7 +33,7 @@ const BLOCK_LEN_MIN: usize = 256 << 10;
 pub enum StoreError {
     /// The backend failed. The first failure ends all later writes of this store.
     #[error("cannot store a pack: {0}")]
-    Backend(Arc<BackendError>),
+    Backend(#[source] Arc<BackendError>),
     /// Longer than a blob can be.
     #[error("a blob of {0} bytes cannot be stored: blobs have at most {BLOB_LEN_MAX}")]
     TooLong(usize),

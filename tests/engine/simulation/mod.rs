@@ -10,6 +10,9 @@
 //! that reads everything has to be content, every snapshot that somebody was told of and nobody has forgotten has
 //! to restore byte for byte, whoever comes next has to succeed, and two prunes have to leave nothing behind.
 //!
+//! Some repositories have append-only passwords: a host that is honest backs up with one, and somebody who is not lists with another one
+//! everything where it is not. Neither is ever in the way of others, and in the end a repair drops the lies.
+//!
 //! A seed says everything: `STRONGROOM_SIMULATION_SEED=17` runs that one and shows all its turns. In every fourth seed
 //! directories are backed up and snapshots restored to disk: ids then follow from inode numbers and times of change, and two
 //! threads read, so that such a seed may run somewhat differently when it is run again. More seeds than in an ordinary run:
@@ -68,7 +71,13 @@ fn run(seed: u64) -> Run {
     let processes: Vec<Process> = (0..count)
         .map(|number| {
             let commands = (0..1 + random.below(3))
-                .map(|_| Command::any(&mut random, seed % DIRECTORIES_EVERY == DIRECTORIES_EVERY - 1))
+                .map(|_| {
+                    let with_directories = seed % DIRECTORIES_EVERY == DIRECTORIES_EVERY - 1;
+                    match beginning.has_appenders {
+                        true => Command::any_with_appenders(&mut random, with_directories),
+                        false => Command::any(&mut random, with_directories),
+                    }
+                })
                 .collect();
             let skew = random.pick(&[0, 0, 7200, -86_400, 10 * 31_536_000, -10 * 31_536_000]);
             plan.push(format!("process {number}, {skew} s off: {commands:?}"));

@@ -15,11 +15,12 @@ use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::{Node, NodeKind};
 use strongroom::prune::PruneError;
 use strongroom::repo::{Repository, RepositoryError};
+use strongroom::vet::VetError;
 
 use super::random::Random;
 use super::schedule::Schedule;
 use super::storage::Wire;
-use super::world::{self, Told};
+use super::world::{self, Told, Who};
 
 /// How often a command is given.
 const TRIES: u32 = 20;
@@ -35,6 +36,12 @@ pub enum Command {
     Check {
         is_deep: bool,
     },
+    /// A backup with an append-only password.
+    Append(usize),
+    /// The same of a directory.
+    AppendDirectory(usize),
+    /// Something untrue, with another append-only password.
+    Lie,
     /// All live snapshots.
     Read,
     /// The same, to a real directory.
@@ -52,6 +59,26 @@ impl Command {
             11..=12 => Self::Check { is_deep: random.below(2) == 0 },
             _ if with_directories => Self::Restore,
             _ => Self::Read,
+        }
+    }
+}
+
+impl Command {
+    /// One of many, where there are appenders.
+    pub fn any_with_appenders(random: &mut Random, with_directories: bool) -> Self {
+        match random.below(6) {
+            0 if with_directories => Self::AppendDirectory(random.index(world::DIRECTORIES)),
+            0..=1 => Self::Append(random.index(world::CONTENTS)),
+            2 => Self::Lie,
+            _ => Self::any(random, with_directories),
+        }
+    }
+
+    fn who(self) -> Who {
+        match self {
+            Self::Append(_) | Self::AppendDirectory(_) => Who::Appender,
+            Self::Lie => Who::Liar,
+            _ => Who::Full,
         }
     }
 }
@@ -95,7 +122,8 @@ impl Process {
                 return Ok(());
             }
             let before = self.schedule.mishaps(self.number);
-            let result = self.open(attempt).and_then(|repository| self.execute(command, &repository));
+            let result =
+                self.open(attempt, command.who()).and_then(|repository| self.execute(command, &repository));
             last = match result {
                 Ok(()) => return Ok(()),
                 Err(Failed::Conflict(error) | Failed::Unexpected(error))
@@ -110,23 +138,32 @@ impl Process {
         Err(format!("{command:?} does not get through: {last}"))
     }
 
-    fn open(&self, attempt: u32) -> Result<Repository, Failed> {
+    fn open(&self, attempt: u32, who: Who) -> Result<Repository, Failed> {
         // No two processes get the same random numbers.
         let turns = self.schedule.turns().len() as u64;
         let environment =
             world::environment(self.seed ^ (turns << 32), self.number, self.skew + i64::from(attempt));
-        world::open(Arc::new(self.wire.clone()), environment)
+        world::open(Arc::new(self.wire.clone()), environment, who)
             .map_err(|error| Failed::Unexpected(format!("open: {error}")))
     }
 
     fn execute(&self, command: Command, repository: &Repository) -> Result<(), Failed> {
         match command {
-            Command::BackUp(number) => self.made(world::back_up(repository, number)),
-            Command::BackUpDirectory(number) => self.made(world::back_up_directory(repository, number)),
+            Command::BackUp(number) | Command::Append(number) => {
+                self.made(world::back_up(repository, number))
+            }
+            Command::BackUpDirectory(number) | Command::AppendDirectory(number) => {
+                self.made(world::back_up_directory(repository, number))
+            }
+            // Whatever it reads may go meanwhile.
+            Command::Lie => world::lie(repository).map_err(|error| Failed::Conflict(error.to_string())),
             Command::Forget(which) => self.forget(repository, which),
             Command::Prune(grace) => match world::prune(repository, grace) {
                 Ok(_) => Ok(()),
-                Err(error @ PruneError::Overtaken) => Err(Failed::Conflict(error.to_string())),
+                Err(
+                    error @ (PruneError::Overtaken
+                    | PruneError::Vet(VetError::Repository(RepositoryError::Conflict))),
+                ) => Err(Failed::Conflict(error.to_string())),
                 Err(error) => Err(Failed::Unexpected(error.to_string())),
             },
             Command::Check { is_deep } => {
@@ -138,7 +175,7 @@ impl Process {
                 if let Some(error) = report.ledger_error {
                     return Err(Failed::Unexpected(format!("the ledger: {error}")));
                 }
-                if report.is_damaged() {
+                if world::is_worse_than_lies(&report) {
                     return Err(Failed::Unexpected(format!("{:#?}", report.findings)));
                 }
                 Ok(())

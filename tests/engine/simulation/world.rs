@@ -10,15 +10,20 @@ use std::time::Duration;
 use strongroom::backend::{Backend, Folder, MemoryBackend};
 use strongroom::backup::{self, BackupError, BackupOptions, BackupReport, BackupSource};
 use strongroom::check::{self, CheckOptions, CheckReport, ReadData};
-use strongroom::crypto::SeededEntropy;
+use strongroom::crypto::keys::BlobKind;
+use strongroom::crypto::{Password, SeededEntropy};
 use strongroom::forget::policy::{Calendar, CivilTime, GroupBy, Span};
 use strongroom::forget::{self, ForgetError, ForgetOptions, Guards, Selection, Wish};
+use strongroom::format::commit::Change;
+use strongroom::format::pack::{Directory, DirectoryBlob, DirectoryBlock};
+use strongroom::format::segment::{IndexEntry, PackEntry};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
-use strongroom::ids::SnapshotId;
+use strongroom::ids::{PackId, SnapshotId};
 use strongroom::monitor::Silent;
 use strongroom::parity::{self, AddOptions};
 use strongroom::prune::{self, Limit, PruneError, PruneOptions, PruneReport};
+use strongroom::repair::{self, PacksOptions, Sources};
 use strongroom::repo::{Environment, Repository, RepositoryError};
 use strongroom::restore::{self, RestoreOptions};
 use strongroom::source::FilterOptions;
@@ -182,9 +187,22 @@ pub fn number_of(path: &str, letter: &str) -> Option<usize> {
     path.rsplit('/').next()?.strip_prefix(letter)?.parse().ok()
 }
 
+/// Whose password a process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Somebody who may do everything.
+    Full,
+    /// A host that may only add, and is honest.
+    Appender,
+    /// One with another such password, who is not.
+    Liar,
+}
+
 /// A repository to begin with.
 pub struct Beginning {
     pub name: &'static str,
+    /// Others than full writers have passwords, too.
+    pub has_appenders: bool,
     storage: MemoryBackend,
 }
 
@@ -195,31 +213,55 @@ impl Beginning {
     }
 }
 
-static MADE: LazyLock<(Repository, Vec<Beginning>)> = LazyLock::new(|| {
+/// Repositories, opened with each of the passwords there are.
+struct Hands {
+    full: Repository,
+    appender: Repository,
+    liar: Repository,
+}
+
+/// Makes two append-only passwords, and opens the repository with them.
+fn admit(storage: &MemoryBackend, repository: &Repository) -> [Repository; 2] {
+    [4, 5].map(|process| {
+        let password = Password::new(format!("appender {process}").into_bytes());
+        repository.add_append_only_keyslot(&password, "appender", testing::CHEAP).expect("added");
+        Repository::open(Arc::new(storage.clone()), &password, environment(0, process, 0)).expect("it opens")
+    })
+}
+
+static MADE: LazyLock<(Hands, Vec<Beginning>)> = LazyLock::new(|| {
     let storage = MemoryBackend::new();
     let first = testing::init(Arc::new(storage.clone()), 0);
     let mut beginnings = Vec::new();
-    let mut add =
-        |name, storage: &MemoryBackend| beginnings.push(Beginning { name, storage: storage.snapshot() });
+    let mut add = |name, storage: &MemoryBackend, has_appenders| {
+        beginnings.push(Beginning { name, has_appenders, storage: storage.snapshot() });
+    };
     let open = |storage: &MemoryBackend, process: usize| {
         first.open_again(Arc::new(storage.clone()), environment(0, process, 0)).expect("it opens")
     };
-    add("empty", &storage);
+    add("empty", &storage, false);
 
     // What a forgotten snapshot leaves behind is there to be relied on.
     let repository = open(&storage, 1);
     let old = back_up(&repository, 0).expect("backed up").snapshot.expect("a snapshot");
     back_up(&repository, 1).expect("backed up");
     forget(&repository, old).expect("forgotten");
-    add("one forgotten", &storage);
+    add("one forgotten", &storage, false);
     let one_forgotten = storage.snapshot();
     prune(&repository, Duration::from_secs(3600)).expect("pruned");
-    add("one condemned", &storage);
+    add("one condemned", &storage, false);
 
     let storage = one_forgotten.snapshot();
     parity::add(&open(&storage, 3), &AddOptions { threads: 1, ..AddOptions::default() }, &Silent)
         .expect("added");
-    add("one forgotten, with parity", &storage);
+    add("one forgotten, with parity", &storage, false);
+
+    let storage = one_forgotten.snapshot();
+    let [appender, liar] = admit(&storage, &open(&storage, 6));
+    add("one forgotten, with appenders", &storage, true);
+    back_up(&appender, 3).expect("backed up");
+    lie(&liar).expect("added");
+    add("appenders were at work", &storage, true);
 
     // The next backup merges segments and writes a state, and an old state goes.
     let storage = one_forgotten;
@@ -230,8 +272,8 @@ static MADE: LazyLock<(Repository, Vec<Beginning>)> = LazyLock::new(|| {
         forget::hold(&repository, held, "to be counted").expect("held");
         forget::release(&repository, held, "counted").expect("released");
     }
-    add("many commits", &storage);
-    (first, beginnings)
+    add("many commits", &storage, false);
+    (Hands { full: first, appender, liar }, beginnings)
 });
 
 /// Repositories to begin with.
@@ -240,8 +282,54 @@ pub fn beginnings() -> &'static [Beginning] {
 }
 
 /// Opens a repository as a new process does.
-pub fn open(backend: Arc<dyn Backend>, environment: Environment) -> Result<Repository, RepositoryError> {
-    MADE.0.open_again(backend, environment)
+pub fn open(
+    backend: Arc<dyn Backend>,
+    environment: Environment,
+    who: Who,
+) -> Result<Repository, RepositoryError> {
+    let hands = &MADE.0;
+    let hand = match who {
+        Who::Full => &hands.full,
+        Who::Appender => &hands.appender,
+        Who::Liar => &hands.liar,
+    };
+    hand.open_again(backend, environment)
+}
+
+/// Says that everything is where something else is, and some of it in a pack that never was.
+pub fn lie(repository: &Repository) -> Result<(), RepositoryError> {
+    let (mut packs, mut entries) = (Vec::new(), Vec::new());
+    for segment in repository.index().segments().iter() {
+        let known = packs.len();
+        for pack in segment.packs() {
+            packs.push(pack?);
+        }
+        for entry in segment.entries() {
+            let entry = entry?;
+            entries.push((known + entry.pack as usize, entry));
+        }
+    }
+    let Some(first) = packs.first().copied() else { return Ok(()) };
+    packs.push(PackEntry { id: PackId::from_bytes(first.id.as_bytes().map(|byte| !byte)), ..first });
+    let listed: Vec<(PackEntry, Directory)> = (0..packs.len())
+        .filter_map(|at| {
+            let span = entries.iter().find(|(pack, _)| *pack == at).or(entries.first())?.1.block;
+            let elsewhere = entries.iter().filter(|(pack, _)| *pack != at);
+            let blob = |(_, entry): &(usize, IndexEntry)| DirectoryBlob {
+                id: entry.id,
+                kind: BlobKind::Data,
+                offset: 0,
+                len: entry.len,
+            };
+            let blobs: Vec<DirectoryBlob> = elsewhere.map(blob).collect();
+            let count = u32::try_from(blobs.len()).expect("few");
+            let directory = Directory { blocks: vec![DirectoryBlock { span, blobs }] };
+            (count > 0).then_some((PackEntry { blobs: count, ..packs[at] }, directory))
+        })
+        .collect();
+    let segment = repository.store_segment(&listed)?;
+    let added = Change::SegmentsReplaced { added: vec![segment.info], removed: Vec::new() };
+    repository.commit(&mut |_| Ok(vec![added.clone()])).map(drop)
 }
 
 /// What processes have been told.
@@ -261,7 +349,8 @@ pub fn audit(storage: &MemoryBackend, told: &Told) -> Result<(), String> {
     let mut process = 900;
     let mut open = || {
         process += 1;
-        open(Arc::new(storage.clone()), environment(7, process, 0)).map_err(|error| format!("open: {error}"))
+        open(Arc::new(storage.clone()), environment(7, process, 0), Who::Full)
+            .map_err(|error| format!("open: {error}"))
     };
     let repository = open()?;
     whole(&repository, told)?;
@@ -290,13 +379,32 @@ pub fn audit(storage: &MemoryBackend, told: &Told) -> Result<(), String> {
         let listed = listed.len();
         return Err(format!("two prunes left {packs} packs of {listed}, {indexes} segments of {segments}"));
     }
-    Ok(())
+    if repository.fold().appended().next().is_none() {
+        return Ok(());
+    }
+    // Lies are all that is left, and a repair drops them.
+    let thorough = PacksOptions { read_data: true, threads: 1, ..PacksOptions::default() };
+    repair::packs::run(&open()?, &thorough, &Sources::default(), &Silent)
+        .map_err(|error| format!("the repair: {error}"))?;
+    let repository = open()?;
+    if let Some((segment, _)) = repository.fold().appended().next() {
+        return Err(format!("a repair left {segment}, which is a lie"));
+    }
+    whole(&repository, told)
+}
+
+/// Whether a check found something wrong that nobody made up.
+pub fn is_worse_than_lies(report: &CheckReport) -> bool {
+    report.is_damaged()
+        && report.findings.iter().any(|found| found.is_damage && found.code != "appended-untrue")
 }
 
 /// Makes sure that the repository is in order and gives back what was backed up.
 fn whole(repository: &Repository, told: &Told) -> Result<(), String> {
     let report = check(repository, true).map_err(|error| format!("the check: {error}"))?;
-    if report.is_damaged() || report.overtaken || report.findings.iter().any(|found| found.code == "log-void")
+    if is_worse_than_lies(&report)
+        || report.overtaken
+        || report.findings.iter().any(|found| found.code == "log-void")
     {
         return Err(format!("the check finds {:#?}", report.findings));
     }

@@ -502,7 +502,7 @@ fn pack_class(error: PackError) -> String {
         PackError::Codec(_) => "codec".to_owned(),
         PackError::Length(_) => "length".to_owned(),
         PackError::Directory(_) | PackError::Span(_) => "directory".to_owned(),
-        PackError::BlobId { .. } => "blob-id".to_owned(),
+        PackError::BlobId { .. } | PackError::Bytes => "blob-id".to_owned(),
     }
 }
 

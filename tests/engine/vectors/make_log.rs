@@ -53,6 +53,7 @@ pub fn state() -> State {
         condemned: vec![CondemnedPack { pack: PackId::from_bytes(id(7)), condemned: 299 }],
         ledger: Some(LedgerId::from_bytes(id(8))),
         parity: Overhead::from_tenths(30),
+        reserve: None,
     }
 }
 
@@ -219,6 +220,26 @@ pub fn all() -> Vec<Vector> {
         "the record of a state",
         json!({"record": hex(&raw)}),
         json!({"value": record_json(&state())}),
+    ));
+    let kept_free = Commit {
+        changes: vec![Change::ReserveSet { bytes: 64 << 20 }, Change::ReserveSet { bytes: 0 }],
+        ..example()
+    };
+    let object = kept_free.seal(&writer_key, &Context::new(93).sealer()).expect("short");
+    vectors.push(good(
+        "commit-reserve",
+        "commit",
+        "a commit that wants room kept free, and then none",
+        inputs(&object, 7),
+        expected(&object, &kept_free),
+    ));
+    let with_reserve = State { reserve: Some(64 << 20), ..state() };
+    vectors.push(good(
+        "state-reserve",
+        "state",
+        "the record of a state with room that is to be kept free",
+        json!({"record": hex(record::encode(&with_reserve))}),
+        json!({"value": record_json(&with_reserve)}),
     ));
     vectors.push(bad(
         "state-cut",

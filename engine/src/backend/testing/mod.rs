@@ -3,10 +3,12 @@
 pub mod conformance;
 pub mod crash;
 pub mod fault;
+pub mod limited;
 pub mod recording;
 
 pub use crash::CrashBackend;
 pub use fault::{Fault, FaultBackend, Faults, Moment};
+pub use limited::LimitedBackend;
 pub use recording::{Call, Recording, RecordingBackend};
 
 /// The calls of a backend that can be failed and recorded.

@@ -176,6 +176,7 @@ fn busy_state(writer: WriterId) -> State {
         appended: Vec::new(),
         ledger: None,
         parity: None,
+        reserve: None,
         seq: 6,
         head: CommitHash::from_bytes([9; 32]),
         config: CommitHash::from_bytes([9; 32]),

@@ -1,0 +1,94 @@
+//! A backend with so much room and no more.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::object::Buffered;
+use super::super::{
+    Backend, BackendError, Created, Folder, MemoryBackend, ObjectInfo, ObjectKey, ObjectReader, Staged,
+};
+
+/// Objects in memory, of which all together can have so many bytes. Clones share both.
+#[derive(Debug, Clone)]
+pub struct LimitedBackend {
+    inner: MemoryBackend,
+    room: Arc<AtomicU64>,
+}
+
+impl LimitedBackend {
+    /// `inner`, as full as it is: nothing more can be stored.
+    pub fn full(inner: &MemoryBackend) -> Self {
+        let full = Self { inner: inner.clone(), room: Arc::default() };
+        full.set_room(full.used());
+        full
+    }
+
+    /// Bytes of all objects.
+    pub fn used(&self) -> u64 {
+        self.inner.objects().iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
+    /// Bytes that can be stored in all, those that are stored included.
+    pub fn set_room(&self, bytes: u64) {
+        self.room.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Fails where so many more bytes do not fit.
+    fn check(&self, action: &'static str, key: &ObjectKey, len: usize) -> Result<(), BackendError> {
+        if self.used() + len as u64 <= self.room.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(BackendError::io(action, key, io::Error::from(io::ErrorKind::StorageFull)))
+    }
+}
+
+impl Backend for LimitedBackend {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn list(
+        &self,
+        folder: Folder,
+        from: Option<&ObjectKey>,
+        visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
+    ) -> Result<(), BackendError> {
+        self.inner.list(folder, from, visit)
+    }
+
+    fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
+        self.inner.stat(key)
+    }
+
+    fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
+        self.inner.read(key, limit)
+    }
+
+    fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
+        self.inner.read_range(key, offset, buffer)
+    }
+
+    fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
+        self.check("create", key, bytes.len())?;
+        self.inner.create(key, bytes)
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
+        self.check("replace", key, bytes.len())?;
+        self.inner.replace(key, bytes)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
+        self.inner.delete(key)
+    }
+
+    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
+        self.inner.open(key, limit)
+    }
+
+    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
+        Ok(Box::new(Buffered::new(self)))
+    }
+}

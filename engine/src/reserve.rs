@@ -1,0 +1,236 @@
+//! The reserve: an object that keeps room free on the storage, so that forgetting and pruning can be written down when nothing else
+//! can.
+//!
+//! How long it is to be is a policy in the log. Its bytes are random, so that no file system can store them as fewer, and nobody reads
+//! them: without it a repository lacks nothing. [`forget`](crate::forget) and [`prune`](crate::prune) delete it when the storage is full, do their work in
+//! the room that this makes, and make it again; a backup never touches it.
+
+use crate::backend::{self, BackendError, ObjectKey};
+use crate::crypto::random;
+use crate::format::commit::{Change, RESERVE_LEN_MAX};
+use crate::repo::{Repository, RepositoryError};
+
+/// The shortest reserve that can be asked for: a prune has at least an index segment and some commits to write.
+pub const LEN_MIN: u64 = 1 << 20;
+
+/// Bytes that are written at a time.
+const PIECE_LEN: usize = 1 << 20;
+
+/// The reserve as it is wanted, and as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// Bytes that are to be kept free; none where nobody asked for any.
+    pub wanted: Option<u64>,
+    /// Length of the object; none where there is none.
+    pub stored: Option<u64>,
+}
+
+impl Status {
+    /// How many bytes are not kept free that should be.
+    pub fn lacking(&self) -> u64 {
+        self.wanted.unwrap_or(0).saturating_sub(self.stored.unwrap_or(0))
+    }
+}
+
+/// What became of the reserve while something else was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Bytes that were given back because the storage had no more room; 0 where it had.
+    pub given_back: u64,
+    /// Bytes that are not kept free in the end although they should be.
+    pub lacking: u64,
+}
+
+/// When a reserve that is not whole is made whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refill {
+    /// Where it was given back.
+    IfSpent,
+    /// Whatever the reason is that it is not: room was made just now.
+    Always,
+}
+
+/// The reserve is not as it was to be.
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    /// Nobody could make use of so little, or have so much.
+    #[error(
+        "a reserve of {bytes} bytes is out of bounds: expected from {LEN_MIN} (1 MiB) to {RESERVE_LEN_MAX} (1 TiB); nothing was changed"
+    )]
+    Length {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// The storage has no room for it.
+    #[error(
+        "the storage has no room for a reserve of {wanted} bytes, {stored} are kept free: the next prune makes it whole if there is room by then"
+    )]
+    NoRoom {
+        /// Bytes that were asked for.
+        wanted: u64,
+        /// Bytes that are kept free.
+        stored: u64,
+    },
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+impl From<BackendError> for ReserveError {
+    fn from(error: BackendError) -> Self {
+        Self::Repository(error.into())
+    }
+}
+
+/// Whether a reserve can have this length.
+///
+/// # Errors
+/// [`ReserveError::Length`] where it cannot.
+pub fn check_len(bytes: u64) -> Result<(), ReserveError> {
+    if (LEN_MIN..=RESERVE_LEN_MAX).contains(&bytes) { Ok(()) } else { Err(ReserveError::Length { bytes }) }
+}
+
+/// The reserve as it is wanted and as it is.
+///
+/// # Errors
+/// [`RepositoryError`] where the storage fails.
+pub fn status(repository: &Repository) -> Result<Status, RepositoryError> {
+    let stored = match repository.backend().stat(&ObjectKey::reserve()) {
+        Ok(info) => Some(info.size),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Status { wanted: repository.fold().reserve(), stored })
+}
+
+/// Keeps so many bytes free from now on, whatever was kept before.
+///
+/// # Errors
+/// [`ReserveError`]. Where there is no room for all of it, as much as there is room for is kept free, and the wish stands.
+pub fn set(repository: &Repository, bytes: u64) -> Result<Status, ReserveError> {
+    check_len(bytes)?;
+    wish(repository, bytes)?;
+    let before = status(repository)?;
+    if before.stored != Some(bytes) {
+        fill(repository, bytes)?;
+    }
+    let after = status(repository)?;
+    match after.lacking() {
+        0 => Ok(after),
+        _ => Err(ReserveError::NoRoom { wanted: bytes, stored: after.stored.unwrap_or(0) }),
+    }
+}
+
+/// Gives the room back for good. Returns how it was before.
+///
+/// # Errors
+/// [`ReserveError`].
+pub fn drop_it(repository: &Repository) -> Result<Status, ReserveError> {
+    let before = status(repository)?;
+    wish(repository, 0)?;
+    repository.backend().delete(&ObjectKey::reserve())?;
+    Ok(before)
+}
+
+/// Says in the log how much is to be kept free. A full storage has no room even for that: what is kept free is spent on it, and made
+/// anew by the caller, or not.
+fn wish(repository: &Repository, bytes: u64) -> Result<(), ReserveError> {
+    repository.require_full("change what room is kept free")?;
+    let wanted = (bytes > 0).then_some(bytes);
+    let commit = || {
+        repository.commit(&mut |fold| {
+            let is_news = fold.reserve() != wanted;
+            Ok(is_news.then_some(Change::ReserveSet { bytes }).into_iter().collect())
+        })
+    };
+    match commit() {
+        Err(error) if backend::is_out_of_room(&error) && give_back(repository) > 0 => drop(commit()?),
+        result => drop(result?),
+    }
+    Ok(())
+}
+
+/// Does something that may find the storage full. Then the reserve is given back and it is done once more, and told how many bytes
+/// that made room for. Afterwards the reserve is made again.
+pub(crate) fn spend<T, E: std::error::Error + 'static>(
+    repository: &Repository,
+    refill: Refill,
+    deed: &mut dyn FnMut(u64) -> Result<T, E>,
+) -> (Result<T, E>, Spent) {
+    let mut given_back = 0;
+    let mut result = deed(0);
+    if let Err(error) = &result
+        && backend::is_out_of_room(error)
+    {
+        given_back = give_back(repository);
+        if given_back > 0 {
+            result = deed(given_back);
+        }
+    }
+    if repository.fold().reserve().is_none() {
+        return (result, Spent { given_back, lacking: 0 });
+    }
+    if given_back > 0 || refill == Refill::Always && result.is_ok() {
+        top_up(repository);
+    }
+    let lacking = status(repository).map_or(0, |status| status.lacking());
+    (result, Spent { given_back, lacking })
+}
+
+/// Deletes the reserve, and returns how long it was; 0 where there was none to be had. Whoever may only add may not do that.
+fn give_back(repository: &Repository) -> u64 {
+    let Ok(Status { stored: Some(bytes), .. }) = status(repository) else { return 0 };
+    if repository.is_append_only() {
+        return 0;
+    }
+    match repository.backend().delete(&ObjectKey::reserve()) {
+        Ok(()) => bytes,
+        Err(_) => 0,
+    }
+}
+
+/// Makes the reserve again if it is not as long as it should be. Nothing fails for that: a check tells of it.
+fn top_up(repository: &Repository) {
+    let Ok(status) = status(repository) else { return };
+    if let Some(wanted) = status.wanted
+        && status.lacking() > 0
+        && !repository.is_append_only()
+    {
+        // What it lacks in the end is asked for by the caller.
+        let _ = fill(repository, wanted);
+    }
+}
+
+/// Makes a reserve in the place of the one that is there: of this length or, where there is no room for that, of a half, a quarter, and
+/// so on. The least of it may be what the next commit needs.
+fn fill(repository: &Repository, wanted: u64) -> Result<(), BackendError> {
+    repository.backend().delete(&ObjectKey::reserve())?;
+    let mut bytes = wanted;
+    loop {
+        match make(repository, bytes) {
+            Err(error) if backend::is_out_of_room(&error) && bytes / 2 >= LEN_MIN => bytes /= 2,
+            Err(error) if backend::is_out_of_room(&error) => return Ok(()),
+            result => return result,
+        }
+    }
+}
+
+/// Writes a reserve of this length, unless somebody else has made one.
+fn make(repository: &Repository, bytes: u64) -> Result<(), BackendError> {
+    let seed: [u8; 32] = random(&*repository.environment().entropy);
+    let mut noise = blake3::Hasher::new_keyed(&seed).finalize_xof();
+    let mut staged = repository.backend().begin()?;
+    let mut piece = vec![0; PIECE_LEN];
+    let mut left = bytes;
+    while left > 0 {
+        let len = usize::try_from(left).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));
+        noise.fill(&mut piece[..len]);
+        staged.write(&piece[..len])?;
+        left -= len as u64;
+    }
+    staged.publish(&ObjectKey::reserve()).map(drop)
+}
+
+#[cfg(test)]
+#[path = "reserve_tests.rs"]
+mod tests;

@@ -1,0 +1,254 @@
+//! The reserve: full storage is a way out of, and nothing else is harmed.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use super::*;
+use crate::backend::testing::{Fault, FaultBackend, LimitedBackend, Operation};
+use crate::backend::{Backend, LocalBackend};
+use crate::backup;
+use crate::check::{self, CheckOptions};
+use crate::forget::policy::{Calendar, CivilTime, GroupBy, Span};
+use crate::forget::{self, ForgetError, ForgetOptions, ForgetReport, Guards, Selection, Wish};
+use crate::format::tree::Timestamp;
+use crate::ids::SnapshotId;
+use crate::monitor::Silent;
+use crate::prune::test_support::{World, at_once, noise, open, options};
+use crate::prune::{self, Limit, PruneOptions};
+use crate::testing;
+
+const MIB: u64 = 1 << 20;
+
+/// Nothing in here goes by time.
+struct NoCalendar;
+
+impl Calendar for NoCalendar {
+    fn civil(&self, _: Timestamp) -> CivilTime {
+        CivilTime { year: 1970, month: 1, day: 1, hour: 0, week_year: 1970, week: 1 }
+    }
+
+    fn before(&self, time: Timestamp, _: &Span) -> Timestamp {
+        time
+    }
+}
+
+fn forget_it(repository: &Repository, id: SnapshotId) -> Result<ForgetReport, ForgetError> {
+    let options = ForgetOptions {
+        wish: Wish::Named(vec![id]),
+        selection: Selection::default(),
+        group_by: GroupBy { host: true, paths: true, tags: false },
+        guards: Guards { allow_empty: true, ..Guards::default() },
+        dry_run: false,
+        reason: String::new(),
+    };
+    forget::run(repository, &options, &NoCalendar)
+}
+
+/// Three snapshots, the second of 3 MiB that the others have not: its id.
+fn sample() -> (World, SnapshotId) {
+    let mut world = World::new();
+    world.write("kept", &noise(1, 300_000));
+    world.back_up(&world.open());
+    for n in 0..3 {
+        world.write(&format!("old{n}"), &noise(10 + n, 1 << 20));
+    }
+    let large = world.back_up(&world.open());
+    for n in 0..3 {
+        world.remove(&format!("old{n}"));
+    }
+    world.write("new", &noise(2, 100_000));
+    world.back_up(&world.open());
+    (world, large)
+}
+
+fn notes(repository: &Repository) -> Vec<&'static str> {
+    let options = CheckOptions { threads: 1, ..CheckOptions::default() };
+    let report = check::run(repository, &options, &Silent).expect("checked");
+    assert!(report.findings.iter().all(|finding| !finding.is_damage), "{:?}", report.findings);
+    report.findings.iter().map(|finding| finding.code).filter(|code| code.starts_with("reserve")).collect()
+}
+
+fn no_repack() -> PruneOptions {
+    PruneOptions { max_unused: Limit::Unlimited, ..at_once() }
+}
+
+#[test]
+fn full_storage_is_got_out_of_in_the_room_that_was_kept_free() {
+    let (mut world, first) = sample();
+    set(&world.open(), 4 * MIB).expect("there is room");
+    let full = LimitedBackend::full(&world.storage);
+    world.write("more", &noise(3, 200_000));
+    let refused = backup::run(&open(full.clone()), world.paths(), &options(), &Silent);
+    assert!(backend::is_out_of_room(&refused.expect_err("it is full")));
+    assert_eq!(status(&open(full.clone())).expect("there").stored, Some(4 * MIB), "no backup takes it");
+
+    let repository = open(full.clone());
+    let report = forget_it(&repository, first).expect("the reserve makes room");
+    world.expected.remove(&first);
+    assert!(report.commit.is_some());
+    // Nothing was freed by that: the half is what fits beside the commit.
+    assert_eq!(report.reserve, Spent { given_back: 4 * MIB, lacking: 2 * MIB });
+    assert_eq!(notes(&repository), ["reserve-short"]);
+
+    // Somebody else takes what is left.
+    full.set_room(full.used());
+    let report = prune::run(&repository, &no_repack(), &Silent).expect("the rest of it makes room");
+    assert_eq!(report.reserve.given_back, 2 * MIB);
+    assert!(report.packs_removed > 0 && report.packs_removed_bytes >= 3 * MIB, "{report:?}");
+    assert_eq!(report.reserve.lacking, 0, "{report:?}");
+    assert_eq!(status(&repository).expect("there"), Status { wanted: Some(4 * MIB), stored: Some(4 * MIB) });
+    assert!(notes(&repository).is_empty());
+    full.set_room(full.used() + MIB);
+    world.back_up(&open(full));
+    world.verify();
+}
+
+/// What the reserve is for.
+#[test]
+fn without_a_reserve_full_storage_stays_full() {
+    let (world, first) = sample();
+    let full = LimitedBackend::full(&world.storage);
+    let refused = forget_it(&open(full.clone()), first).expect_err("no room for a commit");
+    assert!(backend::is_out_of_room(&refused), "{refused}");
+    prune::test_support::forget(&world.open(), first);
+    full.set_room(full.used());
+    let refused = prune::run(&open(full), &no_repack(), &Silent).expect_err("no room for a commit");
+    assert!(backend::is_out_of_room(&refused), "{refused}");
+}
+
+#[test]
+fn what_is_written_anew_in_its_room_leaves_some_for_the_commits() {
+    let mut world = World::new();
+    for n in 0..8 {
+        world.write(&format!("f{n}"), &noise(n, 200_000));
+    }
+    let first = world.back_up(&world.open());
+    for n in 0..6 {
+        world.remove(&format!("f{n}"));
+    }
+    world.back_up(&world.open());
+    world.forget(&world.open(), first);
+    set(&world.open(), 8 * MIB).expect("there is room");
+    let full = LimitedBackend::full(&world.storage);
+    let prune_now = PruneOptions { max_unused: Limit::Bytes(0), ..at_once() };
+    let report = prune::run(&open(full.clone()), &prune_now, &Silent).expect("pruned");
+    assert!(report.packs_repacked > 0 && report.packs_removed > 0, "{report:?}");
+    assert_eq!(report.reserve, Spent { given_back: 8 * MIB, lacking: 0 });
+    world.verify();
+    // One that the packs do not fit into is not filled with them.
+    let mut world = World::new();
+    world.write("half", &noise(1, 700_000));
+    world.write("other", &noise(2, 700_000));
+    let first = world.back_up(&world.open());
+    world.remove("other");
+    world.back_up(&world.open());
+    world.forget(&world.open(), first);
+    set(&world.open(), MIB).expect("there is room");
+    let full = LimitedBackend::full(&world.storage);
+    let report = prune::run(&open(full), &prune_now, &Silent).expect("pruned");
+    assert_eq!(report.packs_repacked_bytes / (700 << 10), 0, "{report:?}");
+    world.verify();
+}
+
+#[test]
+fn a_prune_that_runs_out_of_room_anywhere_ends_well() {
+    let (mut world, first) = sample();
+    for n in 0..4 {
+        world.write(&format!("more{n}"), &noise(20 + n, 30_000));
+    }
+    let second = world.back_up(&world.open());
+    world.remove("more0");
+    world.back_up(&world.open());
+    world.forget(&world.open(), first);
+    world.forget(&world.open(), second);
+    set(&world.open(), MIB).expect("there is room");
+    let prune_now = PruneOptions { max_unused: Limit::Bytes(0), ..at_once() };
+    let mut spent = 0;
+    for n in 1.. {
+        let backend = FaultBackend::new(world.storage.snapshot());
+        let faults = backend.faults();
+        let backend = Arc::new(backend);
+        let repository = open(Arc::clone(&backend));
+        faults.inject(Fault::nth_of(Operation::Create, n, std::io::ErrorKind::StorageFull));
+        let report = prune::run(&repository, &prune_now, &Silent);
+        if faults.fired() == 0 {
+            assert!(n > 4 && spent > 4, "{n}: {spent}");
+            break;
+        }
+        let report = report.unwrap_or_else(|error| panic!("{n}: {error}"));
+        assert!(report.packs_removed > 0, "{n}: {report:?}");
+        assert_eq!(report.reserve.lacking, 0, "{n}");
+        spent += u32::from(report.reserve.given_back == MIB);
+        assert!(notes(&repository).is_empty(), "{n}");
+    }
+}
+
+#[test]
+fn a_check_tells_of_a_reserve_that_is_not_whole_and_a_prune_makes_it_so() {
+    let (world, _) = sample();
+    let repository = world.open();
+    assert_eq!(status(&repository).expect("read"), Status::default());
+    assert!(notes(&repository).is_empty(), "nobody asked for one");
+    set(&repository, MIB).expect("there is room");
+    assert!(notes(&repository).is_empty());
+    let key = ObjectKey::reserve();
+    world.storage.delete(&key).expect("deleted");
+    assert_eq!(notes(&repository), ["reserve-missing"]);
+    world.storage.plant(&key, b"less");
+    assert_eq!(notes(&world.open()), ["reserve-short"]);
+    let report = prune::run(&world.open(), &at_once(), &Silent).expect("pruned");
+    assert_eq!(report.reserve, Spent::default());
+    assert!(notes(&world.open()).is_empty());
+    // Shorter, longer, none.
+    for bytes in [2 * MIB, MIB] {
+        assert_eq!(
+            set(&repository, bytes).expect("set"),
+            Status { wanted: Some(bytes), stored: Some(bytes) }
+        );
+        assert_eq!(world.open().fold().reserve(), Some(bytes));
+    }
+    let seq = repository.fold().seq();
+    set(&repository, MIB).expect("as before");
+    assert_eq!(repository.fold().seq(), seq, "no news, no commit");
+    drop_it(&repository).expect("dropped");
+    assert_eq!(status(&world.open()).expect("read"), Status::default());
+    for bytes in [0, MIB - 1, RESERVE_LEN_MAX + 1] {
+        assert!(matches!(set(&repository, bytes), Err(ReserveError::Length { .. })), "{bytes}");
+    }
+    world.verify();
+}
+
+#[test]
+fn one_that_finds_no_room_is_as_long_as_there_is_room_for() {
+    let (world, _) = sample();
+    let full = LimitedBackend::full(&world.storage);
+    full.set_room(full.used() + 3 * MIB);
+    let repository = open(full.clone());
+    let refused = set(&repository, 8 * MIB).expect_err("there is less");
+    assert!(
+        matches!(refused, ReserveError::NoRoom { wanted, stored } if (wanted, stored) == (8 * MIB, 2 * MIB))
+    );
+    // It is dropped also where there is no room for the commit that says so.
+    full.set_room(full.used());
+    drop_it(&repository).expect("in its own room");
+    assert_eq!(status(&repository).expect("read"), Status::default());
+    world.verify();
+}
+
+#[test]
+fn its_bytes_are_really_on_the_disk_and_compress_to_nothing_less() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("repo");
+    let backend = LocalBackend::create_repository(&path).expect("made");
+    let repository = testing::init(Arc::new(backend), 77);
+    set(&repository, 3 * MIB).expect("there is room");
+    let file = path.join("reserve");
+    let found = std::fs::metadata(&file).expect("a file");
+    assert_eq!(found.len(), 3 * MIB);
+    assert!(found.blocks() * 512 >= found.len(), "{} blocks", found.blocks());
+    let bytes = std::fs::read(&file).expect("readable");
+    let compressed = zstd::bulk::compress(&bytes, 3).expect("compressed");
+    assert!(compressed.len() >= bytes.len());
+    let left = std::fs::read_dir(path.join("tmp")).expect("a folder").count();
+    assert_eq!(left, 0, "nothing else is left behind");
+}
