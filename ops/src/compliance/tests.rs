@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::plan::load::tests_support::plan;
 use crate::run::state::{Outcome, RepoAttempt};
-use crate::status::tests_support::{NOW, snapshot};
+use crate::testing::{NOW, snapshot};
 
 const PLAN: &str = "[repo.b]\nurl = '/b'\nsite = 'elsewhere'\n[class.c]\nrpo = '24h'\nrpo_grace = '4h'\ncopies = 2\nsites = 2\n\
                     min_consistency = 'crash'\nverify = { every = '7d', read = '10%' }\ndrill_every = '30d'\n\

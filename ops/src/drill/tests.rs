@@ -7,11 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use jiff::Zoned;
-use strongroom::format::provenance::{Consistency, Provenance};
-use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
-use strongroom::format::tree::Timestamp;
-use strongroom::ids::{BlobId, PlanHash, SnapshotId};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
 use tempfile::TempDir;
 
 use super::choose;
@@ -24,44 +21,7 @@ use crate::plan::values::Name;
 use crate::run::process::Processes;
 use crate::run::system::SystemProcesses;
 use crate::run::vault::VaultError;
-
-fn now() -> Zoned {
-    "2026-11-28T12:00:00[UTC]".parse().expect("a time")
-}
-
-fn name(text: &str) -> Name {
-    text.parse().expect("a name")
-}
-
-fn id(number: u8) -> SnapshotId {
-    SnapshotId::new(BlobId::from_bytes([number; 32]))
-}
-
-/// A snapshot of a domain, so many days old.
-fn snapshot(domain: &str, days: i64) -> Snapshot {
-    Snapshot {
-        time: Timestamp { seconds: now().timestamp().as_second() - days * 86_400, nanos: 0 },
-        hostname: "box".into(),
-        username: String::new(),
-        paths: Vec::new(),
-        tree: BlobId::from_bytes([0; 32]),
-        tags: Vec::new(),
-        parent: None,
-        partial: false,
-        repaired: None,
-        origin: None,
-        provenance: Some(Provenance {
-            domain: domain.into(),
-            consistency: Consistency::Fuzzy,
-            plan: PlanHash::from_bytes([0; 32]),
-            plan_files: Vec::new(),
-            facts: Vec::new(),
-        }),
-        excludes: Vec::new(),
-        program: String::new(),
-        summary: SnapshotSummary::default(),
-    }
-}
+use crate::testing::{id, name, now, record};
 
 const CONTENT: &[u8] = b"some rows, and more rows";
 
@@ -133,7 +93,7 @@ impl Stage {
         let text =
             format!("{DOMAIN}[[drill]]\nname = 'd'\ndomains = ['x']\nscratch = 'DIR/scratch'\n{drill}");
         let plan = plan(&text.replace("DIR", folder.path().to_str().expect("text")));
-        let snapshots = vec![(id(1), snapshot("x", 9)), (id(2), snapshot("y", 1)), (id(3), snapshot("x", 1))];
+        let snapshots = vec![(id(1), record("x", 9 * 24)), (id(2), record("y", 24)), (id(3), record("x", 24))];
         Self { folder, plan, source: Played { snapshots, ..Played::default() } }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::plan::load::tests_support::plan;
-use crate::status::tests_support::NOW;
+use crate::testing::NOW;
 
 const HOSTILE: &str = "</td><script>alert(1)</script><img src=x onerror='alert(2)'>\"&\n";
 

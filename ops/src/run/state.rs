@@ -292,10 +292,7 @@ fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::run::lines::LEN_MAX;
-
-    fn name(text: &str) -> Name {
-        text.parse().expect("a name")
-    }
+    use crate::testing::name;
 
     fn attempt(number: i64) -> Attempt {
         Attempt {

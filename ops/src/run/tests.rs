@@ -6,13 +6,11 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use jiff::Zoned;
 use strongroom::backup::{BackupReport, PacksStored};
 use strongroom::copy::{CopiedSnapshot, CopyReport, Fate};
 use strongroom::forget::ForgetOptions;
-use strongroom::format::provenance::{Consistency, Provenance};
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
-use strongroom::ids::{BlobId, PlanHash, SnapshotId};
+use strongroom::ids::SnapshotId;
 use tempfile::TempDir;
 
 use super::process::{Ended, Order, ProcessError, Processes, Sink, Source};
@@ -24,12 +22,7 @@ use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
 use crate::plan::types::Domain;
 use crate::plan::values::{Argv, Name};
-
-const NOW: &str = "2026-11-28T12:00:00[UTC]";
-
-fn now() -> Zoned {
-    NOW.parse().expect("a time")
-}
+use crate::testing::{id, name, now, record};
 
 /// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, everything else is good.
 #[derive(Default)]
@@ -142,36 +135,6 @@ fn of_source(message: &str) -> VaultError {
     VaultError { code: "stream".into(), message: message.into() }
 }
 
-fn id(number: u8) -> SnapshotId {
-    SnapshotId::new(BlobId::from_bytes([number; 32]))
-}
-
-/// A complete snapshot of a domain.
-fn snapshot(domain: &str) -> Snapshot {
-    Snapshot {
-        time: strongroom::format::tree::Timestamp::default(),
-        hostname: "box".into(),
-        username: String::new(),
-        paths: Vec::new(),
-        tree: BlobId::from_bytes([0; 32]),
-        tags: Vec::new(),
-        parent: None,
-        partial: false,
-        repaired: None,
-        origin: None,
-        provenance: Some(Provenance {
-            domain: domain.into(),
-            consistency: Consistency::Fuzzy,
-            plan: PlanHash::from_bytes([0; 32]),
-            plan_files: Vec::new(),
-            facts: Vec::new(),
-        }),
-        excludes: Vec::new(),
-        program: String::new(),
-        summary: SnapshotSummary::default(),
-    }
-}
-
 impl Vault for PlayedVault {
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
         if self.down.contains(&repo.as_str()) {
@@ -179,7 +142,7 @@ impl Vault for PlayedVault {
         }
         let made = self.made.borrow();
         let here = made.iter().filter(|(at, _, _)| at == repo);
-        Ok(here.map(|(_, id, domain)| (*id, snapshot(domain))).collect())
+        Ok(here.map(|(_, id, domain)| (*id, record(domain, 0))).collect())
     }
 
     fn kept(&self, _: &Name, _: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError> {
@@ -449,7 +412,7 @@ fn a_copy_that_failed_is_made_up_without_reading_anything_again() {
     assert_eq!(attempt.repositories.values().map(|repo| repo.outcome).collect::<Vec<_>>(), outcomes);
 
     stage.vault.down.clear();
-    let b: Name = "b".parse().expect("a name");
+    let b = name("b");
     let run = |stage: &Stage| stage.run_into(&|repo, _| if *repo == b { Newest::None } else { fresh() });
     let report = run(&stage).remove(0);
     assert_eq!((report.outcome, report.repositories.len()), (Outcome::Ok, 1), "{report:?}");
@@ -468,7 +431,7 @@ fn a_copy_that_failed_is_made_up_without_reading_anything_again() {
 fn older_snapshots_are_copied_as_retention_keeps_them() {
     let mut stage =
         Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n");
-    let a: Name = "a".parse().expect("a name");
+    let a = name("a");
     stage.vault.made.borrow_mut().extend([1, 2, 3].map(|number| (a.clone(), id(number), "x".to_owned())));
     stage.vault.damaged = vec![id(2)];
     let report = stage.run().remove(0);
@@ -512,7 +475,7 @@ fn what_comes_after_a_failure_is_skipped_and_the_rest_is_not() {
 fn what_a_killed_run_left_is_swept_first() {
     let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nto = ['a']\n");
     let state = stage.state();
-    let name: Name = "x".parse().expect("a name");
+    let name = name("x");
     let argv =
         |words: &[&str]| Argv::try_from(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
     let journal = Journal {
@@ -552,7 +515,7 @@ fn what_cannot_be_cleaned_up_is_tried_again_by_the_next_run() {
     );
     assert!(report.warnings[1].starts_with("at the end: a hook failed: moody failed"), "{report:?}");
     assert_eq!(stage.log(), work);
-    let name: Name = "x".parse().expect("a name");
+    let name = name("x");
     assert_eq!(state.journal(&name).expect("readable").expect("kept").left.len(), 2);
     // It fails once more, and is not there twice.
     stage.run_once();
@@ -576,7 +539,7 @@ fn what_is_due_waits_for_another_run_and_asks_again() {
     {
         let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
         let state = stage.state();
-        let lock = state.lock(&"x".parse().expect("a name")).expect("a lock");
+        let lock = state.lock(&name("x")).expect("a lock");
         let processes = Played { log: Arc::clone(&stage.vault.log) };
         let asked = RefCell::new(0);
         let due_still = |_: &_| {
@@ -622,7 +585,7 @@ fn a_plan_is_in_the_snapshot_also_where_its_place_is_left_out() {
 #[test]
 fn two_runs_of_one_domain_do_not_meet() {
     let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
-    let lock = stage.state().lock(&"x".parse().expect("a name")).expect("a lock");
+    let lock = stage.state().lock(&name("x")).expect("a lock");
     let report = stage.run().remove(0);
     assert_eq!(report.message.as_deref(), Some("another run of the domain x is at work"));
     drop(lock);

@@ -4,15 +4,10 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::plan::load::tests_support::plan;
-
-const NOW: &str = "2026-11-28T12:00:00Z";
+use crate::testing::name;
 
 fn now() -> Timestamp {
-    NOW.parse().expect("a time")
-}
-
-fn name(text: &str) -> Name {
-    text.parse().expect("a name")
+    crate::testing::now().timestamp()
 }
 
 fn days_ago(days: i64) -> Option<Timestamp> {
