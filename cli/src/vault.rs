@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, SnapshotLabels};
 use strongroom::check;
-use strongroom::copy::{self, Choice, CopyOptions, CopyReport};
+use strongroom::copy::{self, Choice, CopyError, CopyOptions, CopyReport};
 use strongroom::forget::{self, ForgetOptions};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
@@ -15,7 +15,7 @@ use strongroom::ids::SnapshotId;
 use strongroom::repo::Repository;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::Name;
-use strongroom_ops::run::vault::{Job, Vault, VaultError};
+use strongroom_ops::run::vault::{CopyFailure, Job, Vault, VaultError};
 use strongroom_ops::verify::Known;
 
 use crate::context::{self, Context};
@@ -154,11 +154,15 @@ impl Vault for Repositories<'_> {
         Ok(verdicts.filter(|verdict| verdict.keep).map(|verdict| verdict.candidate.id).collect())
     }
 
-    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, VaultError> {
-        let (source, target) = (self.open(from)?, self.open(to)?);
+    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, CopyFailure> {
+        let of = |is_of_target: bool| move |error| CopyFailure { is_of_target, error };
         // What others committed since it was opened.
-        source.refresh().map_err(failed)?;
-        target.refresh().map_err(failed)?;
+        let open = |name: &Name| {
+            let repository = self.open(name)?;
+            repository.refresh().map_err(failed)?;
+            Ok(repository)
+        };
+        let (source, target) = (open(from).map_err(of(false))?, open(to).map_err(of(true))?);
         let default = CopyOptions::default();
         let options = CopyOptions {
             choice: Choice::Named(snapshots.to_vec()),
@@ -170,7 +174,10 @@ impl Vault for Repositories<'_> {
         let monitor = CliMonitor::new(&self.context.output, "chunks", Arc::clone(&self.cancelled));
         let report = copy::run(&source, &target, &options, &monitor);
         monitor.finish();
-        report.map_err(failed)
+        report.map_err(|error| {
+            let is_of_target = matches!(error, CopyError::Target(_));
+            CopyFailure { is_of_target, error: failed(error) }
+        })
     }
 
     fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {

@@ -49,6 +49,9 @@ impl SystemProcesses {
 
     fn start(&self, order: &Order<'_>, stdin: Stdio, stdout: Stdio) -> Result<Running, ProcessError> {
         let program = order.argv.program().to_owned();
+        if order.heeds_cancel && self.cancelled.load(Ordering::Relaxed) {
+            return Err(ProcessError::Cancelled { program });
+        }
         let mut command = Command::new(&program);
         for name in PASSWORDS {
             command.env_remove(name);
@@ -389,6 +392,11 @@ mod tests {
         cancelled.store(true, Ordering::Relaxed);
         assert!(source.read(&mut [0; 8]).expect_err("cancelled").to_string().contains("cancelled"));
         assert!(matches!(source.finish(), Err(ProcessError::Cancelled { .. })));
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("begun");
+        let argv = shell(&format!("touch {}", file.display()));
+        assert!(matches!(processes.run(&order(&argv, MINUTE)), Err(ProcessError::Cancelled { .. })));
+        assert!(!file.exists(), "nothing is begun any more");
         let argv = shell("exit 0");
         let order = Order { heeds_cancel: false, ..order(&argv, MINUTE) };
         assert!(processes.run(&order).is_ok(), "what cleans up is run all the same");

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use strongroom::backup::{BackupReport, PacksStored};
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 use super::process::{Ended, Order, ProcessError, Processes, Sink, Source};
 use super::select::{Choice, Newest, SelectError, select};
 use super::state::{Journal, Outcome, State};
-use super::vault::{Job, Vault, VaultError};
+use super::vault::{CopyFailure, Job, Vault, VaultError};
 use super::{DomainReport, Runner};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
@@ -24,10 +25,12 @@ use crate::plan::types::Domain;
 use crate::plan::values::{Argv, Name};
 use crate::testing::{id, name, now, record};
 
-/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, everything else is good.
+/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, `cancel` cancels the run, everything else
+/// is good.
 #[derive(Default)]
 struct Played {
     log: Arc<Mutex<Vec<String>>>,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Played {
@@ -47,6 +50,10 @@ impl Played {
                 status: "exit code 1".into(),
                 output: "hunter2".into(),
             }),
+            "cancel" => {
+                self.cancelled.store(true, Ordering::Relaxed);
+                Ok(Vec::new())
+            }
             "print" => Ok(format!("{}\n", words[1..].join(" ")).into_bytes()),
             _ => Ok(Vec::new()),
         }
@@ -108,6 +115,10 @@ struct PlayedVault {
     log: Arc<Mutex<Vec<String>>>,
     down: Vec<&'static str>,
     damaged: Vec<SnapshotId>,
+    /// Those that snapshots cannot be read from any more.
+    unreadable: Vec<&'static str>,
+    /// A file that is removed when a copy fails.
+    removed: Option<PathBuf>,
     /// Repository, snapshot, domain.
     made: RefCell<Vec<(Name, SnapshotId, String)>>,
     summary: SnapshotSummary,
@@ -142,17 +153,23 @@ impl Vault for PlayedVault {
         }
         let made = self.made.borrow();
         let here = made.iter().filter(|(at, _, _)| at == repo);
-        Ok(here.map(|(_, id, domain)| (*id, record(domain, 0))).collect())
+        let record = |domain| Snapshot { summary: self.summary.clone(), ..record(domain, 0) };
+        Ok(here.map(|(_, id, domain)| (*id, record(domain))).collect())
     }
 
     fn kept(&self, _: &Name, _: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError> {
         Ok(vec![id(2)])
     }
 
-    fn copy(&self, from: &Name, to: &Name, ids: &[SnapshotId]) -> Result<CopyReport, VaultError> {
+    fn copy(&self, from: &Name, to: &Name, ids: &[SnapshotId]) -> Result<CopyReport, CopyFailure> {
+        let failed = |is_of_target| CopyFailure { is_of_target, error: down("it is down") };
         self.note(format!("copy {} from {from} to {to}", ids.len()));
+        if self.unreadable.contains(&from.as_str()) {
+            self.removed.iter().for_each(|file| std::fs::remove_file(file).expect("removed"));
+            return Err(failed(false));
+        }
         if self.down.contains(&to.as_str()) {
-            return Err(down("it is down"));
+            return Err(failed(true));
         }
         let copy = |source: &SnapshotId| {
             let is_damaged = self.damaged.contains(source);
@@ -217,7 +234,7 @@ struct Stage {
     folder: TempDir,
     plan: Plan,
     vault: PlayedVault,
-    cancelled: bool,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Stage {
@@ -225,7 +242,7 @@ impl Stage {
         let folder = TempDir::new().expect("a folder");
         let domains = domains.replace("DIR", folder.path().to_str().expect("text"));
         let plan = plan(&format!("[repo.b]\nurl = '/b'\n{domains}"));
-        Self { folder, plan, vault: PlayedVault::default(), cancelled: false }
+        Self { folder, plan, vault: PlayedVault::default(), cancelled: Arc::default() }
     }
 
     fn state(&self) -> State {
@@ -254,7 +271,8 @@ impl Stage {
 
     fn run_chosen(&self, choice: &Choice, newest: &dyn Fn(&Name, &Domain) -> Newest) -> Vec<DomainReport> {
         let state = self.state();
-        let processes = Played { log: Arc::clone(&self.vault.log) };
+        let (log, cancelled) = (Arc::clone(&self.vault.log), Arc::clone(&self.cancelled));
+        let processes = Played { log, cancelled };
         let runner = Runner {
             plan: &self.plan,
             host: "box".into(),
@@ -262,7 +280,7 @@ impl Stage {
             vault: &self.vault,
             state: &state,
             now: &now,
-            is_cancelled: &|| self.cancelled,
+            is_cancelled: &|| self.cancelled.load(Ordering::Relaxed),
             due_still: None,
         };
         let chosen = select(&self.plan, choice, newest, &now()).expect("domains");
@@ -391,8 +409,8 @@ fn a_warning_skips_no_copy_and_no_repository_holds_up_another() {
     let report = stage.run().remove(0);
     assert!(report.message.is_some_and(|message| message.contains("2 files changed")));
 
-    let mut stage = Stage::new(domain);
-    stage.cancelled = true;
+    let stage = Stage::new(domain);
+    stage.cancelled.store(true, Ordering::Relaxed);
     assert_eq!(stage.run()[0].outcome, Outcome::Failed);
     assert_eq!(stage.log(), [] as [&str; 0]);
 }
@@ -420,10 +438,14 @@ fn a_copy_that_failed_is_made_up_without_reading_anything_again() {
     assert_eq!(stage.log(), ["copy 1 from a to b"]);
 
     // What cannot be copied is read from its source.
+    let expected = ["copy 1 from a to b", "before", "back up into b", "after", "finally", "last"];
     stage.vault.damaged = vec![id(7)];
     let report = run(&stage).remove(0);
-    assert_eq!(report.outcome, Outcome::Ok, "{report:?}");
-    let expected = ["copy 1 from a to b", "before", "back up into b", "after", "finally", "last"];
+    assert_eq!((report.outcome, report.repositories.len()), (Outcome::Partial, 1), "{report:?}");
+    assert_eq!(report.warnings, ["b: cannot be copied from a: a pack is gone"]);
+    assert_eq!(stage.log(), expected);
+    stage.vault.unreadable = vec!["a"];
+    assert_eq!(run(&stage)[0].outcome, Outcome::Partial);
     assert_eq!(stage.log(), expected);
 }
 
@@ -440,10 +462,57 @@ fn older_snapshots_are_copied_as_retention_keeps_them() {
     assert_eq!((report.outcome, copied.outcome), (Outcome::Partial, Outcome::Partial));
     assert_eq!(copied.message.as_deref(), Some("an older snapshot cannot be copied from a: a pack is gone"));
     assert_eq!(copied.snapshot(), Some(id(7)));
-    stage.vault.damaged = vec![id(7)];
+}
+
+#[test]
+fn a_repository_that_fails_before_it_is_copied_costs_the_others_nothing() {
+    let domain = format!(
+        "[repo.c]\nurl = '/c'\n[[domain]]\nname = 'x'\npaths = ['DIR']\n{HOOKS}snapshot = {{ begin = ['print', \
+         'STRONGROOM_SNAPSHOT_PATH=/'], end = ['unsnap'] }}\nstream = [{{ name = 's', command = ['dump'] }}]\n"
+    );
+    let begin = "print STRONGROOM_SNAPSHOT_PATH=/";
+    let first = ["before", begin, "back up into a", "dump", "unsnap </>"];
+    let again =
+        [begin, "back up into b", "dump", "unsnap </>", "copy 1 from b to c", "after", "finally", "last"];
+    let lost = |stage: &mut Stage, copies: &[&str], reason: &str| {
+        let report = stage.run().remove(0);
+        let made: Vec<_> =
+            report.repositories.iter().map(|repo| (repo.repo.as_str(), repo.outcome)).collect();
+        assert_eq!(made, [("a", Outcome::Ok), ("b", Outcome::Ok), ("c", Outcome::Ok)]);
+        let warnings = ["b", "c"].map(|to| format!("{to}: cannot be copied from a: {reason}"));
+        assert_eq!((report.outcome, &report.warnings[..]), (Outcome::Partial, &warnings[..]));
+        assert_eq!(stage.log(), [&first, copies, &again[..]].concat());
+    };
+    let mut stage = Stage::new(&domain);
+    stage.vault.unreadable = vec!["a"];
+    lost(&mut stage, &["copy 1 from a to b", "copy 1 from a to c"], "it is down");
+
+    // Where it cannot be read again either, that is what the others are told.
+    let domain = "[[domain]]\nname = 'x'\npaths = ['DIR']\nstream = [{ name = 's', command = ['moody', 'DIR/good'] }]\n\
+                  hooks = { finally = [['last']] }\n";
+    let mut stage = Stage::new(domain);
+    let good = stage.folder.path().join("good");
+    std::fs::write(&good, "").expect("written");
+    stage.vault.unreadable = vec!["a"];
+    stage.vault.removed = Some(good);
     let report = stage.run().remove(0);
-    let message = "b: cannot be copied from a: a pack is gone";
-    assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Failed, Some(message)));
+    let message = "b: moody failed: exit code 1; it said: hunter2";
+    assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Failed, Some(message)), "{report:?}");
+}
+
+#[test]
+fn a_copy_of_what_lacks_something_is_partial_as_the_snapshot_is() {
+    let mut stage = Stage::new("[[domain]]\nname = 'x'\nschedule = '*-*-* 02:00'\npaths = ['DIR']\n");
+    stage.vault.summary = SnapshotSummary { errors: 1, unstable: 2, ..SnapshotSummary::default() };
+    stage.vault.down = vec!["b"];
+    stage.run();
+    stage.vault.down.clear();
+    let b = name("b");
+    let report = stage.run_into(&|repo, _| if *repo == b { Newest::None } else { fresh() }).remove(0);
+    let found = report.repositories[0].message.as_deref();
+    let message = "1 entries could not be read, 2 files changed while they were read";
+    assert_eq!((report.outcome, found), (Outcome::Partial, Some(message)), "{report:?}");
+    assert_eq!(stage.log().last().map(String::as_str), Some("copy 1 from a to b"), "nothing is read again");
 }
 
 #[test]
@@ -469,6 +538,64 @@ fn what_comes_after_a_failure_is_skipped_and_the_rest_is_not() {
     assert_eq!(found, expected);
     assert_eq!(reports[1].message.as_deref(), Some("it comes after a, which failed"));
     assert_eq!(stage.state().attempts().expect("readable").len(), 4);
+}
+
+#[test]
+fn what_comes_after_goes_where_the_other_has_got_to() {
+    let domain = |name: &str, more: &str| format!("[[domain]]\nname = '{name}'\npaths = ['DIR']\n{more}\n");
+    let all = [
+        domain("x", "hooks = { before = [['x']] }"),
+        domain("y", "after = ['x']\nhooks = { before = [['y']], after = [['everywhere']] }"),
+        domain("z", "after = ['y']\nto = ['a']"),
+        domain("elsewhere", "to = ['b']"),
+        domain("last", "after = ['elsewhere']"),
+    ];
+    let mut stage = Stage::new(&all.concat());
+    stage.vault.down = vec!["a"];
+    let reports = stage.run();
+    let found: Vec<_> = reports
+        .iter()
+        .map(|report| {
+            let repos = report.repositories.iter();
+            let repos: Vec<_> = repos.map(|repo| format!("{} {}", repo.repo, repo.outcome.name())).collect();
+            format!("{} {}: {}", report.domain, report.outcome.name(), repos.join(", "))
+        })
+        .collect();
+    let expected = [
+        "x failed: a failed, b ok",
+        "y partial: a skipped, b ok",
+        "z skipped: ",
+        "elsewhere ok: b ok",
+        "last failed: a failed, b ok",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(reports[1].warnings, ["a: it comes after x, which did not get there"]);
+    let done = stage.log();
+    assert_eq!(done[..5], ["x", "back up into a", "back up into b", "y", "back up into b"]);
+    assert!(!done.contains(&"everywhere".to_owned()));
+    let attempts = stage.state().attempts().expect("readable");
+    assert_eq!(attempts[1].repositories[&name("a")].outcome, Outcome::Skipped);
+    // What is fresh in another repository is not what has been left out.
+    stage.vault.down.clear();
+    let report = stage.run().remove(1);
+    assert_eq!((report.outcome, report.is_everywhere()), (Outcome::Ok, true));
+}
+
+#[test]
+fn a_run_that_is_cancelled_begins_nothing_more() {
+    let domain = |name: &str, before: &str| {
+        let hooks = HOOKS.replace("'before'", before);
+        format!("[[domain]]\nname = '{name}'\npaths = ['DIR']\n{hooks}")
+    };
+    let stage = Stage::new(&[domain("x", "'cancel'"), domain("y", "'y'")].concat());
+    let reports = stage.run();
+    assert_eq!(stage.log(), ["cancel", "failed <a: the run was cancelled>", "finally", "last"]);
+    let message = reports[1].message.as_deref();
+    assert_eq!(
+        (reports[1].outcome, message),
+        (Outcome::Failed, Some("the run was cancelled before it began"))
+    );
+    assert_eq!(stage.state().attempts().expect("readable").len(), 2);
 }
 
 #[test]
@@ -540,7 +667,7 @@ fn what_is_due_waits_for_another_run_and_asks_again() {
         let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
         let state = stage.state();
         let lock = state.lock(&name("x")).expect("a lock");
-        let processes = Played { log: Arc::clone(&stage.vault.log) };
+        let processes = Played { log: Arc::clone(&stage.vault.log), cancelled: Arc::default() };
         let asked = RefCell::new(0);
         let due_still = |_: &_| {
             *asked.borrow_mut() += 1;

@@ -27,6 +27,16 @@ impl VaultError {
     }
 }
 
+/// Nothing was copied, or not everything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct CopyFailure {
+    /// Whether the repository that was to get something is at fault: it would not get it any other way.
+    pub is_of_target: bool,
+    /// What happened.
+    pub error: VaultError,
+}
+
 /// What is to become a snapshot.
 pub struct Job {
     /// The host that it says it is from; the system's own name if absent.
@@ -68,8 +78,8 @@ pub trait Vault {
     /// Copies snapshots of `from` to `to`, as far as they are not there.
     ///
     /// # Errors
-    /// [`VaultError`]: some may be there by then.
-    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, VaultError>;
+    /// [`CopyFailure`]: some may be there by then.
+    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, CopyFailure>;
 
     /// Forgets snapshots; returns how many.
     ///
