@@ -73,10 +73,16 @@ impl<'a> Repositories<'a> {
         Ok(Known {
             packs: found.packs,
             bytes: found.bytes,
+            largest: found.largest,
             packs_never_read: found.packs_never_read,
             packs_in_doubt: found.packs_in_doubt,
             oldest_read: found.oldest_read.and_then(|(_, oldest)| time(oldest)),
             last_read: found.last_read.and_then(time),
+            read: found.read.iter().filter_map(|(read, bytes)| Some((time(*read)?, *bytes))).collect(),
+            stored: snapshots
+                .iter()
+                .filter_map(|(_, snapshot)| Some((time(snapshot.time)?, snapshot.summary.bytes_stored)))
+                .collect(),
             since: snapshots.iter().filter_map(|(_, snapshot)| time(snapshot.time)).min(),
         })
     }

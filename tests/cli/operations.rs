@@ -94,6 +94,29 @@ fn what_nobody_demands_is_verified_only_when_it_is_said_how() {
     bench.run(["verify"]).expect(4);
 }
 
+#[test]
+fn a_state_directory_that_takes_nothing_ends_no_verification() {
+    let bench = planned(
+        "[class.c]\nverify = { every = '7d', read = '100%' }\n[[domain]]\nname = 'files'\nclass = 'c'\npaths = ['DIR/src']\n",
+    );
+    bench.source();
+    bench.run(["run"]).expect(0);
+    let plans = fs::read_dir(bench.path("state/plans")).expect("a folder").next().expect("one").expect("one");
+    // As on a disk that is full, also for root.
+    fs::create_dir(plans.path().join("verifications.jsonl")).expect("made");
+    let run = bench.run(["verify"]).expect(1);
+    for repository in ["first", "second"] {
+        assert!(run.stdout.contains(&format!("{repository}: ok, 2 packs")), "{run:?}");
+        assert!(
+            run.stderr.contains(&format!("warning: {repository}: how it ended cannot be remembered")),
+            "{run:?}"
+        );
+    }
+    assert!(run.message().starts_with("cannot write to the state directory"), "{run:?}");
+    rot(&bench);
+    assert!(bench.run(["verify"]).expect(4).stderr.contains("first: damaged"));
+}
+
 /// Takes calls, and hands on each one's first line and body.
 fn listener() -> (String, mpsc::Receiver<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -13,12 +13,12 @@ use strongroom::format::provenance::Consistency as Recorded;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
-use crate::plan::types::{Consistency, Control, Domain, Exception};
+use crate::plan::types::{Consistency, Control, Domain, Exception, Verify};
 use crate::plan::values::{Lapse, Name};
 use crate::plan::{Objectives, Plan};
 use crate::run::state::Attempt;
 use crate::status::{Facts, newest, rough, timestamp};
-use crate::verify::Known;
+use crate::verify::{Known, too_little};
 
 /// How a target stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -262,7 +262,7 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
                 Ok(known) if known.packs_in_doubt > 0 => {
                     (Standing::Violated, format!("{} packs were found damaged", known.packs_in_doubt))
                 }
-                Ok(known) => self.verified(&known, verify.every),
+                Ok(known) => self.verified(&known, verify),
             };
             (standing, format!("{repo}: {found}"))
         });
@@ -275,10 +275,14 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         ))
     }
 
-    fn verified(&self, known: &Known, every: Lapse) -> (Standing, String) {
-        let in_time = |age: Lapse| if age <= every { Standing::Met } else { Standing::Violated };
+    fn verified(&self, known: &Known, Verify { every, read }: &Verify) -> (Standing, String) {
+        let in_time = |age: Lapse| if age <= *every { Standing::Met } else { Standing::Violated };
+        let now = self.evidence.now.timestamp();
         match (known.last_read, known.since) {
             _ if known.packs == 0 => (Standing::Met, "there is nothing to read".into()),
+            (Some(last), _) if self.age(last) <= *every && !known.has_read(*read, *every, now) => {
+                (Standing::Violated, too_little(*read, *every))
+            }
             (Some(last), _) => (in_time(self.age(last)), format!("last read {} ago", rough(self.age(last)))),
             // What is new need not have been read yet.
             (None, Some(since)) => (in_time(self.age(since)), "nothing was read yet".into()),

@@ -62,7 +62,7 @@ impl Case {
             &Evidence {
                 host: "box",
                 snapshots: &snapshots,
-                known: &|_| Ok(self.known),
+                known: &|_| Ok(self.known.clone()),
                 attempts: &attempts,
                 last_drill: &|_| self.drilled_days_ago.map(days_ago),
                 now: &NOW.parse().expect("a time"),
@@ -128,6 +128,10 @@ fn every_target_is_judged_by_what_there_is() {
         wrong(&|case| case.known.last_read = Some(days_ago(8))),
         "verify violated: b: last read 8d 0h ago"
     );
+    let some = |case: &mut Case| {
+        case.known = Known { bytes: 1000, read: vec![(days_ago(3), 99)], ..case.known.clone() };
+    };
+    assert_eq!(wrong(&some), "verify violated: b: less than 10% of it was read within 7d");
     assert_eq!(
         wrong(&|case| case.known.packs_in_doubt = 2),
         "verify violated: b: 2 packs were found damaged"

@@ -99,6 +99,7 @@ pub fn render(report: &Report<'_>) -> String {
     calendars(&mut page, report.calendars);
     growth(&mut page, report.growth);
     verification(&mut page, report);
+    drills::section(&mut page, report.drills);
     unstable(&mut page, report);
     exceptions(&mut page, report);
     logs(&mut page, report.logs);
