@@ -15,8 +15,7 @@ use strongroom::ids::SnapshotId;
 use strongroom::monitor::{Monitor, Problem as Report};
 use strongroom::repo::Repository;
 use strongroom::restore::{self, RestoreOptions, RestoreReport};
-use strongroom_ops::drill::machine::Problem;
-use strongroom_ops::drill::{Compared, DrillRecord, Part, Restored, Source};
+use strongroom_ops::drill::{Compared, DrillRecord, Part, Problem, Restored, Source};
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::vault::{Vault, VaultError};
 
@@ -177,7 +176,12 @@ impl Source for Drills<'_> {
         target: &Path,
     ) -> Result<Compared, VaultError> {
         // What a restore over it would write is what differs.
-        let (reports, _) = self.restore_parts(repo, snapshot, part, target, true)?;
+        let (reports, problem) = self.restore_parts(repo, snapshot, part, target, true)?;
+        if let Some(Problem { is_damage, message }) = problem {
+            // What could not be read is the same as nothing.
+            let code = if is_damage { "blob-damaged" } else { "storage" };
+            return Err(VaultError { code: code.into(), message });
+        }
         let same = reports.iter().map(|report| report.files_unchanged).sum();
         let different = reports.iter().map(|report| report.files - report.files_unchanged).sum();
         Ok(Compared { same, different })
@@ -189,5 +193,21 @@ impl Source for Drills<'_> {
         let change = Change::Note { kind: DRILL_NOTE.into(), record: bytes.into() };
         repository.commit(&mut |_| Ok(vec![change.clone()])).map_err(failed)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_damage_fails_a_drill() {
+        let text = include_str!("failure/engine.rs");
+        let codes: Vec<_> =
+            text.split("damage(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(codes.len() > 20, "{codes:?}");
+        for code in codes {
+            assert!(VaultError { code: code.into(), message: String::new() }.is_damage(), "{code}");
+        }
     }
 }

@@ -81,7 +81,7 @@ fn an_application_is_started_from_restored_data_and_the_record_is_in_the_log() {
 #[test]
 fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
     let bench = planned(
-        "[[drill]]\nname = 'data'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\n\
+        "[[drill]]\nname = 'data'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\nstep = [{ restore = 'shop' }]\n\
          [[drill]]\nname = 'some'\ndomains = ['shop']\ntier = 'sample'\nscratch = 'DIR/scratch'\n\
          [[drill]]\nname = 'names'\ndomains = ['shop']\ntier = 'metadata'\nscratch = 'DIR/scratch'\n",
     );
@@ -117,7 +117,7 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
 fn a_killed_drill_is_swept_and_reads_could_not_verify() {
     let bench = planned(
         "[[drill]]\nname = 'slow'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\n\
-         [[drill.step]]\nrun = ['sh', '-c', 'touch DIR/begun; [ -e DIR/quick ] || sleep 600']\n",
+         [[drill.step]]\nrestore = 'shop'\n[[drill.step]]\nrun = ['sh', '-c', 'touch DIR/begun; [ -e DIR/quick ] || sleep 600']\n",
     );
     let mut child = bench
         .command()

@@ -27,7 +27,8 @@ const AFTER_HELP: &str = "\
 Snapshots are restored into a scratch directory and compared with the repository; a drill of the
 tier full then runs the steps of the plan: streams are loaded, applications started and asked. Each
 phase is timed, and the record goes into the log of the repository. What a killed drill has left is
-cleaned up by the next run of it. In commands ${scratch} is the scratch directory, in which each
+cleaned up by the next run of it. A drill of the tier full with a stream that nothing loads does not
+pass: it could not be verified. In commands ${scratch} is the scratch directory, in which each
 domain has a folder of its name, and ${port} a free port.
 
 Exit codes: 0 all passed; 4 one failed: its data, its application or its time is not as it has to
@@ -115,7 +116,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     };
     let wish = Wish { self_test: args.self_test, from: args.from.clone() };
     let mut records = Vec::new();
+    let wanted = drills.len();
     for drill in drills {
+        if cancelled.load(Ordering::Relaxed) {
+            break;
+        }
         let record = driller.run(drill, &wish);
         tell(&record, context)?;
         records.push(record);
@@ -138,6 +143,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         context.output.text("nothing is due");
     } else {
         context.output.text(format!("{pass} passed, {fail} failed, {unverified} could not be verified"));
+    }
+    if records.len() < wanted {
+        let failure = Failure::new("cancelled", "cancelled; what was not begun says nothing");
+        return Err(failure.exit(if fail > 0 { Exit::Damage } else { Exit::Unverified }));
     }
     Ok(match (fail, unverified) {
         (0, 0) => Exit::Ok,

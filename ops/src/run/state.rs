@@ -170,7 +170,12 @@ impl State {
     pub fn new(folder: &Path) -> io::Result<Self> {
         // Copies of databases lie in it for a while.
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self::at(folder))
+    }
+
+    /// In this folder, which is there.
+    pub(crate) fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
     }
 
     /// A file of the plan as a whole.

@@ -21,6 +21,35 @@ pub struct VaultError {
 }
 
 impl VaultError {
+    /// Codes that say that what is stored is damaged or lost, wherever a repository is asked for something.
+    pub const DAMAGE: [&str; 20] = [
+        "blob-damaged",
+        "blob-missing",
+        "config-damaged",
+        "config-foreign",
+        "config-missing",
+        "index-damaged",
+        "ledger-damaged",
+        "log-damaged",
+        "log-other-history",
+        "log-rolled-back",
+        "mass-missing",
+        "no-keyslot",
+        "no-log",
+        "no-path",
+        "object-missing",
+        "object-too-large",
+        "object-truncated",
+        "pack-damaged",
+        "state-damaged",
+        "tree-damaged",
+    ];
+
+    /// Whether what is stored is damaged or lost.
+    pub fn is_damage(&self) -> bool {
+        Self::DAMAGE.contains(&self.code.as_str())
+    }
+
     /// Whether what was to be backed up is at fault: another repository would not get it either.
     pub fn is_of_source(&self) -> bool {
         matches!(self.code.as_str(), "stream" | "refused" | "source" | "usage" | "limit" | "cancelled")
