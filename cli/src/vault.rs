@@ -48,7 +48,7 @@ impl<'a> Repositories<'a> {
         let repository = opened.entry(name.clone()).or_insert_with(|| {
             let unknown = || Failure::new("unknown-name", format!("the plan has no repository {name}"));
             let repo = self.plan.repos.get(name).ok_or_else(unknown);
-            let opened = repo.and_then(|repo| self.context.open_planned(repo));
+            let opened = repo.and_then(|repo| self.context.open_planned(self.plan, repo));
             opened.map(Arc::new).map_err(|failure| {
                 if failure.exit == Exit::Damage {
                     self.damaged.borrow_mut().insert(name.clone());

@@ -155,7 +155,7 @@ name = 'db'
 to = ['first']
 [[domain.stream]]
 name = 'dump'
-command = ['sh', '-c', 'cat DIR/dump || { echo hunter2 >&2; exit 1; }']
+command = ['sh', '-c', 'env > DIR/learnt-dump; cat DIR/dump || { echo hunter2 >&2; exit 1; }']
 min_bytes = '1'
 [[notify]]
 on = ['failure', 'recovered']
@@ -165,7 +165,7 @@ on = ['start', 'success', 'failure']
 heartbeat_env = 'TEST_BEAT'
 [[notify]]
 on = ['success']
-command = ['sh', '-c', 'cat > DIR/told-$STRONGROOM_EVENT']
+command = ['sh', '-c', 'env > DIR/learnt-notify; cat > DIR/told-$STRONGROOM_EVENT']
 ";
 
 #[test]
@@ -211,6 +211,10 @@ fn people_and_monitors_are_told_how_a_run_went() {
     let told: Value =
         serde_json::from_slice(&fs::read(bench.path("told-success")).expect("told")).expect("JSON");
     assert_eq!(told["items"][0]["subject"], "db");
+    for learnt in ["dump", "notify"] {
+        let learnt = fs::read_to_string(bench.path(&format!("learnt-{learnt}"))).expect("text");
+        assert!(!learnt.contains("TEST_HOOK") && !learnt.contains("TEST_BEAT"), "{learnt}");
+    }
     let (tested, calls) = run(&["notify", "--test", "--json"]);
     assert_eq!((tested.expect(0).lines().len(), calls.len()), (3, 2));
     run(&["notify"]).0.expect(0);

@@ -12,7 +12,6 @@ use strongroom_ops::drill::{DrillOutcome, DrillRecord, Driller, Wish, choose, pr
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Drill;
 use strongroom_ops::run::process::Processes;
-use strongroom_ops::run::system::SystemProcesses;
 
 use crate::context::Context;
 use crate::drills::Drills;
@@ -102,8 +101,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let driller = Driller {
         plan: &plan,
         host: plan::host(&plan),
-        processes: Arc::new(SystemProcesses::new(Arc::clone(&cancelled))),
-        services: &|stop| Arc::new(SystemProcesses::new(stop)) as Arc<dyn Processes>,
+        processes: Arc::new(plan::processes(&plan, Arc::clone(&cancelled))),
+        services: &|stop| Arc::new(plan::processes(&plan, stop)) as Arc<dyn Processes>,
         source: &source,
         place: &place,
         get: &probe::get,

@@ -14,7 +14,6 @@ use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, dues, select};
 use strongroom_ops::run::state::{Lock, State};
-use strongroom_ops::run::system::SystemProcesses;
 use strongroom_ops::run::turn::Turn;
 use strongroom_ops::run::vault::Vault;
 use strongroom_ops::run::{DomainReport, Outcome, RepoReport, Runner};
@@ -106,7 +105,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let runner = Runner {
         plan: &plan,
         host: host.clone(),
-        processes: Arc::new(SystemProcesses::new(Arc::clone(&cancelled))),
+        processes: Arc::new(plan::processes(&plan, Arc::clone(&cancelled))),
         vault: &repositories,
         state: &state,
         now: &Zoned::now,

@@ -29,6 +29,7 @@ const STEP: Duration = Duration::from_millis(20);
 pub struct SystemProcesses {
     cancelled: Arc<AtomicBool>,
     mark: String,
+    hidden: Vec<String>,
 }
 
 /// Variables that lead to passwords of repositories: no command that is backed up or run by a plan is to learn them.
@@ -44,7 +45,14 @@ impl Default for SystemProcesses {
 impl SystemProcesses {
     /// Commands that heed it are ended when `cancelled` is set.
     pub fn new(cancelled: Arc<AtomicBool>) -> Self {
-        Self { cancelled, mark: marks::new() }
+        Self { cancelled, mark: marks::new(), hidden: PASSWORDS.map(str::to_owned).into() }
+    }
+
+    /// The same, where commands do not get these variables either, such as addresses that are secrets.
+    #[must_use]
+    pub fn hiding<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> Self {
+        self.hidden.extend(names.into_iter().map(str::to_owned));
+        self
     }
 
     fn start(&self, order: &Order<'_>, stdin: Stdio, stdout: Stdio) -> Result<Running, ProcessError> {
@@ -53,7 +61,7 @@ impl SystemProcesses {
             return Err(ProcessError::Cancelled { program });
         }
         let mut command = Command::new(&program);
-        for name in PASSWORDS {
+        for name in &self.hidden {
             command.env_remove(name);
         }
         let child = command
@@ -361,6 +369,16 @@ mod tests {
             assert!(Instant::now() < until, "{}", state());
             thread::sleep(STEP);
         }
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_inherited() {
+        let argv = shell("env");
+        let names = |processes: &SystemProcesses| {
+            let said = processes.run(&order(&argv, MINUTE)).expect("good").stdout;
+            String::from_utf8_lossy(&said).lines().any(|line| line.starts_with("PATH="))
+        };
+        assert!(names(&SystemProcesses::default()) && !names(&SystemProcesses::default().hiding(["PATH"])));
     }
 
     #[test]
