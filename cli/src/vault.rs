@@ -9,6 +9,7 @@ use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, Snapsh
 use strongroom::check;
 use strongroom::copy::{self, Choice, CopyError, CopyOptions, CopyReport};
 use strongroom::forget::{self, ForgetOptions};
+use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
 use strongroom::ids::SnapshotId;
@@ -19,6 +20,7 @@ use strongroom_ops::run::vault::{CopyFailure, Job, Vault, VaultError};
 use strongroom_ops::verify::Known;
 
 use crate::context::{self, Context};
+use crate::drills;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::monitor::CliMonitor;
@@ -34,12 +36,21 @@ pub struct Repositories<'a> {
     opened: RefCell<BTreeMap<Name, Result<Arc<Repository>, VaultError>>>,
     /// Those that could not be opened because they are damaged.
     damaged: RefCell<BTreeSet<Name>>,
+    /// What their logs say of drills, as far as anybody has asked: whole logs are read for it.
+    noted: RefCell<BTreeMap<Name, Vec<DrillNote>>>,
 }
 
 impl<'a> Repositories<'a> {
     /// None is opened yet.
     pub fn new(context: &'a Context, plan: &'a Plan, cancelled: Arc<AtomicBool>) -> Self {
-        Self { context, plan, cancelled, opened: RefCell::default(), damaged: RefCell::default() }
+        Self {
+            context,
+            plan,
+            cancelled,
+            opened: RefCell::default(),
+            damaged: RefCell::default(),
+            noted: RefCell::default(),
+        }
     }
 
     /// Opens a repository, once.
@@ -126,6 +137,17 @@ pub fn failed(error: impl Into<Failure>) -> VaultError {
 impl Vault for Repositories<'_> {
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
         self.open(repo)?.snapshots().map_err(failed)
+    }
+
+    fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
+        let mut noted = self.noted.borrow_mut();
+        if let Some(notes) = noted.get(repo) {
+            return Ok(notes.clone());
+        }
+        let repository = self.open(repo)?;
+        let notes = drills::notes(&repository).map_err(failed)?;
+        noted.insert(repo.clone(), notes.clone());
+        Ok(notes)
     }
 
     fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError> {

@@ -72,10 +72,46 @@ fn an_application_is_started_from_restored_data_and_the_record_is_in_the_log() {
     let mut other = bench.command();
     let log = Run::of(other.arg("-r").arg(bench.path("second")).arg("log")).expect(0).stdout;
     assert!(log.contains("drill full (full): pass"), "{log}");
+    let explained =
+        bench.run(["forget", "--keep-last", "1", "--keep-drilled", "--explain", "-n"]).expect(0).stdout;
+    assert!(
+        explained.contains("keep-last 1 (snapshot 1); keep-drilled: the last one that a drill"),
+        "{explained}"
+    );
     let runbook = bench.run(["runbook"]).expect(0).stdout;
     assert!(runbook.contains("A drill on "), "{runbook}");
     let status = bench.run(["status", "--json"]).expect(0);
     assert_eq!(status.lines()[0]["drill"]["outcome"], "pass", "{status:?}");
+}
+
+#[test]
+fn a_snapshot_that_a_drill_restored_outlives_retention() {
+    let bench = planned(FULL);
+    let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    let retain = "rto = '1h'\nretain = { last = 1, keep_last_drilled = true }";
+    bench.write("strongroom.toml", plan.replace("rto = '1h'", retain));
+    bench.run(["drill", "--from", "first"]).expect(0);
+    let ids = |repository: &str| {
+        let mut command = bench.command();
+        let listed =
+            Run::of(command.arg("-r").arg(bench.path(repository)).args(["snapshots", "--json"])).expect(0);
+        let listed: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+        listed.as_array().expect("a list").iter().map(|one| one["id"].to_string()).collect::<Vec<_>>()
+    };
+    let drilled = ["repo", "second"].map(|repository| ids(repository).remove(0));
+    for number in 0..3 {
+        bench.write("src/a.txt", format!("{number}"));
+        bench.run(["run"]).expect(0);
+    }
+    for (repository, drilled) in ["repo", "second"].into_iter().zip(&drilled) {
+        let left = ids(repository);
+        assert_eq!((left.len(), &left[0]), (2, drilled), "{repository}");
+    }
+    bench.run(["drill"]).expect(0);
+    bench.run(["run"]).expect(0);
+    for (repository, drilled) in ["repo", "second"].into_iter().zip(&drilled) {
+        assert!(!ids(repository).contains(drilled), "a newer one was restored: {repository}");
+    }
 }
 
 #[test]

@@ -205,6 +205,7 @@ fn by_policy(members: Vec<Candidate>, policy: &Policy, calendar: &dyn Calendar) 
         let tagged = |tags: &&Vec<String>| tags.iter().all(|tag| snapshot.tags.contains(tag));
         reasons.extend(policy.tags.iter().filter(tagged).map(|tags| Reason::Tagged(tags.clone())));
         reasons.extend(policy.ids.contains(&candidate.id).then_some(Reason::KeptById));
+        reasons.extend(policy.drilled.contains(&candidate.id).then_some(Reason::Drilled));
         reasons.extend(candidate.hold.clone().map(Reason::Held));
         reasons.extend(unfinished.contains(&at).then_some(Reason::Unfinished));
         let keep = !reasons.is_empty();

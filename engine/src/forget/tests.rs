@@ -268,6 +268,7 @@ fn tags_ids_and_holds_keep_what_rules_do_not() {
         rules: vec![rule(Period::Each, Reach::Count(1))],
         tags: vec![vec!["audit".into(), "nothing".into()], vec!["yearly".into(), "audit".into()]],
         ids: vec![id(2)],
+        ..Policy::default()
     });
     let groups = decide_with(all, &wish, Guards::default()).expect("allowed");
     assert_eq!(kept(&groups), [0, 1, 2, 4]);
@@ -375,6 +376,16 @@ fn kopia_1949_clock_jumps_are_noticed_and_named() {
     let within = policy(&[rule(Period::Each, Reach::Within(Span { days: 1, ..Span::default() }))]);
     let all = candidates([0, 1, 2].map(|day| record(START + day * DAY)));
     assert_eq!(kept(&decide_with(all, &within, Guards::default()).expect("allowed")), [1, 2]);
+}
+
+#[test]
+fn what_a_drill_restored_stays_and_says_why() {
+    let all = candidates([0, 1, 2].map(|day| record(START + day * DAY)));
+    let rules = vec![rule(Period::Each, Reach::Count(1))];
+    let wish = Wish::Policy(Policy { rules, drilled: vec![id(0)], ..Policy::default() });
+    let groups = decide_with(all, &wish, Guards::default()).expect("allowed");
+    assert_eq!(kept(&groups), [0, 2]);
+    assert_eq!(groups[0].verdicts[0].reasons, [Reason::Drilled]);
 }
 
 #[test]

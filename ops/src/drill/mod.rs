@@ -8,6 +8,7 @@
 //! - [`place`]: the scratch directory, what is to be cleaned up after a kill, and how drills ended
 //! - [`record`]: how one ended
 //! - [`history`]: what drills say of a domain
+//! - [`kept`]: which snapshots stay because they were restored
 //! - [`probe`]: whether an application answers
 //!
 //! There are three ways to end. *Pass*: everything that the tier asks for was done and was right. *Fail*: the data, the
@@ -16,6 +17,7 @@
 
 pub mod choose;
 pub mod history;
+pub mod kept;
 pub mod machine;
 pub mod place;
 pub mod probe;

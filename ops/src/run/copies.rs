@@ -9,7 +9,6 @@ use crate::plan::types::Domain;
 use crate::plan::values::Name;
 use crate::run::domain::Runner;
 use crate::run::report::{DomainReport, RepoReport};
-use crate::run::retention;
 use crate::run::state::Journal;
 use crate::run::vault::{CopyFailure, VaultError};
 
@@ -162,13 +161,11 @@ impl Runner<'_> {
         own.retain(|(_, snapshot)| is_of_domain(snapshot));
         let mut all: Vec<_> = own.iter().map(|(id, _)| *id).collect();
         let Some((newest, snapshot)) = own.pop() else { return Ok(None) };
-        let retain = self.plan.objectives(domain).retain;
-        if let Some(options) = retain.and_then(|retain| retention::options(&retain, &domain.name, &self.host))
-        {
-            match self.vault.kept(from, &options) {
-                Ok(kept) => all.retain(|id| *id == newest || kept.contains(id)),
-                Err(error) => report.warn(format!("{from}: all snapshots are copied: {error}")),
-            }
+        let options = self.retention(domain, from);
+        match options.and_then(|options| options.map(|options| self.vault.kept(from, &options)).transpose()) {
+            Ok(None) => {}
+            Ok(Some(kept)) => all.retain(|id| *id == newest || kept.contains(id)),
+            Err(error) => report.warn(format!("{from}: all snapshots are copied: {error}")),
         }
         Ok(Some(Worth { all, newest: (newest, snapshot.summary) }))
     }

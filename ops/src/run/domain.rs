@@ -12,8 +12,8 @@ use crate::run::process::{Order, ProcessError, Processes, without_output};
 use crate::run::report::DomainReport;
 use crate::run::state::{Attempt, Chore, Journal, Outcome, RepoAttempt, State};
 use crate::run::stream::timeout;
+use crate::run::turn;
 use crate::run::vault::Vault;
-use crate::run::{retention, turn};
 
 /// Runs domains of a plan.
 pub struct Runner<'a> {
@@ -227,14 +227,15 @@ impl Runner<'_> {
 
     /// Retention, where all went well.
     fn retain(&self, domain: &Domain, report: &mut DomainReport) {
-        let Some(retain) = self.plan.objectives(domain).retain else { return };
-        let Some(options) = retention::options(&retain, &domain.name, &self.host) else { return };
         if report.outcome != Outcome::Ok {
             return;
         }
         let mut warnings = Vec::new();
         for repo in &mut report.repositories {
-            match self.vault.forget(&repo.repo, &options) {
+            let options = self.retention(domain, &repo.repo);
+            match options
+                .and_then(|options| options.map_or(Ok(0), |options| self.vault.forget(&repo.repo, &options)))
+            {
                 Ok(forgotten) => repo.forgotten = forgotten,
                 Err(error) => warnings.push(format!("{}: nothing was forgotten: {error}", repo.repo)),
             }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use strongroom::backup::{BackupReport, PacksStored};
 use strongroom::copy::{CopiedSnapshot, CopyReport, Fate};
-use strongroom::forget::ForgetOptions;
+use strongroom::forget::{ForgetOptions, Wish};
+use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::ids::SnapshotId;
 use tempfile::TempDir;
@@ -119,6 +120,8 @@ struct PlayedVault {
     unreadable: Vec<&'static str>,
     /// A file that is removed when a copy fails.
     removed: Option<PathBuf>,
+    drills: Vec<(Name, DrillNote)>,
+    logs_down: bool,
     /// Repository, snapshot, domain.
     made: RefCell<Vec<(Name, SnapshotId, String)>>,
     summary: SnapshotSummary,
@@ -155,6 +158,15 @@ impl Vault for PlayedVault {
         let here = made.iter().filter(|(at, _, _)| at == repo);
         let record = |domain| Snapshot { summary: self.summary.clone(), ..record(domain, 0) };
         Ok(here.map(|(_, id, domain)| (*id, record(domain))).collect())
+    }
+
+    fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
+        match self.logs_down {
+            true => Err(down("its log cannot be read")),
+            false => {
+                Ok(self.drills.iter().filter(|(at, _)| at == repo).map(|(_, note)| note.clone()).collect())
+            }
+        }
     }
 
     fn kept(&self, _: &Name, _: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError> {
@@ -220,7 +232,9 @@ impl Vault for PlayedVault {
     }
 
     fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {
-        self.note(format!("forget in {repo}: {}", options.selection.domains.join(",")));
+        let Wish::Policy(policy) = &options.wish else { panic!("a policy") };
+        let but: Vec<_> = policy.drilled.iter().map(|id| format!(" but {}", id.short())).collect();
+        self.note(format!("forget in {repo}: {}{}", options.selection.domains.join(","), but.concat()));
         Ok(3)
     }
 }
@@ -462,6 +476,35 @@ fn older_snapshots_are_copied_as_retention_keeps_them() {
     assert_eq!((report.outcome, copied.outcome), (Outcome::Partial, Outcome::Partial));
     assert_eq!(copied.message.as_deref(), Some("an older snapshot cannot be copied from a: a pack is gone"));
     assert_eq!(copied.snapshot(), Some(id(7)));
+}
+
+#[test]
+fn what_a_drill_has_restored_stays() {
+    let domain = "[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { last = 1, keep_last_drilled = true } }\n";
+    let mut stage = Stage::new(domain);
+    let a = name("a");
+    stage.vault.made.borrow_mut().extend([1, 3].map(|number| (a.clone(), id(number), "x".to_owned())));
+    let note = DrillNote {
+        drill: "d".into(),
+        tier: "full".into(),
+        outcome: "pass".into(),
+        reason: String::new(),
+        self_test: false,
+        began: strongroom::format::tree::Timestamp::default(),
+        snapshots: vec![id(1)],
+        phases: Vec::new(),
+    };
+    stage.vault.drills = vec![(a, note)];
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+    let forgotten = format!("forget in a: x but {}", id(1).short());
+    assert_eq!(stage.log(), ["back up into a", "copy 1 from a to b", &forgotten, "forget in b: x"]);
+    // As long as that is not known, nothing goes.
+    let mut stage = Stage::new(&domain.replace("paths", "to = ['a']\npaths"));
+    stage.vault.logs_down = true;
+    let report = stage.run().remove(0);
+    assert_eq!(report.outcome, Outcome::Partial);
+    assert_eq!(report.warnings, ["a: nothing was forgotten: its log cannot be read"]);
+    assert_eq!(stage.log(), ["back up into a"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use strongroom::backup::{Accept, BackupReport, SourceRoot, StreamSource};
 use strongroom::copy::CopyReport;
 use strongroom::forget::ForgetOptions;
+use strongroom::format::note::DrillNote;
 use strongroom::format::provenance::Provenance;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
@@ -91,6 +92,12 @@ pub trait Vault {
     /// # Errors
     /// [`VaultError`].
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError>;
+
+    /// What the log of a repository says of drills, in its order.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError>;
 
     /// Makes a snapshot.
     ///
