@@ -143,6 +143,20 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
     let failed = drill(&bench.run(["drill", "data", "--json"]).expect(4));
     assert!(failed["message"].as_str().is_some_and(|text| text.contains("cannot be restored")), "{failed}");
     assert!(!bench.path("scratch/data").exists());
+    let compliance = |expires: &str| {
+        let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+        let plan = plan.split("[[exception]]").next().expect("the rest");
+        let exception = format!(
+            "[[exception]]\nid = 'EX-9'\ncontrol = 'drill'\ndomain = 'shop'\nreason = 'the disk is on its way'\n\
+             approved_by = 'role: lead'\nexpires = {expires}\n"
+        );
+        bench.write("strongroom.toml", format!("{plan}{exception}"));
+        bench.run(["compliance"])
+    };
+    let missed = bench.run(["compliance"]).expect(4).stdout;
+    assert!(missed.contains("that it passes") && missed.contains("data failed 0m ago"), "{missed}");
+    assert!(compliance("2999-01-01").expect(0).stdout.contains("excused (EX-9)"));
+    assert!(compliance("2001-01-01").expect(4).stdout.contains("exception EX-9 expired on 2001-01-01"));
     bench.run(["drill", "nothing"]).expect(2);
     bench.run(["drill", "data", "--from", "third"]).expect(2);
     // No schedule, so none is ever due.

@@ -149,7 +149,7 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let mut domains = status(plan, &plan::host(plan), &facts, &attempts, &now);
     let records = Place::new(state.folder()).records();
     let records = records.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
-    history::judge(plan, &mut domains, &records);
+    history::judge(plan, &mut domains, &records, now.date());
     Ok(Overview { domains, repositories: verify::status(plan, &known, &verifications, &now) })
 }
 

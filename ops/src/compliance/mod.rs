@@ -13,6 +13,7 @@ use strongroom::format::provenance::Consistency as Recorded;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
+use crate::drill::{DrillOutcome, DrillRecord, history};
 use crate::plan::types::{Consistency, Control, Domain, Exception, Verify};
 use crate::plan::values::{Lapse, Name};
 use crate::plan::{Objectives, Plan};
@@ -89,8 +90,8 @@ pub struct Evidence<'e, 'f> {
     pub known: &'e dyn Fn(&Name) -> Result<Known, String>,
     /// Attempts on this host.
     pub attempts: &'e [Attempt],
-    /// When a drill last restored a domain.
-    pub last_drill: &'e dyn Fn(&Name) -> Option<Timestamp>,
+    /// Drills on this host.
+    pub drills: &'e [DrillRecord],
     /// The time.
     pub now: &'e Zoned,
 }
@@ -290,10 +291,18 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         }
     }
 
+    /// One that failed counts also where nobody says how often there is to be one.
     fn drill(&self) -> Option<Finding> {
-        let every = self.objectives.drill_every?;
-        let (standing, found) = match (self.evidence.last_drill)(&self.domain.name).map(|time| self.age(time))
-        {
+        let (name, drills) = (&self.domain.name, self.evidence.drills);
+        let every = self.objectives.drill_every;
+        let last = history::last(self.plan, name, drills);
+        if let Some(failed) = last.filter(|drill| drill.outcome == DrillOutcome::Fail) {
+            let wanted = every.map_or("that it passes".to_owned(), |every| format!("every {every}"));
+            let found = format!("{} failed {} ago", failed.drill, rough(self.age(failed.began)));
+            return Some(self.finding(Control::Drill, Standing::Violated, wanted, found));
+        }
+        let (every, passed) = (every?, history::passed(self.plan, name, drills));
+        let (standing, found) = match passed.map(|drill| self.age(drill.began)) {
             None => (Standing::Violated, "never".to_owned()),
             Some(age) if age <= every => (Standing::Met, format!("{} ago", rough(age))),
             Some(age) => (Standing::Violated, format!("{} ago", rough(age))),
