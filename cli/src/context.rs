@@ -13,6 +13,7 @@ use strongroom::crypto::{Password, SystemEntropy};
 use strongroom::log::Head;
 use strongroom::repo::{Environment, Repository, RepositoryError};
 
+use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Repo;
 
 use crate::args::Global;
@@ -108,9 +109,9 @@ impl Context {
     }
 
     /// Opens a repository of a plan, whose log has to pass through what was seen of it before.
-    pub fn open_planned(&self, repo: &Repo) -> Result<Repository, Failure> {
+    pub fn open_planned(&self, plan: &Plan, repo: &Repo) -> Result<Repository, Failure> {
         let backend = Self::backend_at(Location::parse(OsStr::new(&repo.url))?)?;
-        let password = password::planned(repo, &self.global)?;
+        let password = password::planned(plan, repo, &self.global)?;
         let repository = Repository::open(backend, &password, environment())?;
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {}: {void}", repo.url));

@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom::browse;
 use strongroom::format::commit::Change;
-use strongroom::format::note::DRILL_NOTE;
+use strongroom::format::config::Config;
+use strongroom::format::note::{DRILL_NOTE, DrillNote};
 use strongroom::format::record;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::NodeKind;
 use strongroom::ids::SnapshotId;
+use strongroom::log::{LogError, read_all};
 use strongroom::monitor::{Monitor, Problem as Report};
 use strongroom::repo::Repository;
 use strongroom::restore::{self, RestoreOptions, RestoreReport};
-use strongroom_ops::drill::machine::Problem;
-use strongroom_ops::drill::{Compared, DrillRecord, Part, Restored, Source};
+use strongroom_ops::drill::{Compared, DrillRecord, Part, Problem, Restored, Source};
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::vault::{Vault, VaultError};
 
@@ -62,6 +63,22 @@ impl Monitor for Listener {
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
+}
+
+/// What the log of a repository says of drills, in its order. A record that nobody understands says nothing.
+pub fn notes(repository: &Repository) -> Result<Vec<DrillNote>, LogError> {
+    let config = Config::hash(repository.config_bytes());
+    let mut found = Vec::new();
+    read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |entry| {
+        for change in entry.iter().flat_map(|entry| &entry.commit.changes) {
+            if let Change::Note { kind, record } = change
+                && kind == DRILL_NOTE
+            {
+                found.extend(record::decode::<DrillNote>(record));
+            }
+        }
+    })?;
+    Ok(found)
 }
 
 impl Drills<'_> {
@@ -177,7 +194,12 @@ impl Source for Drills<'_> {
         target: &Path,
     ) -> Result<Compared, VaultError> {
         // What a restore over it would write is what differs.
-        let (reports, _) = self.restore_parts(repo, snapshot, part, target, true)?;
+        let (reports, problem) = self.restore_parts(repo, snapshot, part, target, true)?;
+        if let Some(Problem { is_damage, message }) = problem {
+            // What could not be read is the same as nothing.
+            let code = if is_damage { "blob-damaged" } else { "storage" };
+            return Err(VaultError { code: code.into(), message });
+        }
         let same = reports.iter().map(|report| report.files_unchanged).sum();
         let different = reports.iter().map(|report| report.files - report.files_unchanged).sum();
         Ok(Compared { same, different })
@@ -189,5 +211,21 @@ impl Source for Drills<'_> {
         let change = Change::Note { kind: DRILL_NOTE.into(), record: bytes.into() };
         repository.commit(&mut |_| Ok(vec![change.clone()])).map_err(failed)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_damage_fails_a_drill() {
+        let text = include_str!("failure/engine.rs");
+        let codes: Vec<_> =
+            text.split("damage(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(codes.len() > 20, "{codes:?}");
+        for code in codes {
+            assert!(VaultError { code: code.into(), message: String::new() }.is_damage(), "{code}");
+        }
     }
 }

@@ -8,7 +8,6 @@ use strongroom_ops::notify::Notifier;
 use strongroom_ops::notify::http::SystemHttp;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::run::state::State;
-use strongroom_ops::run::system::SystemProcesses;
 
 use crate::context::Context;
 use crate::plan;
@@ -33,7 +32,7 @@ pub fn with_notifier<T>(plan: &Plan, state: &State, act: impl FnOnce(&Notifier<'
         plan,
         host: plan::host(plan),
         http: &http,
-        processes: Arc::new(SystemProcesses::default()),
+        processes: Arc::new(plan::processes(plan, Arc::default())),
         variable: &|name| std::env::var(name).ok(),
         state,
         now: &Timestamp::now,

@@ -14,6 +14,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios};
 use strongroom::crypto::Password;
 use zeroize::Zeroizing;
 
+use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Repo;
 
 use crate::args::Global;
@@ -73,10 +74,13 @@ pub fn second(file: Option<&Path>, command: Option<&OsString>, global: &Global) 
 }
 
 /// The password of a repository of a plan: as the plan says, else as for every command.
-pub fn planned(repo: &Repo, global: &Global) -> Result<Password, Failure> {
+pub fn planned(plan: &Plan, repo: &Repo, global: &Global) -> Result<Password, Failure> {
     match (&repo.password_command, &repo.password_file) {
         (Some(argv), _) => {
             let mut command = Command::new(argv.program());
+            for name in plan.addresses() {
+                command.env_remove(name);
+            }
             let mut bytes = run(command.args(&argv.words()[1..]), UNATTENDED)?;
             drop_line_end(&mut bytes);
             Ok(Password::new(std::mem::take(&mut *bytes)))

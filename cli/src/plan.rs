@@ -1,10 +1,12 @@
 //! Which plan a command works with.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use strongroom_ops::plan::{self, Mistake, Plan, Severity, SystemFiles};
-
 use strongroom_ops::run::state::State;
+use strongroom_ops::run::system::SystemProcesses;
 
 use crate::context::{Context, environment};
 use crate::failure::Failure;
@@ -50,6 +52,11 @@ impl PlanArgs {
 /// The host that snapshots of the plan say they are from.
 pub fn host(plan: &Plan) -> String {
     plan.host_id.clone().unwrap_or_else(|| environment().host)
+}
+
+/// Starts commands of a plan: they get neither passwords of repositories nor addresses of those who are told.
+pub fn processes(plan: &Plan, cancelled: Arc<AtomicBool>) -> SystemProcesses {
+    SystemProcesses::new(cancelled).hiding(plan.addresses())
 }
 
 /// Reads the plan and makes sure that it can be run.

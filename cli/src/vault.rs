@@ -7,19 +7,21 @@ use std::sync::atomic::AtomicBool;
 
 use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, SnapshotLabels};
 use strongroom::check;
-use strongroom::copy::{self, Choice, CopyOptions, CopyReport};
+use strongroom::copy::{self, Choice, CopyError, CopyOptions, CopyReport};
 use strongroom::forget::{self, ForgetOptions};
+use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
 use strongroom::ids::SnapshotId;
 use strongroom::repo::Repository;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::Name;
-use strongroom_ops::run::vault::{Job, Vault, VaultError};
+use strongroom_ops::run::vault::{CopyFailure, Job, Vault, VaultError};
 use strongroom_ops::verify::Known;
 
 use crate::commands::reserve::tell_spent;
 use crate::context::{self, Context};
+use crate::drills;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::monitor::CliMonitor;
@@ -35,12 +37,21 @@ pub struct Repositories<'a> {
     opened: RefCell<BTreeMap<Name, Result<Arc<Repository>, VaultError>>>,
     /// Those that could not be opened because they are damaged.
     damaged: RefCell<BTreeSet<Name>>,
+    /// What their logs say of drills, as far as anybody has asked: whole logs are read for it.
+    noted: RefCell<BTreeMap<Name, Vec<DrillNote>>>,
 }
 
 impl<'a> Repositories<'a> {
     /// None is opened yet.
     pub fn new(context: &'a Context, plan: &'a Plan, cancelled: Arc<AtomicBool>) -> Self {
-        Self { context, plan, cancelled, opened: RefCell::default(), damaged: RefCell::default() }
+        Self {
+            context,
+            plan,
+            cancelled,
+            opened: RefCell::default(),
+            damaged: RefCell::default(),
+            noted: RefCell::default(),
+        }
     }
 
     /// Opens a repository, once.
@@ -49,7 +60,7 @@ impl<'a> Repositories<'a> {
         let repository = opened.entry(name.clone()).or_insert_with(|| {
             let unknown = || Failure::new("unknown-name", format!("the plan has no repository {name}"));
             let repo = self.plan.repos.get(name).ok_or_else(unknown);
-            let opened = repo.and_then(|repo| self.context.open_planned(repo));
+            let opened = repo.and_then(|repo| self.context.open_planned(self.plan, repo));
             opened.map(Arc::new).map_err(|failure| {
                 if failure.exit == Exit::Damage {
                     self.damaged.borrow_mut().insert(name.clone());
@@ -74,10 +85,16 @@ impl<'a> Repositories<'a> {
         Ok(Known {
             packs: found.packs,
             bytes: found.bytes,
+            largest: found.largest,
             packs_never_read: found.packs_never_read,
             packs_in_doubt: found.packs_in_doubt,
             oldest_read: found.oldest_read.and_then(|(_, oldest)| time(oldest)),
             last_read: found.last_read.and_then(time),
+            read: found.read.iter().filter_map(|(read, bytes)| Some((time(*read)?, *bytes))).collect(),
+            stored: snapshots
+                .iter()
+                .filter_map(|(_, snapshot)| Some((time(snapshot.time)?, snapshot.summary.bytes_stored)))
+                .collect(),
             since: snapshots.iter().filter_map(|(_, snapshot)| time(snapshot.time)).min(),
         })
     }
@@ -123,6 +140,17 @@ impl Vault for Repositories<'_> {
         self.open(repo)?.snapshots().map_err(failed)
     }
 
+    fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
+        let mut noted = self.noted.borrow_mut();
+        if let Some(notes) = noted.get(repo) {
+            return Ok(notes.clone());
+        }
+        let repository = self.open(repo)?;
+        let notes = drills::notes(&repository).map_err(failed)?;
+        noted.insert(repo.clone(), notes.clone());
+        Ok(notes)
+    }
+
     fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError> {
         let repository = self.open(repo)?;
         let Job { host, tags, roots, filter, streams, accept, provenance } = job;
@@ -155,11 +183,15 @@ impl Vault for Repositories<'_> {
         Ok(verdicts.filter(|verdict| verdict.keep).map(|verdict| verdict.candidate.id).collect())
     }
 
-    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, VaultError> {
-        let (source, target) = (self.open(from)?, self.open(to)?);
+    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, CopyFailure> {
+        let of = |is_of_target: bool| move |error| CopyFailure { is_of_target, error };
         // What others committed since it was opened.
-        source.refresh().map_err(failed)?;
-        target.refresh().map_err(failed)?;
+        let open = |name: &Name| {
+            let repository = self.open(name)?;
+            repository.refresh().map_err(failed)?;
+            Ok(repository)
+        };
+        let (source, target) = (open(from).map_err(of(false))?, open(to).map_err(of(true))?);
         let default = CopyOptions::default();
         let options = CopyOptions {
             choice: Choice::Named(snapshots.to_vec()),
@@ -171,7 +203,10 @@ impl Vault for Repositories<'_> {
         let monitor = CliMonitor::new(&self.context.output, "chunks", Arc::clone(&self.cancelled));
         let report = copy::run(&source, &target, &options, &monitor);
         monitor.finish();
-        report.map_err(failed)
+        report.map_err(|error| {
+            let is_of_target = matches!(error, CopyError::Target(_));
+            CopyFailure { is_of_target, error: failed(error) }
+        })
     }
 
     fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {

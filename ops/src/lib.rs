@@ -28,5 +28,7 @@ pub mod report;
 pub mod run;
 pub mod runbook;
 pub mod status;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod units;
 pub mod verify;

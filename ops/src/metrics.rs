@@ -81,7 +81,7 @@ fn of_repositories(text: &mut Text, verified: &[RepoStatus]) {
     for repo in verified {
         text.value("strongroom_verify_health", &[("repository", repo.repo.as_str())], repo.health.nagios());
     }
-    let known = || verified.iter().filter_map(|repo| Some((repo.repo.as_str(), repo.known?)));
+    let known = || verified.iter().filter_map(|repo| Some((repo.repo.as_str(), repo.known.as_ref()?)));
     text.family("strongroom_verify_timestamp_seconds", "gauge", "When a pack was last read in whole.");
     for (repo, known) in known() {
         if let Some(last) = known.last_read {

@@ -245,52 +245,12 @@ pub fn rough(lapse: Lapse) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests_support {
-    use super::*;
-    use strongroom::format::provenance::{Consistency, Provenance};
-    use strongroom::format::snapshot::SnapshotSummary;
-    use strongroom::ids::{BlobId, PlanHash};
-
-    pub const NOW: &str = "2026-11-28T12:00:00[UTC]";
-
-    /// One that says that it was made so many hours before [`NOW`].
-    pub fn snapshot(domain: &str, hours_ago: i64) -> (SnapshotId, Snapshot) {
-        let now: Zoned = NOW.parse().expect("a time");
-        let seconds = now.timestamp().as_second() - hours_ago * 3600;
-        let provenance = Provenance {
-            domain: domain.into(),
-            consistency: Consistency::Fuzzy,
-            plan: PlanHash::from_bytes([0; 32]),
-            plan_files: Vec::new(),
-            facts: Vec::new(),
-        };
-        let snapshot = Snapshot {
-            time: strongroom::format::tree::Timestamp { seconds, nanos: 0 },
-            hostname: "box".into(),
-            username: "root".into(),
-            paths: Vec::new(),
-            tree: BlobId::from_bytes([1; 32]),
-            tags: Vec::new(),
-            parent: None,
-            partial: false,
-            repaired: None,
-            origin: None,
-            provenance: Some(provenance),
-            excludes: Vec::new(),
-            program: "test".into(),
-            summary: SnapshotSummary::default(),
-        };
-        (SnapshotId::new(BlobId::from_bytes([2; 32])), snapshot)
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::tests_support::{NOW, snapshot};
     use super::*;
     use crate::plan::load::tests_support::plan;
+    use crate::testing::{NOW, snapshot};
 
     const PLAN: &str = "[class.c]\nrpo = '24h'\nrpo_grace = '4h'\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n\
                         schedule = 'daily'\n";

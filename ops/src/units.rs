@@ -18,87 +18,111 @@ pub struct Unit {
 
 /// All schedules of the plan's domains, each once.
 pub fn schedules(plan: &Plan) -> Vec<&Schedule> {
-    let mut found: Vec<&Schedule> =
-        plan.domains.iter().filter_map(|domain| domain.schedule.as_ref()).collect();
+    once(plan.domains.iter().filter_map(|domain| domain.schedule.as_ref()))
+}
+
+/// All schedules of the plan's drills, each once.
+pub fn drill_schedules(plan: &Plan) -> Vec<&Schedule> {
+    once(plan.drills.iter().filter_map(|drill| drill.schedule.as_ref()))
+}
+
+fn once<'p>(schedules: impl Iterator<Item = &'p Schedule>) -> Vec<&'p Schedule> {
+    let mut found: Vec<&Schedule> = schedules.collect();
     found.sort_by_key(|schedule| schedule.to_string());
     found.dedup();
     found
 }
 
-/// A service that runs what is due, and a timer for it. One process runs all domains, so that they keep their order.
-pub fn systemd(plan: &Plan, program: &Path) -> Vec<Unit> {
-    let service = format!(
-        "[Unit]\n\
-         Description=Strongroom: back up what is due\n\
-         Documentation=man:strongroom-run(1)\n\
-         Wants=network-online.target\n\
-         After=network-online.target\n\
-         \n\
-         [Service]\n\
-         Type=oneshot\n\
-         ExecStart={}\n\
-         Nice=10\n\
-         # Commands get time to end, and hooks at the end are run.\n\
-         KillMode=mixed\n\
-         TimeoutStopSec=15min\n",
-        systemd_command(plan, program, "run")
-    );
-    let events: String = schedules(plan).iter().map(|schedule| format!("OnCalendar={schedule}\n")).collect();
-    let timer = format!(
-        "[Unit]\n\
-         Description=Strongroom: when something may be due\n\
-         \n\
-         [Timer]\n\
-         {events}\
-         # What failed is due again.\n\
-         OnUnitInactiveSec=1h\n\
-         # What was missed while the host was off is made up for.\n\
-         Persistent=true\n\
-         AccuracySec=1min\n\
-         \n\
-         [Install]\n\
-         WantedBy=timers.target\n"
-    );
-    let mut units = vec![
-        Unit { name: "strongroom-run.service", text: service },
-        Unit { name: "strongroom-run.timer", text: timer },
-    ];
-    if !demands(plan).is_empty() {
-        units.extend(systemd_verify(plan, program));
-    }
-    units
+/// A service that does what is due of a kind, and a timer for it.
+struct Job {
+    verb: &'static str,
+    names: [&'static str; 2],
+    /// What it does.
+    what: &'static str,
+    /// When the timer calls it.
+    when: &'static str,
+    /// Lines of the service.
+    service: &'static str,
+    /// Lines of the timer.
+    timer: String,
 }
 
-/// A service that verifies what is due, and a timer for it.
-fn systemd_verify(plan: &Plan, program: &Path) -> [Unit; 2] {
-    let service = format!(
-        "[Unit]\n\
-         Description=Strongroom: verify what is due\n\
-         Documentation=man:strongroom-verify(1)\n\
-         Wants=network-online.target\n\
-         After=network-online.target\n\
-         \n\
-         [Service]\n\
-         Type=oneshot\n\
-         ExecStart={}\n\
-         Nice=15\n\
-         IOSchedulingClass=idle\n",
-        systemd_command(plan, program, "verify")
-    );
-    let timer = "[Unit]\n\
-         Description=Strongroom: when repositories may be due to be verified\n\
-         \n\
-         [Timer]\n\
-         OnCalendar=daily\n\
-         RandomizedDelaySec=4h\n\
-         Persistent=true\n\
-         \n\
-         [Install]\n\
-         WantedBy=timers.target\n";
-    [
-        Unit { name: "strongroom-verify.service", text: service },
-        Unit { name: "strongroom-verify.timer", text: timer.into() },
-    ]
+impl Job {
+    fn units(self, plan: &Plan, program: &Path) -> [Unit; 2] {
+        let Self { verb, names, what, when, service, timer } = self;
+        let service = format!(
+            "[Unit]\n\
+             Description=Strongroom: {what}\n\
+             Documentation=man:strongroom-{verb}(1)\n\
+             Wants=network-online.target\n\
+             After=network-online.target\n\
+             \n\
+             [Service]\n\
+             Type=oneshot\n\
+             ExecStart={}\n\
+             {service}",
+            systemd_command(plan, program, verb)
+        );
+        let timer = format!(
+            "[Unit]\n\
+             Description=Strongroom: {when}\n\
+             \n\
+             [Timer]\n\
+             {timer}\
+             \n\
+             [Install]\n\
+             WantedBy=timers.target\n"
+        );
+        let [of_service, of_timer] = names;
+        [Unit { name: of_service, text: service }, Unit { name: of_timer, text: timer }]
+    }
+}
+
+/// Services and timers for what the plan has: one process runs all domains, so that they keep their order, and one all drills.
+pub fn systemd(plan: &Plan, program: &Path) -> Vec<Unit> {
+    const PATIENT: &str = "Nice=10\n\
+         # Commands get time to end, and what has to be done at the end is done.\n\
+         KillMode=mixed\n\
+         TimeoutStopSec=15min\n";
+    let events = |schedules: &[&Schedule]| -> String {
+        schedules.iter().map(|schedule| format!("OnCalendar={schedule}\n")).collect()
+    };
+    let (domains, drills) = (schedules(plan), drill_schedules(plan));
+    let run = Job {
+        verb: "run",
+        names: ["strongroom-run.service", "strongroom-run.timer"],
+        what: "back up what is due",
+        when: "when something may be due",
+        service: PATIENT,
+        timer: format!(
+            "{}\
+             # What failed is due again.\n\
+             OnUnitInactiveSec=1h\n\
+             # What was missed while the host was off is made up for.\n\
+             Persistent=true\n\
+             AccuracySec=1min\n",
+            events(&domains)
+        ),
+    };
+    let verify = Job {
+        verb: "verify",
+        names: ["strongroom-verify.service", "strongroom-verify.timer"],
+        what: "verify what is due",
+        when: "when repositories may be due to be verified",
+        service: "Nice=15\nIOSchedulingClass=idle\n",
+        timer: "OnCalendar=daily\nRandomizedDelaySec=4h\nPersistent=true\n".into(),
+    };
+    let drill = Job {
+        verb: "drill",
+        names: ["strongroom-drill.service", "strongroom-drill.timer"],
+        what: "rehearse restores that are due",
+        when: "when a rehearsed restore may be due",
+        service: PATIENT,
+        timer: format!("{}Persistent=true\nAccuracySec=1min\n", events(&drills)),
+    };
+    let jobs = [(run, !domains.is_empty()), (verify, !demands(plan).is_empty()), (drill, !drills.is_empty())];
+    let wanted = jobs.into_iter().filter(|(_, is_wanted)| *is_wanted);
+    wanted.flat_map(|(job, _)| job.units(plan, program)).collect()
 }
 
 fn systemd_command(plan: &Plan, program: &Path, what: &str) -> String {
@@ -124,6 +148,11 @@ pub fn cron(plan: &Plan, program: &Path) -> String {
     }
     if !demands(plan).is_empty() {
         text.push_str(&format!("# verification\n30 4 * * * {}\n", command("verify")));
+    }
+    for schedule in drill_schedules(plan) {
+        // Often enough: what could not be verified is due again, and takes its time.
+        let times = schedule.cron().unwrap_or_else(|| "0 * * * *".into());
+        text.push_str(&format!("# drills, {schedule}\n{times} {}\n", command("drill")));
     }
     text
 }
@@ -166,6 +195,28 @@ mod tests {
         let command = "'/opt/my tools/strongroom' run --due --quiet --config p.toml";
         let expected = format!(
             "# Mon *-*-1..7 04:00\n*/5 * * * * {command}\n# Mon..Fri 02:15\n15 2 * * 1,2,3,4,5 {command}\n"
+        );
+        assert!(text.ends_with(&expected), "{text}");
+    }
+
+    #[test]
+    fn drills_have_a_timer_of_their_own() {
+        let drill = |name: &str, schedule: &str| {
+            format!("[[drill]]\nname = '{name}'\ndomains = ['x']\ntier = 'full'\nschedule = '{schedule}'\n")
+        };
+        let drills = drill("d", "Sun 04:00") + &drill("e", "Sun 04:00") + &drill("f", "Mon *-*-1..7 05:00");
+        let domain = "[[domain]]\nname = 'x'\npaths = ['/x']\n";
+        let rehearsed = plan(&format!("{domain}{drills}"));
+        let units = systemd(&rehearsed, Path::new("/usr/bin/strongroom"));
+        let [service, timer] = &units[..] else { panic!("two units: {units:?}") };
+        assert_eq!((service.name, timer.name), ("strongroom-drill.service", "strongroom-drill.timer"));
+        assert!(service.text.contains("ExecStart=/usr/bin/strongroom drill --due --config p.toml\n"));
+        assert_eq!(timer.text.matches("OnCalendar=").count(), 2);
+        assert!(!timer.text.contains("OnUnitInactiveSec"), "a drill is no small thing");
+        let text = cron(&rehearsed, Path::new("/usr/bin/strongroom"));
+        let command = "/usr/bin/strongroom drill --due --quiet --config p.toml";
+        let expected = format!(
+            "# drills, Mon *-*-1..7 05:00\n0 * * * * {command}\n# drills, Sun 04:00\n0 4 * * 0 {command}\n"
         );
         assert!(text.ends_with(&expected), "{text}");
     }

@@ -72,6 +72,12 @@ fn an_application_is_started_from_restored_data_and_the_record_is_in_the_log() {
     let mut other = bench.command();
     let log = Run::of(other.arg("-r").arg(bench.path("second")).arg("log")).expect(0).stdout;
     assert!(log.contains("drill full (full): pass"), "{log}");
+    let explained =
+        bench.run(["forget", "--keep-last", "1", "--keep-drilled", "--explain", "-n"]).expect(0).stdout;
+    assert!(
+        explained.contains("keep-last 1 (snapshot 1); keep-drilled: the last one that a drill"),
+        "{explained}"
+    );
     let runbook = bench.run(["runbook"]).expect(0).stdout;
     assert!(runbook.contains("A drill on "), "{runbook}");
     let status = bench.run(["status", "--json"]).expect(0);
@@ -79,9 +85,39 @@ fn an_application_is_started_from_restored_data_and_the_record_is_in_the_log() {
 }
 
 #[test]
+fn a_snapshot_that_a_drill_restored_outlives_retention() {
+    let bench = planned(FULL);
+    let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    let retain = "rto = '1h'\nretain = { last = 1, keep_last_drilled = true }";
+    bench.write("strongroom.toml", plan.replace("rto = '1h'", retain));
+    bench.run(["drill", "--from", "first"]).expect(0);
+    let ids = |repository: &str| {
+        let mut command = bench.command();
+        let listed =
+            Run::of(command.arg("-r").arg(bench.path(repository)).args(["snapshots", "--json"])).expect(0);
+        let listed: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+        listed.as_array().expect("a list").iter().map(|one| one["id"].to_string()).collect::<Vec<_>>()
+    };
+    let drilled = ["repo", "second"].map(|repository| ids(repository).remove(0));
+    for number in 0..3 {
+        bench.write("src/a.txt", format!("{number}"));
+        bench.run(["run"]).expect(0);
+    }
+    for (repository, drilled) in ["repo", "second"].into_iter().zip(&drilled) {
+        let left = ids(repository);
+        assert_eq!((left.len(), &left[0]), (2, drilled), "{repository}");
+    }
+    bench.run(["drill"]).expect(0);
+    bench.run(["run"]).expect(0);
+    for (repository, drilled) in ["repo", "second"].into_iter().zip(&drilled) {
+        assert!(!ids(repository).contains(drilled), "a newer one was restored: {repository}");
+    }
+}
+
+#[test]
 fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
     let bench = planned(
-        "[[drill]]\nname = 'data'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\n\
+        "[[drill]]\nname = 'data'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\nstep = [{ restore = 'shop' }]\n\
          [[drill]]\nname = 'some'\ndomains = ['shop']\ntier = 'sample'\nscratch = 'DIR/scratch'\n\
          [[drill]]\nname = 'names'\ndomains = ['shop']\ntier = 'metadata'\nscratch = 'DIR/scratch'\n",
     );
@@ -107,6 +143,20 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
     let failed = drill(&bench.run(["drill", "data", "--json"]).expect(4));
     assert!(failed["message"].as_str().is_some_and(|text| text.contains("cannot be restored")), "{failed}");
     assert!(!bench.path("scratch/data").exists());
+    let compliance = |expires: &str| {
+        let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+        let plan = plan.split("[[exception]]").next().expect("the rest");
+        let exception = format!(
+            "[[exception]]\nid = 'EX-9'\ncontrol = 'drill'\ndomain = 'shop'\nreason = 'the disk is on its way'\n\
+             approved_by = 'role: lead'\nexpires = {expires}\n"
+        );
+        bench.write("strongroom.toml", format!("{plan}{exception}"));
+        bench.run(["compliance"])
+    };
+    let missed = bench.run(["compliance"]).expect(4).stdout;
+    assert!(missed.contains("that it passes") && missed.contains("data failed 0m ago"), "{missed}");
+    assert!(compliance("2999-01-01").expect(0).stdout.contains("excused (EX-9)"));
+    assert!(compliance("2001-01-01").expect(4).stdout.contains("exception EX-9 expired on 2001-01-01"));
     bench.run(["drill", "nothing"]).expect(2);
     bench.run(["drill", "data", "--from", "third"]).expect(2);
     // No schedule, so none is ever due.
@@ -117,7 +167,7 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
 fn a_killed_drill_is_swept_and_reads_could_not_verify() {
     let bench = planned(
         "[[drill]]\nname = 'slow'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\n\
-         [[drill.step]]\nrun = ['sh', '-c', 'touch DIR/begun; [ -e DIR/quick ] || sleep 600']\n",
+         [[drill.step]]\nrestore = 'shop'\n[[drill.step]]\nrun = ['sh', '-c', 'touch DIR/begun; [ -e DIR/quick ] || sleep 600']\n",
     );
     let mut child = bench
         .command()

@@ -94,6 +94,29 @@ fn what_nobody_demands_is_verified_only_when_it_is_said_how() {
     bench.run(["verify"]).expect(4);
 }
 
+#[test]
+fn a_state_directory_that_takes_nothing_ends_no_verification() {
+    let bench = planned(
+        "[class.c]\nverify = { every = '7d', read = '100%' }\n[[domain]]\nname = 'files'\nclass = 'c'\npaths = ['DIR/src']\n",
+    );
+    bench.source();
+    bench.run(["run"]).expect(0);
+    let plans = fs::read_dir(bench.path("state/plans")).expect("a folder").next().expect("one").expect("one");
+    // As on a disk that is full, also for root.
+    fs::create_dir(plans.path().join("verifications.jsonl")).expect("made");
+    let run = bench.run(["verify"]).expect(1);
+    for repository in ["first", "second"] {
+        assert!(run.stdout.contains(&format!("{repository}: ok, 2 packs")), "{run:?}");
+        assert!(
+            run.stderr.contains(&format!("warning: {repository}: how it ended cannot be remembered")),
+            "{run:?}"
+        );
+    }
+    assert!(run.message().starts_with("cannot write to the state directory"), "{run:?}");
+    rot(&bench);
+    assert!(bench.run(["verify"]).expect(4).stderr.contains("first: damaged"));
+}
+
 /// Takes calls, and hands on each one's first line and body.
 fn listener() -> (String, mpsc::Receiver<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -132,7 +155,7 @@ name = 'db'
 to = ['first']
 [[domain.stream]]
 name = 'dump'
-command = ['sh', '-c', 'cat DIR/dump || { echo hunter2 >&2; exit 1; }']
+command = ['sh', '-c', 'env > DIR/learnt-dump; cat DIR/dump || { echo hunter2 >&2; exit 1; }']
 min_bytes = '1'
 [[notify]]
 on = ['failure', 'recovered']
@@ -142,7 +165,7 @@ on = ['start', 'success', 'failure']
 heartbeat_env = 'TEST_BEAT'
 [[notify]]
 on = ['success']
-command = ['sh', '-c', 'cat > DIR/told-$STRONGROOM_EVENT']
+command = ['sh', '-c', 'env > DIR/learnt-notify; cat > DIR/told-$STRONGROOM_EVENT']
 ";
 
 #[test]
@@ -188,6 +211,10 @@ fn people_and_monitors_are_told_how_a_run_went() {
     let told: Value =
         serde_json::from_slice(&fs::read(bench.path("told-success")).expect("told")).expect("JSON");
     assert_eq!(told["items"][0]["subject"], "db");
+    for learnt in ["dump", "notify"] {
+        let learnt = fs::read_to_string(bench.path(&format!("learnt-{learnt}"))).expect("text");
+        assert!(!learnt.contains("TEST_HOOK") && !learnt.contains("TEST_BEAT"), "{learnt}");
+    }
     let (tested, calls) = run(&["notify", "--test", "--json"]);
     assert_eq!((tested.expect(0).lines().len(), calls.len()), (3, 2));
     run(&["notify"]).0.expect(0);
@@ -335,7 +362,7 @@ fn the_report_is_one_page_in_which_names_are_text() {
         Ok(output) if output.status.success() => {
             let dom = String::from_utf8_lossy(&output.stdout);
             let count = |tag: &str| dom.matches(tag).count();
-            assert_eq!((count("<script"), count("<b>"), count("<h2>")), (0, 0, 9), "{dom}");
+            assert_eq!((count("<script"), count("<b>"), count("<h2>")), (0, 0, 10), "{dom}");
             assert!(count("<table>") >= 6 && dom.contains("alert(1)"), "{dom}");
         }
         Ok(output) => cannot("show the page in Chromium", &output.status),

@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use jiff::Zoned;
 use serde_json::json;
 use strongroom_ops::compliance::{self, Compliance, Evidence, Finding, Standing};
-use strongroom_ops::drill::history;
 use strongroom_ops::drill::place::Place;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Exception;
@@ -66,7 +65,7 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
         snapshots: &|name| known.snapshots(name),
         known: &|name: &Name| repositories.known(name).map_err(|error| error.message),
         attempts: &attempts,
-        last_drill: &|name| history::passed(plan, name, &drills).map(|drill| drill.began),
+        drills: &drills,
         now: &Zoned::now(),
     };
     Ok(compliance::compliance(plan, &evidence))

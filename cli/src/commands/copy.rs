@@ -77,6 +77,7 @@ fn choice(args: &Args, source: &Repository) -> Result<Choice, Failure> {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let source = context.open()?;
     let choice = choice(args, &source)?;
+    let named = if let Choice::Named(ids) = &choice { ids.len() } else { 0 };
     let target = context
         .open_target(&args.to, args.to_password_file.as_deref(), args.to_password_command.as_ref())
         .map_err(|mut failure| {
@@ -108,6 +109,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         text(&report, elapsed, context)?;
     }
     Ok(match report.damaged() {
+        // One that was forgotten since it was named is not in the report.
+        0 if report.snapshots.len() < named => Exit::Partial,
         0 if args.dry_run || report.is_complete() => Exit::Ok,
         0 => Exit::Partial,
         _ => Exit::Damage,

@@ -12,7 +12,6 @@ use strongroom_ops::drill::{DrillOutcome, DrillRecord, Driller, Wish, choose, pr
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Drill;
 use strongroom_ops::run::process::Processes;
-use strongroom_ops::run::system::SystemProcesses;
 
 use crate::context::Context;
 use crate::drills::Drills;
@@ -27,7 +26,8 @@ const AFTER_HELP: &str = "\
 Snapshots are restored into a scratch directory and compared with the repository; a drill of the
 tier full then runs the steps of the plan: streams are loaded, applications started and asked. Each
 phase is timed, and the record goes into the log of the repository. What a killed drill has left is
-cleaned up by the next run of it. In commands ${scratch} is the scratch directory, in which each
+cleaned up by the next run of it. A drill of the tier full with a stream that nothing loads does not
+pass: it could not be verified. In commands ${scratch} is the scratch directory, in which each
 domain has a folder of its name, and ${port} a free port.
 
 Exit codes: 0 all passed; 4 one failed: its data, its application or its time is not as it has to
@@ -101,8 +101,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let driller = Driller {
         plan: &plan,
         host: plan::host(&plan),
-        processes: Arc::new(SystemProcesses::new(Arc::clone(&cancelled))),
-        services: &|stop| Arc::new(SystemProcesses::new(stop)) as Arc<dyn Processes>,
+        processes: Arc::new(plan::processes(&plan, Arc::clone(&cancelled))),
+        services: &|stop| Arc::new(plan::processes(&plan, stop)) as Arc<dyn Processes>,
         source: &source,
         place: &place,
         get: &probe::get,
@@ -115,7 +115,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     };
     let wish = Wish { self_test: args.self_test, from: args.from.clone() };
     let mut records = Vec::new();
+    let wanted = drills.len();
     for drill in drills {
+        if cancelled.load(Ordering::Relaxed) {
+            break;
+        }
         let record = driller.run(drill, &wish);
         tell(&record, context)?;
         records.push(record);
@@ -138,6 +142,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         context.output.text("nothing is due");
     } else {
         context.output.text(format!("{pass} passed, {fail} failed, {unverified} could not be verified"));
+    }
+    if records.len() < wanted {
+        let failure = Failure::new("cancelled", "cancelled; what was not begun says nothing");
+        return Err(failure.exit(if fail > 0 { Exit::Damage } else { Exit::Unverified }));
     }
     Ok(match (fail, unverified) {
         (0, 0) => Exit::Ok,

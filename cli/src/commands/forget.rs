@@ -1,14 +1,19 @@
 //! `forget`: which snapshots are no longer wanted.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Rule, Span};
 use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Verdict, Wish};
+use strongroom::ids::SnapshotId;
 use strongroom::repo::Repository;
+use strongroom_ops::drill::kept::Restored;
 
 use crate::commands::reserve::tell_spent;
 use crate::commands::select::{NONE_CHOSEN, Select, split_tags};
 use crate::commands::snapshots::aligned;
 use crate::context::Context;
+use crate::drills;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{object, visible};
@@ -110,6 +115,9 @@ struct Keep {
     /// Keep these snapshots
     #[arg(long, value_name = "ID")]
     keep_id: Vec<String>,
+    /// Keep of each domain of a plan the last snapshot that a drill restored, as the log of this repository tells
+    #[arg(long)]
+    keep_drilled: bool,
 }
 
 fn parse_count(text: &str) -> Result<Reach, String> {
@@ -162,7 +170,22 @@ fn wish(args: &Args, repository: &Repository) -> Result<Wish, Failure> {
         return Ok(Wish::Named(find(&args.ids)?));
     }
     let (rules, tags) = (args.keep.rules(), split_tags(&args.keep.keep_tag));
-    Ok(Wish::Policy(Policy { rules, tags, ids: find(&args.keep.keep_id)? }))
+    let drilled = if args.keep.keep_drilled { drilled(repository)? } else { Vec::new() };
+    Ok(Wish::Policy(Policy { rules, tags, ids: find(&args.keep.keep_id)?, drilled }))
+}
+
+/// Of each domain of each host the last snapshots that a drill restored.
+fn drilled(repository: &Repository) -> Result<Vec<SnapshotId>, Failure> {
+    let snapshots = repository.snapshots()?;
+    let mut restored = Restored::default();
+    restored.add(&drills::notes(repository)?, &snapshots);
+    let mut series: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for one in &snapshots {
+        if let Some(from) = &one.1.provenance {
+            series.entry((&one.1.hostname, &from.domain)).or_default().push(one);
+        }
+    }
+    Ok(series.values().flat_map(|series| restored.last(series)).collect())
 }
 
 /// Forgets.

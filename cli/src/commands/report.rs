@@ -12,6 +12,7 @@ use strongroom::format::config::Config;
 use strongroom::format::tree::NodeKind;
 use strongroom::log::read_all;
 use strongroom_ops::compliance::Standing;
+use strongroom_ops::drill::place::Place;
 use strongroom_ops::metrics;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::Name;
@@ -27,9 +28,9 @@ use crate::plan::{self, PlanArgs};
 use crate::vault::Repositories;
 
 const AFTER_HELP: &str = "\
-One file without a script, which loads nothing: how the targets stand, the newest snapshots, the last
-six weeks day by day, growth, verification, files that changed while they were read, exceptions, the
-logs, and the last runs on this host.
+One file without a script, which loads nothing: how the targets stand, the newest snapshots, the
+last six weeks day by day, growth, verification, drills with the time that each phase took, files
+that changed while they were read, exceptions, the logs, and the last runs on this host.
 
 Exit codes: 0 it was written, whatever it says; `strongroom compliance` judges.
 
@@ -64,6 +65,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let facts = |name: &Name| known.snapshots(name);
     let attempts =
         state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
+    let drills = Place::new(state.folder()).records();
+    let drills = drills.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
     let (unstable, more_unstable) = unstable(&plan, &host, &known, &repositories);
     let logs: Vec<_> = plan
         .repos
@@ -84,6 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         more_unstable,
         logs: &logs,
         attempts: &attempts,
+        drills: &drills,
     });
     write(&args.html, &page)?;
     if context.output.json() {

@@ -14,7 +14,6 @@ use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, dues, select};
 use strongroom_ops::run::state::{Lock, State};
-use strongroom_ops::run::system::SystemProcesses;
 use strongroom_ops::run::turn::Turn;
 use strongroom_ops::run::vault::Vault;
 use strongroom_ops::run::{DomainReport, Outcome, RepoReport, Runner};
@@ -29,8 +28,9 @@ use crate::vault::Repositories;
 use crate::{notices, records, signals, units};
 
 const AFTER_HELP: &str = "\
-Domains are backed up in the order of their dependencies. What comes after a domain that failed is
-not begun; everything else is. A domain that failed is due again at the next `run --due`.
+Domains are backed up in the order of their dependencies. What comes after a domain that failed goes
+only to the repositories that this has got to; everything else is done. A domain that failed is due
+again at the next `run --due`. On Ctrl-C or SIGTERM no further domain is begun.
 
 Of several `run --due` at one time one is at work and one waits for it, and then asks again what is
 due; all others have nothing to add, and end with 0. Without --due, a domain that another run is at
@@ -105,7 +105,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let runner = Runner {
         plan: &plan,
         host: host.clone(),
-        processes: Arc::new(SystemProcesses::new(Arc::clone(&cancelled))),
+        processes: Arc::new(plan::processes(&plan, Arc::clone(&cancelled))),
         vault: &repositories,
         state: &state,
         now: &Zoned::now,
@@ -186,7 +186,7 @@ fn tell_of_status(plan: &Plan, repositories: &Repositories<'_>, state: &State, c
 fn end(reports: &[DomainReport], partial: usize) -> failure::Outcome {
     let bad: Vec<_> = reports
         .iter()
-        .filter(|report| matches!(report.outcome, Outcome::Failed | Outcome::Skipped))
+        .filter(|report| !report.is_everywhere())
         .map(|report| report.domain.as_str())
         .collect();
     if !bad.is_empty() {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use strongroom_ops::metrics;
-use strongroom_ops::units::{Unit, cron, schedules, systemd};
+use strongroom_ops::units::{Unit, cron, drill_schedules, schedules, systemd};
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -34,8 +34,9 @@ enum Verb {
 }
 
 const PRINT_HELP: &str = "\
-One service runs all that is due, so that domains keep their order. What is due is told by the
-repositories: a timer that comes too often does no harm.
+One service runs all domains that are due, so that they keep their order. What is due is told by the
+repositories: a timer that comes too often does no harm. Verification and drills have a service and
+a timer each, where the plan wants them.
 
 Examples:
   strongroom schedule print --systemd --output /etc/systemd/system
@@ -46,7 +47,7 @@ Examples:
 struct PrintArgs {
     #[command(flatten)]
     plan: PlanArgs,
-    /// A service and a timer for systemd
+    /// Services and timers for systemd
     #[arg(long, required_unless_present = "cron", conflicts_with = "cron")]
     systemd: bool,
     /// Lines for a crontab
@@ -64,9 +65,9 @@ struct PrintArgs {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let Verb::Print(args) = &args.verb;
     let plan = plan::runnable(&args.plan)?;
-    if schedules(&plan).is_empty() {
-        return Err(Failure::usage("no-schedule", "no domain of the plan has a schedule").hint(
-            "add one, such as schedule = \"*-*-* 02:15\", to the domains that are to run by themselves",
+    if schedules(&plan).is_empty() && drill_schedules(&plan).is_empty() {
+        return Err(Failure::usage("no-schedule", "no domain and no drill of the plan has a schedule").hint(
+            "add one, such as schedule = \"*-*-* 02:15\", to the domains and drills that are to run by themselves",
         ));
     }
     let program = match &args.program {

@@ -149,7 +149,7 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let mut domains = status(plan, &plan::host(plan), &facts, &attempts, &now);
     let records = Place::new(state.folder()).records();
     let records = records.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
-    history::judge(plan, &mut domains, &records);
+    history::judge(plan, &mut domains, &records, now.date());
     Ok(Overview { domains, repositories: verify::status(plan, &known, &verifications, &now) })
 }
 
@@ -204,7 +204,7 @@ fn verification(repo: &RepoStatus, now: jiff::Timestamp) -> String {
         let secs = time.map(|time| u64::try_from(now.duration_since(time).as_secs()).unwrap_or(0));
         secs.map_or("never".into(), |secs| format!("{} ago", rough(Lapse::seconds(secs))))
     };
-    let known = repo.known.map_or(String::new(), |known| {
+    let known = repo.known.as_ref().map_or(String::new(), |known| {
         let oldest = if known.packs_never_read > 0 {
             format!("{} of {} packs were never read", known.packs_never_read, known.packs)
         } else {
@@ -272,11 +272,11 @@ fn json_lines(found: &Overview, worst: Health, context: &Context) -> Result<(), 
             "reasons": repo.reasons,
             "every": repo.demand.every.as_secs(),
             "read_percent": repo.demand.read.percent(),
-            "packs": repo.known.map(|known| known.packs),
-            "packs_never_read": repo.known.map(|known| known.packs_never_read),
-            "packs_in_doubt": repo.known.map(|known| known.packs_in_doubt),
-            "last_read": time(repo.known.and_then(|known| known.last_read)),
-            "oldest_read": time(repo.known.and_then(|known| known.oldest_read)),
+            "packs": repo.known.as_ref().map(|known| known.packs),
+            "packs_never_read": repo.known.as_ref().map(|known| known.packs_never_read),
+            "packs_in_doubt": repo.known.as_ref().map(|known| known.packs_in_doubt),
+            "last_read": time(repo.known.as_ref().and_then(|known| known.last_read)),
+            "oldest_read": time(repo.known.as_ref().and_then(|known| known.oldest_read)),
             "last_verdict": repo.last.as_ref().map(|last| last.verdict.name()),
         })))?;
     }

@@ -79,6 +79,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Checks { context, repositories: &repositories, cancelled: &cancelled, budget: args.budget, started };
     let mut verdicts = Vec::new();
     let (mut failed, mut good) = (Vec::new(), Vec::new());
+    let mut unrecorded = None;
     for (repo, demand) in &wanted {
         if args.due {
             let known = checks.known(repo).map_err(|error| error.message);
@@ -96,7 +97,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             break;
         }
         let done = verify(&checks, repo, demand.read, &Timestamp::now);
-        state.record_verification(&done).map_err(unwritable)?;
+        // What was found is told all the same, and the others are looked at.
+        if let Err(error) = state.record_verification(&done) {
+            context.output.warn(&format!("warning: {repo}: how it ended cannot be remembered: {error}"));
+            unrecorded.get_or_insert(error);
+        }
         tell(&done, context);
         let message = done.message.as_deref().unwrap_or_default();
         let item = Item::new(format!("verify {repo}"), &format!("{} {message}", done.verdict.name()));
@@ -126,9 +131,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let failure = Failure::new("cancelled", "cancelled; what was not looked at may be anything");
         return Err(failure.exit(if damaged > 0 { Exit::Damage } else { Exit::Unverified }));
     }
-    Ok(match (damaged, unverified) {
-        (0, 0) => Exit::Ok,
-        (0, _) => Exit::Unverified,
+    Ok(match (damaged, unverified, unrecorded) {
+        (0, 0, Some(error)) => return Err(unwritable(error)),
+        (0, 0, None) => Exit::Ok,
+        (0, _, _) => Exit::Unverified,
         _ => Exit::Damage,
     })
 }

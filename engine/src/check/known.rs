@@ -8,12 +8,14 @@ use crate::index::IndexError;
 use crate::repo::{Repository, RepositoryError};
 
 /// When packs were last read in whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Readings {
     /// Packs that the index lists.
     pub packs: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The bytes of the largest.
+    pub largest: u64,
     /// Packs that were never read.
     pub packs_never_read: u64,
     /// Packs that were found damaged, and not intact since.
@@ -22,6 +24,8 @@ pub struct Readings {
     pub oldest_read: Option<(PackId, Timestamp)>,
     /// When any pack was last read.
     pub last_read: Option<Timestamp>,
+    /// When each pack was last read that ever was, and its bytes.
+    pub read: Vec<(Timestamp, u64)>,
 }
 
 /// What is known cannot be told.
@@ -57,6 +61,7 @@ pub fn readings(repository: &Repository) -> Result<Readings, ReadingsError> {
             let pack = pack?;
             found.packs += 1;
             found.bytes += pack.size;
+            found.largest = found.largest.max(pack.size);
             found.packs_in_doubt += u64::from(ledger.is_in_doubt(&pack.id));
             match ledger.last(&pack.id, Method::Read).map(|entry| entry.time).filter(|time| *time <= now) {
                 None => found.packs_never_read += 1,
@@ -65,6 +70,7 @@ pub fn readings(repository: &Repository) -> Result<Readings, ReadingsError> {
                         found.oldest_read = Some((pack.id, time));
                     }
                     found.last_read = found.last_read.max(Some(time));
+                    found.read.push((time, pack.size));
                 }
             }
         }

@@ -70,8 +70,9 @@ fn damage_codes(report: &CheckReport) -> Vec<&'static str> {
 fn a_budget_reads_what_was_read_longest_ago() {
     let Sample { backend, packs, .. } = sample();
     let known = |day| readings(&open_on(&backend, day)).expect("readable");
-    let bytes = packs.iter().map(|(pack, _)| pack.size).sum();
-    assert_eq!(known(1), Readings { packs: 4, bytes, packs_never_read: 4, ..Readings::default() });
+    let sizes = || packs.iter().map(|(pack, _)| pack.size);
+    let (bytes, largest) = (sizes().sum(), sizes().max().expect("some"));
+    assert_eq!(known(1), Readings { packs: 4, bytes, largest, packs_never_read: 4, ..Readings::default() });
     let mut read = BTreeSet::new();
     // Less than any pack: one a day.
     for day in 1..=4 {
@@ -82,6 +83,7 @@ fn a_budget_reads_what_was_read_longest_ago() {
         assert!(today.iter().all(|pack| read.insert(*pack)), "one that was not read before");
     }
     let all = known(4);
+    assert_eq!((all.read.len(), all.read.iter().map(|(_, size)| size).sum::<u64>()), (4, bytes));
     assert_eq!((all.packs_never_read, all.oldest_read.expect("all").1.seconds), (0, DAY));
     assert_eq!(all.last_read.map(|time| time.seconds), Some(4 * DAY));
     assert_eq!(known(2).last_read.map(|time| time.seconds), Some(2 * DAY), "times to come count for nothing");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::copy::{Choice, CopiedSnapshot, CopyError, CopyOptions, Fate};
 use crate::format::snapshot::Snapshot;
 use crate::ids::{BlobId, RepositoryId, SnapshotId, WriterId};
+use crate::monitor::{Monitor, Problem};
 use crate::repo::{Repository, RepositoryError};
 
 /// The repository that a snapshot was first in, and its id there.
@@ -25,14 +26,29 @@ fn identity(repository: &Repository, id: SnapshotId, snapshot: &Snapshot) -> Ide
     snapshot.origin.map_or((repository.id(), id), |origin| (origin.repository, origin.snapshot))
 }
 
-/// The snapshots that are meant, in the source's order.
-pub(super) fn choose(source: &Repository, options: &CopyOptions) -> Result<Vec<Chosen>, CopyError> {
+/// The snapshots that are meant, in the source's order. Of several that are named, those that were forgotten meanwhile are told of
+/// and left out.
+pub(super) fn choose(
+    source: &Repository,
+    options: &CopyOptions,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Chosen>, CopyError> {
     let snapshots = source.snapshots()?;
     let wanted: Vec<(SnapshotId, Snapshot)> = match &options.choice {
         Choice::Named(ids) => {
-            let missing = ids.iter().find(|id| !snapshots.iter().any(|(other, _)| other == *id));
-            if let Some(id) = missing {
+            let is_there = |id: &&SnapshotId| snapshots.iter().any(|(other, _)| other == *id);
+            let (there, missing): (Vec<&SnapshotId>, Vec<&SnapshotId>) = ids.iter().partition(is_there);
+            if let Some(id) = missing.first().filter(|_| there.is_empty()) {
                 return Err(RepositoryError::NoSnapshot(id.to_string()).into());
+            }
+            for id in missing {
+                let message = format!("snapshot {} was forgotten before it was copied", id.short());
+                monitor.problem(&Problem {
+                    code: "snapshot-forgotten",
+                    path: None,
+                    message,
+                    is_error: false,
+                });
             }
             snapshots.into_iter().filter(|(id, _)| ids.contains(id)).collect()
         }

@@ -100,7 +100,7 @@ fn attempt(
     monitor: &dyn Monitor,
     report: &mut CopyReport,
 ) -> Result<(), CopyError> {
-    let chosen = choice::choose(source, options)?;
+    let chosen = choice::choose(source, options, monitor)?;
     let mut known = Known::of(source, target)?;
     if options.dry_run {
         report.snapshots = chosen.iter().map(|snapshot| known.verdict(snapshot, Fate::Planned)).collect();

@@ -12,7 +12,7 @@ use crate::copy::{self, Choice, CopyError, CopyOptions, CopyReport, Fate};
 use crate::format::commit::Change;
 use crate::format::snapshot::Snapshot;
 use crate::ids::SnapshotId;
-use crate::monitor::{Monitor, Progress, Silent};
+use crate::monitor::{Monitor, Problem, Progress, Silent};
 use crate::prune::test_support::{World, assert_restores, at_once, forget, noise, open, prune};
 use crate::repair::test_support::{all_packs, flip, packs_of};
 use crate::repo::Repository;
@@ -382,6 +382,23 @@ fn partial_snapshots_are_copied_only_by_name() {
     let unknown = SnapshotId::new(crate::ids::BlobId::from_bytes([7; 32]));
     let named = CopyOptions { choice: Choice::Named(vec![unknown]), ..options() };
     assert!(copy::run(&source, &open(storage), &named, &Silent).is_err());
+    // One of several that is gone by now holds up no other.
+    let storage = empty();
+    let named = CopyOptions { choice: Choice::Named(vec![unknown, id]), ..options() };
+    let told = Told::default();
+    let report = copy::run(&source, &open(storage), &named, &told).unwrap();
+    assert_eq!(report.snapshots.iter().map(|copy| copy.source).collect::<Vec<_>>(), [id]);
+    assert_eq!(told.0.into_inner().unwrap(), ["snapshot-forgotten"]);
+}
+
+/// Codes of problems that were told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<&'static str>>);
+
+impl Monitor for Told {
+    fn problem(&self, problem: &Problem) {
+        self.0.lock().unwrap().push(problem.code);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::forget::policy::{Calendar, GroupBy, Period, Policy, Reach, Reason, Ru
 use crate::forget::{ForgetError, Guards};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
-use crate::ids::{SnapshotId, WriterId};
+use crate::ids::{RepositoryId, SnapshotId, WriterId};
 
 /// A snapshot to decide on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,9 +163,10 @@ fn named(members: Vec<Candidate>, ids: &[SnapshotId]) -> Result<Vec<Verdict>, Fo
 }
 
 /// Times that run against the order of commits were told by a clock that jumped: rules that go by them would keep the
-/// wrong snapshots.
+/// wrong snapshots. A copy keeps the time and the order of the repository that it is from, and may be made at any time: what
+/// is compared is of one origin.
 fn check_times(members: &[Candidate], now: Timestamp) -> Result<(), ForgetError> {
-    let mut latest: Option<&Candidate> = None;
+    let mut latest_of: BTreeMap<Option<RepositoryId>, &Candidate> = BTreeMap::new();
     for member in members.iter().filter(|member| !member.snapshot.partial) {
         let time = member.snapshot.time;
         if time.seconds > now.seconds.saturating_add(FUTURE_SECONDS) {
@@ -174,9 +175,9 @@ fn check_times(members: &[Candidate], now: Timestamp) -> Result<(), ForgetError>
         // Of two backups at once the one that began later may be committed first.
         let end =
             i128::from(time.seconds) + i128::from(member.snapshot.summary.duration_ns / 1_000_000_000) + 1;
-        if let Some(latest) = latest
-            && i128::from(latest.snapshot.time.seconds) > end
-        {
+        let origin = member.snapshot.origin.map(|origin| origin.repository);
+        let latest = latest_of.entry(origin).or_insert(member);
+        if i128::from(latest.snapshot.time.seconds) > end {
             return Err(ForgetError::Backwards {
                 earlier: latest.id,
                 earlier_time: latest.snapshot.time,
@@ -184,8 +185,8 @@ fn check_times(members: &[Candidate], now: Timestamp) -> Result<(), ForgetError>
                 later_time: time,
             });
         }
-        if latest.is_none_or(|latest| latest.snapshot.time < time) {
-            latest = Some(member);
+        if latest.snapshot.time < time {
+            *latest = member;
         }
     }
     Ok(())
@@ -204,6 +205,7 @@ fn by_policy(members: Vec<Candidate>, policy: &Policy, calendar: &dyn Calendar) 
         let tagged = |tags: &&Vec<String>| tags.iter().all(|tag| snapshot.tags.contains(tag));
         reasons.extend(policy.tags.iter().filter(tagged).map(|tags| Reason::Tagged(tags.clone())));
         reasons.extend(policy.ids.contains(&candidate.id).then_some(Reason::KeptById));
+        reasons.extend(policy.drilled.contains(&candidate.id).then_some(Reason::Drilled));
         reasons.extend(candidate.hold.clone().map(Reason::Held));
         reasons.extend(unfinished.contains(&at).then_some(Reason::Unfinished));
         let keep = !reasons.is_empty();

@@ -201,13 +201,18 @@ pub struct Policy {
     pub tags: Vec<Vec<String>>,
     /// These stay.
     pub ids: Vec<SnapshotId>,
+    /// These stay, too: a rehearsed restore has shown that they are of use.
+    pub drilled: Vec<SnapshotId>,
 }
 
 impl Policy {
     /// Whether it keeps nothing at all: nobody can mean that.
     pub fn is_empty(&self) -> bool {
         let keeps = |rule: &Rule| rule.reach != Reach::Count(0);
-        !self.rules.iter().any(keeps) && self.tags.is_empty() && self.ids.is_empty()
+        !self.rules.iter().any(keeps)
+            && self.tags.is_empty()
+            && self.ids.is_empty()
+            && self.drilled.is_empty()
     }
 
     /// Whether any rule asks when snapshots were made.
@@ -221,7 +226,8 @@ impl fmt::Display for Policy {
         let rules = self.rules.iter().map(Rule::to_string);
         let tags = self.tags.iter().map(|tags| format!("keep-tag {}", tags.join(",")));
         let ids = self.ids.iter().map(|id| format!("keep-id {}", id.short()));
-        let all: Vec<_> = rules.chain(tags).chain(ids).collect();
+        let drilled = self.drilled.iter().map(|id| format!("keep-drilled {}", id.short()));
+        let all: Vec<_> = rules.chain(tags).chain(ids).chain(drilled).collect();
         f.write_str(&all.join(", "))
     }
 }
@@ -266,6 +272,8 @@ pub enum Reason {
     Tagged(Vec<String>),
     /// It was named to be kept.
     KeptById,
+    /// It is the last one that a drill restored.
+    Drilled,
     /// It is held.
     Held(String),
     /// It is partial, and the next backup goes on from it.
@@ -286,6 +294,7 @@ impl fmt::Display for Reason {
             Self::Rule { rule, nth } => write!(f, "{rule} ({} {nth})", rule.period.noun()),
             Self::Tagged(tags) => write!(f, "keep-tag {}", tags.join(",")),
             Self::KeptById => f.write_str("keep-id"),
+            Self::Drilled => f.write_str("keep-drilled: the last one that a drill restored"),
             Self::Held(reason) => write!(f, "held: {reason}"),
             Self::Unfinished => f.write_str("partial, and the next backup goes on from it"),
             Self::NotNamed => f.write_str("not named"),

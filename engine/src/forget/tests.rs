@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::policy::{CivilTime, Period, Policy, Reach, Reason, Rule, Span};
 use super::*;
 use crate::backend::MemoryBackend;
-use crate::format::snapshot::SnapshotSummary;
-use crate::ids::{BlobId, WriterId};
+use crate::format::snapshot::{Origin, SnapshotSummary};
+use crate::ids::{BlobId, RepositoryId, WriterId};
 use crate::testing;
 
 const DAY: i64 = 86_400;
@@ -268,6 +268,7 @@ fn tags_ids_and_holds_keep_what_rules_do_not() {
         rules: vec![rule(Period::Each, Reach::Count(1))],
         tags: vec![vec!["audit".into(), "nothing".into()], vec!["yearly".into(), "audit".into()]],
         ids: vec![id(2)],
+        ..Policy::default()
     });
     let groups = decide_with(all, &wish, Guards::default()).expect("allowed");
     assert_eq!(kept(&groups), [0, 1, 2, 4]);
@@ -375,6 +376,41 @@ fn kopia_1949_clock_jumps_are_noticed_and_named() {
     let within = policy(&[rule(Period::Each, Reach::Within(Span { days: 1, ..Span::default() }))]);
     let all = candidates([0, 1, 2].map(|day| record(START + day * DAY)));
     assert_eq!(kept(&decide_with(all, &within, Guards::default()).expect("allowed")), [1, 2]);
+}
+
+#[test]
+fn what_a_drill_restored_stays_and_says_why() {
+    let all = candidates([0, 1, 2].map(|day| record(START + day * DAY)));
+    let rules = vec![rule(Period::Each, Reach::Count(1))];
+    let wish = Wish::Policy(Policy { rules, drilled: vec![id(0)], ..Policy::default() });
+    let groups = decide_with(all, &wish, Guards::default()).expect("allowed");
+    assert_eq!(kept(&groups), [0, 2]);
+    assert_eq!(groups[0].verdicts[0].reasons, [Reason::Drilled]);
+}
+
+#[test]
+fn copies_made_late_are_no_clock_jump() {
+    let copy = |from: u8, added, day: i64| Snapshot {
+        origin: Some(Origin {
+            repository: RepositoryId::from_bytes([from; 16]),
+            snapshot: id(100),
+            added,
+            appender: None,
+        }),
+        ..record(START + day * DAY)
+    };
+    let daily = policy(&[rule(Period::Day, Reach::Count(2))]);
+    // Two days that were missed here came from two other repositories when newer ones were here already.
+    let late =
+        [record(START + 3 * DAY), copy(1, 1, 0), copy(2, 1, 1), copy(1, 2, 4), record(START + 5 * DAY)];
+    let groups = decide_with(candidates(late), &daily, Guards::default()).expect("each clock ran forwards");
+    assert_eq!(kept(&groups), [3, 4], "days count, not when copies were made");
+    // A clock that jumped where copies are from is noticed here, too.
+    let jump = [copy(1, 1, 9), record(START + 9 * DAY), copy(1, 2, 0)];
+    match decide_with(candidates(jump), &daily, Guards::default()) {
+        Err(ForgetError::Backwards { earlier, later, .. }) => assert_eq!((earlier, later), (id(0), id(2))),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -13,12 +13,13 @@ use strongroom::format::provenance::Consistency as Recorded;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
-use crate::plan::types::{Consistency, Control, Domain, Exception};
+use crate::drill::{DrillOutcome, DrillRecord, history};
+use crate::plan::types::{Consistency, Control, Domain, Exception, Verify};
 use crate::plan::values::{Lapse, Name};
 use crate::plan::{Objectives, Plan};
 use crate::run::state::Attempt;
 use crate::status::{Facts, newest, rough, timestamp};
-use crate::verify::Known;
+use crate::verify::{Known, too_little};
 
 /// How a target stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,8 +90,8 @@ pub struct Evidence<'e, 'f> {
     pub known: &'e dyn Fn(&Name) -> Result<Known, String>,
     /// Attempts on this host.
     pub attempts: &'e [Attempt],
-    /// When a drill last restored a domain.
-    pub last_drill: &'e dyn Fn(&Name) -> Option<Timestamp>,
+    /// Drills on this host.
+    pub drills: &'e [DrillRecord],
     /// The time.
     pub now: &'e Zoned,
 }
@@ -262,7 +263,7 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
                 Ok(known) if known.packs_in_doubt > 0 => {
                     (Standing::Violated, format!("{} packs were found damaged", known.packs_in_doubt))
                 }
-                Ok(known) => self.verified(&known, verify.every),
+                Ok(known) => self.verified(&known, verify),
             };
             (standing, format!("{repo}: {found}"))
         });
@@ -275,10 +276,14 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         ))
     }
 
-    fn verified(&self, known: &Known, every: Lapse) -> (Standing, String) {
-        let in_time = |age: Lapse| if age <= every { Standing::Met } else { Standing::Violated };
+    fn verified(&self, known: &Known, Verify { every, read }: &Verify) -> (Standing, String) {
+        let in_time = |age: Lapse| if age <= *every { Standing::Met } else { Standing::Violated };
+        let now = self.evidence.now.timestamp();
         match (known.last_read, known.since) {
             _ if known.packs == 0 => (Standing::Met, "there is nothing to read".into()),
+            (Some(last), _) if self.age(last) <= *every && !known.has_read(*read, *every, now) => {
+                (Standing::Violated, too_little(*read, *every))
+            }
             (Some(last), _) => (in_time(self.age(last)), format!("last read {} ago", rough(self.age(last)))),
             // What is new need not have been read yet.
             (None, Some(since)) => (in_time(self.age(since)), "nothing was read yet".into()),
@@ -286,10 +291,18 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         }
     }
 
+    /// One that failed counts also where nobody says how often there is to be one.
     fn drill(&self) -> Option<Finding> {
-        let every = self.objectives.drill_every?;
-        let (standing, found) = match (self.evidence.last_drill)(&self.domain.name).map(|time| self.age(time))
-        {
+        let (name, drills) = (&self.domain.name, self.evidence.drills);
+        let every = self.objectives.drill_every;
+        let last = history::last(self.plan, name, drills);
+        if let Some(failed) = last.filter(|drill| drill.outcome == DrillOutcome::Fail) {
+            let wanted = every.map_or("that it passes".to_owned(), |every| format!("every {every}"));
+            let found = format!("{} failed {} ago", failed.drill, rough(self.age(failed.began)));
+            return Some(self.finding(Control::Drill, Standing::Violated, wanted, found));
+        }
+        let (every, passed) = (every?, history::passed(self.plan, name, drills));
+        let (standing, found) = match passed.map(|drill| self.age(drill.began)) {
             None => (Standing::Violated, "never".to_owned()),
             Some(age) if age <= every => (Standing::Met, format!("{} ago", rough(age))),
             Some(age) => (Standing::Violated, format!("{} ago", rough(age))),

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::plan::load::tests_support::plan;
+use crate::plan::types::Tier;
 use crate::run::state::{Outcome, RepoAttempt};
-use crate::status::tests_support::{NOW, snapshot};
+use crate::testing::{NOW, name, snapshot};
 
 const PLAN: &str = "[repo.b]\nurl = '/b'\nsite = 'elsewhere'\n[class.c]\nrpo = '24h'\nrpo_grace = '4h'\ncopies = 2\nsites = 2\n\
                     min_consistency = 'crash'\nverify = { every = '7d', read = '10%' }\ndrill_every = '30d'\n\
-                    retain = { daily = 9, min_keep = 2 }\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n";
+                    retain = { daily = 9, min_keep = 2 }\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n";
 
 struct Case {
     snapshots: BTreeMap<&'static str, Vec<(SnapshotId, Snapshot)>>,
     known: Known,
     drilled_days_ago: Option<i64>,
+    failed_days_ago: Option<i64>,
     attempts: usize,
     exceptions: String,
 }
@@ -37,6 +39,7 @@ impl Case {
             snapshots: [("a", both()), ("b", both())].into(),
             known: Known { packs: 1, last_read: Some(days_ago(3)), ..Known::default() },
             drilled_days_ago: Some(3),
+            failed_days_ago: None,
             attempts: 5,
             exceptions: String::new(),
         }
@@ -57,14 +60,29 @@ impl Case {
             repositories: ["a", "b"].map(|name| (name.parse().expect("a name"), of_repo.clone())).into(),
         };
         let attempts = vec![attempt; self.attempts];
+        let drill = |days| DrillRecord {
+            drill: name("d"),
+            tier: Tier::Full,
+            repository: None,
+            began: days_ago(days),
+            outcome: DrillOutcome::Pass,
+            reason: None,
+            self_test: false,
+            restored: Vec::new(),
+            phases: Vec::new(),
+            rto: None,
+        };
+        let failed = |days| DrillRecord { outcome: DrillOutcome::Fail, ..drill(days) };
+        let drills: Vec<_> =
+            self.drilled_days_ago.map(drill).into_iter().chain(self.failed_days_ago.map(failed)).collect();
         compliance(
             &plan,
             &Evidence {
                 host: "box",
                 snapshots: &snapshots,
-                known: &|_| Ok(self.known),
+                known: &|_| Ok(self.known.clone()),
                 attempts: &attempts,
-                last_drill: &|_| self.drilled_days_ago.map(days_ago),
+                drills: &drills,
                 now: &NOW.parse().expect("a time"),
             },
         )
@@ -128,6 +146,10 @@ fn every_target_is_judged_by_what_there_is() {
         wrong(&|case| case.known.last_read = Some(days_ago(8))),
         "verify violated: b: last read 8d 0h ago"
     );
+    let some = |case: &mut Case| {
+        case.known = Known { bytes: 1000, read: vec![(days_ago(3), 99)], ..case.known.clone() };
+    };
+    assert_eq!(wrong(&some), "verify violated: b: less than 10% of it was read within 7d");
     assert_eq!(
         wrong(&|case| case.known.packs_in_doubt = 2),
         "verify violated: b: 2 packs were found damaged"
@@ -160,6 +182,13 @@ fn exceptions_excuse_while_they_hold_and_then_are_violations() {
     case.drilled_days_ago = Some(1);
     assert_eq!((case.missed().as_str(), case.judged().count(Standing::Violated)), ("", 1));
     assert_eq!(case.judged().expired[0].id, "E-drill");
+    // One that failed is a violation also where the one before it is not old.
+    case.failed_days_ago = Some(0);
+    case.exceptions = exception("drill", "2026-11-28");
+    assert_eq!(case.missed(), "drill excused: d failed 0m ago");
+    case.exceptions = exception("drill", "2026-11-27");
+    assert_eq!(case.missed(), "drill violated: d failed 0m ago");
+    case.failed_days_ago = None;
     case.exceptions = exception("retention", "2026-12-01");
     assert_eq!(case.judged().count(Standing::Excused), 0);
 }

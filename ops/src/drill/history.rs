@@ -1,7 +1,10 @@
 //! What drills say of a domain: how the last one ended, and how long a recovery takes.
 
+use jiff::civil::Date;
+
 use crate::drill::record::{DrillOutcome, DrillRecord};
 use crate::plan::Plan;
+use crate::plan::types::Control;
 use crate::plan::values::Name;
 use crate::status::{DomainStatus, Health};
 
@@ -29,15 +32,18 @@ fn of_domain<'r>(
     records.iter().filter(move |record| !record.self_test && of(&record.drill))
 }
 
-/// Adds to the status of domains what drills say of them: one that failed is a restore that would fail.
-pub fn judge(plan: &Plan, found: &mut [DomainStatus], records: &[DrillRecord]) {
+/// Adds to the status of domains what drills say of them: one that failed is a restore that would fail. Where an exception
+/// allows that today, it is a warning.
+pub fn judge(plan: &Plan, found: &mut [DomainStatus], records: &[DrillRecord], today: Date) {
     for status in found {
         status.drill = last(plan, &status.domain, records).cloned();
         status.recovery_seconds = measured(plan, &status.domain, records).map(DrillRecord::seconds);
         let Some(drill) = &status.drill else { continue };
         let why = drill.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        let excuse = plan.exception(Control::Drill, &status.domain, today);
         let (health, how) = match drill.outcome {
             DrillOutcome::Pass => continue,
+            DrillOutcome::Fail if excuse.is_some() => (Health::Warning, "failed"),
             DrillOutcome::Fail => (Health::Critical, "failed"),
             DrillOutcome::Unverified => (Health::Warning, "could not be verified"),
         };
@@ -77,9 +83,10 @@ mod tests {
     fn the_last_drill_decides_and_the_last_whole_one_measures() {
         let plan = plan(
             "[[domain]]\nname = 'x'\npaths = ['/x']\n[[domain]]\nname = 'y'\npaths = ['/y']\n\
-             [[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n",
+             [[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n[[exception]]\nid = 'E'\ncontrol = 'drill'\n\
+             domain = 'x'\nreason = 'r'\napproved_by = 'a'\nexpires = 2026-11-27\n",
         );
-        let judged = |records: &[DrillRecord]| {
+        let judged_on = |day: i8, records: &[DrillRecord]| {
             let domain = |name: &str| DomainStatus {
                 domain: name.parse().expect("a name"),
                 class: None,
@@ -94,9 +101,10 @@ mod tests {
                 recovery_seconds: None,
             };
             let mut found = [domain("x"), domain("y")];
-            judge(&plan, &mut found, records);
+            judge(&plan, &mut found, records, jiff::civil::date(2026, 11, day));
             found
         };
+        let judged = |records: &[DrillRecord]| judged_on(28, records);
         let pass = record("d", DrillOutcome::Pass, Tier::Full, 7.0);
         let sample = record("d", DrillOutcome::Pass, Tier::Sample, 1.0);
         let fail = record("d", DrillOutcome::Fail, Tier::Full, 2.0);
@@ -105,6 +113,8 @@ mod tests {
         let [x, y] = judged(&[pass.clone(), fail.clone()]);
         assert_eq!((x.health, y.health), (Health::Critical, Health::Ok));
         assert_eq!((x.recovery_seconds, x.reasons[0].as_str()), (Some(7.0), "the drill d failed: why"));
+        let [x, _] = judged_on(27, &[fail.clone()]);
+        assert_eq!((x.health, x.reasons.len()), (Health::Warning, 1), "an exception held on that day");
         let [x, _] = judged(&[record("d", DrillOutcome::Unverified, Tier::Full, 1.0)]);
         assert_eq!((x.health, x.recovery_seconds), (Health::Warning, None));
         let at = |seconds, of: &DrillRecord| DrillRecord {

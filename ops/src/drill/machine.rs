@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Zoned;
-use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
 use crate::drill::choose;
 use crate::drill::place::{Journal, Place};
 use crate::drill::record::{DrillOutcome, DrillRecord, Phase, Restoration, Timed};
+use crate::drill::source::{Compared, Part, Problem, Source};
 use crate::drill::steps::Services;
 use crate::plan::Plan;
 use crate::plan::types::{Drill, Tier};
@@ -21,95 +21,6 @@ use crate::run::vault::VaultError;
 
 /// Files that a sample has of each domain, at most.
 const SAMPLE_FILES: usize = 32;
-
-/// How much of a snapshot is meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// All of it.
-    All,
-    /// These files, by their paths in it. Each is restored into a directory named after its number.
-    Files(Vec<Vec<u8>>),
-}
-
-/// What was restored.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// Files.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// What went wrong first, if something did.
-    pub problem: Option<Problem>,
-}
-
-/// Something that could not be restored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Whether the repository is at fault, not the scratch directory.
-    pub is_damage: bool,
-    /// What happened.
-    pub message: String,
-}
-
-/// How a directory compares with a snapshot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Compared {
-    /// Files that are as they should be.
-    pub same: u64,
-    /// Files that are not.
-    pub different: u64,
-}
-
-/// The repositories that drills restore from.
-pub trait Source {
-    /// All snapshots of a repository, in their order.
-    ///
-    /// # Errors
-    /// [`VaultError`].
-    fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError>;
-
-    /// Reads all trees of a snapshot, and counts the files in them.
-    ///
-    /// # Errors
-    /// [`VaultError`] where one cannot be read.
-    fn walk(&self, repo: &Name, snapshot: &SnapshotId) -> Result<Restored, VaultError>;
-
-    /// Paths of files in a snapshot, chosen at random, at most `count`.
-    ///
-    /// # Errors
-    /// [`VaultError`] where a tree cannot be read.
-    fn sample(&self, repo: &Name, snapshot: &SnapshotId, count: usize) -> Result<Vec<Vec<u8>>, VaultError>;
-
-    /// Restores into a directory.
-    ///
-    /// # Errors
-    /// [`VaultError`] where it cannot begin.
-    fn restore(
-        &self,
-        repo: &Name,
-        snapshot: &SnapshotId,
-        part: &Part,
-        target: &Path,
-    ) -> Result<Restored, VaultError>;
-
-    /// Compares content in a directory with the snapshot, byte by byte.
-    ///
-    /// # Errors
-    /// [`VaultError`] where it cannot begin.
-    fn compare(
-        &self,
-        repo: &Name,
-        snapshot: &SnapshotId,
-        part: &Part,
-        target: &Path,
-    ) -> Result<Compared, VaultError>;
-
-    /// Puts the record of a drill into the repository's log.
-    ///
-    /// # Errors
-    /// [`VaultError`].
-    fn note(&self, repo: &Name, record: &DrillRecord) -> Result<(), VaultError>;
-}
 
 /// What was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -161,18 +72,7 @@ pub(super) enum Stop {
 
 impl From<VaultError> for Stop {
     fn from(error: VaultError) -> Self {
-        const DAMAGE: [&str; 9] = [
-            "blob-damaged",
-            "blob-missing",
-            "index-damaged",
-            "log-damaged",
-            "object-missing",
-            "object-truncated",
-            "pack-damaged",
-            "tree-damaged",
-            "no-path",
-        ];
-        match DAMAGE.contains(&error.code.as_str()) {
+        match error.is_damage() {
             true => Self::Fail(error.message),
             false => Self::Unverified(error.message),
         }
@@ -388,9 +288,19 @@ impl Driller<'_> {
             }));
         }
         match drill.tier {
-            Tier::Full => self.steps(work),
+            Tier::Full => self.steps(work).and_then(|()| self.has_loaded_all(drill)),
             Tier::Metadata | Tier::Sample => Ok(()),
         }
+    }
+
+    /// A dump that nothing has loaded may be good for nothing.
+    fn has_loaded_all(&self, drill: &Drill) -> Result<(), Stop> {
+        let unloaded = self.plan.unloaded(drill);
+        if unloaded.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = unloaded.iter().map(|(domain, stream)| format!("{stream} of {domain}")).collect();
+        Err(Stop::Unverified(format!("all is as it has to be, but nothing loads {}", names.join(", "))))
     }
 
     fn locate(&self, work: &mut Work<'_>) -> Result<(), Stop> {
@@ -449,7 +359,7 @@ fn verdict(compared: Compared, domain: &Name) -> Result<(), Stop> {
 
 /// Flips a bit in the largest file below a directory.
 fn flip(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::{FileExt, PermissionsExt};
     let mut open = vec![folder.to_owned()];
     let mut largest: Option<(u64, PathBuf)> = None;
     while let Some(next) = open.pop() {
@@ -468,6 +378,8 @@ fn flip(folder: &Path) -> std::io::Result<()> {
     }
     let empty = || std::io::Error::new(std::io::ErrorKind::NotFound, "no file with any content was restored");
     let (len, path) = largest.ok_or_else(empty)?;
+    // It may have been restored as one that cannot be written to.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     let file = std::fs::File::options().read(true).write(true).open(path)?;
     let (mut byte, at) = ([0], len / 2);
     file.read_exact_at(&mut byte, at)?;

@@ -4,24 +4,29 @@
 //! - [`choose`]: from which repository, and which snapshots
 //! - [`machine`]: a drill from its first phase to its last
 //! - [`steps`]: commands, applications and what they have to say
+//! - [`source`]: what a drill needs of repositories
 //! - [`place`]: the scratch directory, what is to be cleaned up after a kill, and how drills ended
 //! - [`record`]: how one ended
 //! - [`history`]: what drills say of a domain
+//! - [`kept`]: which snapshots stay because they were restored
 //! - [`probe`]: whether an application answers
 //!
 //! There are three ways to end. *Pass*: everything that the tier asks for was done and was right. *Fail*: the data, the
-//! application or the time was not. *Unverified*: it could not be found out; nothing is said about the data. A sample never counts as
+//! application or the time was not. *Unverified*: it could not be found out, or a stream was loaded by nothing; nothing is said about the data. A sample never counts as
 //! more than a sample.
 
 pub mod choose;
 pub mod history;
+pub mod kept;
 pub mod machine;
 pub mod place;
 pub mod probe;
 pub mod record;
+pub mod source;
 mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{Compared, Driller, Part, Restored, Source, Wish};
+pub use machine::{Driller, Wish};
 pub use record::{DrillOutcome, DrillRecord, Phase, Restoration, Timed};
+pub use source::{Compared, Part, Problem, Restored, Source};

@@ -1,29 +1,28 @@
 //! Where drills leave things: the scratch directory, the journal of what is to be cleaned up after a kill, and the record of
 //! how drills ended.
 //!
-//! In the state folder of a plan: `drill.NAME.lock`, `drill.NAME.journal`, and `drills.jsonl`, a line for each drill. A scratch
+//! In the state folder of a plan, beside what domains have there: `drill.NAME.lock`, `drill.NAME.journal`, and `drills.jsonl`, a line for each drill. A scratch
 //! directory has a file in it that says whose it is: nothing else is ever removed.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::drill::record::DrillRecord;
 use crate::plan::types::{Drill, Tier};
 use crate::plan::values::Name;
+use crate::run::state::{Lock, State, write_whole};
 
 /// The variable that tells the processes of a drill.
 pub const TOKEN: &str = "STRONGROOM_DRILL_TOKEN";
 /// The file that makes a directory a scratch directory.
 const MARK: &str = ".strongroom-drill";
-/// Length at which the older half of the records is dropped.
-const RECORDS_LEN_MAX: u64 = 4 << 20;
+const RECORDS: &str = "drills.jsonl";
 
 /// What is to be cleaned up if a drill does not get to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,28 +42,22 @@ pub struct Journal {
 /// The state folder of a plan, as drills use it.
 #[derive(Debug, Clone)]
 pub struct Place {
-    folder: PathBuf,
-}
-
-/// As long as it lives, nobody else runs the drill.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
+    state: State,
 }
 
 impl Place {
     /// In this folder, which is there.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { state: State::at(folder) }
     }
 
     fn file(&self, drill: &Name, kind: &str) -> PathBuf {
-        self.folder.join(format!("drill.{drill}.{kind}"))
+        self.state.path(&format!("drill.{drill}.{kind}"))
     }
 
     /// The scratch directory of a drill.
     pub fn scratch(&self, drill: &Drill) -> PathBuf {
-        let above = drill.scratch.as_ref().map_or_else(|| self.folder.join("scratch"), PathBuf::from);
+        let above = drill.scratch.as_ref().map_or_else(|| self.state.path("scratch"), PathBuf::from);
         above.join(drill.name.as_str())
     }
 
@@ -73,13 +66,7 @@ impl Place {
     /// # Errors
     /// Where the lock cannot be made.
     pub fn lock(&self, drill: &Name) -> io::Result<Option<Lock>> {
-        let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
-        let file = options.open(self.file(drill, "lock"))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock { _file: file })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        State::lock_file(&self.file(drill, "lock"))
     }
 
     /// Notes what is to be cleaned up, and makes an empty scratch directory.
@@ -88,10 +75,7 @@ impl Place {
     /// Where that cannot be, or the directory is there and is somebody else's.
     pub fn begin(&self, drill: &Name, journal: &Journal) -> io::Result<()> {
         let path = self.file(drill, "journal");
-        let mut file = tempfile::Builder::new().prefix(".new").tempfile_in(&self.folder)?;
-        file.write_all(&serde_json::to_vec(journal)?)?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
+        write_whole(&path, &serde_json::to_vec(journal)?)?;
         // Without a scratch directory there is nothing to clean up.
         make_scratch(&journal.scratch).inspect_err(|_| {
             let _ = fs::remove_file(&path);
@@ -125,24 +109,7 @@ impl Place {
     /// # Errors
     /// Where it cannot be written.
     pub fn record(&self, record: &DrillRecord) -> io::Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
-        let guard = File::create(self.folder.join("drills.lock"))?;
-        flock(&guard, FlockOperation::LockExclusive)?;
-        let path = self.folder.join("drills.jsonl");
-        let mut file = File::options().create(true).append(true).mode(0o600).open(&path)?;
-        file.write_all(&line)?;
-        if file.metadata()?.len() > RECORDS_LEN_MAX {
-            let all = self.records()?;
-            let mut kept = tempfile::Builder::new().prefix(".new").tempfile_in(&self.folder)?;
-            for record in &all[all.len() / 2..] {
-                serde_json::to_writer(&mut kept, record)?;
-                kept.write_all(b"\n")?;
-            }
-            kept.as_file().sync_all()?;
-            kept.persist(&path)?;
-        }
-        Ok(())
+        self.state.append(RECORDS, record)
     }
 
     /// All drills that are remembered, in the order they ended. A line that is not whole is passed over.
@@ -150,13 +117,7 @@ impl Place {
     /// # Errors
     /// Where the file is there and cannot be read.
     pub fn records(&self) -> io::Result<Vec<DrillRecord>> {
-        let file = match File::open(self.folder.join("drills.jsonl")) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let lines = BufReader::new(file).split(b'\n').collect::<Result<Vec<_>, _>>()?;
-        Ok(lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        self.state.records(RECORDS)
     }
 }
 
@@ -184,7 +145,7 @@ fn remove_scratch(scratch: &Path) -> io::Result<()> {
     for entry in fs::read_dir(scratch)? {
         let entry = entry?;
         match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path())?,
+            true => remove_tree(&entry.path())?,
             false if entry.file_name() == MARK => {}
             false => fs::remove_file(entry.path())?,
         }
@@ -194,6 +155,32 @@ fn remove_scratch(scratch: &Path) -> io::Result<()> {
         _ => {}
     }
     fs::remove_dir(scratch)
+}
+
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(folder)?;
+            fs::remove_dir_all(folder)
+        }
+        result => result,
+    }
+}
+
+/// Lets what is in directories be removed: some are restored as such that forbid it even to their owner.
+fn open_up(folder: &Path) -> io::Result<()> {
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        let mode = fs::symlink_metadata(&folder)?.permissions().mode();
+        fs::set_permissions(&folder, Permissions::from_mode(mode | 0o700))?;
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Ends processes that have the token of a drill in their environment.
@@ -210,5 +197,65 @@ fn end_processes(token: &str) {
         if let Some(pid) = Pid::from_raw(number).filter(|_| is_of_drill) {
             let _ = kill_process(pid, Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drill::record::DrillOutcome;
+    use crate::testing::name;
+
+    #[test]
+    fn directories_that_nobody_may_write_to_are_removed_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deep = folder.path().join("x/closed/deeper");
+        fs::create_dir_all(&deep).expect("made");
+        fs::write(deep.join("file"), "x").expect("written");
+        let close = |mode: u32| {
+            for folder in [&deep, deep.parent().expect("above")] {
+                fs::set_permissions(folder, Permissions::from_mode(mode)).expect("closed");
+            }
+        };
+        close(0o555);
+        open_up(&folder.path().join("x")).expect("opened");
+        let mode = fs::metadata(&deep).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "also where this is run by root, whom nothing stops");
+        close(0o555);
+        remove_tree(&folder.path().join("x")).expect("removed");
+        assert!(!folder.path().join("x").exists());
+    }
+
+    #[test]
+    fn records_meet_no_domain_and_half_of_one_costs_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (place, state) = (Place::new(folder.path()), State::at(folder.path()));
+        let record = |reason: &str| DrillRecord {
+            drill: name("d"),
+            tier: Tier::Full,
+            repository: None,
+            began: Timestamp::UNIX_EPOCH,
+            outcome: DrillOutcome::Fail,
+            reason: Some(reason.into()),
+            self_test: false,
+            restored: Vec::new(),
+            phases: Vec::new(),
+            rto: None,
+        };
+        // A domain may be called so, and may be at work for hours.
+        let lock = state.lock(&name("drills")).expect("a lock").expect("free");
+        let (done, heard) = std::sync::mpsc::channel();
+        let (there, first) = (place.clone(), record("one"));
+        std::thread::spawn(move || done.send(there.record(&first)).expect("heard"));
+        let recorded = heard.recv_timeout(std::time::Duration::from_secs(20)).expect("nobody is waited for");
+        recorded.expect("written");
+        drop(lock);
+        let file = folder.path().join(RECORDS);
+        let whole = fs::read_to_string(&file).expect("text");
+        fs::write(&file, format!("{whole}{}", &whole[..20])).expect("cut short");
+        place.record(&record("two")).expect("written");
+        let reasons: Vec<_> =
+            place.records().expect("readable").into_iter().filter_map(|record| record.reason).collect();
+        assert_eq!(reasons, ["one", "two"]);
     }
 }

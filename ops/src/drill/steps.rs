@@ -124,6 +124,10 @@ impl Driller<'_> {
             self.step(work, &words, step).map_err(|stop| {
                 let of = |reason| format!("step {}: {reason}", number + 1);
                 match stop {
+                    // What was ended says nothing about the data.
+                    Stop::Fail(reason) if (self.is_cancelled)() => {
+                        Stop::Unverified(format!("it was cancelled: {}", of(reason)))
+                    }
                     Stop::Fail(reason) => Stop::Fail(of(reason)),
                     Stop::Unverified(reason) => Stop::Unverified(of(reason)),
                 }

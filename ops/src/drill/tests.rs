@@ -4,64 +4,23 @@ use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use jiff::Zoned;
-use strongroom::format::provenance::{Consistency, Provenance};
-use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
-use strongroom::format::tree::Timestamp;
-use strongroom::ids::{BlobId, PlanHash, SnapshotId};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
 use tempfile::TempDir;
 
 use super::choose;
-use super::machine::Problem;
 use super::place::{Journal, Place};
-use super::{Compared, DrillOutcome, DrillRecord, Driller, Part, Phase, Restored, Source, Wish};
+use super::{Compared, DrillOutcome, DrillRecord, Driller, Part, Phase, Problem, Restored, Source, Wish};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
 use crate::plan::values::Name;
 use crate::run::process::Processes;
 use crate::run::system::SystemProcesses;
 use crate::run::vault::VaultError;
-
-fn now() -> Zoned {
-    "2026-11-28T12:00:00[UTC]".parse().expect("a time")
-}
-
-fn name(text: &str) -> Name {
-    text.parse().expect("a name")
-}
-
-fn id(number: u8) -> SnapshotId {
-    SnapshotId::new(BlobId::from_bytes([number; 32]))
-}
-
-/// A snapshot of a domain, so many days old.
-fn snapshot(domain: &str, days: i64) -> Snapshot {
-    Snapshot {
-        time: Timestamp { seconds: now().timestamp().as_second() - days * 86_400, nanos: 0 },
-        hostname: "box".into(),
-        username: String::new(),
-        paths: Vec::new(),
-        tree: BlobId::from_bytes([0; 32]),
-        tags: Vec::new(),
-        parent: None,
-        partial: false,
-        repaired: None,
-        origin: None,
-        provenance: Some(Provenance {
-            domain: domain.into(),
-            consistency: Consistency::Fuzzy,
-            plan: PlanHash::from_bytes([0; 32]),
-            plan_files: Vec::new(),
-            facts: Vec::new(),
-        }),
-        excludes: Vec::new(),
-        program: String::new(),
-        summary: SnapshotSummary::default(),
-    }
-}
+use crate::testing::{id, name, now, record};
 
 const CONTENT: &[u8] = b"some rows, and more rows";
 
@@ -71,6 +30,10 @@ static TOKENS: AtomicU64 = AtomicU64::new(0);
 #[derive(Default)]
 struct Played {
     down: bool,
+    /// What it says then.
+    code: &'static str,
+    /// How often its content is in it, once more.
+    more: usize,
     problem: Option<Problem>,
     snapshots: Vec<(SnapshotId, Snapshot)>,
     parts: RefCell<Vec<(Name, Part)>>,
@@ -80,7 +43,7 @@ struct Played {
 impl Source for Played {
     fn snapshots(&self, _: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
         match self.down {
-            true => Err(VaultError { code: "storage".into(), message: "it is down".into() }),
+            true => Err(VaultError { code: self.code.into(), message: "it is down".into() }),
             false => Ok(self.snapshots.clone()),
         }
     }
@@ -102,12 +65,12 @@ impl Source for Played {
     ) -> Result<Restored, VaultError> {
         self.parts.borrow_mut().push((repo.clone(), part.clone()));
         fs::create_dir_all(target).expect("made");
-        fs::write(target.join("dump"), CONTENT).expect("written");
+        fs::write(target.join("dump"), CONTENT.repeat(self.more + 1)).expect("written");
         Ok(Restored { files: 1, bytes: CONTENT.len() as u64, problem: self.problem.clone() })
     }
 
     fn compare(&self, _: &Name, _: &SnapshotId, _: &Part, target: &Path) -> Result<Compared, VaultError> {
-        let same = u64::from(fs::read(target.join("dump")).expect("there") == CONTENT);
+        let same = u64::from(fs::read(target.join("dump")).expect("there") == CONTENT.repeat(self.more + 1));
         Ok(Compared { same, different: 1 - same })
     }
 
@@ -121,6 +84,7 @@ struct Stage {
     folder: TempDir,
     plan: Plan,
     source: Played,
+    cancelled: Arc<AtomicBool>,
 }
 
 const DOMAIN: &str = "[repo.b]\nurl = '/b'\n[class.c]\nrto = '1h'\n[[domain]]\nname = 'x'\nclass = 'c'\n\
@@ -133,8 +97,9 @@ impl Stage {
         let text =
             format!("{DOMAIN}[[drill]]\nname = 'd'\ndomains = ['x']\nscratch = 'DIR/scratch'\n{drill}");
         let plan = plan(&text.replace("DIR", folder.path().to_str().expect("text")));
-        let snapshots = vec![(id(1), snapshot("x", 9)), (id(2), snapshot("y", 1)), (id(3), snapshot("x", 1))];
-        Self { folder, plan, source: Played { snapshots, ..Played::default() } }
+        let snapshots =
+            vec![(id(1), record("x", 9 * 24)), (id(2), record("y", 24)), (id(3), record("x", 24))];
+        Self { folder, plan, source: Played { snapshots, ..Played::default() }, cancelled: Arc::default() }
     }
 
     fn place(&self) -> Place {
@@ -151,7 +116,7 @@ impl Stage {
         let driller = Driller {
             plan: &self.plan,
             host: "box".into(),
-            processes: Arc::new(SystemProcesses::default()),
+            processes: Arc::new(SystemProcesses::new(Arc::clone(&self.cancelled))),
             services: &|stop| Arc::new(SystemProcesses::new(stop)) as Arc<dyn Processes>,
             source: &self.source,
             place: &place,
@@ -168,7 +133,7 @@ impl Stage {
                 u64::MAX => TOKENS.fetch_add(1, Ordering::Relaxed),
                 below => 4 % below,
             },
-            is_cancelled: &|| false,
+            is_cancelled: &|| self.cancelled.load(Ordering::Relaxed),
         };
         let record = driller.run(&self.plan.drills[0], wish);
         assert!(!self.folder.path().join("scratch/d").exists(), "the scratch directory is gone: {record:?}");
@@ -179,6 +144,9 @@ impl Stage {
         record
     }
 }
+
+/// A whole drill that loads what there is to be loaded.
+const FULL: &str = "tier = 'full'\nstep = [{ restore = 'x', target = 'loaded' }]\n";
 
 fn phases(record: &DrillRecord) -> Vec<Phase> {
     record.phases.iter().map(|timed| timed.phase).collect()
@@ -223,31 +191,31 @@ fn lesser_tiers_say_what_they_are_and_run_no_steps() {
 
 #[test]
 fn each_way_to_end_has_its_outcome() {
-    let run = |step: &str| format!("tier = 'full'\nstep = [{step}]\n");
+    let run = |step: &str| FULL.replace(" }]", &format!(" }}, {step}]"));
     let (fail, unverified) = (DrillOutcome::Fail, DrillOutcome::Unverified);
     for (drill, outcome, reason) in [
-        (run("{ run = ['false'] }"), fail, "step 1: a command: false failed: exit code 1"),
-        (run("{ run = ['no-such-program'] }"), unverified, "step 1: a command: cannot run no-such-program"),
-        (run("{ run = ['echo', '5'], expect = '< 5' }"), fail, "step 1: echo: it printed 5, expected < 5"),
+        (run("{ run = ['false'] }"), fail, "step 2: a command: false failed: exit code 1"),
+        (run("{ run = ['no-such-program'] }"), unverified, "step 2: a command: cannot run no-such-program"),
+        (run("{ run = ['echo', '5'], expect = '< 5' }"), fail, "step 2: echo: it printed 5, expected < 5"),
         (
             run("{ run = ['echo', 'a'], expect = 'b' }"),
             fail,
-            "step 1: echo: it printed \"a\", expected \"b\"",
+            "step 2: echo: it printed \"a\", expected \"b\"",
         ),
         (
             run("{ start = ['false'], ready = { command = ['false'] } }"),
             fail,
-            "step 1: false ended before it was ready: false failed: exit code 1",
+            "step 2: false ended before it was ready: false failed: exit code 1",
         ),
         (
             run("{ start = ['sleep', '600'], ready = { command = ['false'], timeout = '1s' } }"),
             fail,
-            "step 1: sleep is not ready after 1 s: false failed",
+            "step 2: sleep is not ready after 1 s: false failed",
         ),
         (
             run("{ start = ['no-such-program'], ready = { command = ['true'] } }"),
             unverified,
-            "step 1: the application: cannot run",
+            "step 2: the application: cannot run",
         ),
     ] {
         let stage = Stage::new(&drill);
@@ -256,16 +224,18 @@ fn each_way_to_end_has_its_outcome() {
         assert!(record.outcome == outcome && found.starts_with(reason), "{drill}\n{record:?}");
         assert_eq!(stage.source.notes.borrow()[..], [(name("a"), outcome)]);
     }
-    let mut stage = Stage::new("tier = 'full'\n");
-    stage.source.down = true;
-    let record = stage.run();
-    assert_eq!((record.outcome, record.reason.as_deref()), (unverified, Some("it is down")));
+    for (code, outcome) in [("storage", unverified), ("log-rolled-back", fail), ("no-keyslot", fail)] {
+        let mut stage = Stage::new(FULL);
+        (stage.source.down, stage.source.code) = (true, code);
+        let record = stage.run();
+        assert_eq!((record.outcome, record.reason.as_deref()), (outcome, Some("it is down")), "{code}");
+    }
     for (is_damage, outcome) in [(true, fail), (false, unverified)] {
-        let mut stage = Stage::new("tier = 'full'\n");
+        let mut stage = Stage::new(FULL);
         stage.source.problem = Some(Problem { is_damage, message: "no".into() });
         assert_eq!(stage.run().outcome, outcome);
     }
-    let mut stage = Stage::new("tier = 'full'\n");
+    let mut stage = Stage::new(FULL);
     stage.source.snapshots.clear();
     let record = stage.run();
     assert_eq!((record.outcome, record.reason.as_deref()), (fail, Some("there is no snapshot of x in a")));
@@ -276,9 +246,51 @@ fn each_way_to_end_has_its_outcome() {
 }
 
 #[test]
+fn a_stream_that_nothing_loads_is_not_proved() {
+    for (drill, is_loaded) in [
+        ("tier = 'full'\n", false),
+        ("tier = 'full'\nstep = [{ run = ['true'] }]\n", false),
+        ("tier = 'full'\nstep = [{ run = ['test', '-s', '${scratch}/x/dump'] }]\n", true),
+        ("tier = 'sample'\n", true),
+        (FULL, true),
+    ] {
+        let record = Stage::new(drill).run();
+        let outcome = if is_loaded { DrillOutcome::Pass } else { DrillOutcome::Unverified };
+        let reason = (!is_loaded).then_some("all is as it has to be, but nothing loads dump of x");
+        assert_eq!((record.outcome, record.reason.as_deref()), (outcome, reason), "{drill}");
+    }
+    let mut stage = Stage::new(FULL);
+    stage.plan.domains[0].stream[0].restore = None;
+    assert_eq!(stage.run().outcome, DrillOutcome::Unverified, "the step has nothing to do");
+}
+
+#[test]
+fn a_drill_that_is_cancelled_says_nothing_of_the_data() {
+    let mut stage = Stage::new(FULL);
+    let begun = stage.folder.path().join("begun");
+    // More than a pipe holds: the command is ended in the middle of it.
+    stage.source.more = 10_000;
+    let script = format!("touch {}; exec sleep 60", begun.display());
+    stage.plan.domains[0].stream[0].restore =
+        Some(vec!["sh".to_owned(), "-c".into(), script].try_into().expect("a command"));
+    let cancelled = Arc::clone(&stage.cancelled);
+    let canceller = std::thread::spawn(move || {
+        while !begun.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        cancelled.store(true, Ordering::Relaxed);
+    });
+    let record = stage.run();
+    canceller.join().expect("no panic");
+    let reason = record.reason.unwrap_or_default();
+    assert_eq!(record.outcome, DrillOutcome::Unverified, "{reason}");
+    assert!(reason.starts_with("it was cancelled: step 1: loading dump"), "{reason}");
+}
+
+#[test]
 fn a_damaged_byte_fails_the_self_test() {
     let wish = Wish { self_test: true, ..Wish::default() };
-    let record = Stage::new("tier = 'full'\n").run_as(&wish);
+    let record = Stage::new(FULL).run_as(&wish);
     let reason = "1 files of x are not what the snapshot has, 0 are";
     assert_eq!((record.outcome, record.reason.as_deref()), (DrillOutcome::Fail, Some(reason)));
     assert!(record.self_test && !record.is_measured());
@@ -288,7 +300,7 @@ fn a_damaged_byte_fails_the_self_test() {
 
 #[test]
 fn what_a_killed_drill_left_is_swept_and_reads_could_not_verify() {
-    let stage = Stage::new("tier = 'full'\n");
+    let stage = Stage::new(FULL);
     let place = stage.place();
     let journal = Journal {
         began: now().timestamp(),
@@ -316,7 +328,7 @@ fn what_a_killed_drill_left_is_swept_and_reads_could_not_verify() {
 
 #[test]
 fn a_directory_that_is_somebody_elses_is_left_alone() {
-    let stage = Stage::new("tier = 'full'\n");
+    let stage = Stage::new(FULL);
     let theirs = stage.folder.path().join("scratch/d/precious");
     fs::create_dir_all(theirs.parent().expect("above")).expect("made");
     fs::write(&theirs, "x").expect("written");
@@ -336,7 +348,7 @@ fn a_directory_that_is_somebody_elses_is_left_alone() {
 
 #[test]
 fn repositories_take_turns_and_snapshots_are_chosen() {
-    let stage = Stage::new("tier = 'full'\nfrom = 'rotate'\nsnapshot = 'before:7d'\n");
+    let stage = Stage::new(&format!("{FULL}from = 'rotate'\nsnapshot = 'before:7d'\n"));
     let from = |record: &DrillRecord| record.repository.clone().expect("one").to_string();
     let records: Vec<_> = (0..3).map(|_| stage.run()).collect();
     assert_eq!(records.iter().map(from).collect::<Vec<_>>(), ["a", "b", "a"]);

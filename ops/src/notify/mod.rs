@@ -271,9 +271,10 @@ impl Notifier<'_> {
     }
 }
 
-/// Whether somebody has to look at it. What was not begun because of another domain is told of with that.
+/// Whether somebody has to look at it, or had to and has not yet. What was not begun because of another domain is told of with
+/// that.
 fn is_bad(report: &DomainReport) -> bool {
-    report.outcome == Outcome::Failed || !report.anomalies.is_empty()
+    report.outcome == Outcome::Failed || report.is_guarded
 }
 
 fn again(mut call: impl FnMut() -> Result<(), String>) -> Result<(), String> {

@@ -106,6 +106,31 @@ fn everybody_is_told_what_they_want_to_know_and_not_again_and_again() {
 }
 
 #[test]
+fn nothing_is_well_again_before_somebody_has_looked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let report = |is_guarded: bool, anomalies: &[&str]| DomainReport {
+        domain: "x".parse().expect("a name"),
+        outcome: Outcome::Partial,
+        message: None,
+        warnings: vec!["look at it".into()],
+        anomalies: anomalies.iter().map(|reason| (*reason).to_owned()).collect(),
+        is_guarded,
+        repositories: Vec::new(),
+    };
+    let ended = |hours, report: DomainReport| {
+        let calls =
+            told(&played, &state, hours, &|notifier| notifier.run_ended(std::slice::from_ref(&report))).0;
+        let said = |call: &String| call.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        calls.iter().map(said).collect::<Vec<_>>()
+    };
+    assert_eq!(ended(0, report(true, &["encrypted"])), ["http://h/HOOK failure", "http://h/BEAT/fail"]);
+    assert_eq!(ended(1, report(true, &[])), ["http://h/BEAT/fail"], "nobody has looked");
+    assert_eq!(ended(2, report(false, &[])), ["http://h/HOOK recovered", "http://h/BEAT"]);
+}
+
+#[test]
 fn who_could_not_be_told_is_told_the_next_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = State::new(folder.path()).expect("made");

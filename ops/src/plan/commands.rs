@@ -1,9 +1,37 @@
-//! All commands of a plan.
+//! What a plan starts: all its commands, and what these do not learn, or do not do.
 
 use crate::plan::load::Plan;
-use crate::plan::values::Argv;
+use crate::plan::types::{Domain, Drill, Stream, Tier};
+use crate::plan::values::{Argv, Name};
 
 impl Plan {
+    /// Names of variables with addresses of those who are told, which are secrets: no command of the plan is to learn them.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        let names = self.notify.iter().flat_map(|notify| [&notify.webhook_env, &notify.heartbeat_env]);
+        names.flatten().map(String::as_str)
+    }
+
+    /// Streams of a whole drill's domains that nothing loads: neither a step that restores the domain, with the `restore` of the
+    /// stream, nor one that names the stream's file in the scratch directory.
+    pub fn unloaded<'p>(&'p self, drill: &'p Drill) -> Vec<(&'p Name, &'p str)> {
+        if drill.tier != Tier::Full {
+            return Vec::new();
+        }
+        let commands = drill.step.iter().flat_map(|step| {
+            let ready = step.ready.as_ref().and_then(|ready| ready.command.as_ref());
+            step.run.iter().chain(&step.start).chain(ready)
+        });
+        let words: Vec<&String> = commands.flat_map(Argv::words).chain(drill.env.values()).collect();
+        let domains = drill.domains.iter().filter_map(|name| self.domain(name.as_str()));
+        let streams = domains.flat_map(|domain| domain.stream.iter().map(move |stream| (domain, stream)));
+        let is_unloaded = |(domain, stream): &(&Domain, &Stream)| {
+            let is_restored = drill.step.iter().any(|step| step.restore.as_ref() == Some(&domain.name));
+            let file = format!("${{scratch}}/{}/{}", domain.name, stream.name);
+            !(is_restored && stream.restore.is_some()) && !words.iter().any(|word| word.contains(&file))
+        };
+        streams.filter(is_unloaded).map(|(domain, stream)| (&domain.name, stream.name.as_str())).collect()
+    }
+
     /// All commands that runs and drills of the plan start, with their keys.
     pub fn commands(&self) -> Vec<(String, &Argv)> {
         let mut found = Vec::new();

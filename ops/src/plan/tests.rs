@@ -285,6 +285,37 @@ fn targets_that_the_plan_misses_are_violations() {
 }
 
 #[test]
+fn a_stream_that_no_drill_loads_is_pointed_out() {
+    let found = |restore: &str, tier: &str, step: &str| {
+        let found = findings(&format!(
+            "[[domain]]\nname = 'x'\nstream = [{{ name = 's', command = ['c'], min_bytes = '1'{restore} }}]\n[[drill]]\nname = 'd'\n\
+             domains = ['x']\ntier = '{tier}'\nstep = [{step}]\n"
+        ));
+        found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
+    };
+    let restore = ", restore = ['r']";
+    let unloaded = [(Severity::Warning, "unloaded-stream")];
+    assert_eq!(found("", "full", "{ restore = 'x' }"), unloaded);
+    assert_eq!(found(restore, "full", ""), unloaded);
+    assert_eq!(found(restore, "full", "{ restore = 'x' }"), []);
+    assert_eq!(found("", "full", "{ run = ['look', '${scratch}/x/s'] }"), []);
+    assert_eq!(found("", "sample", ""), []);
+}
+
+#[test]
+fn keeping_what_no_drill_restores_is_pointed_out() {
+    let found = |drill: &str| {
+        let domain = "[[domain]]\nname = 'x'\npaths = ['/x']\nobjectives = { retain = { last = 3, keep_last_drilled = true } }\n";
+        let found = findings(&format!("{domain}{drill}"));
+        found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
+    };
+    let drill = |tier: &str| format!("[[drill]]\nname = 'd'\ndomains = ['x']\ntier = '{tier}'\n");
+    assert_eq!(found(""), [(Severity::Warning, "nothing-drilled")]);
+    assert_eq!(found(&drill("metadata")), [(Severity::Warning, "nothing-drilled")]);
+    assert_eq!(found(&drill("sample")), []);
+}
+
+#[test]
 fn the_schema_has_every_table_and_refuses_unknown_keys() {
     let schema = schema();
     let properties = schema["properties"].as_object().expect("an object");

@@ -117,7 +117,7 @@ fn is_of(snapshot: &Snapshot, host: &str, domain: &Name) -> bool {
 mod tests {
     use super::*;
     use crate::plan::load::tests_support::plan;
-    use crate::status::tests_support::{NOW, snapshot};
+    use crate::testing::{NOW, snapshot};
 
     #[test]
     fn days_are_judged_by_their_ends_and_what_was_before_is_not_known() {

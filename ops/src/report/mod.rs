@@ -2,8 +2,12 @@
 //! script and without anything that would have to be loaded, and every value in it is escaped.
 //!
 //! - [`history`]: what was, day by day
+//! - [`growth`]: how domains grew
+//! - [`drills`]: rehearsed restores
 //! - [`html`]: writing HTML
 
+mod drills;
+mod growth;
 pub mod history;
 mod html;
 #[cfg(test)]
@@ -12,6 +16,7 @@ mod tests;
 use jiff::{Timestamp, Zoned};
 
 use crate::compliance::{Compliance, Standing};
+use crate::drill::DrillRecord;
 use crate::plan::Plan;
 use crate::plan::values::{Lapse, Name};
 use crate::run::state::{Attempt, Outcome};
@@ -69,6 +74,8 @@ pub struct Report<'r> {
     pub logs: &'r [LogVerdict],
     /// What was done on this host.
     pub attempts: &'r [Attempt],
+    /// Restores that were rehearsed on this host.
+    pub drills: &'r [DrillRecord],
 }
 
 const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
@@ -83,6 +90,8 @@ th{font-weight:600;color:#566070}.good{color:#17703a}.warn{color:#8a5a00}.bad{co
 .days .met{background:#2e9e5b}.days .missed{background:#d1382c}\n\
 .charts{display:flex;flex-wrap:wrap;gap:1.5em}.charts figure{margin:0}.charts figcaption{font-size:.9em}\n\
 svg{background:#f6f8fa;border-radius:4px}polyline{fill:none;stroke:#2563a8;stroke-width:2}circle{fill:#2563a8}\n\
+.p-locate{fill:#8a94a6}.p-fetch{fill:#2563a8}.p-verify{fill:#5b9bd5}.p-load{fill:#7a4fb5}.p-start{fill:#b57f1e}.p-ready{fill:#e0b04c}\n\
+.p-check{fill:#2e9e5b}.p-cleanup{fill:#c3cad4}\n\
 @media print{body{margin:0}}\n</style></head><body>\n";
 
 /// Writes the report.
@@ -97,8 +106,9 @@ pub fn render(report: &Report<'_>) -> String {
     compliance(&mut page, report.compliance);
     domains(&mut page, report);
     calendars(&mut page, report.calendars);
-    growth(&mut page, report.growth);
+    growth::section(&mut page, report.growth);
     verification(&mut page, report);
+    drills::section(&mut page, report.drills);
     unstable(&mut page, report);
     exceptions(&mut page, report);
     logs(&mut page, report.logs);
@@ -241,51 +251,6 @@ fn calendars(page: &mut Html, calendars: &[Calendar]) {
     }
 }
 
-const WIDTH: f64 = 320.0;
-const HEIGHT: f64 = 90.0;
-const EDGE: f64 = 6.0;
-
-fn growth(page: &mut Html, growth: &[Growth]) {
-    page.raw("<h2>").text("Growth").raw("</h2>\n<div class=\"charts\">\n");
-    for grown in growth {
-        let (Some((first, _)), Some((last, newest))) = (grown.sizes.first(), grown.sizes.last()) else {
-            continue;
-        };
-        let span = (last.as_second() - first.as_second()).max(1) as f64;
-        let most = grown.sizes.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0).max(1) as f64;
-        let points = grown.sizes.iter().map(|(time, bytes)| {
-            let x = EDGE + (time.as_second() - first.as_second()).max(0) as f64 / span * (WIDTH - 2.0 * EDGE);
-            let y = HEIGHT - EDGE - *bytes as f64 / most * (HEIGHT - 2.0 * EDGE);
-            (x, y)
-        });
-        page.raw(
-            "<figure><svg width=\"320\" height=\"90\" viewBox=\"0 0 320 90\" role=\"img\" aria-label=\"",
-        );
-        page.text("Size of ").text(grown.domain.as_str()).raw("\"><polyline points=\"");
-        let mut end = (EDGE, EDGE);
-        for (x, y) in points {
-            page.number(x).raw(",").number(y).raw(" ");
-            end = (x, y);
-        }
-        page.raw("\"/><circle cx=\"")
-            .number(end.0)
-            .raw("\" cy=\"")
-            .number(end.1)
-            .raw("\" r=\"3\"/></svg><figcaption>");
-        let days = format!("{} to {}", first.strftime("%Y-%m-%d"), last.strftime("%Y-%m-%d"));
-        page.text(grown.domain.as_str()).text(&format!(
-            ": {}, {} snapshots, {days}",
-            size(*newest),
-            grown.sizes.len()
-        ));
-        page.raw("</figcaption></figure>\n");
-    }
-    page.raw("</div>\n");
-    if growth.is_empty() {
-        page.raw("<p class=\"none\">").text("There are no snapshots yet.").raw("</p>\n");
-    }
-}
-
 fn verification(page: &mut Html, report: &Report<'_>) {
     page.raw("<h2>").text("Verification").raw("</h2>\n");
     let now = report.now.timestamp();
@@ -293,7 +258,7 @@ fn verification(page: &mut Html, report: &Report<'_>) {
         .repositories
         .iter()
         .map(|repo| {
-            let known = repo.known.unwrap_or_default();
+            let known = repo.known.clone().unwrap_or_default();
             vec![
                 Cell::text(repo.repo.as_str()),
                 Cell::class(health_class(repo.health), repo.health.name()),

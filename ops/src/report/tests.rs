@@ -3,10 +3,26 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::drill::{DrillOutcome, Phase, Timed};
 use crate::plan::load::tests_support::plan;
-use crate::status::tests_support::NOW;
+use crate::testing::NOW;
 
 const HOSTILE: &str = "</td><script>alert(1)</script><img src=x onerror='alert(2)'>\"&\n";
+
+fn drill(outcome: DrillOutcome, phases: &[(Phase, f64)]) -> DrillRecord {
+    DrillRecord {
+        drill: "d".parse().expect("a name"),
+        tier: crate::plan::types::Tier::Full,
+        repository: None,
+        began: Timestamp::UNIX_EPOCH,
+        outcome,
+        reason: Some(HOSTILE.into()).filter(|_| outcome == DrillOutcome::Fail),
+        self_test: false,
+        restored: Vec::new(),
+        phases: phases.iter().map(|(phase, seconds)| Timed { phase: *phase, seconds: *seconds }).collect(),
+        rto: Some(60),
+    }
+}
 
 #[test]
 fn hostile_names_are_text() {
@@ -47,6 +63,10 @@ fn hostile_names_are_text() {
             LogVerdict { repo: name(), verdict: Err(HOSTILE.into()) },
         ],
         attempts: &[attempt],
+        drills: &[
+            drill(DrillOutcome::Fail, &[(Phase::Fetch, 30.0), (Phase::Check, 10.0)]),
+            drill(DrillOutcome::Pass, &[]),
+        ],
     });
     // Every tag is one of this program's own.
     let own = [
@@ -72,6 +92,7 @@ fn hostile_names_are_text() {
         "figure",
         "figcaption",
         "svg",
+        "rect",
         "polyline",
         "circle",
     ];
@@ -81,8 +102,13 @@ fn hostile_names_are_text() {
         assert!(own.contains(&&tag[..end]), "<{}", &tag[..tag.len().min(60)]);
     }
     let escaped = "&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=&#39;alert(2)&#39;&gt;&quot;&amp;\\u{a}";
-    // The host, the plan, the path, the log, the attempt, and of the exception its id twice and its reason.
-    assert_eq!(page.matches(escaped).count(), 8, "{page}");
+    // The host, the plan, the path, the log, the attempt, the drill, and of the exception its id twice and its reason.
+    assert_eq!(page.matches(escaped).count(), 9, "{page}");
+    let bars = [
+        "x=\"0.0\" width=\"240.0\" class=\"p-fetch\"><title>fetch 30.00 s</title>",
+        "x=\"240.0\" width=\"80.0\" class=\"p-check\"><title>check 10.00 s</title>",
+    ];
+    assert!(bars.iter().all(|bar| page.contains(bar)), "{page}");
     assert!(page.contains("points=\"6.0,6.0 314.0,45.0 \""), "{page}");
     assert!(
         page.contains("missed at the end of 3 of 3 days") && page.matches("class=\"missed\"").count() == 3

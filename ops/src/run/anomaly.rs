@@ -91,6 +91,7 @@ impl Runner<'_> {
         }
         let summaries = report.repositories.iter().filter_map(|repo| Some(&repo.report.as_ref()?.summary));
         let density = summaries.filter_map(density).min().filter(|_| report.anomalies.is_empty());
+        report.is_guarded = !(report.anomalies.is_empty() && guard.reasons.is_empty());
         if !report.anomalies.is_empty() {
             guard = Guard { reasons: report.anomalies.clone(), since: Some(began), ..guard };
             if let Err(error) = self.state.keep_guard(&domain.name, &guard) {

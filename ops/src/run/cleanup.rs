@@ -56,6 +56,20 @@ impl Runner<'_> {
         left
     }
 
+    /// Removes the file system snapshot, if there is one.
+    pub(super) fn end_snapshot(&self, domain: &Domain, journal: &mut Journal, report: &mut DomainReport) {
+        let end = Journal {
+            snapshot_end: journal.snapshot_end.take(),
+            snapshot_path: journal.snapshot_path.take(),
+            ..Journal::new(journal.began, &journal.mark)
+        };
+        journal.leave(self.do_chores(domain, end.chores(), "at the end", report));
+        // Copies may take hours: a kill meanwhile must not have done again what is done.
+        if let Err(error) = self.state.note(&domain.name, journal) {
+            report.warn(format!("cannot write to the state directory: {error}"));
+        }
+    }
+
     /// Does all of it, also after failures; returns what failed.
     pub(super) fn do_chores(
         &self,

@@ -1,29 +1,19 @@
 //! One domain, from its first hook to its last.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Zoned;
-use serde_bytes::ByteBuf;
-use strongroom::backup::{Accept, SourceRoot};
-use strongroom::format::provenance::{Consistency as Recorded, Fact, Provenance};
-use strongroom::ids::PlanHash;
 
 use crate::plan::Plan;
-use crate::plan::effective::{HOOK_TIMEOUT, SNAPSHOT_TIMEOUT};
-use crate::plan::types::{Consistency, Domain, OnChange};
+use crate::plan::effective::HOOK_TIMEOUT;
+use crate::plan::types::Domain;
 use crate::plan::values::{Argv, Name};
-use crate::run::cleanup::SNAPSHOT_PATH;
-use crate::run::process::{Order, ProcessError, Processes, beginning, without_output};
-use crate::run::report::{DomainReport, RepoReport};
-use crate::run::select::Chosen;
+use crate::run::process::{Order, ProcessError, Processes, without_output};
+use crate::run::report::DomainReport;
 use crate::run::state::{Attempt, Chore, Journal, Outcome, RepoAttempt, State};
 use crate::run::stream::timeout;
-use crate::run::vault::{Job, Vault, VaultError};
-use crate::run::{retention, stage, stream, turn};
-
-/// Time that a command may take which finds a fact out.
-const FACT_TIMEOUT: &str = "1m";
+use crate::run::turn;
+use crate::run::vault::Vault;
 
 /// Runs domains of a plan.
 pub struct Runner<'a> {
@@ -52,8 +42,17 @@ pub type DueStill<'a> = dyn Fn(&Domain) -> Vec<Name> + 'a;
 impl Runner<'_> {
     /// Backs a domain up into these repositories, and records the attempt.
     pub fn run(&self, domain: &Domain, targets: &[&Name]) -> DomainReport {
+        self.run_on(domain, targets, DomainReport::new(&domain.name))
+    }
+
+    /// The same, where something is known of some repositories already: nothing is done with these.
+    pub(super) fn run_on(
+        &self,
+        domain: &Domain,
+        targets: &[&Name],
+        mut report: DomainReport,
+    ) -> DomainReport {
         let began = (self.now)();
-        let mut report = DomainReport::new(&domain.name);
         match self.state.lock(&domain.name) {
             Ok(Some(_lock)) => self.attempt_and_record(domain, targets, &began, &mut report),
             Ok(None) => self.after_another(domain, &began, &mut report),
@@ -102,7 +101,8 @@ impl Runner<'_> {
                 Err(error) => return report.fail(format!("cannot lock the domain: {error}")),
             }
         };
-        let targets = due_still(domain);
+        let mut targets = due_still(domain);
+        targets.retain(|repo| !report.knows(repo));
         match targets.is_empty() {
             true => report.message = Some("another run has done it meanwhile".into()),
             false => {
@@ -111,30 +111,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Backs domains up, one after the other, and tells of each when it is done. What comes after a domain that failed is
-    /// not begun; everything else is.
-    pub fn run_all(&self, chosen: &[Chosen<'_>], tell: &mut dyn FnMut(&DomainReport)) -> Vec<DomainReport> {
-        let mut reports: Vec<DomainReport> = Vec::new();
-        for Chosen { domain, targets, .. } in chosen {
-            let failed = |name: &&Name| {
-                let earlier = reports.iter().find(|report| report.domain == **name);
-                earlier.is_some_and(|report| matches!(report.outcome, Outcome::Failed | Outcome::Skipped))
-            };
-            let report = match domain.after.iter().find(failed) {
-                Some(before) => {
-                    let mut report = DomainReport::skipped(&domain.name, before);
-                    self.record(&(self.now)(), &mut report);
-                    report
-                }
-                None => self.run(domain, targets),
-            };
-            tell(&report);
-            reports.push(report);
-        }
-        reports
-    }
-
-    fn record(&self, began: &Zoned, report: &mut DomainReport) {
+    pub(super) fn record(&self, began: &Zoned, report: &mut DomainReport) {
         let repositories = report.repositories.iter().map(|repo| {
             let attempt = RepoAttempt {
                 outcome: repo.outcome,
@@ -204,23 +181,17 @@ impl Runner<'_> {
                 return None;
             }
         };
-        if let Err(message) = self.work(domain, targets, &stage, &mut journal, report) {
+        let read =
+            self.before(domain).and_then(|()| self.read_into(domain, targets, &stage, &mut journal, report));
+        if let Err(message) = read {
             report.fail(message);
         }
-        let finally = std::mem::take(&mut journal.finally);
-        let mut left = std::mem::take(&mut journal.left);
-        left.extend(self.do_chores(domain, journal.chores(), "at the end", report));
-        journal = Journal { snapshot_end: None, finally, ..journal };
-        // Copies may take hours: a kill meanwhile must not have done again what is done.
-        let so_far = Journal { left: left.clone(), ..journal.clone() };
-        if let Err(error) = self.state.note(&domain.name, &so_far) {
-            report.warn(format!("cannot write to the state directory: {error}"));
-        }
+        self.end_snapshot(domain, &mut journal, report);
         // Whatever becomes of the copies: what was read is all there is to be looked at.
         self.watch(domain, began.timestamp(), report);
-        self.copy_on(domain, targets, report);
+        self.spread(domain, targets, began, &mut journal, report);
         self.conclude(domain, report);
-        if report.outcome != Outcome::Failed {
+        if report.is_everywhere() {
             for argv in &hooks.after {
                 if let Err(error) = self.hook(domain, argv, &[], true) {
                     report.warn(format!("a hook afterwards: {error}"));
@@ -228,10 +199,17 @@ impl Runner<'_> {
                 }
             }
         }
-        left.extend(self.do_chores(domain, journal.chores(), "at the end", report));
-        journal.finally.clear();
-        journal.leave(left);
+        let finally = std::mem::take(&mut journal.finally);
+        let finally = Journal { finally, ..Journal::new(journal.began, &journal.mark) };
+        journal.leave(self.do_chores(domain, finally.chores(), "at the end", report));
         Some(journal)
+    }
+
+    fn before(&self, domain: &Domain) -> Result<(), String> {
+        let mut hooks = domain.hooks.iter().flat_map(|hooks| &hooks.before);
+        hooks.try_for_each(|argv| {
+            self.hook(domain, argv, &[], true).map_err(|error| format!("a hook before it: {error}"))
+        })
     }
 
     /// Retention, or what is to be done after a failure.
@@ -247,171 +225,21 @@ impl Runner<'_> {
         }
     }
 
-    /// Everything up to the first snapshot.
-    fn work(
-        &self,
-        domain: &Domain,
-        targets: &[&Name],
-        stage: &Path,
-        journal: &mut Journal,
-        report: &mut DomainReport,
-    ) -> Result<(), String> {
-        for argv in domain.hooks.iter().flat_map(|hooks| &hooks.before) {
-            self.hook(domain, argv, &[], true).map_err(|error| format!("a hook before it: {error}"))?;
-        }
-        let provenance = self.provenance(domain, report);
-        let mut copies = stage::databases(domain, stage).map_err(|error| error.to_string())?;
-        let plan_files = stage::plan_files(domain, &self.plan.sources, stage);
-        copies.extend(plan_files.map_err(|error| format!("cannot copy the plan: {error}"))?);
-        let snapshot = self.begin_snapshot(domain, journal)?;
-        let roots: Vec<_> = stage::paths(domain, snapshot.as_deref()).into_iter().chain(copies).collect();
-        for repo in targets {
-            if (self.is_cancelled)() {
-                report.take(RepoReport::failed(repo, "the run was cancelled"));
-                break;
-            }
-            let (done, may_go_on) = match self.back_up(domain, repo, &roots, &provenance) {
-                Ok(done) => (done, false),
-                // The next repository takes its place.
-                Err(error) => (RepoReport::failed(repo, &error.message), !error.is_of_source()),
-            };
-            report.take(done);
-            if !may_go_on {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// What is recorded with the snapshots.
-    fn provenance(&self, domain: &Domain, report: &mut DomainReport) -> Provenance {
-        let mut facts = Vec::new();
-        let env = self.env(domain);
-        for (name, argv) in domain.facts.iter().take(Provenance::FACTS_MAX) {
-            let order = Order { argv, env: &env, timeout: timeout(None, FACT_TIMEOUT), heeds_cancel: true };
-            match self.processes.run(&order) {
-                Ok(ended) => {
-                    let value = String::from_utf8_lossy(&ended.stdout);
-                    let value = beginning(value.trim_end(), Provenance::FACT_LEN_MAX).to_owned();
-                    facts.push(Fact { name: name.to_string(), value });
-                }
-                Err(error) => report.warn(format!("the fact {name} was not found out: {error}")),
-            }
-        }
-        let files = self.plan.sources.iter();
-        Provenance {
-            domain: domain.name.to_string(),
-            consistency: match domain.consistency() {
-                Consistency::Fuzzy => Recorded::Fuzzy,
-                Consistency::Crash => Recorded::Crash,
-                Consistency::Application => Recorded::Application,
-            },
-            plan: PlanHash::from_bytes(self.plan.hash()),
-            plan_files: files
-                .map(|source| ByteBuf::from(source.path.as_os_str().as_encoded_bytes()))
-                .collect(),
-            facts,
-        }
-    }
-
-    /// Makes the file system snapshot of a domain that wants one.
-    fn begin_snapshot(&self, domain: &Domain, journal: &mut Journal) -> Result<Option<PathBuf>, String> {
-        let Some(hooks) = &domain.snapshot else { return Ok(None) };
-        // Before it is begun: a kill in between leaves one that nobody would know of.
-        journal.snapshot_end = Some(hooks.end.clone());
-        let noted = |journal: &Journal| {
-            self.state
-                .note(&domain.name, journal)
-                .map_err(|error| format!("cannot write to the state directory: {error}"))
-        };
-        noted(journal)?;
-        let env = self.env(domain);
-        let limit = timeout(hooks.timeout, SNAPSHOT_TIMEOUT);
-        let order = Order { argv: &hooks.begin, env: &env, timeout: limit, heeds_cancel: true };
-        let failed = |reason: String| format!("there is no file system snapshot: {reason}");
-        let ended = self.processes.run(&order).map_err(|error| failed(error.to_string()))?;
-        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-        let path = said.lines().rev().find_map(|line| line.strip_prefix(SNAPSHOT_PATH)?.strip_prefix('='));
-        let path = path
-            .ok_or_else(|| failed(format!("{} did not print {SNAPSHOT_PATH}=DIR", hooks.begin.program())))?;
-        let path = Path::new(path.trim_end());
-        if !path.is_absolute() || !path.is_dir() {
-            return Err(failed(format!("{} is no directory with a whole path", path.display())));
-        }
-        journal.snapshot_path = Some(path.to_string_lossy().into_owned());
-        noted(journal)?;
-        Ok(Some(path.to_owned()))
-    }
-
-    fn back_up(
-        &self,
-        domain: &Domain,
-        repo: &Name,
-        roots: &[SourceRoot],
-        provenance: &Provenance,
-    ) -> Result<RepoReport, VaultError> {
-        let env = self.env(domain);
-        let filter = match stage::filter(domain, &self.plan.sources) {
-            Ok(filter) => filter,
-            Err(error) => return Ok(RepoReport::failed(repo, &error.to_string())),
-        };
-        let job = Job {
-            host: Some(self.host.clone()),
-            tags: domain.tags.clone(),
-            roots: roots.to_vec(),
-            filter,
-            streams: domain.stream.iter().map(|one| stream::source(one, &env, &self.processes)).collect(),
-            accept: accept(self.plan.objectives(domain).on_change),
-            provenance: provenance.clone(),
-        };
-        let report = self.vault.back_up(repo, job)?;
-        if report.cancelled || report.snapshot.is_none() {
-            let failed = RepoReport::failed(repo, "the run was cancelled: there is no complete snapshot");
-            return Ok(RepoReport { report: Some(report), ..failed });
-        }
-        let summary = &report.summary;
-        let message = (!report.is_complete()).then(|| {
-            format!(
-                "{} entries could not be read, {} files changed while they were read",
-                summary.errors, summary.unstable
-            )
-        });
-        let outcome = if message.is_none() { Outcome::Ok } else { Outcome::Partial };
-        Ok(RepoReport {
-            repo: repo.clone(),
-            outcome,
-            report: Some(report),
-            copied: None,
-            message,
-            forgotten: 0,
-        })
-    }
-
     /// Retention, where all went well.
     fn retain(&self, domain: &Domain, report: &mut DomainReport) {
-        let Some(retain) = self.plan.objectives(domain).retain else { return };
-        let Some(options) = retention::options(&retain, &domain.name, &self.host) else { return };
         if report.outcome != Outcome::Ok {
             return;
         }
         let mut warnings = Vec::new();
         for repo in &mut report.repositories {
-            match self.vault.forget(&repo.repo, &options) {
+            let options = self.retention(domain, &repo.repo);
+            match options
+                .and_then(|options| options.map_or(Ok(0), |options| self.vault.forget(&repo.repo, &options)))
+            {
                 Ok(forgotten) => repo.forgotten = forgotten,
                 Err(error) => warnings.push(format!("{}: nothing was forgotten: {error}", repo.repo)),
             }
         }
         warnings.iter().for_each(|warning| report.warn(warning));
     }
-}
-
-/// The last word on a snapshot.
-fn accept(on_change: OnChange) -> Accept {
-    Box::new(move |summary| match on_change {
-        OnChange::Fail if summary.unstable > 0 => Err(format!(
-            "{} files changed each time they were read, and on_change is \"fail\"",
-            summary.unstable
-        )),
-        _ => Ok(()),
-    })
 }

@@ -1,14 +1,17 @@
 //! Running a plan: domain by domain, from hooks to snapshots to retention.
 //!
 //! - [`select`]: which domains are run, in which order, and why
-//! - [`copies`]: the other repositories of a domain
+//! - [`all`]: all of them, one after the other
 //! - [`domain`]: one domain, from its first hook to its last
+//! - [`read`]: what it is read from
+//! - [`copies`]: its other repositories
 //! - [`turn`]: of several runs of what is due, one at a time
 //! - [`anomaly`]: snapshots that are not like those before
 //! - [`process`]: commands: started, watched, ended
 //! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
 //! - [`vault`]: what a run needs of repositories
 
+mod all;
 pub mod anomaly;
 mod cleanup;
 mod copies;
@@ -16,6 +19,7 @@ pub mod domain;
 mod lines;
 mod marks;
 pub mod process;
+mod read;
 mod report;
 mod retention;
 pub mod select;

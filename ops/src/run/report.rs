@@ -2,6 +2,7 @@
 
 use strongroom::backup::BackupReport;
 use strongroom::copy::{CopyReport, Fate};
+use strongroom::format::snapshot::SnapshotSummary;
 use strongroom::ids::SnapshotId;
 
 use crate::plan::values::Name;
@@ -20,6 +21,8 @@ pub struct DomainReport {
     pub warnings: Vec<String>,
     /// What is unlike the snapshots before.
     pub anomalies: Vec<String>,
+    /// Whether nothing is forgotten until somebody has looked at a snapshot that is unlike those before, this one or an earlier.
+    pub is_guarded: bool,
     /// What became of each repository.
     pub repositories: Vec<RepoReport>,
 }
@@ -61,28 +64,43 @@ impl RepoReport {
     }
 
     /// One that got copies of snapshots, of which `newest` is the one that matters.
-    pub(super) fn copied(from: &Name, to: &Name, newest: SnapshotId, report: CopyReport) -> Self {
-        let of_newest = report.snapshots.iter().find(|copy| copy.source == newest);
+    ///
+    /// # Errors
+    /// Why that one is not there.
+    pub(super) fn copied(
+        from: &Name,
+        to: &Name,
+        (newest, summary): &(SnapshotId, SnapshotSummary),
+        report: CopyReport,
+    ) -> Result<Self, String> {
+        let of_newest = report.snapshots.iter().find(|copy| copy.source == *newest);
         let snapshot = of_newest.and_then(|copy| copy.target);
-        let missing = report.snapshots.iter().filter(|copy| copy.target.is_none()).count();
+        let missing = report.damaged();
         let reason = report.snapshots.iter().find_map(|copy| match &copy.fate {
             Fate::Damaged { reason } => Some(reason.as_str()),
             _ => None,
         });
-        let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
-        let (outcome, message) = match (snapshot, missing) {
-            (None, _) => (Outcome::Failed, Some(format!("cannot be copied from {from}{reason}"))),
-            (Some(_), 0) => (Outcome::Ok, None),
-            (Some(_), 1) => {
-                (Outcome::Partial, Some(format!("an older snapshot cannot be copied from {from}{reason}")))
-            }
-            (Some(_), count) => (
-                Outcome::Partial,
-                Some(format!("{count} older snapshots cannot be copied from {from}{reason}")),
-            ),
+        if snapshot.is_none() {
+            return Err(reason.unwrap_or("the newest snapshot was forgotten").to_owned());
+        }
+        let older = match missing {
+            0 => None,
+            1 => Some("an older snapshot".to_owned()),
+            count => Some(format!("{count} older snapshots")),
         };
+        let older = older.map(|older| {
+            format!("{older} cannot be copied from {from}: {}", reason.unwrap_or("something is damaged"))
+        });
+        let messages: Vec<_> = incomplete(summary).into_iter().chain(older).collect();
+        let outcome = if messages.is_empty() { Outcome::Ok } else { Outcome::Partial };
+        let message = (!messages.is_empty()).then(|| messages.join("; "));
         let copied = Some(Copied { from: from.clone(), snapshot, report });
-        Self { repo: to.clone(), outcome, report: None, copied, message, forgotten: 0 }
+        Ok(Self { repo: to.clone(), outcome, report: None, copied, message, forgotten: 0 })
+    }
+
+    /// Whether it did not get what the plan says.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed | Outcome::Skipped)
     }
 
     /// The snapshot.
@@ -100,6 +118,7 @@ impl DomainReport {
             message: None,
             warnings: Vec::new(),
             anomalies: Vec::new(),
+            is_guarded: false,
             repositories: Vec::new(),
         }
     }
@@ -108,6 +127,29 @@ impl DomainReport {
     pub fn skipped(domain: &Name, because: &Name) -> Self {
         let message = Some(format!("it comes after {because}, which failed"));
         Self { outcome: Outcome::Skipped, message, ..Self::new(domain) }
+    }
+
+    /// Whether there is a repository that it was for and failed, or it was not begun.
+    pub fn is_bad(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed | Outcome::Skipped)
+    }
+
+    /// Whether all repositories that it was for have a snapshot.
+    pub fn is_everywhere(&self) -> bool {
+        !self.is_bad() && !self.repositories.iter().any(RepoReport::is_missing)
+    }
+
+    /// Whether something is known of a repository.
+    pub(super) fn knows(&self, repo: &Name) -> bool {
+        self.repositories.iter().any(|known| known.repo == *repo)
+    }
+
+    /// Takes note that a repository is left out, because a domain that comes before this one has not got there.
+    pub(super) fn leave_out(&mut self, repo: &Name, because: &Name) {
+        let message = format!("it comes after {because}, which did not get there");
+        self.warn(format!("{repo}: {message}"));
+        let skipped = RepoReport { outcome: Outcome::Skipped, ..RepoReport::failed(repo, &message) };
+        self.repositories.push(skipped);
     }
 
     /// Takes note of what became of a repository.
@@ -131,4 +173,11 @@ impl DomainReport {
         self.outcome = self.outcome.max(Outcome::Partial);
         self.warnings.push(warning.into());
     }
+}
+
+/// What a snapshot lacks, if it lacks something.
+pub(super) fn incomplete(summary: &SnapshotSummary) -> Option<String> {
+    let SnapshotSummary { errors, unstable, .. } = summary;
+    (errors + unstable > 0)
+        .then(|| format!("{errors} entries could not be read, {unstable} files changed while they were read"))
 }

@@ -2,12 +2,52 @@
 
 use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Rule};
 use strongroom::forget::{ForgetOptions, Guards, Selection, Wish};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
 
-use crate::plan::types::Retain;
+use crate::drill::kept::Restored;
+use crate::plan::types::{Domain, Retain};
 use crate::plan::values::Name;
+use crate::run::Runner;
+use crate::run::vault::VaultError;
+
+impl Runner<'_> {
+    /// What to ask of a repository's engine; nothing where the domain's snapshots all stay.
+    ///
+    /// # Errors
+    /// [`VaultError`]: what drills have restored, and is to stay, is not known.
+    pub(super) fn retention(
+        &self,
+        domain: &Domain,
+        repo: &Name,
+    ) -> Result<Option<ForgetOptions>, VaultError> {
+        let Some(retain) = self.plan.objectives(domain).retain else { return Ok(None) };
+        let Some(mut options) = options(&retain, &domain.name, &self.host) else { return Ok(None) };
+        if let Wish::Policy(policy) = &mut options.wish
+            && retain.keep_last_drilled
+        {
+            policy.drilled = self.drilled(domain, repo)?;
+        }
+        Ok(Some(options))
+    }
+
+    /// The domain's snapshots in a repository that stay because a drill has restored them, wherever it did.
+    fn drilled(&self, domain: &Domain, repo: &Name) -> Result<Vec<SnapshotId>, VaultError> {
+        let mut restored = Restored::default();
+        for place in self.plan.repositories(domain) {
+            restored.add(&self.vault.drills(place)?, &self.vault.snapshots(place)?);
+        }
+        let own = self.vault.snapshots(repo)?;
+        let is_of_domain = |(_, snapshot): &&(SnapshotId, Snapshot)| {
+            let from = snapshot.provenance.as_ref();
+            snapshot.hostname == self.host && from.is_some_and(|from| from.domain == domain.name.as_str())
+        };
+        Ok(restored.last(&own.iter().filter(is_of_domain).collect::<Vec<_>>()))
+    }
+}
 
 /// What to ask of the engine; nothing where no rule keeps anything, since that would forget all.
-pub fn options(retain: &Retain, domain: &Name, host: &str) -> Option<ForgetOptions> {
+fn options(retain: &Retain, domain: &Name, host: &str) -> Option<ForgetOptions> {
     let rules = [
         (Period::Each, retain.last),
         (Period::Each, retain.min_keep),
@@ -27,7 +67,7 @@ pub fn options(retain: &Retain, domain: &Name, host: &str) -> Option<ForgetOptio
         return None;
     }
     Some(ForgetOptions {
-        wish: Wish::Policy(Policy { rules, tags: Vec::new(), ids: Vec::new() }),
+        wish: Wish::Policy(Policy { rules, ..Policy::default() }),
         selection: Selection {
             hosts: vec![host.to_owned()],
             domains: vec![domain.to_string()],

@@ -170,7 +170,12 @@ impl State {
     pub fn new(folder: &Path) -> io::Result<Self> {
         // Copies of databases lie in it for a while.
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self::at(folder))
+    }
+
+    /// In this folder, which is there.
+    pub(crate) fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
     }
 
     /// A file of the plan as a whole.
@@ -292,10 +297,7 @@ fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::run::lines::LEN_MAX;
-
-    fn name(text: &str) -> Name {
-        text.parse().expect("a name")
-    }
+    use crate::testing::name;
 
     fn attempt(number: i64) -> Attempt {
         Attempt {

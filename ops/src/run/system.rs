@@ -29,6 +29,7 @@ const STEP: Duration = Duration::from_millis(20);
 pub struct SystemProcesses {
     cancelled: Arc<AtomicBool>,
     mark: String,
+    hidden: Vec<String>,
 }
 
 /// Variables that lead to passwords of repositories: no command that is backed up or run by a plan is to learn them.
@@ -44,13 +45,23 @@ impl Default for SystemProcesses {
 impl SystemProcesses {
     /// Commands that heed it are ended when `cancelled` is set.
     pub fn new(cancelled: Arc<AtomicBool>) -> Self {
-        Self { cancelled, mark: marks::new() }
+        Self { cancelled, mark: marks::new(), hidden: PASSWORDS.map(str::to_owned).into() }
+    }
+
+    /// The same, where commands do not get these variables either, such as addresses that are secrets.
+    #[must_use]
+    pub fn hiding<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> Self {
+        self.hidden.extend(names.into_iter().map(str::to_owned));
+        self
     }
 
     fn start(&self, order: &Order<'_>, stdin: Stdio, stdout: Stdio) -> Result<Running, ProcessError> {
         let program = order.argv.program().to_owned();
+        if order.heeds_cancel && self.cancelled.load(Ordering::Relaxed) {
+            return Err(ProcessError::Cancelled { program });
+        }
         let mut command = Command::new(&program);
-        for name in PASSWORDS {
+        for name in &self.hidden {
             command.env_remove(name);
         }
         let child = command
@@ -361,6 +372,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_hidden_is_not_inherited() {
+        let argv = shell("env");
+        let names = |processes: &SystemProcesses| {
+            let said = processes.run(&order(&argv, MINUTE)).expect("good").stdout;
+            String::from_utf8_lossy(&said).lines().any(|line| line.starts_with("PATH="))
+        };
+        assert!(names(&SystemProcesses::default()) && !names(&SystemProcesses::default().hiding(["PATH"])));
+    }
+
+    #[test]
     fn commands_are_known_by_a_mark() {
         let processes = SystemProcesses::default();
         let argv = shell("echo $STRONGROOM_RUN; exec sleep 1000");
@@ -389,6 +410,11 @@ mod tests {
         cancelled.store(true, Ordering::Relaxed);
         assert!(source.read(&mut [0; 8]).expect_err("cancelled").to_string().contains("cancelled"));
         assert!(matches!(source.finish(), Err(ProcessError::Cancelled { .. })));
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("begun");
+        let argv = shell(&format!("touch {}", file.display()));
+        assert!(matches!(processes.run(&order(&argv, MINUTE)), Err(ProcessError::Cancelled { .. })));
+        assert!(!file.exists(), "nothing is begun any more");
         let argv = shell("exit 0");
         let order = Order { heeds_cancel: false, ..order(&argv, MINUTE) };
         assert!(processes.run(&order).is_ok(), "what cleans up is run all the same");

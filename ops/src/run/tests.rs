@@ -4,37 +4,34 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use jiff::Zoned;
 use strongroom::backup::{BackupReport, PacksStored};
 use strongroom::copy::{CopiedSnapshot, CopyReport, Fate};
-use strongroom::forget::ForgetOptions;
-use strongroom::format::provenance::{Consistency, Provenance};
+use strongroom::forget::{ForgetOptions, Wish};
+use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
-use strongroom::ids::{BlobId, PlanHash, SnapshotId};
+use strongroom::ids::SnapshotId;
 use tempfile::TempDir;
 
 use super::process::{Ended, Order, ProcessError, Processes, Sink, Source};
 use super::select::{Choice, Newest, SelectError, select};
 use super::state::{Journal, Outcome, State};
-use super::vault::{Job, Vault, VaultError};
+use super::vault::{CopyFailure, Job, Vault, VaultError};
 use super::{DomainReport, Runner};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
 use crate::plan::types::Domain;
 use crate::plan::values::{Argv, Name};
+use crate::testing::{id, name, now, record};
 
-const NOW: &str = "2026-11-28T12:00:00[UTC]";
-
-fn now() -> Zoned {
-    NOW.parse().expect("a time")
-}
-
-/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, everything else is good.
+/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, `cancel` cancels the run, everything else
+/// is good.
 #[derive(Default)]
 struct Played {
     log: Arc<Mutex<Vec<String>>>,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Played {
@@ -54,6 +51,10 @@ impl Played {
                 status: "exit code 1".into(),
                 output: "hunter2".into(),
             }),
+            "cancel" => {
+                self.cancelled.store(true, Ordering::Relaxed);
+                Ok(Vec::new())
+            }
             "print" => Ok(format!("{}\n", words[1..].join(" ")).into_bytes()),
             _ => Ok(Vec::new()),
         }
@@ -115,6 +116,12 @@ struct PlayedVault {
     log: Arc<Mutex<Vec<String>>>,
     down: Vec<&'static str>,
     damaged: Vec<SnapshotId>,
+    /// Those that snapshots cannot be read from any more.
+    unreadable: Vec<&'static str>,
+    /// A file that is removed when a copy fails.
+    removed: Option<PathBuf>,
+    drills: Vec<(Name, DrillNote)>,
+    logs_down: bool,
     /// Repository, snapshot, domain.
     made: RefCell<Vec<(Name, SnapshotId, String)>>,
     summary: SnapshotSummary,
@@ -142,36 +149,6 @@ fn of_source(message: &str) -> VaultError {
     VaultError { code: "stream".into(), message: message.into() }
 }
 
-fn id(number: u8) -> SnapshotId {
-    SnapshotId::new(BlobId::from_bytes([number; 32]))
-}
-
-/// A complete snapshot of a domain.
-fn snapshot(domain: &str) -> Snapshot {
-    Snapshot {
-        time: strongroom::format::tree::Timestamp::default(),
-        hostname: "box".into(),
-        username: String::new(),
-        paths: Vec::new(),
-        tree: BlobId::from_bytes([0; 32]),
-        tags: Vec::new(),
-        parent: None,
-        partial: false,
-        repaired: None,
-        origin: None,
-        provenance: Some(Provenance {
-            domain: domain.into(),
-            consistency: Consistency::Fuzzy,
-            plan: PlanHash::from_bytes([0; 32]),
-            plan_files: Vec::new(),
-            facts: Vec::new(),
-        }),
-        excludes: Vec::new(),
-        program: String::new(),
-        summary: SnapshotSummary::default(),
-    }
-}
-
 impl Vault for PlayedVault {
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
         if self.down.contains(&repo.as_str()) {
@@ -179,17 +156,32 @@ impl Vault for PlayedVault {
         }
         let made = self.made.borrow();
         let here = made.iter().filter(|(at, _, _)| at == repo);
-        Ok(here.map(|(_, id, domain)| (*id, snapshot(domain))).collect())
+        let record = |domain| Snapshot { summary: self.summary.clone(), ..record(domain, 0) };
+        Ok(here.map(|(_, id, domain)| (*id, record(domain))).collect())
+    }
+
+    fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
+        match self.logs_down {
+            true => Err(down("its log cannot be read")),
+            false => {
+                Ok(self.drills.iter().filter(|(at, _)| at == repo).map(|(_, note)| note.clone()).collect())
+            }
+        }
     }
 
     fn kept(&self, _: &Name, _: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError> {
         Ok(vec![id(2)])
     }
 
-    fn copy(&self, from: &Name, to: &Name, ids: &[SnapshotId]) -> Result<CopyReport, VaultError> {
+    fn copy(&self, from: &Name, to: &Name, ids: &[SnapshotId]) -> Result<CopyReport, CopyFailure> {
+        let failed = |is_of_target| CopyFailure { is_of_target, error: down("it is down") };
         self.note(format!("copy {} from {from} to {to}", ids.len()));
+        if self.unreadable.contains(&from.as_str()) {
+            self.removed.iter().for_each(|file| std::fs::remove_file(file).expect("removed"));
+            return Err(failed(false));
+        }
         if self.down.contains(&to.as_str()) {
-            return Err(down("it is down"));
+            return Err(failed(true));
         }
         let copy = |source: &SnapshotId| {
             let is_damaged = self.damaged.contains(source);
@@ -240,7 +232,9 @@ impl Vault for PlayedVault {
     }
 
     fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {
-        self.note(format!("forget in {repo}: {}", options.selection.domains.join(",")));
+        let Wish::Policy(policy) = &options.wish else { panic!("a policy") };
+        let but: Vec<_> = policy.drilled.iter().map(|id| format!(" but {}", id.short())).collect();
+        self.note(format!("forget in {repo}: {}{}", options.selection.domains.join(","), but.concat()));
         Ok(3)
     }
 }
@@ -254,7 +248,7 @@ struct Stage {
     folder: TempDir,
     plan: Plan,
     vault: PlayedVault,
-    cancelled: bool,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Stage {
@@ -262,7 +256,7 @@ impl Stage {
         let folder = TempDir::new().expect("a folder");
         let domains = domains.replace("DIR", folder.path().to_str().expect("text"));
         let plan = plan(&format!("[repo.b]\nurl = '/b'\n{domains}"));
-        Self { folder, plan, vault: PlayedVault::default(), cancelled: false }
+        Self { folder, plan, vault: PlayedVault::default(), cancelled: Arc::default() }
     }
 
     fn state(&self) -> State {
@@ -291,7 +285,8 @@ impl Stage {
 
     fn run_chosen(&self, choice: &Choice, newest: &dyn Fn(&Name, &Domain) -> Newest) -> Vec<DomainReport> {
         let state = self.state();
-        let processes = Played { log: Arc::clone(&self.vault.log) };
+        let (log, cancelled) = (Arc::clone(&self.vault.log), Arc::clone(&self.cancelled));
+        let processes = Played { log, cancelled };
         let runner = Runner {
             plan: &self.plan,
             host: "box".into(),
@@ -299,7 +294,7 @@ impl Stage {
             vault: &self.vault,
             state: &state,
             now: &now,
-            is_cancelled: &|| self.cancelled,
+            is_cancelled: &|| self.cancelled.load(Ordering::Relaxed),
             due_still: None,
         };
         let chosen = select(&self.plan, choice, newest, &now()).expect("domains");
@@ -428,8 +423,8 @@ fn a_warning_skips_no_copy_and_no_repository_holds_up_another() {
     let report = stage.run().remove(0);
     assert!(report.message.is_some_and(|message| message.contains("2 files changed")));
 
-    let mut stage = Stage::new(domain);
-    stage.cancelled = true;
+    let stage = Stage::new(domain);
+    stage.cancelled.store(true, Ordering::Relaxed);
     assert_eq!(stage.run()[0].outcome, Outcome::Failed);
     assert_eq!(stage.log(), [] as [&str; 0]);
 }
@@ -449,7 +444,7 @@ fn a_copy_that_failed_is_made_up_without_reading_anything_again() {
     assert_eq!(attempt.repositories.values().map(|repo| repo.outcome).collect::<Vec<_>>(), outcomes);
 
     stage.vault.down.clear();
-    let b: Name = "b".parse().expect("a name");
+    let b = name("b");
     let run = |stage: &Stage| stage.run_into(&|repo, _| if *repo == b { Newest::None } else { fresh() });
     let report = run(&stage).remove(0);
     assert_eq!((report.outcome, report.repositories.len()), (Outcome::Ok, 1), "{report:?}");
@@ -457,10 +452,14 @@ fn a_copy_that_failed_is_made_up_without_reading_anything_again() {
     assert_eq!(stage.log(), ["copy 1 from a to b"]);
 
     // What cannot be copied is read from its source.
+    let expected = ["copy 1 from a to b", "before", "back up into b", "after", "finally", "last"];
     stage.vault.damaged = vec![id(7)];
     let report = run(&stage).remove(0);
-    assert_eq!(report.outcome, Outcome::Ok, "{report:?}");
-    let expected = ["copy 1 from a to b", "before", "back up into b", "after", "finally", "last"];
+    assert_eq!((report.outcome, report.repositories.len()), (Outcome::Partial, 1), "{report:?}");
+    assert_eq!(report.warnings, ["b: cannot be copied from a: a pack is gone"]);
+    assert_eq!(stage.log(), expected);
+    stage.vault.unreadable = vec!["a"];
+    assert_eq!(run(&stage)[0].outcome, Outcome::Partial);
     assert_eq!(stage.log(), expected);
 }
 
@@ -468,7 +467,7 @@ fn a_copy_that_failed_is_made_up_without_reading_anything_again() {
 fn older_snapshots_are_copied_as_retention_keeps_them() {
     let mut stage =
         Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n");
-    let a: Name = "a".parse().expect("a name");
+    let a = name("a");
     stage.vault.made.borrow_mut().extend([1, 2, 3].map(|number| (a.clone(), id(number), "x".to_owned())));
     stage.vault.damaged = vec![id(2)];
     let report = stage.run().remove(0);
@@ -477,10 +476,86 @@ fn older_snapshots_are_copied_as_retention_keeps_them() {
     assert_eq!((report.outcome, copied.outcome), (Outcome::Partial, Outcome::Partial));
     assert_eq!(copied.message.as_deref(), Some("an older snapshot cannot be copied from a: a pack is gone"));
     assert_eq!(copied.snapshot(), Some(id(7)));
-    stage.vault.damaged = vec![id(7)];
+}
+
+#[test]
+fn what_a_drill_has_restored_stays() {
+    let domain = "[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { last = 1, keep_last_drilled = true } }\n";
+    let mut stage = Stage::new(domain);
+    let a = name("a");
+    stage.vault.made.borrow_mut().extend([1, 3].map(|number| (a.clone(), id(number), "x".to_owned())));
+    let note = DrillNote {
+        drill: "d".into(),
+        tier: "full".into(),
+        outcome: "pass".into(),
+        reason: String::new(),
+        self_test: false,
+        began: strongroom::format::tree::Timestamp::default(),
+        snapshots: vec![id(1)],
+        phases: Vec::new(),
+    };
+    stage.vault.drills = vec![(a, note)];
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+    let forgotten = format!("forget in a: x but {}", id(1).short());
+    assert_eq!(stage.log(), ["back up into a", "copy 1 from a to b", &forgotten, "forget in b: x"]);
+    // As long as that is not known, nothing goes.
+    let mut stage = Stage::new(&domain.replace("paths", "to = ['a']\npaths"));
+    stage.vault.logs_down = true;
     let report = stage.run().remove(0);
-    let message = "b: cannot be copied from a: a pack is gone";
-    assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Failed, Some(message)));
+    assert_eq!(report.outcome, Outcome::Partial);
+    assert_eq!(report.warnings, ["a: nothing was forgotten: its log cannot be read"]);
+    assert_eq!(stage.log(), ["back up into a"]);
+}
+
+#[test]
+fn a_repository_that_fails_before_it_is_copied_costs_the_others_nothing() {
+    let domain = format!(
+        "[repo.c]\nurl = '/c'\n[[domain]]\nname = 'x'\npaths = ['DIR']\n{HOOKS}snapshot = {{ begin = ['print', \
+         'STRONGROOM_SNAPSHOT_PATH=/'], end = ['unsnap'] }}\nstream = [{{ name = 's', command = ['dump'] }}]\n"
+    );
+    let begin = "print STRONGROOM_SNAPSHOT_PATH=/";
+    let first = ["before", begin, "back up into a", "dump", "unsnap </>"];
+    let again =
+        [begin, "back up into b", "dump", "unsnap </>", "copy 1 from b to c", "after", "finally", "last"];
+    let lost = |stage: &mut Stage, copies: &[&str], reason: &str| {
+        let report = stage.run().remove(0);
+        let made: Vec<_> =
+            report.repositories.iter().map(|repo| (repo.repo.as_str(), repo.outcome)).collect();
+        assert_eq!(made, [("a", Outcome::Ok), ("b", Outcome::Ok), ("c", Outcome::Ok)]);
+        let warnings = ["b", "c"].map(|to| format!("{to}: cannot be copied from a: {reason}"));
+        assert_eq!((report.outcome, &report.warnings[..]), (Outcome::Partial, &warnings[..]));
+        assert_eq!(stage.log(), [&first, copies, &again[..]].concat());
+    };
+    let mut stage = Stage::new(&domain);
+    stage.vault.unreadable = vec!["a"];
+    lost(&mut stage, &["copy 1 from a to b", "copy 1 from a to c"], "it is down");
+
+    // Where it cannot be read again either, that is what the others are told.
+    let domain = "[[domain]]\nname = 'x'\npaths = ['DIR']\nstream = [{ name = 's', command = ['moody', 'DIR/good'] }]\n\
+                  hooks = { finally = [['last']] }\n";
+    let mut stage = Stage::new(domain);
+    let good = stage.folder.path().join("good");
+    std::fs::write(&good, "").expect("written");
+    stage.vault.unreadable = vec!["a"];
+    stage.vault.removed = Some(good);
+    let report = stage.run().remove(0);
+    let message = "b: moody failed: exit code 1; it said: hunter2";
+    assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Failed, Some(message)), "{report:?}");
+}
+
+#[test]
+fn a_copy_of_what_lacks_something_is_partial_as_the_snapshot_is() {
+    let mut stage = Stage::new("[[domain]]\nname = 'x'\nschedule = '*-*-* 02:00'\npaths = ['DIR']\n");
+    stage.vault.summary = SnapshotSummary { errors: 1, unstable: 2, ..SnapshotSummary::default() };
+    stage.vault.down = vec!["b"];
+    stage.run();
+    stage.vault.down.clear();
+    let b = name("b");
+    let report = stage.run_into(&|repo, _| if *repo == b { Newest::None } else { fresh() }).remove(0);
+    let found = report.repositories[0].message.as_deref();
+    let message = "1 entries could not be read, 2 files changed while they were read";
+    assert_eq!((report.outcome, found), (Outcome::Partial, Some(message)), "{report:?}");
+    assert_eq!(stage.log().last().map(String::as_str), Some("copy 1 from a to b"), "nothing is read again");
 }
 
 #[test]
@@ -509,10 +584,68 @@ fn what_comes_after_a_failure_is_skipped_and_the_rest_is_not() {
 }
 
 #[test]
+fn what_comes_after_goes_where_the_other_has_got_to() {
+    let domain = |name: &str, more: &str| format!("[[domain]]\nname = '{name}'\npaths = ['DIR']\n{more}\n");
+    let all = [
+        domain("x", "hooks = { before = [['x']] }"),
+        domain("y", "after = ['x']\nhooks = { before = [['y']], after = [['everywhere']] }"),
+        domain("z", "after = ['y']\nto = ['a']"),
+        domain("elsewhere", "to = ['b']"),
+        domain("last", "after = ['elsewhere']"),
+    ];
+    let mut stage = Stage::new(&all.concat());
+    stage.vault.down = vec!["a"];
+    let reports = stage.run();
+    let found: Vec<_> = reports
+        .iter()
+        .map(|report| {
+            let repos = report.repositories.iter();
+            let repos: Vec<_> = repos.map(|repo| format!("{} {}", repo.repo, repo.outcome.name())).collect();
+            format!("{} {}: {}", report.domain, report.outcome.name(), repos.join(", "))
+        })
+        .collect();
+    let expected = [
+        "x failed: a failed, b ok",
+        "y partial: a skipped, b ok",
+        "z skipped: ",
+        "elsewhere ok: b ok",
+        "last failed: a failed, b ok",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(reports[1].warnings, ["a: it comes after x, which did not get there"]);
+    let done = stage.log();
+    assert_eq!(done[..5], ["x", "back up into a", "back up into b", "y", "back up into b"]);
+    assert!(!done.contains(&"everywhere".to_owned()));
+    let attempts = stage.state().attempts().expect("readable");
+    assert_eq!(attempts[1].repositories[&name("a")].outcome, Outcome::Skipped);
+    // What is fresh in another repository is not what has been left out.
+    stage.vault.down.clear();
+    let report = stage.run().remove(1);
+    assert_eq!((report.outcome, report.is_everywhere()), (Outcome::Ok, true));
+}
+
+#[test]
+fn a_run_that_is_cancelled_begins_nothing_more() {
+    let domain = |name: &str, before: &str| {
+        let hooks = HOOKS.replace("'before'", before);
+        format!("[[domain]]\nname = '{name}'\npaths = ['DIR']\n{hooks}")
+    };
+    let stage = Stage::new(&[domain("x", "'cancel'"), domain("y", "'y'")].concat());
+    let reports = stage.run();
+    assert_eq!(stage.log(), ["cancel", "failed <a: the run was cancelled>", "finally", "last"]);
+    let message = reports[1].message.as_deref();
+    assert_eq!(
+        (reports[1].outcome, message),
+        (Outcome::Failed, Some("the run was cancelled before it began"))
+    );
+    assert_eq!(stage.state().attempts().expect("readable").len(), 2);
+}
+
+#[test]
 fn what_a_killed_run_left_is_swept_first() {
     let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nto = ['a']\n");
     let state = stage.state();
-    let name: Name = "x".parse().expect("a name");
+    let name = name("x");
     let argv =
         |words: &[&str]| Argv::try_from(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
     let journal = Journal {
@@ -552,7 +685,7 @@ fn what_cannot_be_cleaned_up_is_tried_again_by_the_next_run() {
     );
     assert!(report.warnings[1].starts_with("at the end: a hook failed: moody failed"), "{report:?}");
     assert_eq!(stage.log(), work);
-    let name: Name = "x".parse().expect("a name");
+    let name = name("x");
     assert_eq!(state.journal(&name).expect("readable").expect("kept").left.len(), 2);
     // It fails once more, and is not there twice.
     stage.run_once();
@@ -576,8 +709,8 @@ fn what_is_due_waits_for_another_run_and_asks_again() {
     {
         let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
         let state = stage.state();
-        let lock = state.lock(&"x".parse().expect("a name")).expect("a lock");
-        let processes = Played { log: Arc::clone(&stage.vault.log) };
+        let lock = state.lock(&name("x")).expect("a lock");
+        let processes = Played { log: Arc::clone(&stage.vault.log), cancelled: Arc::default() };
         let asked = RefCell::new(0);
         let due_still = |_: &_| {
             *asked.borrow_mut() += 1;
@@ -622,7 +755,7 @@ fn a_plan_is_in_the_snapshot_also_where_its_place_is_left_out() {
 #[test]
 fn two_runs_of_one_domain_do_not_meet() {
     let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
-    let lock = stage.state().lock(&"x".parse().expect("a name")).expect("a lock");
+    let lock = stage.state().lock(&name("x")).expect("a lock");
     let report = stage.run().remove(0);
     assert_eq!(report.message.as_deref(), Some("another run of the domain x is at work"));
     drop(lock);

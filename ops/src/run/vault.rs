@@ -3,6 +3,7 @@
 use strongroom::backup::{Accept, BackupReport, SourceRoot, StreamSource};
 use strongroom::copy::CopyReport;
 use strongroom::forget::ForgetOptions;
+use strongroom::format::note::DrillNote;
 use strongroom::format::provenance::Provenance;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
@@ -21,10 +22,49 @@ pub struct VaultError {
 }
 
 impl VaultError {
+    /// Codes that say that what is stored is damaged or lost, wherever a repository is asked for something.
+    pub const DAMAGE: [&str; 20] = [
+        "blob-damaged",
+        "blob-missing",
+        "config-damaged",
+        "config-foreign",
+        "config-missing",
+        "index-damaged",
+        "ledger-damaged",
+        "log-damaged",
+        "log-other-history",
+        "log-rolled-back",
+        "mass-missing",
+        "no-keyslot",
+        "no-log",
+        "no-path",
+        "object-missing",
+        "object-too-large",
+        "object-truncated",
+        "pack-damaged",
+        "state-damaged",
+        "tree-damaged",
+    ];
+
+    /// Whether what is stored is damaged or lost.
+    pub fn is_damage(&self) -> bool {
+        Self::DAMAGE.contains(&self.code.as_str())
+    }
+
     /// Whether what was to be backed up is at fault: another repository would not get it either.
     pub fn is_of_source(&self) -> bool {
         matches!(self.code.as_str(), "stream" | "refused" | "source" | "usage" | "limit" | "cancelled")
     }
+}
+
+/// Nothing was copied, or not everything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct CopyFailure {
+    /// Whether the repository that was to get something is at fault: it would not get it any other way.
+    pub is_of_target: bool,
+    /// What happened.
+    pub error: VaultError,
 }
 
 /// What is to become a snapshot.
@@ -53,6 +93,12 @@ pub trait Vault {
     /// [`VaultError`].
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError>;
 
+    /// What the log of a repository says of drills, in its order.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError>;
+
     /// Makes a snapshot.
     ///
     /// # Errors
@@ -68,8 +114,8 @@ pub trait Vault {
     /// Copies snapshots of `from` to `to`, as far as they are not there.
     ///
     /// # Errors
-    /// [`VaultError`]: some may be there by then.
-    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, VaultError>;
+    /// [`CopyFailure`]: some may be there by then.
+    fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, CopyFailure>;
 
     /// Forgets snapshots; returns how many.
     ///

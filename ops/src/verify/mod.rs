@@ -47,12 +47,14 @@ pub fn demands(plan: &Plan) -> BTreeMap<Name, Demand> {
 }
 
 /// What is known of the packs of a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Known {
     /// Packs there are.
     pub packs: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The bytes of the largest.
+    pub largest: u64,
     /// Packs that were never read.
     pub packs_never_read: u64,
     /// Packs that were found damaged, and not intact since.
@@ -61,8 +63,25 @@ pub struct Known {
     pub oldest_read: Option<Timestamp>,
     /// When any pack was last read.
     pub last_read: Option<Timestamp>,
+    /// When each pack was last read that ever was, and its bytes.
+    pub read: Vec<(Timestamp, u64)>,
     /// When the oldest snapshot was begun.
     pub since: Option<Timestamp>,
+    /// When each snapshot was begun, and the bytes that the repository grew by.
+    pub stored: Vec<(Timestamp, u64)>,
+}
+
+impl Known {
+    /// Whether so much was read within the last `every`: by bytes, since a single pack is a reading, too. What was stored
+    /// since then need not have been read yet.
+    pub fn has_read(&self, share: Share, every: Lapse, now: Timestamp) -> bool {
+        let since = |list: &[(Timestamp, u64)]| -> u128 {
+            let recent = list.iter().filter(|(time, _)| age(*time, now) <= every);
+            recent.map(|(_, bytes)| u128::from(*bytes)).sum()
+        };
+        let there = u128::from(self.bytes).saturating_sub(since(&self.stored));
+        since(&self.read) * 100 >= there * u128::from(share.percent())
+    }
 }
 
 /// What a check found.
@@ -162,10 +181,11 @@ impl State {
     }
 }
 
-/// Bytes to read of so many.
-fn budget(read: Share, bytes: u64) -> Option<u64> {
-    let share = u128::from(bytes) * u128::from(read.percent());
-    (read.percent() < 100).then(|| u64::try_from(share.div_ceil(100)).unwrap_or(u64::MAX))
+/// Bytes to read at most, so that the share is reached with whole packs.
+fn budget(read: Share, known: &Known) -> Option<u64> {
+    let share = (u128::from(known.bytes) * u128::from(read.percent())).div_ceil(100);
+    let most = share + u128::from(known.largest.saturating_sub(1));
+    (read.percent() < 100).then(|| u64::try_from(most).unwrap_or(u64::MAX))
 }
 
 /// Verifies a repository. The record is the caller's to keep.
@@ -177,7 +197,7 @@ pub fn verify(
 ) -> Verification {
     let began = now();
     // Of what is not known, one pack is read, and the check says what is wrong.
-    let budget = verifier.known(repo).map_or(Some(0), |known| budget(read, known.bytes));
+    let budget = verifier.known(repo).map_or(Some(0), |known| budget(read, &known));
     let checked = verifier.check(repo, budget);
     let (verdict, message, read) = match checked {
         Err(error) => (Verdict::Unverified, Some(error.message), (0, 0)),
@@ -208,10 +228,17 @@ pub fn due(demand: &Demand, known: &Result<Known, String>, now: Timestamp) -> Op
         None => Some("nothing of it was read yet".into()),
         Some(last) => {
             let age = age(last, now);
-            (age >= demand.every)
-                .then(|| format!("last read {} ago, and it is to be every {}", rough(age), demand.every))
+            if age >= demand.every {
+                return Some(format!("last read {} ago, and it is to be every {}", rough(age), demand.every));
+            }
+            (!known.has_read(demand.read, demand.every, now)).then(|| too_little(demand.read, demand.every))
         }
     }
+}
+
+/// What is said where there was a reading, and not of as much as is wanted.
+pub(crate) fn too_little(read: Share, every: Lapse) -> String {
+    format!("less than {read} of it was read within {every}")
 }
 
 fn age(time: Timestamp, now: Timestamp) -> Lapse {
@@ -284,7 +311,7 @@ impl RepoStatus {
             let health = if last.verdict == Verdict::Damaged { Health::Critical } else { Health::Warning };
             self.add(health, format!("the last verification is {}{why}", last.verdict.name()));
         }
-        let every = self.demand.every;
+        let Demand { every, read } = self.demand;
         // What is new need not have been read yet.
         let (what, since) = match (known.last_read, known.since) {
             _ if known.packs == 0 => return,
@@ -292,13 +319,17 @@ impl RepoStatus {
             (None, Some(since)) => ("nothing was verified since the oldest snapshot,", since),
             (None, None) => return,
         };
-        let age = age(since, now);
-        let health = match age.as_secs() {
-            secs if secs > 2 * every.as_secs() => Health::Critical,
-            secs if secs > every.as_secs() => Health::Warning,
+        let (age, twice) = (age(since, now), Lapse::seconds(every.as_secs().saturating_mul(2)));
+        let has_read = |within| known.last_read.is_none() || known.has_read(read, within, now);
+        let health = match age {
+            age if age > twice || !has_read(twice) => Health::Critical,
+            age if age > every || !has_read(every) => Health::Warning,
             _ => return,
         };
-        let message = format!("{what} {} ago, and it is to be every {every}", rough(age));
+        let message = match age > every {
+            true => format!("{what} {} ago, and it is to be every {every}", rough(age)),
+            false => too_little(read, every),
+        };
         self.add(if is_excused { health.min(Health::Warning) } else { health }, message);
     }
 

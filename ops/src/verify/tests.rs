@@ -4,15 +4,10 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::plan::load::tests_support::plan;
-
-const NOW: &str = "2026-11-28T12:00:00Z";
+use crate::testing::name;
 
 fn now() -> Timestamp {
-    NOW.parse().expect("a time")
-}
-
-fn name(text: &str) -> Name {
-    text.parse().expect("a name")
+    crate::testing::now().timestamp()
 }
 
 fn days_ago(days: i64) -> Option<Timestamp> {
@@ -27,7 +22,7 @@ struct Played(Result<Checked, VaultError>, RefCell<Vec<Option<u64>>>);
 
 impl Verifier for Played {
     fn known(&self, _: &Name) -> Result<Known, VaultError> {
-        Ok(Known { packs: 3, bytes: 1001, ..Known::default() })
+        Ok(Known { packs: 3, bytes: 1001, largest: 400, ..Known::default() })
     }
 
     fn check(&self, _: &Name, budget: Option<u64>) -> Result<Checked, VaultError> {
@@ -46,7 +41,7 @@ fn the_strictest_demand_holds_and_says_how_much_is_read() {
     for share in ["1%", "50%", "100%"] {
         verify(&played, &name("a"), share.parse().expect("a share"), &now);
     }
-    assert_eq!(played.1.into_inner(), [Some(11), Some(501), None]);
+    assert_eq!(played.1.into_inner(), [Some(11 + 399), Some(501 + 399), None]);
 }
 
 #[test]
@@ -77,10 +72,10 @@ fn damage_doubt_and_failures_are_told_apart_and_remembered() {
 #[test]
 fn age_decides_what_is_due_and_how_well_it_is() {
     let known = |last_read, in_doubt| {
-        let counts = Known { packs: 3, packs_in_doubt: in_doubt, ..Known::default() };
-        Ok(Known { last_read, ..counts })
+        let counts = Known { packs: 3, bytes: 1000, packs_in_doubt: in_doubt, ..Known::default() };
+        Ok(Known { last_read, read: last_read.into_iter().map(|time| (time, 1000)).collect(), ..counts })
     };
-    let since = |days| Ok(Known { packs: 3, since: days_ago(days), ..Known::default() });
+    let since = |days| Ok(Known { packs: 3, bytes: 1000, since: days_ago(days), ..Known::default() });
     let judged = |more: &str, known: &Result<Known, String>, last: &[Verification]| {
         let plan = plan(&format!("{PLAN}{more}"));
         status(&plan, &|_| known.clone(), last, &now().to_zoned(jiff::tz::TimeZone::UTC)).remove(0)
@@ -123,4 +118,38 @@ fn age_decides_what_is_due_and_how_well_it_is() {
     let all = [last(Verdict::Ok), last(Verdict::Damaged)];
     assert_eq!(judged("", &fresh, &all).health, Health::Critical);
     assert_eq!(judged("", &fresh, &[last(Verdict::Damaged), last(Verdict::Ok)]).health, Health::Ok);
+}
+
+#[test]
+fn a_share_is_one_of_bytes_and_not_of_readings() {
+    let demand = Demand { every: "7d".parse().expect("a lapse"), read: "10%".parse().expect("a share") };
+    let known = |read: &[(i64, u64)], stored: &[(i64, u64)]| {
+        let dated = |list: &[(i64, u64)]| -> Vec<_> {
+            list.iter().map(|(days, bytes)| (days_ago(*days).expect("a time"), *bytes)).collect()
+        };
+        let read = dated(read);
+        let counts = Known { packs: 9, bytes: 1000, since: days_ago(60), ..Known::default() };
+        let last_read = read.iter().map(|(time, _)| *time).max();
+        Known { last_read, read, stored: dated(stored), ..counts }
+    };
+    let judged = |known: &Known| {
+        let plan = plan(&PLAN.replace("'50%'", "'10%'"));
+        let now = now().to_zoned(jiff::tz::TimeZone::UTC);
+        status(&plan, &|_| Ok(known.clone()), &[], &now).remove(0)
+    };
+    for (known, is_due, health) in [
+        (known(&[(1, 100)], &[]), false, Health::Ok),
+        (known(&[(1, 50), (3, 50)], &[]), false, Health::Ok),
+        // A budget of time that was enough for one pack.
+        (known(&[(1, 99)], &[]), true, Health::Critical),
+        (known(&[(1, 40), (8, 60)], &[]), true, Health::Warning),
+        // What is new need not have been read yet.
+        (known(&[(1, 60)], &[(2, 400), (30, 600)]), false, Health::Ok),
+        (known(&[(1, 50)], &[(2, 400), (30, 600)]), true, Health::Critical),
+    ] {
+        assert_eq!(due(&demand, &Ok(known.clone()), now()).is_some(), is_due, "{known:?}");
+        assert_eq!(judged(&known).health, health, "{known:?}");
+    }
+    let reasons = judged(&known(&[(1, 99)], &[])).reasons;
+    assert_eq!(reasons, ["less than 10% of it was read within 7d"]);
 }

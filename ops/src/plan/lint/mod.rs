@@ -296,6 +296,17 @@ impl Lint<'_> {
             let message = format!("{choice:?} is no choice of a snapshot: it is latest, random or before:7d");
             self.error("bad-choice", &key("snapshot"), message);
         }
+        for (domain, stream) in self.plan.unloaded(drill) {
+            let message = format!(
+                "nothing in the drill {} loads the stream {stream:?} of the domain {domain}, so it can only end with \"could not \
+                 be verified\"",
+                drill.name
+            );
+            self.add(Severity::Warning, "unloaded-stream", &key("step"), message).hint = Some(format!(
+                "give the stream a command `restore` and the drill a step that restores {domain}, or look at the file \
+                 ${{scratch}}/{domain}/{stream} in a step"
+            ));
+        }
         for (number, step) in drill.step.iter().enumerate() {
             let key = format!("drill.{}.step.{}", drill.name, number + 1);
             let of = format!("step {} of the drill {}", number + 1, drill.name);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Lint, Severity};
-use crate::plan::types::{Control, Domain};
+use crate::plan::types::{Control, Domain, Drill, Tier};
 use crate::plan::values::Lapse;
 
 impl Lint<'_> {
@@ -76,6 +76,15 @@ impl Lint<'_> {
             }
         }
         self.rehearsals(domain, objectives.drill_every);
+        let restores = |drill: &Drill| drill.tier != Tier::Metadata && drill.domains.contains(name);
+        if objectives.retain.is_some_and(|retain| retain.keep_last_drilled)
+            && !self.plan.drills.iter().any(restores)
+        {
+            let message =
+                format!("the domain {name} keeps what a drill has restored, and no drill restores it");
+            self.add(Severity::Warning, "nothing-drilled", &format!("domain.{name}"), message).hint =
+                Some("add a drill of the tier full or sample, or take keep_last_drilled out".into());
+        }
     }
 
     fn rehearsals(&mut self, domain: &Domain, drill_every: Option<Lapse>) {
