@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 63] = [
+const COMMANDS: [&str; 64] = [
     "",
     "init",
     "backup",
@@ -53,6 +53,7 @@ const COMMANDS: [&str; 63] = [
     "log head",
     "run",
     "drill",
+    "recover",
     "status",
     "verify",
     "compliance",

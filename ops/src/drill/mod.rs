@@ -23,7 +23,7 @@ pub mod place;
 pub mod probe;
 pub mod record;
 pub mod source;
-mod steps;
+pub(crate) mod steps;
 #[cfg(test)]
 mod tests;
 

@@ -8,6 +8,7 @@ use crate::plan::Plan;
 use crate::plan::effective::HOOK_TIMEOUT;
 use crate::plan::types::Domain;
 use crate::plan::values::{Argv, Name};
+use crate::recover;
 use crate::run::process::{Order, ProcessError, Processes, without_output};
 use crate::run::report::DomainReport;
 use crate::run::state::{Attempt, Chore, Journal, Outcome, RepoAttempt, State};
@@ -71,6 +72,11 @@ impl Runner<'_> {
         began: &Zoned,
         report: &mut DomainReport,
     ) {
+        // What is there may be of two states, or of one that nobody wants.
+        if let Some(advice) = self.unfinished_recovery(domain) {
+            report.fail(advice);
+            return self.record(began, report);
+        }
         let left = self.sweep(domain, report);
         let missing = self.catch_up(domain, targets, report);
         let journal = if missing.is_empty() && !targets.is_empty() {
@@ -86,6 +92,13 @@ impl Runner<'_> {
         self.record(began, report);
         if let Some(journal) = journal {
             self.settle(domain, &journal, report);
+        }
+    }
+
+    fn unfinished_recovery(&self, domain: &Domain) -> Option<String> {
+        match self.state.recovery(&domain.name) {
+            Ok(journal) => recover::record::advice(&journal.filter(recover::Journal::is_unfinished)?),
+            Err(error) => Some(format!("whether a recovery is unfinished cannot be read: {error}")),
         }
     }
 

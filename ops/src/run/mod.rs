@@ -5,6 +5,7 @@
 //! - [`domain`]: one domain, from its first hook to its last
 //! - [`read`]: what it is read from
 //! - [`copies`]: its other repositories
+//! - `facts`: what is recorded with snapshots of the world around the data
 //! - [`turn`]: of several runs of what is due, one at a time
 //! - [`anomaly`]: snapshots that are not like those before
 //! - [`process`]: commands: started, watched, ended
@@ -16,6 +17,7 @@ pub mod anomaly;
 mod cleanup;
 mod copies;
 pub mod domain;
+pub(crate) mod facts;
 mod lines;
 mod marks;
 pub mod process;
@@ -26,7 +28,7 @@ pub mod select;
 pub mod sqlite;
 mod stage;
 pub mod state;
-mod stream;
+pub(crate) mod stream;
 pub mod system;
 #[cfg(test)]
 mod tests;

@@ -11,15 +11,12 @@ use crate::plan::effective::SNAPSHOT_TIMEOUT;
 use crate::plan::types::{Consistency, Domain, OnChange};
 use crate::plan::values::Name;
 use crate::run::cleanup::SNAPSHOT_PATH;
-use crate::run::process::{Order, beginning};
+use crate::run::process::Order;
 use crate::run::report::{DomainReport, RepoReport, incomplete};
 use crate::run::state::{Journal, Outcome};
 use crate::run::stream::timeout;
 use crate::run::vault::{Job, VaultError};
-use crate::run::{Runner, stage, stream};
-
-/// Time that a command may take which finds a fact out.
-const FACT_TIMEOUT: &str = "1m";
+use crate::run::{Runner, facts, stage, stream};
 
 impl Runner<'_> {
     /// Reads everything, into the first of the repositories that takes it: nothing is said of those after it.
@@ -58,15 +55,9 @@ impl Runner<'_> {
     /// What is recorded with the snapshots.
     fn provenance(&self, domain: &Domain, report: &mut DomainReport) -> Provenance {
         let mut facts = Vec::new();
-        let env = self.env(domain);
-        for (name, argv) in domain.facts.iter().take(Provenance::FACTS_MAX) {
-            let order = Order { argv, env: &env, timeout: timeout(None, FACT_TIMEOUT), heeds_cancel: true };
-            match self.processes.run(&order) {
-                Ok(ended) => {
-                    let value = String::from_utf8_lossy(&ended.stdout);
-                    let value = beginning(value.trim_end(), Provenance::FACT_LEN_MAX).to_owned();
-                    facts.push(Fact { name: name.to_string(), value });
-                }
+        for (name, found) in facts::facts(domain, &self.env(domain), &*self.processes) {
+            match found {
+                Ok(value) => facts.push(Fact { name: name.to_string(), value }),
                 Err(error) => report.warn(format!("the fact {name} was not found out: {error}")),
             }
         }
