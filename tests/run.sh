@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs all tests: formatting, lints, unit and integration tests (which replay the fuzz corpora), the independent
-# reader, the demonstration on a small scale, a short slice of each campaign (kills, power cuts, faults, turned bits, many processes), and
-# each fuzz target for some seconds. Installs what they need; wants the Rust toolchain, C and C++ compilers and Python 3. The campaigns
-# in full, some hours: tests/campaigns/run.sh.
+# reader, the demonstration on a small scale, a short slice of each campaign (kills, power cuts, faults, turned bits, many processes),
+# real databases and an application run by plans, and each fuzz target for some seconds. Installs what they need; wants the Rust
+# toolchain, C and C++ compilers and Python 3. The campaigns in full, some hours: tests/campaigns/run.sh.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -37,6 +37,10 @@ binary=${CARGO_TARGET_DIR:-$root/target}/release/strongroom
 
 step "campaigns, a slice of each"
 tests/campaigns/run.sh --short "$binary"
+
+step "real components"
+tests/components/install.sh
+tests/components/run.py --binary "$binary"
 
 step "fuzz targets, three seconds each"
 fuzz/smoke.sh 3

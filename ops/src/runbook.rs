@@ -8,7 +8,7 @@ use crate::drill::{DrillRecord, Phase, history};
 use crate::order::{Cycle, order};
 use crate::plan::Plan;
 use crate::plan::types::{Domain, Repo, Stream};
-use crate::plan::values::{Name, quoted};
+use crate::plan::values::{Argv, Name, quoted};
 
 /// Writes the runbook.
 ///
@@ -30,6 +30,9 @@ pub fn runbook(plan: &Plan, host: &str, written: &str, drills: &[DrillRecord]) -
         of_domain(&mut text, plan, number + 1, domain);
         text.push_str(&duration(plan, domain, drills));
     }
+    text.push_str("## When all of it is back\n\n");
+    questions(&mut text, plan);
+    text.push_str(LAST_STEPS);
     Ok(text)
 }
 
@@ -129,6 +132,13 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
         of_stream(text, stream, &format!("{place}/{}", stream.name));
     }
     text.push_str("```\n\n");
+    let loads = domain.stream.iter().filter_map(|stream| stream.restore.as_ref());
+    if loads.flat_map(Argv::words).any(|word| word.contains("${target}")) {
+        text.push_str(BESIDE);
+    }
+    if !domain.sqlite.is_empty() {
+        text.push_str(SQLITE);
+    }
     if let Some(hooks) = &domain.hooks {
         for argv in &hooks.before {
             let _ = writeln!(text, "Its backup begins with `{}`.\n", argv.quoted());
@@ -164,6 +174,48 @@ fn duration(plan: &Plan, domain: &Domain, drills: &[DrillRecord]) -> String {
         others.join(", "),
         phases.join(", ")
     )
+}
+
+const LAST_STEPS: &str = "\
+Let the applications in, one after the other in the same order, and back everything up again: `strongroom run`, then `strongroom status`. Tell all who
+were told that it is over, and write down what was lost, how long it took, and what was not in here.
+";
+
+const BESIDE: &str = "\
+In place of TARGET take the name of something new and empty, as a database beside the damaged one. Look at it there; then it takes the other's place.
+
+";
+
+const SQLITE: &str = "\
+Before an SQLite database is put in its place, stop what uses it, and remove `NAME-wal`, `NAME-shm` and `NAME-journal` beside the old one: SQLite would take
+them for changes to the restored database, and mix both without a word.
+
+";
+
+/// What drills ask of restored data.
+fn questions(text: &mut String, plan: &Plan) {
+    for drill in &plan.drills {
+        let asked: Vec<_> =
+            drill.step.iter().filter_map(|step| Some((step.run.as_ref()?, step.expect.as_ref()?))).collect();
+        if asked.is_empty() {
+            continue;
+        }
+        let domains: Vec<_> = drill.domains.iter().map(Name::as_str).collect();
+        let _ = writeln!(
+            text,
+            "What the drill {} asks of {}. In a drill the data is in `${{scratch}}/DOMAIN`, and the application listens on \
+             `${{port}}`: take what is so here.\n\n```text",
+            drill.name,
+            domains.join(", ")
+        );
+        for (name, value) in &drill.env {
+            let _ = writeln!(text, "# in a drill: {name}={}", quoted(value));
+        }
+        for (argv, expect) in asked {
+            let _ = writeln!(text, "{}\n# has to print {expect}", argv.quoted());
+        }
+        text.push_str("```\n\n");
+    }
 }
 
 fn of_stream(text: &mut String, stream: &Stream, file: &str) {
@@ -217,11 +269,18 @@ mod tests {
             "## 3. state",
             "# /var/lib/shop/sessions.db is then in /var/tmp/recovery/state/var/lib/shop/sessions.db",
             "# /var/tmp/recovery/state/redis.rdb is what this command wrote: redis-cli --rdb -",
+            "remove `NAME-wal`",
+            "## When all of it is back",
+            "What the drill shop-full asks of orders-db, media.",
+            "# in a drill: PGSERVICE=drill",
+            "from orders'\n# has to print < 93600",
+            "`strongroom run`, then `strongroom status`",
         ] {
             let found =
                 text[at..].find(part).unwrap_or_else(|| panic!("{part:?} is not behind {at} in\n{text}"));
             at += found;
         }
+        assert!(text.contains("In place of TARGET take"));
         assert_eq!(text.matches("```").count() % 2, 0);
     }
 

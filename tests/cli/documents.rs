@@ -11,12 +11,16 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The guides, by path from the project's folder, and the README.
+/// The documents in a folder of the project.
+fn documents_in(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(project().join(folder)).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.extension().is_some_and(|end| end == "md")).collect()
+}
+
+/// The guides and the README. Recipes are run with real servers, by `tests/components`.
 fn documents() -> Vec<PathBuf> {
-    let guides = fs::read_dir(project().join("docs"))
-        .expect("the guides")
-        .map(|entry| entry.expect("an entry").path());
-    let mut found: Vec<_> = guides.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    let mut found = documents_in("docs");
     found.push(project().join("README.md"));
     found.sort();
     found
@@ -62,6 +66,7 @@ fn machine() -> Bench {
         bench.write(&format!("srv/shop/{name}"), content);
     }
     bench.write("home/clone/README.md", "# Strongroom\n");
+    fs::create_dir_all(bench.path("var/lib/node_exporter")).expect("a folder");
     bench
 }
 
@@ -75,7 +80,7 @@ fn run(path: &Path) {
     let root = bench.path("").canonicalize().expect("there");
     let root = root.to_str().expect("text").trim_end_matches('/');
     let mut here = script.clone();
-    for place in ["/srv/", "/etc/strongroom"] {
+    for place in ["/srv/", "/mnt/", "/var/", "/etc/strongroom"] {
         here = here.replace(place, &format!("{root}{place}"));
     }
     let shell = || {
@@ -115,12 +120,11 @@ fn all_examples_work_as_they_stand() {
 #[test]
 fn links_between_documents_lead_somewhere() {
     let table = fs::read_to_string(project().join("docs/README.md")).expect("text");
-    for path in documents() {
-        let name = path.file_name().and_then(|name| name.to_str()).expect("text");
-        assert!(
-            name == "README.md" || table.contains(&format!("({name})")),
-            "{name} is not in docs/README.md"
-        );
+    for path in documents().into_iter().chain(documents_in("docs/recipes")) {
+        let below = path.strip_prefix(project().join("docs")).ok().and_then(Path::to_str);
+        if let Some(name) = below.filter(|name| *name != "README.md") {
+            assert!(table.contains(&format!("({name})")), "{name} is not in docs/README.md");
+        }
         let text = fs::read_to_string(&path).expect("text");
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap_or_default();

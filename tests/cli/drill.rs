@@ -1,6 +1,8 @@
 //! `drill`: restores rehearsed on a machine of its own, with applications that are started and asked.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -161,6 +163,23 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
     bench.run(["drill", "data", "--from", "third"]).expect(2);
     // No schedule, so none is ever due.
     assert_eq!(bench.run(["drill", "--due"]).expect(0).stdout, "nothing is due\n");
+}
+
+#[test]
+fn an_application_that_is_up_already_is_not_taken_for_the_one_that_is_rehearsed() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = other.local_addr().expect("an address").port();
+    let answers = std::thread::spawn(move || {
+        let (mut caller, _) = other.accept().expect("a caller");
+        let _ = caller.read(&mut [0; 1000]).expect("a question");
+        caller.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("answered");
+    });
+    let bench = planned(&FULL.replace("${port}", &port.to_string()));
+    let record = drill(&bench.run(["drill", "--json"]).expect(5));
+    answers.join().expect("somebody called");
+    let message = record["message"].as_str().expect("a reason");
+    assert!(message.contains("/rows answers already, with 200"), "{message}");
+    assert!(!bench.path("scratch/full").exists());
 }
 
 #[test]

@@ -164,7 +164,10 @@ impl Driller<'_> {
         }
         let (Some(argv), Some(ready)) = (&step.start, &step.ready) else { return Ok(()) };
         let argv = words.fill(argv);
-        let service = self.timed(work, Phase::Start, |driller, _| {
+        let service = self.timed(work, Phase::Start, |driller, work| {
+            if work.services.running.is_empty() {
+                driller.nobody_answers(words, ready)?;
+            }
             let stop = Arc::new(AtomicBool::new(false));
             let processes = (driller.services)(Arc::clone(&stop));
             Service::start(&*processes, stop, &order(&argv, words, SERVICE))
@@ -189,6 +192,18 @@ impl Driller<'_> {
             sink.finish().map_err(|error| failed(&what, &error))?;
         }
         Ok(())
+    }
+
+    /// Another application that is up already would be asked in place of the one that is rehearsed.
+    fn nobody_answers(&self, words: &Words, ready: &Ready) -> Result<(), Stop> {
+        let Some(url) = &ready.http else { return Ok(()) };
+        let url = url.replace("${port}", &words.port);
+        match (self.get)(&url) {
+            Err(_) => Ok(()),
+            Ok(code) => Err(Stop::Unverified(format!(
+                "{url} answers already, with {code}, and the application is not started yet: have it listen on ${{port}}"
+            ))),
+        }
     }
 
     /// Waits until the application that was started last is ready.

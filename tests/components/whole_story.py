@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""The whole story: a Django application with PostgreSQL, attachments and sessions in SQLite, run by the plan of
+docs/recipes/django.md. Backed up to two repositories, changed, backed up under write load, rehearsed, destroyed with its
+host, got back from the second site."""
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import socket
+import sqlite3
+import uuid
+
+import postgresql
+from common import Load, Skip, blocks, case, check, equal, main, need
+from postgresql import sql
+
+HERE = pathlib.Path(__file__).resolve().parent
+VENV = pathlib.Path(os.environ.get("COMPONENTS_VENV", HERE.parents[1] / "target/components-venv"))
+RECIPE = "django"
+DOMAINS = ["orders-db", "media", "state"]
+ACCOUNTS = 50
+
+
+class Shop:
+    """The application, on the data that its environment names."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def start(self):
+        argv = [self.machine.path("/srv/shop/venv/bin/python"), "-m", "gunicorn", "--chdir", self.machine.path("/srv/shop"), "-w", "2", "-b", f"127.0.0.1:{self.port}", "shop.wsgi"]
+        self.process = self.machine.start(argv, ready=lambda: self.is_ready())
+
+    def is_ready(self):
+        try:
+            return self.ask("GET", "/healthz")[0] == 200
+        except OSError:
+            return False
+
+    def ask(self, method, path, body=None, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def order(self, number):
+        """One order with an attachment."""
+        attachment = f"attachment of {number}: {uuid.uuid4()} " * 40
+        fields = {"source": number % ACCOUNTS + 1, "target": (number * 7) % ACCOUNTS + 1}
+        parts = [f'--xyz\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
+        parts.append(f'--xyz\r\nContent-Disposition: form-data; name="attachment"; filename="a"\r\n\r\n{attachment}\r\n--xyz--\r\n')
+        status, said = self.ask("POST", "/orders", "".join(parts), {"Content-Type": "multipart/form-data; boundary=xyz"})
+        equal(status, 201, f"an order: {said[:500]}")
+
+    def check(self, orders=None):
+        equal(self.ask("GET", "/invariants"), (200, "ok"), "what is always true")
+        counts = json.loads(self.ask("GET", "/invariants?counts")[1])
+        if orders is not None:
+            equal(counts["orders"], orders, "orders")
+        return counts["orders"]
+
+
+def application(machine):
+    """Installs the application with its environment, and makes its tables where they are missing."""
+    python = VENV / "bin/python"
+    if not python.exists():
+        raise Skip(f"there is no Django in {VENV}: tests/components/install.sh installs it")
+    shutil.copytree(HERE / "shop", machine.path("/srv/shop"), dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    machine.write("srv/shop/REVISION", "3f2a1c\n")
+    machine.path("/srv/shop/venv").symlink_to(VENV)
+    machine.env.update(PGSERVICE="shop", SHOP_SECRET="not one", PYTHONDONTWRITEBYTECODE="1")
+    machine.env.update(SHOP_MEDIA=str(machine.path("/srv/shop/media")), SHOP_SESSIONS=str(machine.path("/var/lib/shop/sessions.db")))
+
+
+def migrate(machine):
+    for database in ["default", "sessions"]:
+        machine.ask(machine.path("/srv/shop/venv/bin/python"), machine.path("/srv/shop/manage.py"), "migrate", "--database", database)
+
+
+def everything(machine):
+    """All data of the application, as it is now."""
+    rows = [sql(machine, f"select md5(string_agg(t::text, ' ' order by id)) from {table} t") for table in ["orders_account", "orders_order"]]
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in machine.path("/srv/shop/media/orders").iterdir()}
+    database = sqlite3.connect(machine.path("/var/lib/shop/sessions.db"))
+    sessions = [database.execute(f"select * from {table} order by id").fetchall() for table in ["visits_visitor", "visits_visit"]]
+    database.close()
+    return rows, files, sessions
+
+
+def health(machine, code, expected):
+    """What `status` says of each domain."""
+    done = machine.strongroom("status", "--json", code=code)
+    found = {line["domain"]: line["health"] for line in done.lines("domain")}
+    equal(found, expected, f"status: {done.stdout}")
+    return {line["domain"]: line for line in done.lines("domain")}
+
+
+def standing(machine, code):
+    """What `compliance` says of targets that are not met."""
+    controls = machine.strongroom("compliance", "--json", code=code).lines("control")
+    return {(line["domain"], line["control"]) for line in controls if line["standing"] != "met"}
+
+
+def report(machine, health, violated):
+    """The page, which has to say so."""
+    path = machine.path("/var/tmp/report.html")
+    summary = machine.strongroom("report", "--html", path, "--json").lines("summary")[0]
+    equal((summary["health"], summary["violated"]), (health, violated), "the report")
+    return path.read_text()
+
+
+def test(machine):
+    need("jq", "curl", path=machine.env["PATH"])
+    server = postgresql.start(machine)
+    application(machine)
+    for folder in ["srv/shop/media", "var/lib/shop"]:
+        machine.path(folder).mkdir(parents=True)
+    machine.write("etc/shop/shop.ini", "color = blue\n")
+    sql(machine, "create role shop", "postgres")
+    sql(machine, "create database shop", "postgres")
+    migrate(machine)
+    sql(machine, f"insert into orders_account (balance) select 100 from generate_series(1, {ACCOUNTS})")
+    shop = Shop(machine)
+    shop.start()
+    for number in range(20):
+        shop.order(number)
+    shop.check(20)
+    machine.plan(RECIPE)
+
+    health(machine, 4, dict.fromkeys(DOMAINS, "critical"))
+    check(("orders-db", "rpo") in standing(machine, 4), "a domain without a snapshot meets its targets")
+    report(machine, "critical", len(standing(machine, 4)))
+    case("before the first run everything is red")
+
+    machine.strongroom("run", "--due").says("3 ok, 0 partial, 0 failed, 0 skipped")
+    health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
+    equal(standing(machine, 4), {("orders-db", "drill"), ("media", "drill")}, "targets that are missed")
+    equal(machine.strongroom("run", "--due").stdout, "nothing is due\n", "a second run")
+    case("backed up to two repositories: what is missing still is a rehearsal")
+
+    for number in range(20, 40):
+        shop.order(number)
+    load = Load(machine, lambda number: shop.order(number + 40), pause=0.01)
+    machine.strongroom("run").says("3 ok, 0 partial, 0 failed, 0 skipped")
+    written = load.end()
+    loaded = shop.check(40 + written)
+    for domain in DOMAINS:
+        equal(len(machine.snapshots(domain)), 2, f"snapshots of {domain}")
+    case("backed up again under write load")
+
+    record = machine.drill("shop")
+    equal((record["outcome"], record["repository"], [one["domain"] for one in record["restored"]]), ("pass", "local", DOMAINS), "the drill")
+    equal([one["phase"] for one in record["phases"]], ["locate", "fetch", "verify", "load", "start", "ready", "check", "cleanup"], "phases")
+    equal(record["rto"], 45 * 60, "the time within which it has to be back")
+    equal(machine.drill("shop")["repository"], "offsite", "the next one")
+    check(not list(machine.path("/var/tmp/strongroom-drill").iterdir()), "the drill left something behind")
+    equal(sql(machine, "select count(*) from pg_database where datname = 'drill'", "postgres"), "0", "databases the drill left")
+    shop.check(loaded)
+    case("rehearsed from both: started on the restored data, asked over HTTP; the running one was not touched")
+
+    machine.strongroom("verify", "--read", "100%").says("local", "offsite")
+    equal(standing(machine, 0), set(), "targets that are missed")
+    told = health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
+    equal(told["orders-db"]["drill"]["outcome"], "pass", "status of the drill")
+    check(0 < told["orders-db"]["recovery_seconds"] < 45 * 60, told["orders-db"])
+    check("A drill on " in machine.strongroom("runbook").stdout, "the runbook does not know how long it takes")
+    machine.strongroom("log", "--verify")
+    page = report(machine, "ok", 0)
+    equal(page.count("all signed and in one chain"), 2, "verdicts on logs")
+    check(all(f">{domain}<" in page for domain in DOMAINS), "the report lacks a domain")
+    case("all targets are met, and the report and the runbook know the time that a recovery takes")
+
+    # The data is fine, and the application is not.
+    machine.domains(RECIPE, lambda text: text.replace('"-b", "127.0.0.1:${port}", "shop.wsgi"', '"-b", "127.0.0.1:${port}", "shop.wsgi:missing"'))
+    record = machine.drill("shop", code=4)
+    check("python ended before it was ready" in record["message"], record["message"])
+    check({"fetch", "verify", "load"} <= {one["phase"] for one in record["phases"]}, record)
+    case("an application that does not start fails the drill although its data is fine")
+
+    # The application that is in use would answer in place of the one that is rehearsed.
+    machine.domains(RECIPE, lambda text: text.replace("127.0.0.1:${port}", f"127.0.0.1:{shop.port}"))
+    record = machine.drill("shop", code=5)
+    check("answers already" in record["message"], record["message"])
+    machine.domains(RECIPE)
+    equal(machine.drill("shop")["outcome"], "pass", "the drill afterwards")
+    equal(standing(machine, 0), set(), "targets that are missed")
+    case("a port that is in use is told of: nothing was rehearsed")
+
+    # Quiet now, so that all that is lost is known.
+    machine.strongroom("run")
+    lost, orders = everything(machine), shop.check()
+    written_plan = {name: machine.path(f"/etc/strongroom/{name}").read_text() for name in ["strongroom.toml", f"conf.d/{RECIPE}.toml"]}
+    machine.stop(shop.process)
+    machine.stop(server)
+    for place in [postgresql.DATA, "srv", "etc/shop", "etc/strongroom/strongroom.toml", "etc/strongroom/conf.d", "var/lib/shop", "home"]:
+        path = machine.path(place)
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    machine.path("/srv").mkdir()
+    application(machine)
+    server = postgresql.start(machine)
+    steps = blocks(f"recipes/{RECIPE}.md", "sh")
+    machine.script("\n".join(steps))
+    equal(everything(machine), lost, "the data")
+    equal(machine.path("/etc/shop/shop.ini").read_text(), "color = blue\n", "the settings")
+    shop.start()
+    shop.check(orders)
+    case("the host destroyed with one repository: got back in order, row by row and file by file, from the other")
+
+    plan = {name: machine.path(f"/etc/strongroom/{name}").read_text() for name in written_plan}
+    equal(plan, written_plan, "the plan")
+    machine.make_repositories()
+    told = health(machine, 4, dict.fromkeys(DOMAINS, "critical"))
+    reasons = {repo["repository"]: repo["reasons"] for repo in told["media"]["repositories"]}
+    equal(reasons, {"local": ["there is no complete snapshot"], "offsite": []}, "why")
+    machine.strongroom("run", "--due").says("3 ok")
+    health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
+    machine.strongroom("check", "--read-data")
+    case("the new host is red until it is backed up to both places again")
+
+
+main(test)
