@@ -1,5 +1,5 @@
-//! Power is cut at every step by which commands change a repository on disk, in all the ways in which what was not flushed can
-//! have arrived ([`Story`]). Whatever is found then has to check clean and give every snapshot back that was told to be stored, and
+//! Power is cut at every step by which commands change a repository on disk: nothing that was not flushed has arrived, or all of it,
+//! or all or nothing but one step, or but a part of one write ([`Story`]). Whatever is found then has to check clean and give every snapshot back that was told to be stored, and
 //! backups and prunes go on from it.
 //!
 //! `STRONGROOM_POWER_STATES=200000` asks for so many states, with sources and histories from more seeds; `STRONGROOM_POWER_SEED=7`
@@ -104,6 +104,7 @@ fn tell(name: &'static str, world: &mut World, act: impl FnOnce(&mut World, &Rep
     let journal = Journal::begin(folder.path());
     act(world, &repository);
     let story = Story::new(tree, journal.end());
+    assert!(story.len() > 5, "{name}: {} steps were recorded", story.len());
     world.storage = in_memory(&read_tree(folder.path()));
     Told {
         name,

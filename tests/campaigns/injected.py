@@ -11,6 +11,7 @@ import argparse
 import collections
 import pathlib
 import shutil
+import subprocess
 import sys
 
 from common import CHEAP, Failed, Tool, Tree, manifest, workplace
@@ -107,8 +108,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.binary = args.binary.resolve()
-    if not shutil.which("strace"):
-        print("SKIPPED faults in system calls: there is no strace")
+    if not shutil.which("strace") or subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True).returncode != 0:
+        print("SKIPPED faults in system calls: there is no strace, or it may not trace")
         return 0
     with workplace() as work:
         campaign = Campaign(args, work)
@@ -116,6 +117,8 @@ def main():
             campaign.run()
         except Failed as error:
             sys.exit(f"seed {args.seed}: {error}")
+        if not campaign.done:
+            sys.exit("no call was made to fail: strace injects nothing here")
         counts = ", ".join(f"{number} {what}" for what, number in campaign.done.items())
         print(f"faults in system calls: {counts}; nothing lost")
     return 0

@@ -7,7 +7,6 @@ to go on from what is stored, and the last restore has to equal the source.
 Without --source it makes data of its own. Standard library only.
 """
 import argparse
-import json
 import pathlib
 import random
 import shutil
@@ -77,7 +76,7 @@ def main():
                 finished += 1
                 shutil.rmtree(repository)
                 repository, tool = new_repository(args.binary, work, finished)
-        summary = json.loads(tool.run("backup", "--json", source).splitlines()[-1])
+        summary = tool.summary("backup", source)
         tool.run("check", "--read-data", "-q")
         target = work / "restored"
         tool.run("restore", f"latest:{source}", "--target", target, "-q")

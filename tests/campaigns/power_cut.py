@@ -59,12 +59,15 @@ class Turn(threading.Thread):
     """Commands one after the other until one fails, as all do when the power is gone."""
 
     def __init__(self, act):
-        super().__init__()
-        self.act = act
+        super().__init__(daemon=True)
+        self.act, self.error = act, None
 
     def run(self):
-        while self.act():
-            pass
+        try:
+            while self.act():
+                pass
+        except Exception as error:  # pylint: disable=broad-except
+            self.error = error
 
 
 class Campaign:
@@ -73,7 +76,8 @@ class Campaign:
         self.tree = Tree(work / "tree", self.random.random(), files=12, largest=300_000)
         self.tool = Tool(args.binary, self.disk.mount_point / "repository", patience=120)
         # What each snapshot that was told of holds, those that may or may not have been forgotten, and those that were.
-        self.told, self.leaving, self.gone, self.is_made = {}, set(), set(), False
+        self.told, self.leaving, self.gone = {}, set(), set()
+        self.is_made, self.longest = False, 0.0
 
     def back_up(self):
         self.tree.change()
@@ -121,14 +125,21 @@ class Campaign:
             if not self.is_made:
                 self.tool.init()
                 self.is_made = True
+                begun = time.monotonic()
+                self.back_up()
+                # Some commands long, however slow the machine is.
+                self.longest = 4 * (time.monotonic() - begun) + 0.5
             self.audit()
             turns = [Turn(self.back_up), Turn(self.thin_out)]
             for turn in turns:
                 turn.start()
-            time.sleep(self.random.uniform(0.0, 1.2))
+            time.sleep(self.random.uniform(0.0, self.longest))
+            early = [turn.act.__name__ for turn in turns if not turn.is_alive()]
             self.disk.cut()
             for turn in turns:
                 turn.join()
+            if early or any(turn.error for turn in turns):
+                raise Failed(f"before the power was cut: {early or ''} {[turn.error for turn in turns]}")
         finally:
             self.disk.unmount()
         self.done["cuts"] += 1
@@ -148,7 +159,10 @@ def main():
             try:
                 campaign = Campaign(args, work, kind)
                 campaign.disk.mount()
-                campaign.disk.unmount()
+                try:
+                    campaign.disk.cut()
+                finally:
+                    campaign.disk.unmount()
             except (OSError, subprocess.CalledProcessError) as error:
                 print(f"SKIPPED power cuts on {kind}: {error}")
                 continue
@@ -160,6 +174,8 @@ def main():
                 campaign.disk.unmount()
             except Failed as error:
                 sys.exit(f"{kind}, seed {args.seed}, after {campaign.done['cuts']} cuts: {error}")
+            if idle := [what for what in ("backups", "prunes", "restores") if not campaign.done[what]]:
+                sys.exit(f"{kind}: in {campaign.done['cuts']} rounds there were no {idle}: this machine is too slow for it")
             counts = ", ".join(f"{number} {what}" for what, number in campaign.done.items())
             print(f"{kind}: {counts}: nothing lost")
     return 0

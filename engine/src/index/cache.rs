@@ -4,9 +4,6 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::format::segment::{self, PAGE_LEN, PAGE_PLAIN_LEN};
 
-/// Slots for leaves: ids are random, so that a leaf is seldom wanted twice, and then at once.
-const LEAF_PAGES_MAX: usize = 64;
-
 /// Which page a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PageName {
@@ -45,10 +42,12 @@ impl std::fmt::Debug for PageCache {
 }
 
 impl PageCache {
-    /// A cache of `pages` pages of 4 KiB.
+    /// A cache of `pages` pages of 4 KiB, half of them for leaves: of an index of some hundred thousand blobs these hold all,
+    /// so that each page is opened once. Of a large one they hold few, since ids are random, but they never displace the pages
+    /// that lead to them.
     pub fn new(pages: usize) -> Self {
         let slots = |count: usize| (0..count.max(1)).map(|_| Mutex::default()).collect();
-        let leaves = LEAF_PAGES_MAX.min(pages / 8);
+        let leaves = pages / 2;
         Self { leaves: slots(leaves), inner: slots(pages.saturating_sub(leaves)) }
     }
 

@@ -23,9 +23,9 @@ pub use segment::Segment;
 use cache::PageCache;
 use segment::Tags;
 
-/// Opened pages kept in memory: 4096 of 4 KiB, enough for the upper pages of an index of some 7.5 million entries. Smaller
-/// ones take less.
-const CACHED_PAGES: usize = 4096;
+/// Opened pages kept in memory: 4096 leaves of 4 KiB, all that an index of some 250,000 entries has, and as many of the pages that
+/// lead to them, enough for some 7.5 million entries. Smaller indexes take less.
+const CACHED_PAGES: usize = 8192;
 
 /// Where a blob is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
