@@ -1,7 +1,7 @@
 //! What drills ask of repositories, done by the engine.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,13 +65,6 @@ impl Monitor for Listener {
 }
 
 impl Drills<'_> {
-    fn find(&self, repo: &Name, snapshot: &SnapshotId) -> Result<(Arc<Repository>, Snapshot), VaultError> {
-        let repository = self.repositories.open(repo)?;
-        let (_, found) = repository.find_snapshot(&snapshot.to_string()).map_err(failed)?;
-        Ok((repository, found))
-    }
-
-    /// Restores all parts; says what each did, and what went wrong first.
     fn restore_parts(
         &self,
         repo: &Name,
@@ -80,35 +73,78 @@ impl Drills<'_> {
         target: &Path,
         dry_run: bool,
     ) -> Result<(Vec<RestoreReport>, Option<Problem>), VaultError> {
-        let (repository, found) = self.find(repo, snapshot)?;
-        let context = self.repositories.context;
-        let default = RestoreOptions::default();
-        let options = RestoreOptions {
-            dry_run,
-            threads: context.threads(default.threads),
-            memory: context.memory(default.memory),
-            ..default
+        let parts = match part {
+            Part::All => vec![(b"/".to_vec(), target.to_owned())],
+            Part::Files(paths) => {
+                let numbered = paths.iter().enumerate();
+                numbered.map(|(number, path)| (path.clone(), target.join(number.to_string()))).collect()
+            }
         };
-        let listener =
-            Listener { first: Mutex::default(), cancelled: Arc::clone(&self.repositories.cancelled) };
-        let run = |path: &[u8], target: &Path| {
-            let report = restore::run(&repository, &found, path, target, &options, &listener);
-            report.map_err(failed).and_then(|report| match report.cancelled {
-                true => Err(VaultError { code: "cancelled".into(), message: "it was cancelled".into() }),
-                false => Ok(report),
-            })
-        };
-        let reports = match part {
-            Part::All => vec![run(b"/", target)?],
-            Part::Files(paths) => paths
-                .iter()
-                .enumerate()
-                .map(|(number, path)| run(path, &target.join(number.to_string())))
-                .collect::<Result<_, _>>()?,
-        };
-        let problem = listener.first.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((reports, problem))
+        restore_parts(
+            self.repositories,
+            repo,
+            snapshot,
+            &parts,
+            &RestoreOptions { dry_run, ..Default::default() },
+        )
     }
+}
+
+/// A snapshot of a repository of the plan.
+pub fn find(
+    repositories: &Repositories<'_>,
+    repo: &Name,
+    snapshot: &SnapshotId,
+) -> Result<(Arc<Repository>, Snapshot), VaultError> {
+    let repository = repositories.open(repo)?;
+    let (_, found) = repository.find_snapshot(&snapshot.to_string()).map_err(failed)?;
+    Ok((repository, found))
+}
+
+/// Restores parts of a snapshot, each into a directory; says what each did, and what went wrong first.
+pub fn restore_parts(
+    repositories: &Repositories<'_>,
+    repo: &Name,
+    snapshot: &SnapshotId,
+    parts: &[(Vec<u8>, PathBuf)],
+    options: &RestoreOptions,
+) -> Result<(Vec<RestoreReport>, Option<Problem>), VaultError> {
+    let (repository, found) = find(repositories, repo, snapshot)?;
+    let context = repositories.context;
+    let options = RestoreOptions {
+        threads: context.threads(options.threads),
+        memory: context.memory(options.memory),
+        ..options.clone()
+    };
+    let listener = Listener { first: Mutex::default(), cancelled: Arc::clone(&repositories.cancelled) };
+    let run = |(path, target): &(Vec<u8>, PathBuf)| {
+        let report = restore::run(&repository, &found, path, target, &options, &listener);
+        report.map_err(failed).and_then(|report| match report.cancelled {
+            true => Err(VaultError { code: "cancelled".into(), message: "it was cancelled".into() }),
+            false => Ok(report),
+        })
+    };
+    let reports = parts.iter().map(run).collect::<Result<_, _>>()?;
+    Ok((reports, listener.first.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// What was restored in all.
+pub fn restored(reports: &[RestoreReport], mut problem: Option<Problem>) -> Restored {
+    let errors: u64 = reports.iter().map(|report| report.errors).sum();
+    if errors > 0 && problem.is_none() {
+        let message = format!("{errors} entries could not be restored");
+        problem = Some(Problem { is_damage: false, message });
+    }
+    let files = reports.iter().map(|report| report.files).sum();
+    let bytes = reports.iter().map(|report| report.bytes).sum();
+    Restored { files, bytes, problem }
+}
+
+/// What a restore over it would write is what differs.
+pub fn compared(reports: &[RestoreReport]) -> Compared {
+    let same = reports.iter().map(|report| report.files_unchanged).sum();
+    let different = reports.iter().map(|report| report.files - report.files_unchanged).sum();
+    Compared { same, different }
 }
 
 impl Source for Drills<'_> {
@@ -117,7 +153,7 @@ impl Source for Drills<'_> {
     }
 
     fn walk(&self, repo: &Name, snapshot: &SnapshotId) -> Result<Restored, VaultError> {
-        let (repository, found) = self.find(repo, snapshot)?;
+        let (repository, found) = find(self.repositories, repo, snapshot)?;
         let mut restored = Restored::default();
         browse::list(repository.reader(), &found.tree, b"", true, &mut |_, node| {
             if let NodeKind::File(content) = &node.kind {
@@ -131,7 +167,7 @@ impl Source for Drills<'_> {
     }
 
     fn sample(&self, repo: &Name, snapshot: &SnapshotId, count: usize) -> Result<Vec<Vec<u8>>, VaultError> {
-        let (repository, found) = self.find(repo, snapshot)?;
+        let (repository, found) = find(self.repositories, repo, snapshot)?;
         // Of all files each is as likely as any other to be one of them, and no more than these are in memory.
         let (mut chosen, mut seen) = (Vec::new(), 0u64);
         browse::list(repository.reader(), &found.tree, b"", true, &mut |path, node| {
@@ -158,15 +194,8 @@ impl Source for Drills<'_> {
         part: &Part,
         target: &Path,
     ) -> Result<Restored, VaultError> {
-        let (reports, mut problem) = self.restore_parts(repo, snapshot, part, target, false)?;
-        let errors: u64 = reports.iter().map(|report| report.errors).sum();
-        if errors > 0 && problem.is_none() {
-            let message = format!("{errors} entries could not be restored");
-            problem = Some(Problem { is_damage: false, message });
-        }
-        let files = reports.iter().map(|report| report.files).sum();
-        let bytes = reports.iter().map(|report| report.bytes).sum();
-        Ok(Restored { files, bytes, problem })
+        let (reports, problem) = self.restore_parts(repo, snapshot, part, target, false)?;
+        Ok(restored(&reports, problem))
     }
 
     fn compare(
@@ -176,11 +205,8 @@ impl Source for Drills<'_> {
         part: &Part,
         target: &Path,
     ) -> Result<Compared, VaultError> {
-        // What a restore over it would write is what differs.
         let (reports, _) = self.restore_parts(repo, snapshot, part, target, true)?;
-        let same = reports.iter().map(|report| report.files_unchanged).sum();
-        let different = reports.iter().map(|report| report.files - report.files_unchanged).sum();
-        Ok(Compared { same, different })
+        Ok(compared(&reports))
     }
 
     fn note(&self, repo: &Name, record: &DrillRecord) -> Result<(), VaultError> {

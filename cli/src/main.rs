@@ -14,6 +14,7 @@ mod output;
 mod password;
 mod plan;
 mod records;
+mod recoveries;
 mod signals;
 mod units;
 mod vault;

@@ -4,6 +4,8 @@
 //! - [`calendar`]: schedules as systemd writes them
 //! - [`order`]: domains by their dependencies
 //! - [`run`]: running domains
+//! - [`drill`]: restores rehearsed
+//! - [`recover`]: restores that can be undone
 //! - [`status`]: how well everything is protected now
 //! - [`verify`]: repositories read again, a part at a time
 //! - [`notify`]: who is told of what
@@ -24,6 +26,7 @@ pub mod metrics;
 pub mod notify;
 pub mod order;
 pub mod plan;
+pub mod recover;
 pub mod report;
 pub mod run;
 pub mod runbook;

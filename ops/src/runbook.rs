@@ -44,7 +44,10 @@ const FIRST_STEPS: &str = "\
    `strongroom -r REPOSITORY config recover --output recovered-plan`.
 3. See what there is: `strongroom status` (there with `--config recovered-plan/FILE`) names the newest snapshot of each domain. Take an earlier one
    from `strongroom -r REPOSITORY snapshots` if the newest has the damage in it already.
-4. Restore the domains in the order below. Restore beside the data, look at it, then put it in its place.
+4. Recover the domains in the order below. `--plan` says what would be done and changes nothing. What is there before is kept:
+   `strongroom recover --rollback` puts it back, `strongroom recover --commit` removes it when all is well. A recovery that was killed goes on with
+   `strongroom recover --resume`.
+5. Where `recover` cannot be used, the data is restored beside its place by hand, with the commands that follow it.
 
 ";
 
@@ -109,7 +112,18 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
         names.join(", "),
         domain.name
     );
+    let config = quoted(&plan.sources[0].path.display().to_string());
+    let _ = writeln!(
+        text,
+        "```text\nstrongroom recover {0} --config {config} --plan\nstrongroom recover {0} --config {config}\n```\n",
+        domain.name
+    );
+    let stopped = domain.recover.iter().flat_map(|recover| &recover.stop);
+    for argv in stopped {
+        let _ = writeln!(text, "It is stopped meanwhile with `{}`.\n", argv.quoted());
+    }
     let Some(repo) = repos.first().and_then(|name| plan.repos.get(*name)) else { return };
+    let _ = writeln!(text, "By hand:\n");
     let place = format!("/var/tmp/recovery/{}", domain.name);
     let _ = writeln!(text, "```text\nstrongroom{} restore SNAPSHOT --target {place} --verify", options(repo));
     for path in domain.paths.iter().chain(&domain.sqlite) {
@@ -245,10 +259,12 @@ mod tests {
             "| 1 | orders-db | data-team | role: database on call | 24h | 45m |  |",
             "## First of all",
             "## 1. orders-db",
+            "strongroom recover orders-db --config ",
             "strongroom -r /srv/backup/shop --password-command 'systemd-creds cat backup-key' restore SNAPSHOT --target /var/tmp/recovery/orders-db --verify",
-            "pg_restore --exit-on-error -d service=TARGET < /var/tmp/recovery/orders-db/shop.dump",
+            "pg_restore --exit-on-error -d 'service=shop dbname=TARGET' < /var/tmp/recovery/orders-db/shop.dump",
             "## 2. media",
             "Only when these are back: orders-db.",
+            "strongroom recover media --config ",
             "restore SNAPSHOT --target /var/tmp/recovery/media --verify",
             "# /srv/shop/media is then in /var/tmp/recovery/media/srv/shop/media",
             "## 3. state",

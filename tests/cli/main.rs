@@ -18,6 +18,7 @@ mod operations;
 mod parity;
 mod plan;
 mod prune;
+mod recover;
 mod reference;
 mod repair;
 mod repository;

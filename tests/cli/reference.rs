@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 59] = [
+const COMMANDS: [&str; 60] = [
     "",
     "init",
     "backup",
@@ -49,6 +49,7 @@ const COMMANDS: [&str; 59] = [
     "log head",
     "run",
     "drill",
+    "recover",
     "status",
     "verify",
     "compliance",

@@ -4,7 +4,8 @@ use serde_json::json;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
 use strongroom::format::note::{
-    DRILL_NOTE, DrillNote, LOG_LOSS_NOTE, LogLossNote, REBUILD_NOTE, REPAIR_NOTE, RepairNote,
+    DRILL_NOTE, DrillNote, LOG_LOSS_NOTE, LogLossNote, REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE,
+    RecoveryNote, RepairNote,
 };
 use strongroom::format::parity::Overhead;
 use strongroom::format::record;
@@ -211,6 +212,20 @@ fn describe(change: &Change) -> String {
             }
             Err(_) => "note of a drill, with an unreadable record".to_owned(),
         },
+        Change::Note { kind, record } if kind == RECOVERY_NOTE => {
+            match record::decode::<RecoveryNote>(record) {
+                Ok(note) => {
+                    let (domain, outcome) =
+                        (visible(note.domain.as_bytes()), visible(note.outcome.as_bytes()));
+                    let reason = match note.reason.as_str() {
+                        "" => String::new(),
+                        reason => format!(": {}", visible(reason.as_bytes())),
+                    };
+                    format!("recovery of {domain} from {}: {outcome}{reason}", note.snapshot.short())
+                }
+                Err(_) => "note of a recovery, with an unreadable record".to_owned(),
+            }
+        }
         Change::Note { kind, .. } if kind == REBUILD_NOTE => "index rebuilt from the packs".to_owned(),
         Change::Note { kind, record } => {
             format!("note of kind {} ({} bytes)", visible(kind.as_bytes()), record.len())

@@ -20,6 +20,7 @@ pub mod man;
 pub mod notify;
 pub mod parity;
 pub mod prune;
+pub mod recover;
 pub mod repair;
 pub mod report;
 pub mod restore;
@@ -81,6 +82,8 @@ pub enum Command {
     Run(run::Args),
     /// Rehearse restores as the plan says
     Drill(drill::Args),
+    /// Restore domains of the plan so that it can be undone
+    Recover(Box<recover::Args>),
     /// Show how well everything in the plan is protected now
     Status(status::Args),
     /// Read repositories again, as often and as much as the plan says
@@ -133,6 +136,7 @@ pub fn run(command: Command, context: &Context) -> Outcome {
         Command::Log(args) => log::run(&args, context),
         Command::Run(args) => run::run(&args, context),
         Command::Drill(args) => drill::run(&args, context),
+        Command::Recover(args) => recover::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Compliance(args) => compliance::run(&plan::runnable(&args)?, context),

@@ -13,6 +13,7 @@ use strongroom_ops::drill::place::Place;
 use strongroom_ops::metrics;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::{Lapse, Name};
+use strongroom_ops::recover;
 use strongroom_ops::run::state::State;
 use strongroom_ops::run::vault::Vault;
 use strongroom_ops::status::{CopyStatus, DomainStatus, Health, rough, status};
@@ -150,6 +151,10 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let records = Place::new(state.folder()).records();
     let records = records.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
     history::judge(plan, &mut domains, &records);
+    let recoveries = state.recoveries(plan);
+    let recoveries = recoveries.map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
+    // Whoever is at work on a domain has it locked.
+    recover::record::judge(&mut domains, &recoveries, &|domain| matches!(state.lock(domain), Ok(None)));
     Ok(Overview { domains, repositories: verify::status(plan, &known, &verifications, &now) })
 }
 

@@ -76,11 +76,57 @@ pub struct DrillPhase {
     pub duration_ns: u64,
 }
 
+/// Kind of the note of a recovery; its record is a [`RecoveryNote`].
+pub const RECOVERY_NOTE: &str = "recovery";
+
+/// How the recovery of something went, or what became of it later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryNote {
+    /// What the recovery is known by; one of several domains has a note for each.
+    pub recovery: String,
+    /// The domain in the plan.
+    pub domain: String,
+    /// `recovered`, `partial`, `failed`, `unfinished`, `rolled-back` or `committed`.
+    pub outcome: String,
+    /// Why, if it did not end well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// When it began.
+    pub began: Timestamp,
+    /// What was restored.
+    pub snapshot: SnapshotId,
+    /// How long each step took, in their order.
+    pub phases: Vec<DrillPhase>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::record;
     use crate::ids::BlobId;
+
+    #[test]
+    fn a_recovery_note_is_what_the_specification_says() {
+        let note = RecoveryNote {
+            recovery: "1f".into(),
+            domain: "shop".into(),
+            outcome: "failed".into(),
+            reason: "no".into(),
+            began: Timestamp { seconds: 1, nanos: 2 },
+            snapshot: SnapshotId::new(BlobId::from_bytes([7; 32])),
+            phases: vec![DrillPhase { phase: "stage".into(), duration_ns: 5 }],
+        };
+        let bytes = record::encode(&note);
+        assert_eq!(record::decode::<RecoveryNote>(&bytes).expect("just encoded"), note);
+        let expected = [
+            &b"\x87\xa8recovery\xa21f\xa6domain\xa4shop\xa7outcome\xa6failed\xa6reason\xa2no"[..],
+            b"\xa5began\x82\xa7seconds\x01\xa5nanos\x02\xa8snapshot\xc4\x20",
+            &[7; 32],
+            b"\xa6phases\x91\x82\xa5phase\xa5stage\xabduration_ns\x05",
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
 
     /// The bytes of `format-spec`, The commit log.
     #[test]

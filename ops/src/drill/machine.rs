@@ -161,18 +161,7 @@ pub(super) enum Stop {
 
 impl From<VaultError> for Stop {
     fn from(error: VaultError) -> Self {
-        const DAMAGE: [&str; 9] = [
-            "blob-damaged",
-            "blob-missing",
-            "index-damaged",
-            "log-damaged",
-            "object-missing",
-            "object-truncated",
-            "pack-damaged",
-            "tree-damaged",
-            "no-path",
-        ];
-        match DAMAGE.contains(&error.code.as_str()) {
+        match error.is_damage() {
             true => Self::Fail(error.message),
             false => Self::Unverified(error.message),
         }

@@ -19,7 +19,7 @@ pub mod machine;
 pub mod place;
 pub mod probe;
 pub mod record;
-mod steps;
+pub(crate) mod steps;
 #[cfg(test)]
 mod tests;
 

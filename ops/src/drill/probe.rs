@@ -35,6 +35,17 @@ pub fn get(url: &str) -> Result<u16, String> {
     code.ok_or_else(|| format!("it answered {line:?}, which is no HTTP"))
 }
 
+/// Whether an address answers as an application that is ready does: with 200.
+///
+/// # Errors
+/// What it does instead.
+pub fn ready(url: &str, get: &dyn Fn(&str) -> Result<u16, String>) -> Result<(), String> {
+    match get(url)? {
+        200 => Ok(()),
+        code => Err(format!("{url} answers with {code}")),
+    }
+}
+
 /// A port on the loopback interface that nobody listens on.
 ///
 /// # Errors

@@ -12,19 +12,20 @@ use std::time::Duration;
 use crate::drill::choose::expected;
 use crate::drill::machine::{Driller, Stop, Work};
 use crate::drill::place::TOKEN;
+use crate::drill::probe;
 use crate::drill::record::Phase;
 use crate::plan::types::{DrillStep, Ready};
 use crate::plan::values::{Argv, Name};
 use crate::run::process::{Order, ProcessError, Processes};
 
 /// How long a command of a drill may take.
-const COMMAND: Duration = Duration::from_secs(6 * 3600);
+pub(crate) const COMMAND: Duration = Duration::from_secs(6 * 3600);
 /// How long an application may run.
 const SERVICE: Duration = Duration::from_secs(24 * 3600);
 /// How long an application may take to be ready, where the plan does not say.
-const READY: Duration = Duration::from_secs(60);
+pub(crate) const READY: Duration = Duration::from_secs(60);
 /// Time between two questions.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 /// What streams are loaded into where the step does not say.
 const TARGET: &str = "drill";
 
@@ -228,10 +229,7 @@ impl Driller<'_> {
     fn ask(&self, words: &Words, ready: &Ready, left: Duration) -> Result<(), String> {
         if let Some(url) = &ready.http {
             let url = url.replace("${port}", &words.port);
-            return match (self.get)(&url)? {
-                200 => Ok(()),
-                code => Err(format!("{url} answers with {code}")),
-            };
+            return probe::ready(&url, self.get);
         }
         let Some(argv) = &ready.command else { return Ok(()) };
         let argv = words.fill(argv);

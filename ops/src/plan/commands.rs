@@ -1,10 +1,11 @@
 //! All commands of a plan.
 
 use crate::plan::load::Plan;
+use crate::plan::types::StreamRecover;
 use crate::plan::values::Argv;
 
 impl Plan {
-    /// All commands that runs and drills of the plan start, with their keys.
+    /// All commands that runs, drills and recoveries of the plan start, with their keys.
     pub fn commands(&self) -> Vec<(String, &Argv)> {
         let mut found = Vec::new();
         for (name, repo) in &self.repos {
@@ -18,6 +19,9 @@ impl Plan {
                 let stream_key = |field: &str| key(&format!("stream.{}.{field}", stream.name));
                 found.push((stream_key("command"), &stream.command));
                 found.extend(stream.tee_check.iter().map(|argv| (stream_key("tee_check"), argv)));
+                for (field, argv) in stream.recover.iter().flat_map(StreamRecover::commands) {
+                    found.push((stream_key(&format!("recover.{field}")), argv));
+                }
             }
             if let Some(snapshot) = &domain.snapshot {
                 found
@@ -34,6 +38,15 @@ impl Plan {
                 }
             }
             found.extend(domain.facts.iter().map(|(name, argv)| (key(&format!("facts.{name}")), argv)));
+            if let Some(recover) = &domain.recover {
+                for (name, list) in
+                    [("stop", &recover.stop), ("start", &recover.start), ("health", &recover.health)]
+                {
+                    found.extend(list.iter().map(|argv| (key(&format!("recover.{name}")), argv)));
+                }
+                let ready = recover.ready.as_ref().and_then(|ready| ready.command.as_ref());
+                found.extend(ready.map(|argv| (key("recover.ready.command"), argv)));
+            }
         }
         for drill in &self.drills {
             for (number, step) in drill.step.iter().enumerate() {
@@ -49,5 +62,19 @@ impl Plan {
             Some((format!("notify.{}.command", number + 1), notify.command.as_ref()?))
         }));
         found
+    }
+}
+
+impl StreamRecover {
+    /// Its commands, by key.
+    pub fn commands(&self) -> impl Iterator<Item = (&'static str, &Argv)> {
+        let all = [
+            ("create", &self.create),
+            ("swap", &self.swap),
+            ("swapped", &self.swapped),
+            ("undo", &self.undo),
+            ("drop", &self.drop),
+        ];
+        all.into_iter().filter_map(|(name, argv)| Some((name, argv.as_ref()?)))
     }
 }

@@ -42,6 +42,8 @@ pub struct Entry {
 pub const HOOK_TIMEOUT: &str = "10m";
 /// Time that a command may take which makes or removes a file system snapshot.
 pub const SNAPSHOT_TIMEOUT: &str = "2m";
+/// Time that a command of a recovery may take.
+pub const RECOVER_TIMEOUT: &str = "10m";
 /// Time that the command of a stream may take.
 pub const STREAM_TIMEOUT: &str = "6h";
 
@@ -96,6 +98,10 @@ fn defaults(plan: &Plan, domain: &Domain) -> Vec<(String, String)> {
     found.extend(timeouts.map(|stream| (format!("{name}.{stream}.timeout"), text(STREAM_TIMEOUT))));
     if domain.hooks.is_some() {
         found.push((format!("{name}.hooks.timeout"), text(HOOK_TIMEOUT)));
+    }
+    if domain.recover.is_some() {
+        found.push((format!("{name}.recover.timeout"), text(RECOVER_TIMEOUT)));
+        found.push((format!("{name}.recover.excluded"), text("carry")));
     }
     if domain.snapshot.is_some() {
         found.push((format!("{name}.snapshot.timeout"), text(SNAPSHOT_TIMEOUT)));

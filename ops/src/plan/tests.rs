@@ -298,3 +298,37 @@ fn the_schema_has_every_table_and_refuses_unknown_keys() {
     }
     assert_eq!(schema["$defs"]["Class"]["properties"]["rpo"]["pattern"], "^[0-9]+[smhdw]$");
 }
+
+#[test]
+fn recoveries_that_cannot_be_undone_are_errors() {
+    let restore = "restore = ['r', '${target}']";
+    let stream = |more: &str| {
+        format!(
+            "[[domain]]\nname = 'x'\nstream = [{{ name = 's', min_bytes = '1', command = ['c'], {more} }}]\n"
+        )
+    };
+    let whole = "swap = ['s', '${target}', '${old}'], undo = ['u', '${target} ${old}'], swapped = ['q']";
+    for (more, expected) in [
+        (format!("{restore}, recover = {{ {whole} }}"), &[][..]),
+        (format!("{restore}, recover = {{ drop = ['d', '${{target}}'] }}"), &[]),
+        (format!("restore = ['r'], recover = {{ {whole} }}"), &["bad-recover"]),
+        (format!("recover = {{ {whole} }}"), &["bad-recover"]),
+        (format!("{restore}, recover = {{ swap = ['s', '${{target}}', '${{old}}'] }}"), &["bad-recover"]),
+        (format!("{restore}, recover = {{ {} }}", whole.replace(" ${old}", "")), &["bad-recover"]),
+        (format!("{restore}, recover = {{ target = 'x_old', {whole} }}"), &["bad-recover"]),
+    ] {
+        assert_eq!(codes(&stream(&more)), expected, "{more}");
+    }
+    let domain =
+        |recover: &str| format!("[[domain]]\nname = 'x'\npaths = ['/x']\nrecover = {{ {recover} }}\n");
+    for (recover, expected) in [
+        ("ready = { http = 'http://x/' }, scratch = '/s'", &[][..]),
+        ("ready = { http = 'https://x/' }", &["bad-recover"]),
+        ("ready = { timeout = '1m' }", &["bad-recover"]),
+        ("scratch = 'tmp'", &["relative-path"]),
+    ] {
+        assert_eq!(codes(&domain(recover)), expected, "{recover}");
+    }
+    let half = findings(&domain("stop = [['s']]"));
+    assert_eq!(half.iter().map(|found| found.code).collect::<Vec<_>>(), ["half-recover"]);
+}

@@ -193,6 +193,8 @@ pub struct Domain {
     pub facts: BTreeMap<Name, Argv>,
     /// What hooks make of the files in `paths`, where nothing else tells.
     pub consistency: Option<Consistency>,
+    /// What belongs to a recovery beside putting the data back.
+    pub recover: Option<Recover>,
 }
 
 /// The output of a command, stored as a file.
@@ -215,6 +217,61 @@ pub struct Stream {
     pub timeout: Option<Lapse>,
     /// The command that is given the bytes in a restore; `${target}` is where to.
     pub restore: Option<Argv>,
+    /// How what was restored takes the place of what is in use.
+    pub recover: Option<StreamRecover>,
+}
+
+/// How a restored stream takes the place of what is in use. In its commands `${target}` is the name it was restored under, `${old}` that
+/// name with `_old` behind it, `${id}` the recovery.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRecover {
+    /// The name that it is restored under [default: `strongroom_ID_N`].
+    pub target: Option<String>,
+    /// Makes `${target}`, before `restore`.
+    pub create: Option<Argv>,
+    /// Puts `${target}` in the place of what is in use, which is `${old}` from then on.
+    pub swap: Option<Argv>,
+    /// Prints 1 where that is done, and 0 where it is not.
+    pub swapped: Option<Argv>,
+    /// Puts `${old}` back; what was in use is `${target}` again.
+    pub undo: Option<Argv>,
+    /// Removes what has the name `${target}`: what was restored and is not wanted, and in the end what was in use before.
+    pub drop: Option<Argv>,
+}
+
+/// What belongs to the recovery of a domain beside putting its data back.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recover {
+    /// Commands that stop what uses the data, before anything is swapped.
+    #[serde(default)]
+    pub stop: Vec<Argv>,
+    /// Commands that start it again.
+    #[serde(default)]
+    pub start: Vec<Argv>,
+    /// How it is known to be ready.
+    pub ready: Option<Ready>,
+    /// Commands that have to end with exit code 0 after that.
+    #[serde(default)]
+    pub health: Vec<Argv>,
+    /// How long each command may take, those of streams but for `restore` as well [default: 10m].
+    pub timeout: Option<Lapse>,
+    /// A directory that streams are put into before they are loaded [default: the state directory].
+    pub scratch: Option<String>,
+    /// What becomes of files that are there and that `exclude` leaves out.
+    pub excluded: Option<Excluded>,
+}
+
+/// What becomes of files in the way of a recovery that no snapshot has, because the plan leaves them out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Excluded {
+    /// They are moved into what was restored.
+    #[default]
+    Carry,
+    /// They stay with what was there before.
+    Leave,
 }
 
 /// Commands that make a file system snapshot, and remove it.

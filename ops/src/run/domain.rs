@@ -13,17 +13,16 @@ use crate::plan::Plan;
 use crate::plan::effective::{HOOK_TIMEOUT, SNAPSHOT_TIMEOUT};
 use crate::plan::types::{Consistency, Domain, OnChange};
 use crate::plan::values::{Argv, Name};
+use crate::recover;
 use crate::run::cleanup::SNAPSHOT_PATH;
-use crate::run::process::{Order, ProcessError, Processes, beginning, without_output};
+use crate::run::facts::facts;
+use crate::run::process::{Order, ProcessError, Processes, without_output};
 use crate::run::report::{DomainReport, RepoReport};
 use crate::run::select::Chosen;
 use crate::run::state::{Attempt, Chore, Journal, Outcome, RepoAttempt, State};
 use crate::run::stream::timeout;
 use crate::run::vault::{Job, Vault, VaultError};
 use crate::run::{retention, stage, stream, turn};
-
-/// Time that a command may take which finds a fact out.
-const FACT_TIMEOUT: &str = "1m";
 
 /// Runs domains of a plan.
 pub struct Runner<'a> {
@@ -72,6 +71,11 @@ impl Runner<'_> {
         began: &Zoned,
         report: &mut DomainReport,
     ) {
+        // What is there may be of two states, or of one that nobody wants.
+        if let Some(advice) = self.unfinished_recovery(domain) {
+            report.fail(advice);
+            return self.record(began, report);
+        }
         let left = self.sweep(domain, report);
         let missing = self.catch_up(domain, targets, report);
         let journal = if missing.is_empty() && !targets.is_empty() {
@@ -87,6 +91,13 @@ impl Runner<'_> {
         self.record(began, report);
         if let Some(journal) = journal {
             self.settle(domain, &journal, report);
+        }
+    }
+
+    fn unfinished_recovery(&self, domain: &Domain) -> Option<String> {
+        match self.state.recovery(&domain.name) {
+            Ok(journal) => recover::record::advice(&journal.filter(recover::Journal::is_unfinished)?),
+            Err(error) => Some(format!("whether a recovery is unfinished cannot be read: {error}")),
         }
     }
 
@@ -285,16 +296,10 @@ impl Runner<'_> {
 
     /// What is recorded with the snapshots.
     fn provenance(&self, domain: &Domain, report: &mut DomainReport) -> Provenance {
-        let mut facts = Vec::new();
-        let env = self.env(domain);
-        for (name, argv) in domain.facts.iter().take(Provenance::FACTS_MAX) {
-            let order = Order { argv, env: &env, timeout: timeout(None, FACT_TIMEOUT), heeds_cancel: true };
-            match self.processes.run(&order) {
-                Ok(ended) => {
-                    let value = String::from_utf8_lossy(&ended.stdout);
-                    let value = beginning(value.trim_end(), Provenance::FACT_LEN_MAX).to_owned();
-                    facts.push(Fact { name: name.to_string(), value });
-                }
+        let mut facts_found = Vec::new();
+        for (name, found) in facts(domain, &self.env(domain), &*self.processes) {
+            match found {
+                Ok(value) => facts_found.push(Fact { name: name.to_string(), value }),
                 Err(error) => report.warn(format!("the fact {name} was not found out: {error}")),
             }
         }
@@ -310,7 +315,7 @@ impl Runner<'_> {
             plan_files: files
                 .map(|source| ByteBuf::from(source.path.as_os_str().as_encoded_bytes()))
                 .collect(),
-            facts,
+            facts: facts_found,
         }
     }
 

@@ -3,6 +3,7 @@
 //! - [`select`]: which domains are run, in which order, and why
 //! - [`copies`]: the other repositories of a domain
 //! - [`domain`]: one domain, from its first hook to its last
+//! - `facts`: what is recorded with snapshots of the world around the data
 //! - [`turn`]: of several runs of what is due, one at a time
 //! - [`anomaly`]: snapshots that are not like those before
 //! - [`process`]: commands: started, watched, ended
@@ -13,6 +14,7 @@ pub mod anomaly;
 mod cleanup;
 mod copies;
 pub mod domain;
+pub(crate) mod facts;
 mod lines;
 mod marks;
 pub mod process;
@@ -22,7 +24,7 @@ pub mod select;
 pub mod sqlite;
 mod stage;
 pub mod state;
-mod stream;
+pub(crate) mod stream;
 pub mod system;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use strongroom::source::{FilterError, FilterOptions};
 
 use crate::plan::SourceFile;
 use crate::plan::types::Domain;
+use crate::recover::BESIDE;
 use crate::run::sqlite::{self, SqliteError};
 
 /// A file of its own name, in a folder of its own.
@@ -56,6 +57,8 @@ pub fn plan_files(domain: &Domain, sources: &[SourceFile], stage: &Path) -> io::
 /// [`FilterError`] where its patterns cannot be used.
 pub fn filter(domain: &Domain, sources: &[SourceFile]) -> Result<FilterOptions, FilterError> {
     let mut filter = domain.filter();
+    // What a recovery keeps beside its targets was backed up when it was in use.
+    filter.exclude.push(format!("{BESIDE}*"));
     filter.exclude.extend(domain.keeping(sources.iter().map(|source| source.path.as_path()))?);
     Ok(filter)
 }

@@ -615,7 +615,9 @@ fn a_plan_is_in_the_snapshot_also_where_its_place_is_left_out() {
     plan.domains[0].exclude = vec!["conf".into()];
     let filter = super::stage::filter(&plan.domains[0], &plan.sources).expect("patterns");
     let place = folder.display();
-    let expected = ["conf".into(), format!("!{place}"), format!("{place}/*"), format!("!{place}/plan.toml")];
+    let kept = ".strongroom-recover-*".to_owned();
+    let expected =
+        ["conf".into(), kept, format!("!{place}"), format!("{place}/*"), format!("!{place}/plan.toml")];
     assert_eq!(filter.exclude, expected);
 }
 

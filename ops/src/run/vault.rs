@@ -21,6 +21,22 @@ pub struct VaultError {
 }
 
 impl VaultError {
+    /// Whether what is stored is at fault: damaged, or not there.
+    pub fn is_damage(&self) -> bool {
+        const DAMAGE: [&str; 9] = [
+            "blob-damaged",
+            "blob-missing",
+            "index-damaged",
+            "log-damaged",
+            "object-missing",
+            "object-truncated",
+            "pack-damaged",
+            "tree-damaged",
+            "no-path",
+        ];
+        DAMAGE.contains(&self.code.as_str())
+    }
+
     /// Whether what was to be backed up is at fault: another repository would not get it either.
     pub fn is_of_source(&self) -> bool {
         matches!(self.code.as_str(), "stream" | "refused" | "source" | "usage" | "limit" | "cancelled")

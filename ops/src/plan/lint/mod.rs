@@ -1,5 +1,6 @@
 //! What a plan says that cannot be, and where it misses its own targets.
 
+mod recover;
 mod targets;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use strongroom::source::Filter;
 use crate::order::order;
 use crate::plan::load::{Place, Plan};
 use crate::plan::mistake::nearest;
-use crate::plan::types::{Domain, Drill, DrillStep, Repo};
+use crate::plan::types::{Domain, Drill, DrillStep, Ready, Repo};
 use crate::plan::values::{Lapse, Name};
 
 /// How bad a finding is.
@@ -48,6 +49,7 @@ pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<
     lint.references();
     for domain in &plan.domains {
         lint.sources(domain);
+        lint.recovery(domain);
         lint.targets(domain);
     }
     plan.drills.iter().for_each(|drill| lint.drill(drill));
@@ -348,13 +350,16 @@ fn step_mistake(step: &DrillStep) -> Option<&'static str> {
     if step.expect.is_some() && step.run.is_none() {
         return Some("expects an output, and runs nothing");
     }
-    if let Some(ready) = &step.ready {
-        if ready.http.is_some() == ready.command.is_some() {
-            return Some("needs one of `http` and `command` in `ready`");
-        }
-        if ready.http.as_ref().is_some_and(|url| !url.starts_with("http://")) {
-            return Some("has an address in `ready` that does not begin with http://");
-        }
+    if let Some(wrong) = step.ready.as_ref().and_then(ready_mistake) {
+        return Some(wrong);
     }
     (step.ready.is_some() != step.start.is_some()).then_some("needs `start` and `ready` together")
+}
+
+fn ready_mistake(ready: &Ready) -> Option<&'static str> {
+    if ready.http.is_some() == ready.command.is_some() {
+        return Some("needs one of `http` and `command` in `ready`");
+    }
+    let is_wrong = ready.http.as_ref().is_some_and(|url| !url.starts_with("http://"));
+    is_wrong.then_some("has an address in `ready` that does not begin with http://")
 }

@@ -1,0 +1,300 @@
+//! Recoveries that go back, go on after a kill, or come to their end for good.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::plan::types::Domain;
+use crate::plan::values::Name;
+use crate::recover::carry;
+use crate::recover::commands::wanted;
+use crate::recover::journal::{Journal, Step};
+use crate::recover::machine::{BY_HAND, Recoverer};
+use crate::recover::preview::Refusal;
+use crate::recover::record::{RecoveryOutcome, RecoveryRecord, advice};
+use crate::recover::swap;
+
+impl Recoverer<'_> {
+    /// Puts back what was there, from wherever the recovery is. Can be done again where it was killed.
+    pub(super) fn back(
+        &self,
+        domain: &Domain,
+        journal: &mut Journal,
+        record: &mut RecoveryRecord,
+    ) -> Result<(), String> {
+        if let Err(error) = self.note(journal) {
+            // What is on disk says as much: how far it got.
+            record.warn(error);
+        }
+        let (recover, id) = (wanted(domain), journal.id.clone());
+        if journal.has_swapped() {
+            if let Err(error) = self.commands(domain, &id, &recover.stop, false) {
+                // What does not run cannot be stopped.
+                record.warn(format!("stopping it to put back what was there: {error}"));
+            }
+            self.swap_streams_back(domain, journal)?;
+            self.targets_back(journal).map_err(|error| error.to_string())?;
+        }
+        if journal.step >= Step::Stop
+            && let Err(error) = self.commands(domain, &id, &recover.start, false)
+        {
+            record.warn(format!("starting it again: {error}"));
+        }
+        if journal.keeps {
+            journal.step = Step::Undone;
+            journal.back = None;
+            return self.note(journal);
+        }
+        self.drop_loads(domain, journal, false).into_iter().for_each(|remains| record.warn(remains));
+        if let Err(error) = discard(journal) {
+            record.warn(error);
+        }
+        self.state
+            .forget_recovery(&domain.name)
+            .map_err(|error| format!("the journal cannot be removed: {error}"))
+    }
+
+    fn targets_back(&self, journal: &Journal) -> io::Result<()> {
+        let targets = &journal.targets;
+        targets.iter().rev().try_for_each(|target| carry::backward(self.disk, target))?;
+        // Files beside a database that is not in use any more go before the one that was comes back.
+        targets.iter().try_for_each(|target| swap::clear(self.disk, target))?;
+        targets.iter().rev().try_for_each(|target| swap::backward(self.disk, target))?;
+        for made in journal.made.iter().rev() {
+            // What somebody has put something into stays.
+            let _ = fs::remove_dir(made);
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier recovery of a domain has left that was undone.
+    pub(super) fn sweep(&self, domain: &Name) -> Result<(), Refusal> {
+        let journal = self.state.recovery(domain).map_err(|error| self.unwritable(&error))?;
+        let (Some(mut journal), Some(found)) = (journal, self.plan.domain(domain.as_str())) else {
+            return Ok(());
+        };
+        if !journal.is_leftover() {
+            return Ok(());
+        }
+        match self.remove(found, &mut journal) {
+            Ok(_) => Ok(()),
+            Err(message) => {
+                Err(Refusal::failed("io", message, "`strongroom recover --commit` tries it again".into()))
+            }
+        }
+    }
+
+    /// Removes what is kept. Says what may be there still.
+    fn remove(&self, domain: &Domain, journal: &mut Journal) -> Result<Vec<String>, String> {
+        journal.step = Step::Removing;
+        self.note(journal)?;
+        // Undone, it is what was restored that is kept.
+        let remain = self.drop_loads(domain, journal, !journal.keeps);
+        for target in &journal.targets {
+            remove_tree(&target.beside)
+                .map_err(|error| format!("{} cannot be removed: {error}", target.beside.display()))?;
+        }
+        remove_tree(&journal.scratch)
+            .map_err(|error| format!("{} cannot be removed: {error}", journal.scratch.display()))?;
+        self.state
+            .forget_recovery(&domain.name)
+            .map_err(|error| format!("the journal cannot be removed: {error}"))?;
+        Ok(remain)
+    }
+
+    /// Recoveries of these domains, or of those of the last recovery, as far as they are as it takes.
+    fn chosen(
+        &self,
+        names: &[String],
+        what: &str,
+        is_meant: &dyn Fn(&Journal) -> bool,
+    ) -> Result<Vec<Journal>, Refusal> {
+        if let Some(unknown) = names.iter().find(|name| self.plan.domain(name).is_none()) {
+            let there_are: Vec<_> = self.plan.domains.iter().map(|domain| domain.name.as_str()).collect();
+            let hint = format!("it has: {}", there_are.join(", "));
+            return Err(Refusal::usage(format!("the plan has no domain {unknown:?}"), hint));
+        }
+        let mut all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
+        all.retain(|journal| is_meant(journal));
+        if names.is_empty() {
+            let last = all.last().map(|journal| journal.id.clone());
+            all.retain(|journal| Some(&journal.id) == last.as_ref());
+        } else if let Some(absent) =
+            names.iter().find(|name| !all.iter().any(|journal| journal.domain.as_str() == *name))
+        {
+            return Err(nothing(&format!("of {absent} there is nothing to {what}")));
+        } else {
+            all.retain(|journal| names.iter().any(|name| name == journal.domain.as_str()));
+        }
+        if all.is_empty() {
+            return Err(nothing(&format!("there is nothing to {what}")));
+        }
+        Ok(all)
+    }
+
+    /// What a killed recovery left at work is ended.
+    fn take_over(&self, journal: &mut Journal) {
+        self.processes.end_marked(&journal.mark);
+        self.processes.mark().clone_into(&mut journal.mark);
+    }
+
+    /// Goes on with a recovery that was killed: forward, or back if it was on its way back.
+    ///
+    /// # Errors
+    /// [`Refusal`] where there is none, or it is at work.
+    pub fn resume(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
+        let journals = self.chosen(names, "resume", &Journal::is_unfinished)?;
+        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        let mut records = Vec::new();
+        for mut journal in journals {
+            self.take_over(&mut journal);
+            if journal.step == Step::Swap && journal.back.is_none() {
+                // Since the kill, something may have started what uses the data.
+                journal.step = Step::Stop;
+            }
+            records.push(self.advance(journal));
+        }
+        Ok(records)
+    }
+
+    /// Puts back what was there before a recovery, the last domain first. What was restored is kept.
+    ///
+    /// # Errors
+    /// [`Refusal`] where there is nothing to put back, or it cannot be.
+    pub fn rollback(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
+        let mut journals = self.chosen(names, "roll back", &|journal| !journal.is_leftover())?;
+        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        self.refuse_nested(&journals)?;
+        journals.reverse();
+        let mut records = Vec::new();
+        for mut journal in journals {
+            let is_unfinished = journal.is_unfinished();
+            if is_unfinished {
+                self.take_over(&mut journal);
+            }
+            if journal.back.is_none() {
+                journal.keeps = !is_unfinished;
+            }
+            journal.back = Some(BY_HAND.into());
+            records.push(self.advance(journal));
+        }
+        Ok(records)
+    }
+
+    /// A recovery inside of what another one replaced later cannot be undone by itself.
+    fn refuse_nested(&self, journals: &[Journal]) -> Result<(), Refusal> {
+        let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
+        for journal in journals {
+            let later = all.iter().skip_while(|other| other.domain != journal.domain).skip(1);
+            let later = later.filter(|other| {
+                !other.is_leftover() && !journals.iter().any(|one| one.domain == other.domain)
+            });
+            for other in later {
+                let touches = |one: &Path, two: &Path| one.starts_with(two) || two.starts_with(one);
+                let is_nested = journal
+                    .targets
+                    .iter()
+                    .any(|one| other.targets.iter().any(|two| touches(&one.place, &two.place)));
+                if is_nested {
+                    let (name, other) = (&journal.domain, &other.domain);
+                    let message = format!(
+                        "{name} cannot be rolled back before {other}, which was recovered later at the same place"
+                    );
+                    let hint =
+                        format!("`strongroom recover --rollback {other} {name}`, or --commit {other} first");
+                    return Err(Refusal::failed("nested", message, hint));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is kept of recoveries: they cannot be undone any more.
+    ///
+    /// # Errors
+    /// [`Refusal`] where nothing is kept, or a recovery is not at its end.
+    pub fn commit(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
+        let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
+        // Who means all of it does not mean a part of it.
+        if let Some(journal) = all.iter().find(|journal| journal.is_unfinished() && names.is_empty()) {
+            return Err(Refusal {
+                code: "unfinished".into(),
+                message: advice(journal).unwrap_or_default(),
+                hint: None,
+            });
+        }
+        let journals = self.chosen(names, "commit", &|journal| !journal.is_unfinished())?;
+        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        let mut records = Vec::new();
+        for mut journal in journals {
+            let mut record = RecoveryRecord::of(&journal, None);
+            record.steps.clear();
+            let removed = match self.plan.domain(journal.domain.as_str()) {
+                Some(domain) => self.remove(domain, &mut journal),
+                None => Err("the plan does not have the domain any more".into()),
+            };
+            match removed {
+                Ok(remain) => {
+                    record.outcome = RecoveryOutcome::Committed;
+                    record.warnings = remain;
+                }
+                Err(error) => {
+                    record.outcome = RecoveryOutcome::Failed;
+                    record.cause = Some(crate::recover::Cause::Failed);
+                    record.reason = Some(error);
+                }
+            }
+            self.conclude(&mut record);
+            records.push(record);
+        }
+        Ok(records)
+    }
+}
+
+fn nothing(message: &str) -> Refusal {
+    let hint = "`strongroom status` tells of recoveries that are unfinished or of which something is kept"
+        .to_owned();
+    Refusal::failed("no-recovery", message.to_owned(), hint)
+}
+
+/// Removes what was restored and is not wanted. What was there before is never removed by this.
+fn discard(journal: &Journal) -> Result<(), String> {
+    for target in &journal.targets {
+        if fs::symlink_metadata(&target.aside).is_ok() {
+            return Err(format!("{} is not in its place, and was left where it is", target.aside.display()));
+        }
+    }
+    let unremoved = |path: &Path, error: io::Error| format!("{} cannot be removed: {error}", path.display());
+    for target in &journal.targets {
+        remove_tree(&target.beside).map_err(|error| unremoved(&target.beside, error))?;
+    }
+    remove_tree(&journal.scratch).map_err(|error| unremoved(&journal.scratch, error))?;
+    Ok(())
+}
+
+/// Removes a directory with all that is in it, also what its owner has closed to himself.
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            fs::remove_dir_all(path)
+        }
+        result => result,
+    }
+}
+
+fn open_up(path: &Path) -> io::Result<()> {
+    let mut open = vec![path.to_owned()];
+    while let Some(folder) = open.pop() {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What is in the way and no snapshot has, because the plan leaves it out: it is moved into what was restored, and back.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use strongroom::source::{Filter, SourceKind};
+
+use crate::recover::disk::Disk;
+use crate::recover::swap::inode;
+use crate::recover::targets::Target;
+
+/// Most entries of a target that are moved one by one.
+pub(super) const CARRIED_MAX: usize = 10_000;
+
+/// A path below a target, as bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Below(Vec<u8>);
+
+impl Below {
+    /// As a path.
+    pub fn path(&self) -> &Path {
+        Path::new(std::ffi::OsStr::from_bytes(&self.0))
+    }
+}
+
+impl From<&Path> for Below {
+    fn from(path: &Path) -> Self {
+        Self(path.as_os_str().as_bytes().to_vec())
+    }
+}
+
+/// What is below a directory and is left out of backups: the topmost entries of it. `named` is where the plan says that the
+/// directory is. At most [`CARRIED_MAX`] and one.
+pub(super) fn left_out(filter: &Filter, named: &Path, place: &Path) -> io::Result<Vec<Below>> {
+    let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
+    let all = filter.above_root(0);
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(place.join(&folder))? {
+            let entry = entry?;
+            let (kind, below) = (entry.file_type()?, folder.join(entry.file_name()));
+            let sort = if kind.is_dir() {
+                SourceKind::Directory
+            } else if kind.is_symlink() {
+                SourceKind::Symlink
+            } else {
+                SourceKind::File
+            };
+            if filter.excluded(&all, &named.join(&below), sort, 0).is_some() {
+                found.push(Below::from(&*below));
+                if found.len() > CARRIED_MAX {
+                    return Ok(found);
+                }
+            } else if kind.is_dir() {
+                open.push(below);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_there(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the directories above an entry as they are in `from`; false where something else is in their place, a link above all: it could lead
+/// anywhere.
+fn make_way(from: &Path, to: &Path, below: &Path) -> io::Result<bool> {
+    let above: Vec<_> = below.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+    for folder in above.into_iter().rev() {
+        let wanted = to.join(folder);
+        match fs::symlink_metadata(&wanted) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let model = fs::symlink_metadata(from.join(folder))?;
+                DirBuilder::new().mode(0o700).create(&wanted)?;
+                // Only root may give it to somebody else; whoever else made it, it is theirs.
+                let _ = chown(&wanted, Some(model.uid()), Some(model.gid()));
+                fs::set_permissions(&wanted, fs::Permissions::from_mode(model.mode() & 0o7777))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// Moves everything from `from` to `to` that is not there; what is done is not done again. Returns how many entries stay where they
+/// are, because something else is in their place.
+fn move_all(disk: &dyn Disk, carried: &[Below], from: &Path, to: &Path) -> io::Result<usize> {
+    let mut staying = 0;
+    for below in carried {
+        let (source, wanted) = (from.join(below.path()), to.join(below.path()));
+        if !is_there(&source)? {
+            continue;
+        }
+        if is_there(&wanted)? || !make_way(from, to, below.path())? {
+            staying += 1;
+            continue;
+        }
+        disk.rename(&source, &wanted)?;
+        for folder in [source.parent(), wanted.parent()].into_iter().flatten() {
+            disk.sync(folder)?;
+        }
+    }
+    Ok(staying)
+}
+
+/// Moves what is left out from what was there into what was restored; returns how many entries stay.
+pub(super) fn forward(disk: &dyn Disk, target: &Target) -> io::Result<usize> {
+    move_all(disk, &target.carried, &target.aside, &target.place)
+}
+
+/// The way back.
+pub(super) fn backward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
+    // Where what was there is in its place, or was not set aside, nothing was moved out of it.
+    let is_back = target.identity.is_none_or(|identity| identity.old.is_none())
+        || inode(&target.place)? == target.identity.and_then(|identity| identity.old);
+    if target.carried.is_empty() || is_back || !is_there(&target.aside)? {
+        return Ok(());
+    }
+    move_all(disk, &target.carried, &target.place, &target.aside).map(|_| ())
+}
