@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -35,8 +36,8 @@ impl Output {
     /// Where standard output is closed.
     pub fn new(json: bool, quiet: bool, verbose: u8) -> io::Result<Self> {
         // A handle of our own: the library's standard output writes line by line, which costs a call per entry of
-        // a listing.
-        let out = File::from(rustix::io::dup(rustix::stdio::stdout())?);
+        // a listing. No command that is started inherits it: one that goes on running would hold whoever reads this.
+        let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let terminal = out.is_terminal();
         Ok(Self { json, quiet, verbose, terminal, out: Mutex::new(BufWriter::with_capacity(1 << 16, out)) })
     }

@@ -178,6 +178,18 @@ fn a_bad_dump_leaves_no_snapshot_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_service_that_a_hook_leaves_running_does_not_hold_whoever_reads_the_output() {
+    let bench = planned(
+        "[[domain]]\nname = 'files'\npaths = ['DIR/src']\n\
+         hooks = { after = [['sh', '-c', 'setsid sleep 30 </dev/null >/dev/null 2>&1 &']] }\n",
+    );
+    bench.source();
+    let began = Instant::now();
+    bench.run(["run"]).expect(0);
+    assert!(began.elapsed() < Duration::from_secs(25), "it was held for {:?}", began.elapsed());
+}
+
+#[test]
 fn a_repository_that_is_gone_holds_up_no_other() {
     let bench = planned(DOMAINS);
     bench.source();

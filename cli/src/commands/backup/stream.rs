@@ -106,8 +106,8 @@ pub fn of_command(
 
 /// Standard input. Its end is all that is known of it: of a command that fails, use `--command`.
 pub fn of_stdin(name: &OsStr, cancelled: &Arc<AtomicBool>) -> Result<BackupSource, Failure> {
-    let stdin = rustix::io::dup(rustix::stdio::stdin())
-        .map_err(|error| Failure::io("standard input cannot be used", &error.into()))?;
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let stdin = stdin.map_err(|error| Failure::io("standard input cannot be used", &error))?;
     Ok(BackupSource::Stream {
         name: name.as_bytes().to_vec(),
         reader: Box::new(Cancellable::new(stdin, cancelled)),
