@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests: formatting, lints, unit and integration tests (which replay the fuzz corpora), the independent
-# reader, the demonstration on a small scale, killed backups, real databases and an application run by plans, and each fuzz target for
-# some seconds. Installs what they need; wants the Rust toolchain, C and C++ compilers and Python 3. Campaigns to run by themselves: fuzz/run.sh,
+# reader, the demonstration on a small scale, killed backups, and each fuzz target for some seconds. Installs what they
+# need; wants the Rust toolchain, C and C++ compilers and Python 3. Campaigns to run by themselves: fuzz/run.sh,
 # tests/campaigns/*.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -38,12 +38,12 @@ binary=${CARGO_TARGET_DIR:-$root/target}/release/strongroom
 step "killed backups"
 python3 tests/campaigns/kill_backup.py --binary "$binary" --kills 5 --size 32
 
-step "real components"
-tests/components/install.sh
-tests/components/run.py --binary "$binary"
-
 step "fuzz targets, three seconds each"
 fuzz/smoke.sh 3
+
+step "plans with real databases, a broker and an application"
+tests/components/install.sh
+tests/components/run.py --binary "$binary"
 
 step "tests"
 cargo test --workspace --locked
