@@ -104,14 +104,6 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
         let after: Vec<_> = domain.after.iter().map(Name::as_str).collect();
         let _ = writeln!(text, "Only when these are back: {}.\n", after.join(", "));
     }
-    let repos = plan.repositories(domain);
-    let names: Vec<_> = repos.iter().map(|name| name.as_str()).collect();
-    let _ = writeln!(
-        text,
-        "It is in: {}. In place of SNAPSHOT take the id that `strongroom status` shows for {} and the repository.\n",
-        names.join(", "),
-        domain.name
-    );
     let config = quoted(&plan.sources[0].path.display().to_string());
     let _ = writeln!(
         text,
@@ -122,8 +114,15 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
     for argv in stopped {
         let _ = writeln!(text, "It is stopped meanwhile with `{}`.\n", argv.quoted());
     }
+    let repos = plan.repositories(domain);
+    let names: Vec<_> = repos.iter().map(|name| name.as_str()).collect();
+    let _ = writeln!(
+        text,
+        "By hand: it is in {}. In place of SNAPSHOT take the id that `strongroom status` shows for {} and the repository.\n",
+        names.join(", "),
+        domain.name
+    );
     let Some(repo) = repos.first().and_then(|name| plan.repos.get(*name)) else { return };
-    let _ = writeln!(text, "By hand:\n");
     let place = format!("/var/tmp/recovery/{}", domain.name);
     let _ = writeln!(text, "```text\nstrongroom{} restore SNAPSHOT --target {place} --verify", options(repo));
     for path in domain.paths.iter().chain(&domain.sqlite) {

@@ -128,5 +128,17 @@ pub(super) fn backward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
     if target.carried.is_empty() || is_back || !is_there(&target.aside)? {
         return Ok(());
     }
-    move_all(disk, &target.carried, &target.place, &target.aside).map(|_| ())
+    move_all(disk, &target.carried, &target.place, &target.aside)?;
+    for below in &target.carried {
+        let (here, back) = (target.place.join(below.path()), target.aside.join(below.path()));
+        // What is removed with what was restored has to be somewhere else.
+        if is_there(&here)? && !is_there(&back)? {
+            return Err(io::Error::other(format!(
+                "{} cannot be moved back to {}",
+                here.display(),
+                back.display()
+            )));
+        }
+    }
+    Ok(())
 }

@@ -199,8 +199,11 @@ impl Recoverer<'_> {
             self.sweep(&preview.domain)?;
             journals.push(Journal::new(id, number, preview, self.processes.mark(), began, &with));
         }
-        for journal in &journals {
-            self.state.note_recovery(journal).map_err(|error| self.unwritable(&error))?;
+        let noted = journals.iter().try_for_each(|journal| self.state.note_recovery(journal));
+        if let Err(error) = noted {
+            // Nothing was begun of any.
+            journals.iter().try_for_each(|journal| self.state.forget_recovery(&journal.domain)).ok();
+            return Err(self.unwritable(&error));
         }
         Ok(journals.into_iter().map(|journal| self.advance(journal)).collect())
     }

@@ -30,17 +30,18 @@ use crate::signals;
 use crate::vault::Repositories;
 
 const AFTER_HELP: &str = "\
-For each domain, in the order of their dependencies: it is restored beside what is there and compared
-with the repository, streams are loaded under another name, services are stopped, everything is
-swapped, services are started and asked. What was there before is kept until --commit. A failure
-swaps the domain back and stops what comes after it; other domains go on. A journal on disk survives
-a kill at any moment: --resume goes on, --rollback puts back what was there.
+For each domain, in the order of their dependencies: it is restored beside what is there and
+compared with the repository, streams are loaded under another name, services are stopped,
+everything is swapped, services are started and asked. What was there before is kept until
+--commit. A failure puts the domain back and stops what comes after it; other domains go on. A
+journal on disk survives a kill at any moment: --resume goes on, --rollback puts back what was
+there.
 
 Look at it first: --plan changes nothing.
 
-Exit codes: 0 done, or with --plan: it could be done; 1 failed, and everything is as it was; 3 done,
-and something is left to do; 4 the backup is damaged, or a fact is not as it was when the snapshot was
-made (see --allow-drift).
+Exit codes: 0 done, or with --plan: it could be done; 1 failed, and all is as it was; 3 done,
+and something is left to do; 4 the backup is damaged, or a fact is not as it was when the
+snapshot was made (see --allow-drift).
 
 Examples:
   strongroom recover orders-db media --plan --config /etc/strongroom/strongroom.toml
