@@ -314,7 +314,8 @@ pub fn lie(repository: &Repository) -> Result<(), RepositoryError> {
     let listed: Vec<(PackEntry, Directory)> = (0..packs.len())
         .filter_map(|at| {
             let span = entries.iter().find(|(pack, _)| *pack == at).or(entries.first())?.1.block;
-            let elsewhere = entries.iter().filter(|(pack, _)| *pack != at);
+            let mut seen = BTreeSet::new();
+            let elsewhere = entries.iter().filter(|(pack, entry)| *pack != at && seen.insert(entry.id));
             let blob = |(_, entry): &(usize, IndexEntry)| DirectoryBlob {
                 id: entry.id,
                 kind: BlobKind::Data,
@@ -365,22 +366,7 @@ pub fn audit(storage: &MemoryBackend, told: &Told) -> Result<(), String> {
     if repository.fold().snapshot(&id.expect("a snapshot")).is_none() {
         return Err("the next backup is not there".into());
     }
-    let mut listed = BTreeSet::new();
-    for segment in repository.index().segments().iter() {
-        listed.extend(segment.packs().map(|pack| pack.expect("readable").id));
-    }
-    let objects = storage.objects();
-    let stored = |folder| objects.iter().filter(move |(key, _)| key.folder() == Some(folder)).count();
-    let parity = parity::status(&repository).map_err(|error| format!("parity: {error}"))?;
-    if parity.others > 0 {
-        return Err(format!("two prunes left parity of what is gone: {parity:?}"));
-    }
-    let segments = repository.fold().segments().count();
-    if (stored(Folder::Packs), stored(Folder::Index)) != (listed.len(), segments) {
-        let (packs, indexes) = (stored(Folder::Packs), stored(Folder::Index));
-        let listed = listed.len();
-        return Err(format!("two prunes left {packs} packs of {listed}, {indexes} segments of {segments}"));
-    }
+    tidy(&repository, storage)?;
     if repository.fold().appended().next().is_none() {
         return Ok(());
     }
@@ -388,11 +374,36 @@ pub fn audit(storage: &MemoryBackend, told: &Told) -> Result<(), String> {
     let thorough = PacksOptions { read_data: true, threads: 1, ..PacksOptions::default() };
     repair::packs::run(&open()?, &thorough, &Sources::default(), &Silent)
         .map_err(|error| format!("the repair: {error}"))?;
+    for _ in 0..2 {
+        prune(&open()?, Duration::ZERO).map_err(|error| format!("the prune after the repair: {error}"))?;
+    }
     let repository = open()?;
     if let Some((segment, _)) = repository.fold().appended().next() {
         return Err(format!("a repair left {segment}, which is a lie"));
     }
+    tidy(&repository, storage)?;
     whole(&repository, told)
+}
+
+/// Makes sure that two prunes have left nothing behind but what only appenders list.
+fn tidy(repository: &Repository, storage: &MemoryBackend) -> Result<(), String> {
+    let objects = storage.objects();
+    let stored = |folder| objects.iter().filter(move |(key, _)| key.folder() == Some(folder));
+    let mut listed = BTreeSet::new();
+    for segment in repository.index().everything() {
+        listed.extend(segment.packs().map(|pack| pack.expect("readable").id));
+    }
+    let parity = parity::status(repository).map_err(|error| format!("parity: {error}"))?;
+    if parity.others > 0 {
+        return Err(format!("two prunes left parity of what is gone: {parity:?}"));
+    }
+    let (segments, indexes) = (repository.fold().segments().count(), stored(Folder::Index).count());
+    let is_stray = |pack: &PackId| !listed.contains(pack);
+    let strays = stored(Folder::Packs).filter_map(|(key, _)| key.pack_id()).filter(is_stray).count();
+    if strays > 0 || indexes != segments {
+        return Err(format!("two prunes left {strays} packs, and {indexes} segments of {segments}"));
+    }
+    Ok(())
 }
 
 /// Whether a check found something wrong that nobody made up.
