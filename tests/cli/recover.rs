@@ -273,16 +273,13 @@ fn a_recovery_that_was_killed_goes_on_or_back() {
     // A step's command kills the recovery, once: when it stops the service, swaps a database, starts the service.
     let kill = "[ -e DIR/killed ] || { touch DIR/killed; kill -9 $PPID; sleep 5; }";
     let moments = [
-        ("media", vec![("EXTRA", kill.to_owned())]),
-        ("media", vec![("echo running > DIR/service", format!("{kill}; echo running > DIR/service"))]),
-        (
-            "orders",
-            vec![("mv DIR/db/${target} DIR/db/shop'", format!("mv DIR/db/${{target}} DIR/db/shop; {kill}'"))],
-        ),
-        ("orders", vec![("cat > DIR/db/${target}", format!("cat > DIR/db/${{target}}; {kill}"))]),
+        ("media", "EXTRA", kill.to_owned()),
+        ("media", "echo running > DIR/service", format!("{kill}; echo running > DIR/service")),
+        ("orders", "mv DIR/db/${target} DIR/db/shop'", format!("mv DIR/db/${{target}} DIR/db/shop; {kill}'")),
+        ("orders", "cat > DIR/db/${target}", format!("cat > DIR/db/${{target}}; {kill}")),
     ];
-    for (domain, changes) in &moments {
-        let changes: Vec<_> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
+    for (domain, from, to) in &moments {
+        let changes = [(*from, to.as_str())];
         for way in ["--resume", "--rollback"] {
             let shop = Shop::with(&changes);
             let mut child = shop.bench.command();

@@ -102,12 +102,10 @@ fn text(preview: &Preview, plan: &Plan, number: usize, context: &Context) -> Res
             None => "not asked".into(),
         };
         let then = fact.then.as_ref().map_or("not known".into(), |then| format!("{then:?}"));
-        match (fact.has_drifted(), fact.then.is_some()) {
-            (false, true) if fact.now.is_some() => {
-                line(format!("  fact       {}: {then}, as it was", fact.name))?
-            }
-            _ => line(format!("  fact       {}: then {then}, now {now}", fact.name))?,
-        }
+        let is_as_it_was = !fact.has_drifted() && fact.then.is_some() && fact.now.is_some();
+        let said =
+            if is_as_it_was { format!("{then}, as it was") } else { format!("then {then}, now {now}") };
+        line(format!("  fact       {}: {said}", fact.name))?;
     }
     for note in &preview.notes {
         line(format!("  note       {note}"))?;
@@ -267,7 +265,7 @@ pub fn record(record: &RecoveryRecord, context: &Context) -> Result<(), Failure>
     let line = visible(format!("{}: {said}", record.domain).as_bytes());
     match record.outcome {
         RecoveryOutcome::Failed | RecoveryOutcome::Skipped | RecoveryOutcome::Unfinished => {
-            context.output.warn(&line)
+            context.output.warn(&line);
         }
         _ => context.output.text(line),
     }
