@@ -185,6 +185,7 @@ impl Recoverer<'_> {
                 "name one of them in the plan",
             );
         }
+        self.find_needed(domain, &filter, preview)?;
         if !domain.exclude.is_empty() {
             for found in
                 preview.targets.iter_mut().filter(|found| found.is_there && found.target.is_directory)

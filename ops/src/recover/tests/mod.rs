@@ -1,6 +1,7 @@
 //! Recoveries in a world that is played: which state everything is in after each end, and after a kill at each moment.
 
 mod choices;
+mod guards;
 mod kills;
 mod played;
 mod world;

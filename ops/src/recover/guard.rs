@@ -1,0 +1,119 @@
+//! What must not be moved or removed with a target: repositories, what the program itself needs, mounts, other targets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use strongroom::source::Filter;
+
+use crate::plan::types::Domain;
+use crate::recover::machine::Recoverer;
+use crate::recover::preview::{Preview, Refusal};
+
+/// A path without links above its name, also where only a part of it is there: what it leads to is what is moved along.
+pub(super) fn real(path: &Path) -> PathBuf {
+    let name = path.file_name();
+    match (path.parent(), name) {
+        (Some(above), Some(name)) => whole(above).join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// The same with its name followed, too.
+fn whole(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        if let Ok(found) = fs::canonicalize(above) {
+            return path.strip_prefix(above).map_or_else(|_| found.clone(), |below| join(&found, below));
+        }
+    }
+    path.to_owned()
+}
+
+/// Without the slash that an empty path would leave at the end.
+fn join(above: &Path, below: &Path) -> PathBuf {
+    match below.as_os_str().is_empty() {
+        true => above.to_owned(),
+        false => above.join(below),
+    }
+}
+
+impl Recoverer<'_> {
+    /// Blocks where a repository, or what the program needs to put things back, would be put aside with a target.
+    ///
+    /// # Errors
+    /// [`Refusal`] where the snapshot cannot be read.
+    pub(super) fn find_needed(
+        &self,
+        domain: &Domain,
+        filter: &Filter,
+        preview: &mut Preview,
+    ) -> Result<(), Refusal> {
+        let places: Vec<_> = preview
+            .targets
+            .iter()
+            .map(|found| (found.target.named.clone(), real(&found.target.place)))
+            .collect();
+        let around = |path: &Path| places.iter().find(|(_, place)| path.starts_with(place));
+        let state = whole(self.state.folder());
+        if let Some((named, _)) = around(&state) {
+            let message = format!(
+                "the state directory {} lies in {}: after a kill the journal of the recovery would be put aside with that",
+                state.display(),
+                named.display()
+            );
+            preview.block(
+                "not-swappable",
+                message,
+                "name one elsewhere with --state-dir, and the same with --resume, --rollback and --commit",
+            );
+        }
+        let scratch = domain.recover.as_ref().and_then(|recover| recover.scratch.as_ref());
+        let scratch = scratch.filter(|_| !domain.stream.is_empty()).map(|path| whole(Path::new(path)));
+        if let Some((scratch, (named, _))) = scratch.and_then(|path| Some((path.clone(), around(&path)?))) {
+            let message = format!(
+                "`scratch` is {}, which lies in {}: it would be put aside with that",
+                scratch.display(),
+                named.display()
+            );
+            preview.block("not-swappable", message, "name a directory elsewhere in [domain.recover] scratch");
+        }
+        for (repo, place) in self.repositories() {
+            let Some((named, above)) = around(&place) else { continue };
+            let named = place.strip_prefix(above).map_or_else(|_| named.clone(), |below| join(named, below));
+            let held = self.source.look(&preview.repository, &preview.snapshot, &named);
+            let is_held = held
+                .map_err(|error| Refusal::of_vault(domain, &preview.repository, &error))?
+                .is_some();
+            let is_left_out = domain.leaves_out(filter, &named);
+            if preview.carries && is_left_out && !is_held {
+                continue;
+            }
+            let (why, hint) = if is_held {
+                ("the snapshot has something else for its place", "move the repository elsewhere")
+            } else if is_left_out {
+                (
+                    "excluded = \"leave\" would put it aside with that",
+                    "say excluded = \"carry\" in [domain.recover], or move the repository elsewhere",
+                )
+            } else {
+                (
+                    "no snapshot has it: it would be put aside with that, and --commit would remove it",
+                    "add its path to `exclude` of the domain, and it is moved along; or move the repository elsewhere",
+                )
+            };
+            let message = format!("the repository {repo} ({}) lies in what is replaced; {why}", place.display());
+            preview.block("not-swappable", message, hint);
+        }
+        Ok(())
+    }
+
+    /// Repositories of the plan that are directories of this host, and where.
+    fn repositories(&self) -> Vec<(String, PathBuf)> {
+        let repos = self.plan.repos.iter().map(|(name, repo)| {
+            let url = repo.url.as_str();
+            let local = url.strip_prefix("file:").or_else(|| url.strip_prefix("local:")).unwrap_or(url);
+            (name.to_string(), Path::new(local))
+        });
+        // What is not there cannot be lost.
+        repos.filter(|(_, path)| !matches!(path.try_exists(), Ok(false))).map(|(name, path)| (name, whole(path))).collect()
+    }
+}

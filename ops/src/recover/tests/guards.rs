@@ -1,0 +1,59 @@
+//! What would be lost if it were moved or removed with a target.
+
+use super::Outcome;
+use super::world::World;
+use crate::recover::preview::Refusal;
+
+fn blockers(world: &World, domain: &str) -> Vec<Refusal> {
+    world.preview(&[domain]).expect("told").remove(0).blockers
+}
+
+fn messages(world: &World, domain: &str) -> String {
+    let all = blockers(world, domain);
+    all.iter().map(|blocker| format!("{}: {}\n", blocker.code, blocker.message)).collect()
+}
+
+#[test]
+fn a_repository_in_a_target_is_moved_along_or_nothing_is_begun() {
+    for (exclude, excluded, said) in [
+        ("'cache'", "carry", Some("no snapshot has it")),
+        ("'cache', 'repo'", "leave", Some("excluded = \"leave\" would put it aside")),
+        ("'cache', 'sub'", "carry", Some("the snapshot has something else for its place")),
+        ("'cache', 'repo'", "carry", None),
+    ] {
+        let at = if exclude.contains("sub") { "sub" } else { "repo" };
+        let world = World::new(&format!(
+            "[repo.inside]\nurl = 'DIR/data/link/{at}'\n[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\n\
+             exclude = [{exclude}]\nrecover = {{ excluded = '{excluded}' }}\n"
+        ));
+        std::os::unix::fs::symlink(world.path("data/dir"), world.path("data/link")).expect("a link");
+        world.write(&format!("data/dir/{at}/config"), "all that was ever backed up");
+        let before = world.tree();
+        match said {
+            Some(said) => {
+                let found = messages(&world, "shop");
+                assert!(found.contains("not-swappable") && found.contains("the repository inside ("), "{found}");
+                assert!(found.contains(said), "{said} is not in {found}");
+                assert_eq!(world.recover(&["shop"]).expect_err("refused").code, "not-swappable");
+                assert_eq!(world.tree(), before);
+            }
+            None => {
+                assert_eq!(world.recover(&["shop"]).expect("begun")[0].outcome, Outcome::Recovered);
+                world.recoverer().commit(&[]).expect("removed");
+                let after = world.tree();
+                assert_eq!(after["data/dir/a"].1, "restored a");
+                assert_eq!(after["data/dir/repo/config"], before["data/dir/repo/config"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_puts_things_back_after_a_kill_cannot_lie_in_a_target() {
+    let world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR']\nexclude = ['state']\n");
+    let found = messages(&world, "shop");
+    assert!(found.contains("not-swappable: shop: the state directory "), "{found}");
+    let text = super::world::PLAN.replace("recover = { stop", "recover = { scratch = 'DIR/data/dir/new', stop");
+    let found = messages(&World::new(&text), "shop");
+    assert!(found.contains("not-swappable: shop: `scratch` is "), "{found}");
+}
