@@ -9,6 +9,8 @@ use crate::plan::types::Domain;
 use crate::plan::values::Name;
 use crate::recover::carry;
 use crate::recover::commands::wanted;
+use crate::recover::disk::Disk;
+use crate::recover::guard;
 use crate::recover::journal::{Journal, Step};
 use crate::recover::machine::{BY_HAND, Recoverer};
 use crate::recover::preview::Refusal;
@@ -33,6 +35,7 @@ impl Recoverer<'_> {
                 // What does not run cannot be stopped.
                 record.warn(format!("stopping it to put back what was there: {error}"));
             }
+            guard::mounted_in(self.disk, journal)?;
             self.swap_streams_back(domain, journal)?;
             self.targets_back(journal).map_err(|error| error.to_string())?;
         }
@@ -47,7 +50,7 @@ impl Recoverer<'_> {
             return self.note(journal);
         }
         self.drop_loads(domain, journal, false).into_iter().for_each(|remains| record.warn(remains));
-        if let Err(error) = discard(journal) {
+        if let Err(error) = discard(self.disk, journal) {
             record.warn(error);
         }
         self.state
@@ -87,15 +90,17 @@ impl Recoverer<'_> {
 
     /// Removes what is kept. Says what may be there still.
     fn remove(&self, domain: &Domain, journal: &mut Journal) -> Result<Vec<String>, String> {
+        let besides = journal.targets.iter().map(|target| &*target.beside);
+        guard::mounted(self.disk, besides.chain([&*journal.scratch]))?;
         journal.step = Step::Removing;
         self.note(journal)?;
         // Undone, it is what was restored that is kept.
         let remain = self.drop_loads(domain, journal, !journal.keeps);
         for target in &journal.targets {
-            remove_tree(&target.beside)
+            remove_tree(self.disk, &target.beside)
                 .map_err(|error| format!("{} cannot be removed: {error}", target.beside.display()))?;
         }
-        remove_tree(&journal.scratch)
+        remove_tree(self.disk, &journal.scratch)
             .map_err(|error| format!("{} cannot be removed: {error}", journal.scratch.display()))?;
         self.state
             .forget_recovery(&domain.name)
@@ -259,7 +264,7 @@ fn nothing(message: &str) -> Refusal {
 }
 
 /// Removes what was restored and is not wanted. What was there before is never removed by this.
-fn discard(journal: &Journal) -> Result<(), String> {
+fn discard(disk: &dyn Disk, journal: &Journal) -> Result<(), String> {
     for target in &journal.targets {
         if fs::symlink_metadata(&target.aside).is_ok() {
             return Err(format!("{} is not in its place, and was left where it is", target.aside.display()));
@@ -267,14 +272,15 @@ fn discard(journal: &Journal) -> Result<(), String> {
     }
     let unremoved = |path: &Path, error: io::Error| format!("{} cannot be removed: {error}", path.display());
     for target in &journal.targets {
-        remove_tree(&target.beside).map_err(|error| unremoved(&target.beside, error))?;
+        remove_tree(disk, &target.beside).map_err(|error| unremoved(&target.beside, error))?;
     }
-    remove_tree(&journal.scratch).map_err(|error| unremoved(&journal.scratch, error))?;
+    remove_tree(disk, &journal.scratch).map_err(|error| unremoved(&journal.scratch, error))?;
     Ok(())
 }
 
-/// Removes a directory with all that is in it, also what its owner has closed to himself.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+/// Removes a directory with all that is in it, also what its owner has closed to himself; not what is mounted in it.
+pub(super) fn remove_tree(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    guard::mounted(disk, [path].into_iter()).map_err(io::Error::other)?;
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use strongroom::source::Filter;
 
 use crate::plan::types::Domain;
+use crate::recover::disk::Disk;
+use crate::recover::journal::Journal;
 use crate::recover::machine::Recoverer;
 use crate::recover::preview::{Preview, Refusal};
 
@@ -34,6 +36,32 @@ fn join(above: &Path, below: &Path) -> PathBuf {
         true => above.to_owned(),
         false => above.join(below),
     }
+}
+
+/// Makes sure that no file system is mounted in a directory, or on it, that is to be moved or removed: it would go along. They are
+/// asked for each time, as what a recovery starts may mount some.
+///
+/// # Errors
+/// Where there is one, or it cannot be told.
+pub(super) fn mounted<'p>(disk: &dyn Disk, paths: impl Iterator<Item = &'p Path>) -> Result<(), String> {
+    let mounts = disk.mounts().map_err(|error| format!("the list of mounts cannot be read: {error}"))?;
+    for path in paths {
+        let place = real(path);
+        if let Some(mount) = mounts.iter().find(|mount| mount.starts_with(&place)) {
+            return Err(format!(
+                "a file system is mounted at {}, and would go along with {}: unmount it, and try again",
+                mount.display(),
+                path.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The same of all places of a recovery.
+pub(super) fn mounted_in(disk: &dyn Disk, journal: &Journal) -> Result<(), String> {
+    let targets = journal.targets.iter().flat_map(|target| [&*target.place, &*target.beside]);
+    mounted(disk, targets.chain([&*journal.scratch]))
 }
 
 impl Recoverer<'_> {

@@ -328,7 +328,7 @@ impl Recoverer<'_> {
         }
         journal.step = Step::Done;
         self.save(journal)?;
-        if let Err(error) = tidy(journal) {
+        if let Err(error) = tidy(self.disk, journal) {
             record.warn(error);
         }
         Ok(())

@@ -13,6 +13,8 @@ use crate::plan::types::{Domain, Excluded};
 use crate::recover::back::remove_tree;
 use crate::recover::carry::{self, CARRIED_MAX};
 use crate::recover::commands::wanted;
+use crate::recover::disk::Disk;
+use crate::recover::guard;
 use crate::recover::journal::{Journal, Progress};
 use crate::recover::machine::{Recoverer, Stop};
 use crate::recover::record::RecoveryRecord;
@@ -89,6 +91,7 @@ impl Recoverer<'_> {
         journal: &mut Journal,
         record: &mut RecoveryRecord,
     ) -> Result<(), Stop> {
+        guard::mounted_in(self.disk, journal).map_err(Stop::failed)?;
         if journal.targets.iter().any(|target| target.identity.is_none()) {
             let filter = Filter::new(domain.filter()).map_err(Stop::failed)?;
             let carries = wanted(domain).excluded.unwrap_or_default() == Excluded::Carry;
@@ -187,7 +190,7 @@ pub(super) fn kept(journal: &Journal) -> Vec<String> {
 }
 
 /// Removes streams that are loaded.
-pub(super) fn tidy(journal: &Journal) -> Result<(), String> {
-    remove_tree(&journal.scratch)
+pub(super) fn tidy(disk: &dyn Disk, journal: &Journal) -> Result<(), String> {
+    remove_tree(disk, &journal.scratch)
         .map_err(|error| format!("{} cannot be removed: {error}", journal.scratch.display()))
 }

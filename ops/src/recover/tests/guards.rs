@@ -57,3 +57,43 @@ fn what_puts_things_back_after_a_kill_cannot_lie_in_a_target() {
     let found = messages(&World::new(&text), "shop");
     assert!(found.contains("not-swappable: shop: `scratch` is "), "{found}");
 }
+
+#[test]
+fn what_is_mounted_meanwhile_is_neither_moved_nor_removed() {
+    let mut world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\n");
+    let at = |path: std::path::PathBuf| path.canonicalize().expect("there");
+    let previews = world.preview(&["shop"]).expect("told");
+    world.disk.mounts = vec![at(world.path("data/dir/cache"))];
+    let before = world.tree();
+    let record = world.recoverer().recover("1", &previews).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Failed, "{record:?}");
+    assert!(record.reason.expect("a reason").contains("swap: a file system is mounted at "));
+    assert_eq!(world.tree(), before);
+    world.assert_nothing_beside();
+
+    // What was started after it mounts something.
+    world.disk.mounts.clear();
+    assert_eq!(world.recover(&["shop"]).expect("begun")[0].outcome, Outcome::Recovered);
+    world.write("data/dir/media/film", "of another file system");
+    world.disk.mounts = vec![at(world.path("data/dir/media"))];
+    let recovered = world.tree();
+    let record = world.recoverer().rollback(&[]).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Unfinished, "{record:?}");
+    assert!(record.reason.expect("a reason").contains("unmount it, and try again"));
+    assert_eq!(world.tree(), recovered);
+    world.disk.mounts.clear();
+    assert_eq!(world.recoverer().resume(&[]).expect("begun")[0].outcome, Outcome::RolledBack);
+    assert_eq!(world.tree(), before);
+
+    // Mounted in what is kept.
+    let kept = world.state().recoveries(&world.plan).expect("readable")[0].targets[0].staged.join("media");
+    world.disk.mounts = vec![at(kept.clone())];
+    let record = world.recoverer().commit(&[]).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Failed, "{record:?}");
+    assert!(kept.join("film").exists());
+    assert_eq!(world.recover(&["shop"]).expect_err("nor by the next").code, "io");
+    assert!(kept.join("film").exists());
+    world.disk.mounts.clear();
+    world.recoverer().commit(&[]).expect("removed");
+    world.assert_nothing_beside();
+}
