@@ -97,3 +97,33 @@ fn what_is_mounted_meanwhile_is_neither_moved_nor_removed() {
     world.recoverer().commit(&[]).expect("removed");
     world.assert_nothing_beside();
 }
+
+#[test]
+fn a_directory_that_is_left_out_now_and_was_not_then_becomes_one_with_that_of_the_snapshot() {
+    let plan = "[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\nexclude = ['sub']\n";
+    for is_mounted in [false, true] {
+        let mut world = World::new(plan);
+        world.write("data/dir/sub/secret", "nowhere else");
+        world.write("data/dir/sub/deep/key", "nor this");
+        if is_mounted {
+            world.disk.mounts = vec![world.path("data/dir").canonicalize().expect("there")];
+        }
+        let before = world.tree();
+        for ends in ["rollback", "commit"] {
+            let record = world.recover(&["shop"]).expect("begun").remove(0);
+            assert_eq!((record.outcome, &record.left[..]), (Outcome::Recovered, &[][..]), "{record:?}");
+            let after = world.tree();
+            for kept in ["data/dir/sub/secret", "data/dir/sub/deep/key"] {
+                assert_eq!(after.get(kept), before.get(kept), "{kept} {is_mounted}");
+            }
+            assert_eq!(after["data/dir/sub/own.tmp"].1, "restored own");
+            if ends == "rollback" {
+                world.recoverer().rollback(&[]).expect("undone");
+                assert_eq!(world.tree(), before);
+            } else {
+                world.recoverer().commit(&[]).expect("removed");
+                assert_eq!(world.tree(), after);
+            }
+        }
+    }
+}
