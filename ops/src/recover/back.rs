@@ -202,12 +202,15 @@ impl Recoverer<'_> {
                     .iter()
                     .any(|one| other.targets.iter().any(|two| touches(&one.place, &two.place)));
                 if is_nested {
+                    let is_apart = Self::is_apart(other, journal);
                     let (name, other) = (&journal.domain, &other.domain);
                     let message = format!(
                         "{name} cannot be rolled back before {other}, which was recovered later at the same place"
                     );
-                    let hint =
-                        format!("`strongroom recover --rollback {other} {name}`, or --commit {other} first");
+                    let mut hint = format!("`strongroom recover --rollback {other} {name}`");
+                    if is_apart {
+                        hint.push_str(&format!(", or --commit {other} first"));
+                    }
                     return Err(Refusal::failed("nested", message, hint));
                 }
             }
@@ -231,6 +234,7 @@ impl Recoverer<'_> {
         }
         let journals = self.chosen(names, "commit", &|journal| !journal.is_unfinished())?;
         let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        self.refuse_removal(&journals)?;
         let mut records = Vec::new();
         for mut journal in journals {
             let mut record = RecoveryRecord::of(&journal, None);

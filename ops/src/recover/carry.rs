@@ -7,8 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strongroom::source::{Filter, SourceKind};
+use strongroom::source::{Filter, FilterError, FilterOptions, SourceKind};
 
+use crate::plan::types::{Domain, Excluded};
+use crate::recover::BESIDE;
 use crate::recover::disk::Disk;
 use crate::recover::swap::inode;
 use crate::recover::targets::Target;
@@ -62,6 +64,16 @@ pub(super) fn left_out(filter: &Filter, named: &Path, place: &Path) -> io::Resul
     }
     found.sort();
     Ok(found)
+}
+
+/// What is moved along: what the plan leaves out, unless it is to be left, and in any case what other recoveries keep.
+pub(super) fn filter(domain: &Domain) -> Result<Filter, FilterError> {
+    let mut options = match domain.recover.as_ref().and_then(|recover| recover.excluded).unwrap_or_default() {
+        Excluded::Carry => domain.filter(),
+        Excluded::Leave => FilterOptions::default(),
+    };
+    options.exclude.push(format!("{BESIDE}*"));
+    Filter::new(options)
 }
 
 /// What becomes of what is left out.

@@ -1,5 +1,6 @@
 //! What must not be moved or removed with a target: repositories, what the program itself needs, mounts, other targets.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use crate::recover::disk::Disk;
 use crate::recover::journal::Journal;
 use crate::recover::machine::Recoverer;
 use crate::recover::preview::{Preview, Refusal};
+use crate::recover::record::advice;
 
 /// A path without links above its name, also where only a part of it is there: what it leads to is what is moved along.
 pub(super) fn real(path: &Path) -> PathBuf {
@@ -64,7 +66,64 @@ pub(super) fn mounted_in(disk: &dyn Disk, journal: &Journal) -> Result<(), Strin
     mounted(disk, targets.chain([&*journal.scratch]))
 }
 
+/// A target of one that lies in one of the other, or is one.
+fn inside<'j>(inner: &'j Journal, outer: &HashSet<PathBuf>) -> Option<&'j Path> {
+    let mut places = inner.targets.iter().map(|target| &*target.place);
+    places.find(|place| real(place).ancestors().any(|above| outer.contains(above)))
+}
+
+fn places(journal: &Journal) -> HashSet<PathBuf> {
+    journal.targets.iter().map(|target| real(&target.place)).collect()
+}
+
 impl Recoverer<'_> {
+    /// Makes sure that nothing is put aside with a domain that a recovery of another one keeps there, or has not finished.
+    ///
+    /// # Errors
+    /// [`Refusal`] where there is.
+    pub(super) fn others(&self, preview: &Preview) -> Result<(), Refusal> {
+        let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
+        let new: HashSet<_> = preview.targets.iter().map(|found| real(&found.target.place)).collect();
+        for other in all.iter().filter(|other| other.domain != preview.domain) {
+            let Some(advice) = advice(other) else { continue };
+            let place = inside(other, &new).map(real).or_else(|| {
+                let theirs = places(other);
+                let is_inside = |place: &&PathBuf| place.ancestors().any(|above| theirs.contains(above));
+                new.iter().find(is_inside).filter(|_| other.is_unfinished()).cloned()
+            });
+            if let Some(place) = place {
+                let message = format!("{}: at {}, {advice}", preview.domain, place.display());
+                let hint = format!("do one or the other of {} first: it would be mixed up with this recovery", other.domain);
+                return Err(Refusal::failed("nested", message, hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a recovery keeps that was begun earlier, inside of what is to be removed now, could not be put back any more.
+    pub(super) fn refuse_removal(&self, journals: &[Journal]) -> Result<(), Refusal> {
+        let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
+        for journal in journals.iter().filter(|journal| !journal.is_leftover()) {
+            let outer = places(journal);
+            let earlier = all.iter().take_while(|other| other.domain != journal.domain);
+            let earlier = earlier.filter(|other| !journals.iter().any(|one| one.domain == other.domain));
+            for other in earlier.filter(|other| !other.is_leftover() && inside(other, &outer).is_some()) {
+                let (name, other) = (&journal.domain, &other.domain);
+                let message = format!(
+                    "{name} cannot be committed before {other}, which was recovered earlier inside of it: what was there before may be gone with it"
+                );
+                let hint = format!("`strongroom recover --commit {other} {name}`, or --rollback {name} {other}");
+                return Err(Refusal::failed("nested", message, hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a recovery could be committed by itself where another one, which it touches, is to be put back.
+    pub(super) fn is_apart(later: &Journal, earlier: &Journal) -> bool {
+        inside(earlier, &places(later)).is_none()
+    }
+
     /// Blocks where a repository, or what the program needs to put things back, would be put aside with a target.
     ///
     /// # Errors

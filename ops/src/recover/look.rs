@@ -186,6 +186,9 @@ impl Recoverer<'_> {
             );
         }
         self.find_needed(domain, &filter, preview)?;
+        if let Err(refusal) = self.others(preview) {
+            preview.blockers.push(refusal);
+        }
         if !domain.exclude.is_empty() {
             for found in
                 preview.targets.iter_mut().filter(|found| found.is_there && found.target.is_directory)

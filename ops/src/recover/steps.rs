@@ -9,10 +9,9 @@ use strongroom::source::Filter;
 
 use crate::drill::Compared;
 use crate::drill::Problem;
-use crate::plan::types::{Domain, Excluded};
+use crate::plan::types::Domain;
 use crate::recover::back::remove_tree;
 use crate::recover::carry::{self, Below, CARRIED_MAX, Split};
-use crate::recover::commands::wanted;
 use crate::recover::disk::Disk;
 use crate::recover::guard;
 use crate::recover::journal::{Journal, Progress};
@@ -96,10 +95,8 @@ impl Recoverer<'_> {
         if journal.targets.iter().any(|target| target.identity.is_none()) {
             for target in &mut journal.targets {
                 swap::identify(target).map_err(Stop::failed)?;
-                if wanted(domain).excluded.unwrap_or_default() == Excluded::Carry && !domain.exclude.is_empty() {
-                    let staying = self.find_carried(domain, target)?;
-                    journal.left.extend(staying);
-                }
+                let staying = self.find_carried(domain, target)?;
+                journal.left.extend(staying);
             }
             let restored = journal.targets.iter().filter(|target| target.held.is_some());
             journal.made = restored.flat_map(|target| missing_above(&target.place)).collect();
@@ -138,7 +135,7 @@ impl Recoverer<'_> {
         let unreadable = |error: io::Error| {
             Stop::failed(format!("{} cannot be looked through: {error}", target.place.display()))
         };
-        let filter = Filter::new(domain.filter()).map_err(Stop::failed)?;
+        let filter = carry::filter(domain).map_err(Stop::failed)?;
         let all = stage::filter(domain, &self.plan.sources).and_then(Filter::new).map_err(Stop::failed)?;
         let is_backed_up = |below: &Path| !domain.leaves_out(&all, &target.named.join(below));
         // Where a mounted file system is taken apart: it is left out itself, and the snapshot has one from before.

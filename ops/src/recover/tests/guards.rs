@@ -127,3 +127,35 @@ fn a_directory_that_is_left_out_now_and_was_not_then_becomes_one_with_that_of_th
         }
     }
 }
+
+#[test]
+fn what_one_recovery_keeps_is_not_put_aside_with_another() {
+    let world = World::new(
+        "[[domain]]\nname = 'inner'\npaths = ['DIR/data/dir']\n\
+         [[domain]]\nname = 'outer'\npaths = ['DIR/data']\nrecover = { excluded = 'leave' }\n",
+    );
+    let before = world.tree();
+    assert_eq!(world.recover(&["inner"]).expect("begun")[0].outcome, Outcome::Recovered);
+    let found = messages(&world, "outer");
+    assert!(found.contains("nested: outer: at ") && found.contains("`strongroom recover --commit inner`"), "{found}");
+    let recovered = world.tree();
+    assert_eq!(world.recover(&["outer"]).expect_err("refused").code, "nested");
+    assert_eq!(world.tree(), recovered);
+    world.recoverer().rollback(&[]).expect("undone");
+    assert_eq!(world.tree(), before);
+
+    // Both at once: what the inner one keeps goes along.
+    let records = world.recover(&["inner", "outer"]).expect("begun");
+    assert!(records.iter().all(|record| record.outcome == Outcome::Recovered), "{records:?}");
+    let refused = world.recoverer().rollback(&["inner".into()]).expect_err("outer is later");
+    assert_eq!(refused.code, "nested");
+    assert!(!refused.hint.expect("a hint").contains("--commit"), "it would take what inner keeps");
+    let refused = world.recoverer().commit(&["outer".into()]).expect_err("inner is in it");
+    assert!(refused.code == "nested" && refused.message.contains("before inner"), "{refused:?}");
+    world.recoverer().rollback(&["outer".into()]).expect("undone");
+    world.recoverer().rollback(&["inner".into()]).expect("undone");
+    assert_eq!(world.tree(), before);
+    world.recover(&["inner", "outer"]).expect("begun");
+    world.recoverer().commit(&[]).expect("removed");
+    world.assert_nothing_beside();
+}
