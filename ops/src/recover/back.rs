@@ -16,6 +16,7 @@ use crate::recover::machine::{BY_HAND, Recoverer};
 use crate::recover::preview::Refusal;
 use crate::recover::record::{RecoveryOutcome, RecoveryRecord, advice};
 use crate::recover::swap;
+use crate::recover::targets::Target;
 
 impl Recoverer<'_> {
     /// Puts back what was there, from wherever the recovery is. Can be done again where it was killed.
@@ -26,6 +27,10 @@ impl Recoverer<'_> {
         record: &mut RecoveryRecord,
     ) -> Result<(), String> {
         if let Err(error) = self.note(journal) {
+            if journal.has_swapped() {
+                // What is half put back would be taken for what is to be finished.
+                return Err(format!("{error}: nothing was put back, make room for it"));
+            }
             // What is on disk says as much: how far it got.
             record.warn(error);
         }
@@ -154,13 +159,25 @@ impl Recoverer<'_> {
         let mut records = Vec::new();
         for mut journal in journals {
             self.take_over(&mut journal);
-            if journal.step == Step::Swap && journal.back.is_none() {
-                // Since the kill, something may have started what uses the data.
+            // Since the kill, something may have started what uses the data.
+            let is_halfway = journal.step == Step::Swap
+                || matches!(journal.step, Step::Start | Step::Health) && self.is_any_back(&journal);
+            if is_halfway && journal.back.is_none() {
                 journal.step = Step::Stop;
             }
             records.push(self.advance(journal));
         }
         Ok(records)
+    }
+
+    /// Whether something is in its place again that was swapped.
+    fn is_any_back(&self, journal: &Journal) -> bool {
+        let is_old = |target: &Target| {
+            let old = target.identity.and_then(|identity| identity.old);
+            old.is_some() && swap::inode(&target.place).ok() == Some(old)
+        };
+        let domain = self.plan.domain(journal.domain.as_str());
+        journal.targets.iter().any(is_old) || domain.is_some_and(|domain| self.is_stream_back(domain, journal))
     }
 
     /// Puts back what was there before a recovery, the last domain first. What was restored is kept.

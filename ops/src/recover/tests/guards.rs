@@ -1,7 +1,13 @@
 //! What would be lost if it were moved or removed with a target.
 
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+
 use super::Outcome;
-use super::world::World;
+use super::world::{PLAN, World};
+use crate::plan::values::Name;
+use crate::recover::Step;
 use crate::recover::preview::Refusal;
 
 fn blockers(world: &World, domain: &str) -> Vec<Refusal> {
@@ -53,7 +59,7 @@ fn what_puts_things_back_after_a_kill_cannot_lie_in_a_target() {
     let world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR']\nexclude = ['state']\n");
     let found = messages(&world, "shop");
     assert!(found.contains("not-swappable: shop: the state directory "), "{found}");
-    let text = super::world::PLAN.replace("recover = { stop", "recover = { scratch = 'DIR/data/dir/new', stop");
+    let text = PLAN.replace("recover = { stop", "recover = { scratch = 'DIR/data/dir/new', stop");
     let found = messages(&World::new(&text), "shop");
     assert!(found.contains("not-swappable: shop: `scratch` is "), "{found}");
 }
@@ -129,6 +135,24 @@ fn a_directory_that_is_left_out_now_and_was_not_then_becomes_one_with_that_of_th
 }
 
 #[test]
+fn the_plan_in_a_directory_that_is_left_out_is_no_reason_to_complain() {
+    for is_plan in [true, false] {
+        let mut world =
+            World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\nexclude = ['sub']\n");
+        world.write("data/dir/sub/own.tmp", "the plan of today");
+        world.write("data/dir/sub/secret", "nowhere else");
+        if is_plan {
+            world.plan.sources[0].path = world.path("data/dir/sub/own.tmp");
+        }
+        let record = world.recover(&["shop"]).expect("begun").remove(0);
+        assert_eq!(record.outcome, if is_plan { Outcome::Recovered } else { Outcome::Partial }, "{record:?}");
+        assert_eq!(record.left.len(), usize::from(!is_plan), "{record:?}");
+        world.recoverer().commit(&[]).expect("removed");
+        assert_eq!(world.tree()["data/dir/sub/secret"].1, "nowhere else");
+    }
+}
+
+#[test]
 fn what_one_recovery_keeps_is_not_put_aside_with_another() {
     let world = World::new(
         "[[domain]]\nname = 'inner'\npaths = ['DIR/data/dir']\n\
@@ -158,4 +182,42 @@ fn what_one_recovery_keeps_is_not_put_aside_with_another() {
     world.recover(&["inner", "outer"]).expect("begun");
     world.recoverer().commit(&[]).expect("removed");
     world.assert_nothing_beside();
+}
+
+#[test]
+fn a_way_back_that_cannot_be_noted_is_not_begun_and_nothing_is_left_half_way() {
+    for is_half_back in [false, true] {
+        let world = World::new(PLAN);
+        let (state, away) = (world.path("state"), world.path("state-away"));
+        let previews = world.preview(&["shop"]).expect("told");
+        let (is_cancelled, moved) = (Cell::new(false), |from: &Path, to: &Path| fs::rename(from, to).expect("moved"));
+        let tell = |_: &Name, step: Step| {
+            if step == Step::Health {
+                moved(&state, &away);
+                is_cancelled.set(true);
+            }
+        };
+        let is_cancelled = || is_cancelled.get();
+        let mut recoverer = world.recoverer();
+        (recoverer.tell, recoverer.is_cancelled) = (&tell, &is_cancelled);
+        let record = recoverer.recover("1", &previews).expect("begun").remove(0);
+        assert_eq!(record.outcome, Outcome::Unfinished, "{record:?}");
+        assert!(record.reason.expect("a reason").contains("nothing was put back"));
+        moved(&away, &state);
+        world.assert_restored();
+        if is_half_back {
+            // As an attempt would leave it that notes nothing.
+            let journal = world.state().recoveries(&world.plan).expect("readable").remove(0);
+            let target = journal.targets.iter().find(|target| target.is_directory).expect("a directory");
+            moved(&target.place, &target.staged);
+            moved(&target.aside, &target.place);
+            let load = &journal.loads[0];
+            world.undo(&load.target, &load.old);
+        }
+        assert_eq!(world.recoverer().resume(&[]).expect("begun")[0].outcome, Outcome::Recovered);
+        assert_eq!(world.databases()["live"], "restored dump");
+        assert_eq!(world.tree()["data/dir/a"].1, "restored a");
+        world.recoverer().rollback(&[]).expect("undone");
+        assert_eq!((world.tree()["data/dir/a"].1.as_str(), &*world.databases()["live"]), ("old a", "in use"));
+    }
 }
