@@ -68,10 +68,31 @@ impl Recoverer<'_> {
         targets.iter().rev().try_for_each(|target| carry::backward(self.disk, target))?;
         // Files beside a database that is not in use any more go before the one that was comes back.
         targets.iter().try_for_each(|target| swap::clear(self.disk, target))?;
-        targets.iter().rev().try_for_each(|target| swap::backward(self.disk, target))?;
+        self.all_backward(targets)?;
         for made in journal.made.iter().rev() {
             // What somebody has put something into stays.
             let _ = fs::remove_dir(made);
+        }
+        Ok(())
+    }
+
+    /// What cannot be put back holds up nothing else but the files that belong to it, and is tried again when the others are back.
+    fn all_backward(&self, targets: &[Target]) -> io::Result<()> {
+        let mut open: Vec<&Target> = targets.iter().rev().collect();
+        while !open.is_empty() {
+            let (mut first, mut failed): (_, Vec<&Target>) = (None, Vec::new());
+            for target in &open {
+                if failed.iter().any(|database| target.belongs_to(database)) {
+                    failed.push(target);
+                } else if let Err(error) = swap::backward(self.disk, target) {
+                    first.get_or_insert(error);
+                    failed.push(target);
+                }
+            }
+            if let (Some(error), true) = (first, failed.len() == open.len()) {
+                return Err(error);
+            }
+            open = failed;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::recover::journal::Journal;
 use crate::recover::machine::Recoverer;
 use crate::recover::preview::{Preview, Refusal};
 use crate::recover::record::advice;
+use crate::recover::targets::Found;
 
 /// A path without links above its name, also where only a part of it is there: what it leads to is what is moved along.
 pub(super) fn real(path: &Path) -> PathBuf {
@@ -64,6 +65,20 @@ pub(super) fn mounted<'p>(disk: &dyn Disk, paths: impl Iterator<Item = &'p Path>
 pub(super) fn mounted_in(disk: &dyn Disk, journal: &Journal) -> Result<(), String> {
     let targets = journal.targets.iter().flat_map(|target| [&*target.place, &*target.beside]);
     mounted(disk, targets.chain([&*journal.scratch]))
+}
+
+/// Two targets of which one lies in the other, or is the other, whatever links there are.
+pub(super) fn nested(targets: &[Found]) -> Option<(String, String)> {
+    let named = |found: &Found| found.target.named.display().to_string();
+    let mut places: Vec<_> = targets.iter().map(|found| (real(&found.target.place), named(found))).collect();
+    // What lies in a directory comes right behind it.
+    places.sort();
+    let mut pairs = places.windows(2);
+    let (above, below) = pairs.find_map(|pair| match pair {
+        [above, below] if below.0.starts_with(&above.0) => Some((above, below)),
+        _ => None,
+    })?;
+    Some((above.1.clone(), below.1.clone()))
 }
 
 /// A target of one that lies in one of the other, or is one.

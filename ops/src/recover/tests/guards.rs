@@ -221,3 +221,36 @@ fn a_way_back_that_cannot_be_noted_is_not_begun_and_nothing_is_left_half_way() {
         assert_eq!((world.tree()["data/dir/a"].1.as_str(), &*world.databases()["live"]), ("old a", "in use"));
     }
 }
+
+#[test]
+fn targets_that_lead_into_each_other_are_refused() {
+    let plan = "[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir', 'DIR/data/far/absent']\n";
+    for (link, to) in [("data/far/absent", "data/dir"), ("data/far/absent", "data/dir/cache"), ("data/far", "data/dir")] {
+        let world = World::new(plan);
+        let link = world.path(link);
+        fs::create_dir_all(link.parent().expect("a folder")).expect("made");
+        std::os::unix::fs::symlink(world.path(to), link).expect("a link");
+        let before = world.tree();
+        let found = messages(&world, "shop");
+        assert!(found.contains("lead to one place, or one of them into the other"), "{to}: {found}");
+        assert_eq!(world.recover(&["shop"]).expect_err("refused").code, "not-swappable");
+        assert_eq!(world.tree(), before);
+    }
+}
+
+#[test]
+fn what_cannot_be_put_back_does_not_hold_up_the_rest() {
+    let world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir', 'DIR/data/single']\n");
+    let before = world.tree();
+    world.recover(&["shop"]).expect("begun");
+    let journal = world.state().recoveries(&world.plan).expect("readable").remove(0);
+    let (aside, away) = (&journal.targets[1].aside, world.path("away"));
+    fs::rename(aside, &away).expect("moved");
+    let record = world.recoverer().rollback(&[]).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Unfinished, "{record:?}");
+    assert_eq!(world.tree()["data/dir/a"].1, "old a");
+    assert_eq!(world.tree()["data/single"].1, "restored single");
+    fs::rename(&away, aside).expect("moved");
+    assert_eq!(world.recoverer().resume(&[]).expect("begun")[0].outcome, Outcome::RolledBack);
+    assert_eq!(world.tree(), before);
+}
