@@ -198,7 +198,8 @@ impl Recoverer<'_> {
             old.is_some() && swap::inode(&target.place).ok() == Some(old)
         };
         let domain = self.plan.domain(journal.domain.as_str());
-        journal.targets.iter().any(is_old) || domain.is_some_and(|domain| self.is_stream_back(domain, journal))
+        journal.targets.iter().any(is_old)
+            || domain.is_some_and(|domain| self.is_stream_back(domain, journal))
     }
 
     /// Puts back what was there before a recovery, the last domain first. What was restored is kept.
@@ -245,10 +246,9 @@ impl Recoverer<'_> {
                     let message = format!(
                         "{name} cannot be rolled back before {other}, which was recovered later at the same place"
                     );
-                    let mut hint = format!("`strongroom recover --rollback {other} {name}`");
-                    if is_apart {
-                        hint.push_str(&format!(", or --commit {other} first"));
-                    }
+                    let commit =
+                        if is_apart { format!(", or --commit {other} first") } else { String::new() };
+                    let hint = format!("`strongroom recover --rollback {other} {name}`{commit}");
                     return Err(Refusal::failed("nested", message, hint));
                 }
             }

@@ -108,7 +108,10 @@ impl Recoverer<'_> {
             });
             if let Some(place) = place {
                 let message = format!("{}: at {}, {advice}", preview.domain, place.display());
-                let hint = format!("do one or the other of {} first: it would be mixed up with this recovery", other.domain);
+                let hint = format!(
+                    "do one or the other of {} first: it would be mixed up with this recovery",
+                    other.domain
+                );
                 return Err(Refusal::failed("nested", message, hint));
             }
         }
@@ -127,7 +130,8 @@ impl Recoverer<'_> {
                 let message = format!(
                     "{name} cannot be committed before {other}, which was recovered earlier inside of it: what was there before may be gone with it"
                 );
-                let hint = format!("`strongroom recover --commit {other} {name}`, or --rollback {name} {other}");
+                let hint =
+                    format!("`strongroom recover --commit {other} {name}`, or --rollback {name} {other}");
                 return Err(Refusal::failed("nested", message, hint));
             }
         }
@@ -182,9 +186,8 @@ impl Recoverer<'_> {
             let Some((named, above)) = around(&place) else { continue };
             let named = place.strip_prefix(above).map_or_else(|_| named.clone(), |below| join(named, below));
             let held = self.source.look(&preview.repository, &preview.snapshot, &named);
-            let is_held = held
-                .map_err(|error| Refusal::of_vault(domain, &preview.repository, &error))?
-                .is_some();
+            let is_held =
+                held.map_err(|error| Refusal::of_vault(domain, &preview.repository, &error))?.is_some();
             let is_left_out = domain.leaves_out(filter, &named);
             if preview.carries && is_left_out && !is_held {
                 continue;
@@ -202,7 +205,8 @@ impl Recoverer<'_> {
                     "add its path to `exclude` of the domain, and it is moved along; or move the repository elsewhere",
                 )
             };
-            let message = format!("the repository {repo} ({}) lies in what is replaced; {why}", place.display());
+            let message =
+                format!("the repository {repo} ({}) lies in what is replaced; {why}", place.display());
             preview.block("not-swappable", message, hint);
         }
         Ok(())
@@ -216,6 +220,9 @@ impl Recoverer<'_> {
             (name.to_string(), Path::new(local))
         });
         // What is not there cannot be lost.
-        repos.filter(|(_, path)| !matches!(path.try_exists(), Ok(false))).map(|(name, path)| (name, whole(path))).collect()
+        repos
+            .filter(|(_, path)| !matches!(path.try_exists(), Ok(false)))
+            .map(|(name, path)| (name, whole(path)))
+            .collect()
     }
 }

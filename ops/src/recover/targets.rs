@@ -92,7 +92,8 @@ impl Target {
     /// Whether it is a file beside a database, for which nothing is restored.
     pub(super) fn belongs_to(&self, database: &Self) -> bool {
         let behind = self.place.as_os_str().as_bytes().strip_prefix(database.place.as_os_str().as_bytes());
-        self.held.is_none() && behind.is_some_and(|behind| SQLITE_FILES.iter().any(|one| one.as_bytes() == behind))
+        self.held.is_none()
+            && behind.is_some_and(|behind| SQLITE_FILES.iter().any(|one| one.as_bytes() == behind))
     }
 
     /// The directory that a restore is given.

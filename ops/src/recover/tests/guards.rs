@@ -38,7 +38,10 @@ fn a_repository_in_a_target_is_moved_along_or_nothing_is_begun() {
         match said {
             Some(said) => {
                 let found = messages(&world, "shop");
-                assert!(found.contains("not-swappable") && found.contains("the repository inside ("), "{found}");
+                assert!(
+                    found.contains("not-swappable") && found.contains("the repository inside ("),
+                    "{found}"
+                );
                 assert!(found.contains(said), "{said} is not in {found}");
                 assert_eq!(world.recover(&["shop"]).expect_err("refused").code, "not-swappable");
                 assert_eq!(world.tree(), before);
@@ -161,7 +164,10 @@ fn what_one_recovery_keeps_is_not_put_aside_with_another() {
     let before = world.tree();
     assert_eq!(world.recover(&["inner"]).expect("begun")[0].outcome, Outcome::Recovered);
     let found = messages(&world, "outer");
-    assert!(found.contains("nested: outer: at ") && found.contains("`strongroom recover --commit inner`"), "{found}");
+    assert!(
+        found.contains("nested: outer: at ") && found.contains("`strongroom recover --commit inner`"),
+        "{found}"
+    );
     let recovered = world.tree();
     assert_eq!(world.recover(&["outer"]).expect_err("refused").code, "nested");
     assert_eq!(world.tree(), recovered);
@@ -190,7 +196,8 @@ fn a_way_back_that_cannot_be_noted_is_not_begun_and_nothing_is_left_half_way() {
         let world = World::new(PLAN);
         let (state, away) = (world.path("state"), world.path("state-away"));
         let previews = world.preview(&["shop"]).expect("told");
-        let (is_cancelled, moved) = (Cell::new(false), |from: &Path, to: &Path| fs::rename(from, to).expect("moved"));
+        let (is_cancelled, moved) =
+            (Cell::new(false), |from: &Path, to: &Path| fs::rename(from, to).expect("moved"));
         let tell = |_: &Name, step: Step| {
             if step == Step::Health {
                 moved(&state, &away);
@@ -225,7 +232,9 @@ fn a_way_back_that_cannot_be_noted_is_not_begun_and_nothing_is_left_half_way() {
 #[test]
 fn targets_that_lead_into_each_other_are_refused() {
     let plan = "[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir', 'DIR/data/far/absent']\n";
-    for (link, to) in [("data/far/absent", "data/dir"), ("data/far/absent", "data/dir/cache"), ("data/far", "data/dir")] {
+    for (link, to) in
+        [("data/far/absent", "data/dir"), ("data/far/absent", "data/dir/cache"), ("data/far", "data/dir")]
+    {
         let world = World::new(plan);
         let link = world.path(link);
         fs::create_dir_all(link.parent().expect("a folder")).expect("made");
