@@ -9,11 +9,14 @@ use crate::plan::types::Domain;
 use crate::plan::values::Name;
 use crate::recover::carry;
 use crate::recover::commands::wanted;
+use crate::recover::disk::Disk;
+use crate::recover::guard;
 use crate::recover::journal::{Journal, Step};
 use crate::recover::machine::{BY_HAND, Recoverer};
 use crate::recover::preview::Refusal;
 use crate::recover::record::{RecoveryOutcome, RecoveryRecord, advice};
 use crate::recover::swap;
+use crate::recover::targets::Target;
 
 impl Recoverer<'_> {
     /// Puts back what was there, from wherever the recovery is. Can be done again where it was killed.
@@ -24,6 +27,10 @@ impl Recoverer<'_> {
         record: &mut RecoveryRecord,
     ) -> Result<(), String> {
         if let Err(error) = self.note(journal) {
+            if journal.has_swapped() {
+                // What is half put back would be taken for what is to be finished.
+                return Err(format!("{error}: nothing was put back, make room for it"));
+            }
             // What is on disk says as much: how far it got.
             record.warn(error);
         }
@@ -33,6 +40,7 @@ impl Recoverer<'_> {
                 // What does not run cannot be stopped.
                 record.warn(format!("stopping it to put back what was there: {error}"));
             }
+            guard::mounted_in(self.disk, journal)?;
             self.swap_streams_back(domain, journal)?;
             self.targets_back(journal).map_err(|error| error.to_string())?;
         }
@@ -47,7 +55,7 @@ impl Recoverer<'_> {
             return self.note(journal);
         }
         self.drop_loads(domain, journal, false).into_iter().for_each(|remains| record.warn(remains));
-        if let Err(error) = discard(journal) {
+        if let Err(error) = discard(self.disk, journal) {
             record.warn(error);
         }
         self.state
@@ -60,10 +68,31 @@ impl Recoverer<'_> {
         targets.iter().rev().try_for_each(|target| carry::backward(self.disk, target))?;
         // Files beside a database that is not in use any more go before the one that was comes back.
         targets.iter().try_for_each(|target| swap::clear(self.disk, target))?;
-        targets.iter().rev().try_for_each(|target| swap::backward(self.disk, target))?;
+        self.all_backward(targets)?;
         for made in journal.made.iter().rev() {
             // What somebody has put something into stays.
             let _ = fs::remove_dir(made);
+        }
+        Ok(())
+    }
+
+    /// What cannot be put back holds up nothing else but the files that belong to it, and is tried again when the others are back.
+    fn all_backward(&self, targets: &[Target]) -> io::Result<()> {
+        let mut open: Vec<&Target> = targets.iter().rev().collect();
+        while !open.is_empty() {
+            let (mut first, mut failed): (_, Vec<&Target>) = (None, Vec::new());
+            for target in &open {
+                if failed.iter().any(|database| target.belongs_to(database)) {
+                    failed.push(target);
+                } else if let Err(error) = swap::backward(self.disk, target) {
+                    first.get_or_insert(error);
+                    failed.push(target);
+                }
+            }
+            if let (Some(error), true) = (first, failed.len() == open.len()) {
+                return Err(error);
+            }
+            open = failed;
         }
         Ok(())
     }
@@ -87,15 +116,17 @@ impl Recoverer<'_> {
 
     /// Removes what is kept. Says what may be there still.
     fn remove(&self, domain: &Domain, journal: &mut Journal) -> Result<Vec<String>, String> {
+        let besides = journal.targets.iter().map(|target| &*target.beside);
+        guard::mounted(self.disk, besides.chain([&*journal.scratch]))?;
         journal.step = Step::Removing;
         self.note(journal)?;
         // Undone, it is what was restored that is kept.
         let remain = self.drop_loads(domain, journal, !journal.keeps);
         for target in &journal.targets {
-            remove_tree(&target.beside)
+            remove_tree(self.disk, &target.beside)
                 .map_err(|error| format!("{} cannot be removed: {error}", target.beside.display()))?;
         }
-        remove_tree(&journal.scratch)
+        remove_tree(self.disk, &journal.scratch)
             .map_err(|error| format!("{} cannot be removed: {error}", journal.scratch.display()))?;
         self.state
             .forget_recovery(&domain.name)
@@ -149,13 +180,26 @@ impl Recoverer<'_> {
         let mut records = Vec::new();
         for mut journal in journals {
             self.take_over(&mut journal);
-            if journal.step == Step::Swap && journal.back.is_none() {
-                // Since the kill, something may have started what uses the data.
+            // Since the kill, something may have started what uses the data.
+            let is_halfway = journal.step == Step::Swap
+                || matches!(journal.step, Step::Start | Step::Health) && self.is_any_back(&journal);
+            if is_halfway && journal.back.is_none() {
                 journal.step = Step::Stop;
             }
             records.push(self.advance(journal));
         }
         Ok(records)
+    }
+
+    /// Whether something is in its place again that was swapped.
+    fn is_any_back(&self, journal: &Journal) -> bool {
+        let is_old = |target: &Target| {
+            let old = target.identity.and_then(|identity| identity.old);
+            old.is_some() && swap::inode(&target.place).ok() == Some(old)
+        };
+        let domain = self.plan.domain(journal.domain.as_str());
+        journal.targets.iter().any(is_old)
+            || domain.is_some_and(|domain| self.is_stream_back(domain, journal))
     }
 
     /// Puts back what was there before a recovery, the last domain first. What was restored is kept.
@@ -197,12 +241,14 @@ impl Recoverer<'_> {
                     .iter()
                     .any(|one| other.targets.iter().any(|two| touches(&one.place, &two.place)));
                 if is_nested {
+                    let is_apart = Self::is_apart(other, journal);
                     let (name, other) = (&journal.domain, &other.domain);
                     let message = format!(
                         "{name} cannot be rolled back before {other}, which was recovered later at the same place"
                     );
-                    let hint =
-                        format!("`strongroom recover --rollback {other} {name}`, or --commit {other} first");
+                    let commit =
+                        if is_apart { format!(", or --commit {other} first") } else { String::new() };
+                    let hint = format!("`strongroom recover --rollback {other} {name}`{commit}");
                     return Err(Refusal::failed("nested", message, hint));
                 }
             }
@@ -226,6 +272,7 @@ impl Recoverer<'_> {
         }
         let journals = self.chosen(names, "commit", &|journal| !journal.is_unfinished())?;
         let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        self.refuse_removal(&journals)?;
         let mut records = Vec::new();
         for mut journal in journals {
             let mut record = RecoveryRecord::of(&journal, None);
@@ -259,7 +306,7 @@ fn nothing(message: &str) -> Refusal {
 }
 
 /// Removes what was restored and is not wanted. What was there before is never removed by this.
-fn discard(journal: &Journal) -> Result<(), String> {
+fn discard(disk: &dyn Disk, journal: &Journal) -> Result<(), String> {
     for target in &journal.targets {
         if fs::symlink_metadata(&target.aside).is_ok() {
             return Err(format!("{} is not in its place, and was left where it is", target.aside.display()));
@@ -267,14 +314,15 @@ fn discard(journal: &Journal) -> Result<(), String> {
     }
     let unremoved = |path: &Path, error: io::Error| format!("{} cannot be removed: {error}", path.display());
     for target in &journal.targets {
-        remove_tree(&target.beside).map_err(|error| unremoved(&target.beside, error))?;
+        remove_tree(disk, &target.beside).map_err(|error| unremoved(&target.beside, error))?;
     }
-    remove_tree(&journal.scratch).map_err(|error| unremoved(&journal.scratch, error))?;
+    remove_tree(disk, &journal.scratch).map_err(|error| unremoved(&journal.scratch, error))?;
     Ok(())
 }
 
-/// Removes a directory with all that is in it, also what its owner has closed to himself.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
+/// Removes a directory with all that is in it, also what its owner has closed to himself; not what is mounted in it.
+pub(super) fn remove_tree(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    guard::mounted(disk, [path].into_iter()).map_err(io::Error::other)?;
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {

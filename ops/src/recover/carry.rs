@@ -7,8 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strongroom::source::{Filter, SourceKind};
+use strongroom::source::{Filter, FilterError, FilterOptions, SourceKind};
 
+use crate::plan::types::{Domain, Excluded};
+use crate::recover::BESIDE;
 use crate::recover::disk::Disk;
 use crate::recover::swap::inode;
 use crate::recover::targets::Target;
@@ -62,6 +64,81 @@ pub(super) fn left_out(filter: &Filter, named: &Path, place: &Path) -> io::Resul
     }
     found.sort();
     Ok(found)
+}
+
+/// What is moved along: what the plan leaves out, unless it is to be left, and in any case what other recoveries keep.
+pub(super) fn filter(domain: &Domain) -> Result<Filter, FilterError> {
+    let mut options = match domain.recover.as_ref().and_then(|recover| recover.excluded).unwrap_or_default() {
+        Excluded::Carry => domain.filter(),
+        Excluded::Leave => FilterOptions::default(),
+    };
+    options.exclude.push(format!("{BESIDE}*"));
+    Filter::new(options)
+}
+
+/// What becomes of what is left out.
+#[derive(Debug, Default)]
+pub(super) struct Split {
+    /// What is moved: at most [`CARRIED_MAX`] and one.
+    pub carried: Vec<Below>,
+    /// How many entries stay where they are, because something else is in their place.
+    pub staying: usize,
+    /// One of them.
+    pub example: PathBuf,
+}
+
+/// Sorts what is left out by what is in its place in what was restored. Two directories become one: what the restored one lacks is moved.
+/// What backups have all the same, as `is_backed_up` says, is not counted where it stays.
+pub(super) fn split(
+    left_out: &[Below],
+    from: &Path,
+    to: &Path,
+    is_backed_up: &dyn Fn(&Path) -> bool,
+) -> io::Result<Split> {
+    let (mut split, mut open) = (Split::default(), Vec::new());
+    let mut sort = |below: &Path, open: &mut Vec<PathBuf>| -> io::Result<usize> {
+        let (source, wanted) = (from.join(below), to.join(below));
+        if is_way_free(to, below)? && !is_there(&wanted)? {
+            split.carried.push(Below::from(below));
+        } else if is_way_free(to, below)? && is_directory(&source) && is_directory(&wanted) {
+            open.push(below.to_owned());
+        } else if !is_backed_up(below) {
+            split.staying += 1;
+            below.clone_into(&mut split.example);
+        }
+        Ok(split.carried.len())
+    };
+    for below in left_out {
+        sort(below.path(), &mut open)?;
+    }
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(from.join(&folder))? {
+            let below = folder.join(entry?.file_name());
+            if sort(&below, &mut open)? > CARRIED_MAX {
+                return Ok(split);
+            }
+        }
+    }
+    split.carried.sort();
+    Ok(split)
+}
+
+fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+}
+
+/// Whether there are directories, or nothing, above an entry: not links, that could lead anywhere.
+fn is_way_free(to: &Path, below: &Path) -> io::Result<bool> {
+    let above: Vec<_> = below.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+    for folder in above.into_iter().rev() {
+        match fs::symlink_metadata(to.join(folder)) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 fn is_there(path: &Path) -> io::Result<bool> {

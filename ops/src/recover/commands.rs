@@ -193,12 +193,11 @@ impl Recoverer<'_> {
             let load = journal.loads[number].clone();
             let stream = stream(domain, &load).map_err(Stop::failed)?;
             let recover = stream.recover.clone().unwrap_or_default();
-            let Some(argv) = recover.swap.as_ref().filter(|_| load.swapped != Progress::Done) else {
-                continue;
-            };
+            let Some(argv) = recover.swap.as_ref() else { continue };
             let failed = |reason: String| Stop::failed(format!("swapping {}: {reason}", load.stream));
             let ask = || self.is_swapped(domain, &journal.id, &recover, &load).map_err(failed);
-            let is_done = load.swapped == Progress::Begun && ask()?;
+            // Whatever is noted: it may have been put back by an attempt that could not note that.
+            let is_done = load.swapped != Progress::No && ask()?;
             if !is_done {
                 if ask()? {
                     let message = format!("there is something of the name {} already", load.old);
@@ -218,6 +217,16 @@ impl Recoverer<'_> {
             self.save(journal)?;
         }
         Ok(())
+    }
+
+    /// Whether one that was swapped is not any more, as far as it can be told.
+    pub(super) fn is_stream_back(&self, domain: &Domain, journal: &Journal) -> bool {
+        let mut swapped = journal.loads.iter().filter(|load| load.swapped == Progress::Done);
+        swapped.any(|load| {
+            let recover = stream(domain, load).ok().and_then(|stream| stream.recover.as_ref());
+            let is_swapped = recover.map(|recover| self.is_swapped(domain, &journal.id, recover, load));
+            matches!(is_swapped, Some(Ok(false)))
+        })
     }
 
     /// Puts back what was in use before, the last stream first.

@@ -11,6 +11,7 @@ use crate::plan::types::{Domain, Excluded, Stream};
 use crate::plan::values::{Lapse, Name};
 use crate::recover::carry::{self, CARRIED_MAX};
 use crate::recover::facts;
+use crate::recover::guard;
 use crate::recover::journal::{Load, Progress};
 use crate::recover::machine::Recoverer;
 use crate::recover::preview::{Measurements, Preview, Refusal, Space, StreamPreview, Wish};
@@ -173,17 +174,16 @@ impl Recoverer<'_> {
         for (number, found) in preview.targets.iter_mut().enumerate() {
             found.target = found.target.clone().numbered(number + 1);
         }
-        let mut places = BTreeMap::new();
-        let twice = preview.targets.iter().find_map(|found| {
-            let other = places.insert(found.target.place.clone(), found.target.named.clone())?;
-            Some((other.display().to_string(), found.target.named.display().to_string()))
-        });
-        if let Some((one, other)) = twice {
+        if let Some((one, other)) = guard::nested(&preview.targets) {
             preview.block(
                 "not-swappable",
-                format!("{one} and {other} lead to one place"),
+                format!("{one} and {other} lead to one place, or one of them into the other"),
                 "name one of them in the plan",
             );
+        }
+        self.find_needed(domain, &filter, preview)?;
+        if let Err(refusal) = self.others(preview) {
+            preview.blockers.push(refusal);
         }
         if !domain.exclude.is_empty() {
             for found in

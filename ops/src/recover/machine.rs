@@ -193,6 +193,7 @@ impl Recoverer<'_> {
         }
         let _locks = self.lock(previews.iter().map(|preview| &preview.domain))?;
         previews.iter().try_for_each(|preview| self.standing(&preview.domain))?;
+        previews.iter().try_for_each(|preview| self.others(preview))?;
         let began = (self.now)().timestamp();
         let with: Vec<_> = previews.iter().map(|preview| preview.domain.clone()).collect();
         let mut journals = Vec::new();
@@ -328,7 +329,7 @@ impl Recoverer<'_> {
         }
         journal.step = Step::Done;
         self.save(journal)?;
-        if let Err(error) = tidy(journal) {
+        if let Err(error) = tidy(self.disk, journal) {
             record.warn(error);
         }
         Ok(())

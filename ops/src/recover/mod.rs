@@ -13,6 +13,7 @@
 //! - `commands`: services stopped, started and asked; streams loaded and swapped
 //! - `swap`: one target swapped, and swapped back, wherever an earlier attempt was killed
 //! - `carry`: what no snapshot has, because the plan leaves it out
+//! - `guard`: what must not be moved or removed with a target
 //! - [`disk`]: what is asked of the file system beyond the usual
 //! - [`record`]: how one ended
 //!
@@ -25,6 +26,7 @@ pub mod choose;
 mod commands;
 pub mod disk;
 pub mod facts;
+mod guard;
 pub mod journal;
 mod look;
 pub mod machine;

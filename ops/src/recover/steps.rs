@@ -9,15 +9,17 @@ use strongroom::source::Filter;
 
 use crate::drill::Compared;
 use crate::drill::Problem;
-use crate::plan::types::{Domain, Excluded};
+use crate::plan::types::Domain;
 use crate::recover::back::remove_tree;
-use crate::recover::carry::{self, CARRIED_MAX};
-use crate::recover::commands::wanted;
+use crate::recover::carry::{self, Below, CARRIED_MAX, Split};
+use crate::recover::disk::Disk;
+use crate::recover::guard;
 use crate::recover::journal::{Journal, Progress};
 use crate::recover::machine::{Recoverer, Stop};
 use crate::recover::record::RecoveryRecord;
 use crate::recover::swap;
 use crate::recover::targets::Target;
+use crate::run::stage;
 use crate::run::vault::VaultError;
 
 impl Recoverer<'_> {
@@ -89,25 +91,12 @@ impl Recoverer<'_> {
         journal: &mut Journal,
         record: &mut RecoveryRecord,
     ) -> Result<(), Stop> {
+        guard::mounted_in(self.disk, journal).map_err(Stop::failed)?;
         if journal.targets.iter().any(|target| target.identity.is_none()) {
-            let filter = Filter::new(domain.filter()).map_err(Stop::failed)?;
-            let carries = wanted(domain).excluded.unwrap_or_default() == Excluded::Carry;
             for target in &mut journal.targets {
                 swap::identify(target).map_err(Stop::failed)?;
-                if carries && !domain.exclude.is_empty() && target.is_directory && is_directory(&target.place)
-                {
-                    let unreadable = |error| {
-                        Stop::failed(format!("{} cannot be looked through: {error}", target.place.display()))
-                    };
-                    target.carried =
-                        carry::left_out(&filter, &target.named, &target.place).map_err(unreadable)?;
-                    if target.carried.len() > CARRIED_MAX {
-                        return Err(Stop::failed(format!(
-                            "more than {CARRIED_MAX} entries of {} are left out of backups",
-                            target.place.display()
-                        )));
-                    }
-                }
+                let staying = self.find_carried(domain, target)?;
+                journal.left.extend(staying);
             }
             let restored = journal.targets.iter().filter(|target| target.held.is_some());
             journal.made = restored.flat_map(|target| missing_above(&target.place)).collect();
@@ -136,6 +125,52 @@ impl Recoverer<'_> {
             }
         }
         self.swap_streams(domain, journal)
+    }
+
+    /// Finds what is moved along with a target; says what is not, if there is any.
+    fn find_carried(&self, domain: &Domain, target: &mut Target) -> Result<Option<String>, Stop> {
+        if fs::symlink_metadata(&target.place).is_err() {
+            return Ok(None);
+        }
+        let unreadable = |error: io::Error| {
+            Stop::failed(format!("{} cannot be looked through: {error}", target.place.display()))
+        };
+        let filter = carry::filter(domain).map_err(Stop::failed)?;
+        let all = stage::filter(domain, &self.plan.sources).and_then(Filter::new).map_err(Stop::failed)?;
+        let is_backed_up = |below: &Path| !domain.leaves_out(&all, &target.named.join(below));
+        // Where a mounted file system is taken apart: it is left out itself, and the snapshot has one from before.
+        let is_left_out = target.held.is_some()
+            && !domain.paths.iter().chain(&domain.sqlite).any(|path| target.named == Path::new(path))
+            && domain.leaves_out(&filter, &target.named);
+        let found = match (is_left_out, is_directory(&target.place)) {
+            (true, _) => vec![Below::from(Path::new(""))],
+            (false, true) => carry::left_out(&filter, &target.named, &target.place).map_err(unreadable)?,
+            (false, false) => Vec::new(),
+        };
+        let split = match target.is_directory {
+            true => carry::split(&found, &target.place, &target.staged, &is_backed_up).map_err(unreadable)?,
+            false => {
+                let example = found.first().map(|below| below.path().to_owned()).unwrap_or_default();
+                Split { carried: Vec::new(), staying: found.len(), example }
+            }
+        };
+        if split.carried.len() > CARRIED_MAX {
+            return Err(Stop::failed(format!(
+                "more than {CARRIED_MAX} entries of {} are left out of backups, and would have to be moved one by one: exclude \
+                 directories instead of single files, or say excluded = \"leave\" in [domain.recover]",
+                target.place.display()
+            )));
+        }
+        target.carried = split.carried;
+        Ok((split.staying > 0).then(|| {
+            format!(
+                "{} entries that are left out of backups stay in {}, because what was restored has something else in their place ({}): \
+                 take what you need of them before --commit removes them",
+                split.staying,
+                target.aside.display(),
+                target.named.join(&split.example).display()
+            )
+        }))
     }
 }
 
@@ -187,7 +222,7 @@ pub(super) fn kept(journal: &Journal) -> Vec<String> {
 }
 
 /// Removes streams that are loaded.
-pub(super) fn tidy(journal: &Journal) -> Result<(), String> {
-    remove_tree(&journal.scratch)
+pub(super) fn tidy(disk: &dyn Disk, journal: &Journal) -> Result<(), String> {
+    remove_tree(disk, &journal.scratch)
         .map_err(|error| format!("{} cannot be removed: {error}", journal.scratch.display()))
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,13 @@ impl Target {
         };
         (self.staged, self.aside) = (own("new", &self.staged), own("old", &self.aside));
         self
+    }
+
+    /// Whether it is a file beside a database, for which nothing is restored.
+    pub(super) fn belongs_to(&self, database: &Self) -> bool {
+        let behind = self.place.as_os_str().as_bytes().strip_prefix(database.place.as_os_str().as_bytes());
+        self.held.is_none()
+            && behind.is_some_and(|behind| SQLITE_FILES.iter().any(|one| one.as_bytes() == behind))
     }
 
     /// The directory that a restore is given.

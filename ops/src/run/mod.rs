@@ -26,7 +26,7 @@ mod report;
 mod retention;
 pub mod select;
 pub mod sqlite;
-mod stage;
+pub(crate) mod stage;
 pub mod state;
 pub(crate) mod stream;
 pub mod system;

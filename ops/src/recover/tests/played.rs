@@ -123,7 +123,7 @@ impl Commands {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn play(&self, words: &[&str]) -> Option<Vec<u8>> {
+    pub fn play(&self, words: &[&str]) -> Option<Vec<u8>> {
         let mut machine = self.machine();
         let Machine { databases, running, .. } = &mut *machine;
         let mut renamed = |from: &str, to: &str| {

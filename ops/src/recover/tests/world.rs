@@ -190,6 +190,11 @@ impl World {
         self.commands.machine().databases.insert(name.into(), content.into());
     }
 
+    /// As somebody would by hand.
+    pub fn undo(&self, target: &str, old: &str) {
+        self.commands.play(&["undo", target, old]).expect("undone");
+    }
+
     pub fn databases(&self) -> BTreeMap<String, String> {
         self.commands.machine().databases.clone()
     }
