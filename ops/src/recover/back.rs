@@ -24,7 +24,14 @@ impl Recoverer<'_> {
         record: &mut RecoveryRecord,
     ) -> Result<(), String> {
         if let Err(error) = self.note(journal) {
-            // What is on disk says as much: how far it got.
+            if journal.has_swapped() {
+                // What is on disk says that it goes forward: after a kill it would be gone on with in the middle of the way back.
+                return Err(format!(
+                    "{error}; nothing was put back, so that it does not become a mixture. Make room in {}, then `strongroom recover --rollback {}`",
+                    self.state.folder().display(),
+                    journal.domain
+                ));
+            }
             record.warn(error);
         }
         let (recover, id) = (wanted(domain), journal.id.clone());
@@ -149,8 +156,8 @@ impl Recoverer<'_> {
         let mut records = Vec::new();
         for mut journal in journals {
             self.take_over(&mut journal);
-            if journal.step == Step::Swap && journal.back.is_none() {
-                // Since the kill, something may have started what uses the data.
+            if matches!(journal.step, Step::Swap | Step::Start | Step::Health) && journal.back.is_none() {
+                // Since the kill, something may have started what uses the data, and what was swapped may have been swapped back.
                 journal.step = Step::Stop;
             }
             records.push(self.advance(journal));

@@ -193,14 +193,12 @@ impl Recoverer<'_> {
             let load = journal.loads[number].clone();
             let stream = stream(domain, &load).map_err(Stop::failed)?;
             let recover = stream.recover.clone().unwrap_or_default();
-            let Some(argv) = recover.swap.as_ref().filter(|_| load.swapped != Progress::Done) else {
-                continue;
-            };
+            let Some(argv) = recover.swap.as_ref() else { continue };
             let failed = |reason: String| Stop::failed(format!("swapping {}: {reason}", load.stream));
-            let ask = || self.is_swapped(domain, &journal.id, &recover, &load).map_err(failed);
-            let is_done = load.swapped == Progress::Begun && ask()?;
-            if !is_done {
-                if ask()? {
+            let is_swapped = self.is_swapped(domain, &journal.id, &recover, &load).map_err(failed)?;
+            // What was noted may have been undone since, so it is asked for again.
+            if !(is_swapped && load.swapped != Progress::No) {
+                if is_swapped {
                     let message = format!("there is something of the name {} already", load.old);
                     return Err(failed(message));
                 }

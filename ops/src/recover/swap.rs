@@ -27,6 +27,9 @@ pub(super) fn identify(target: &mut Target) -> io::Result<()> {
         })?),
     };
     target.identity = Some(Identity { old: inode(&target.place)?, new });
+    if let Some(database) = &mut target.beside_database {
+        database.old = inode(&database.place)?;
+    }
     Ok(())
 }
 
@@ -67,10 +70,22 @@ fn changed(target: &Target) -> io::Error {
     io::Error::other(message)
 }
 
+/// Whether what was restored was put in the place, and what was there set aside, whatever is in the place now: what uses it may have
+/// replaced it since.
+fn was_swapped(target: &Target, old: Option<u64>) -> io::Result<bool> {
+    Ok(inode(&target.staged)?.is_none() && (old.is_none() || inode(&target.aside)? == old))
+}
+
 /// Puts what was restored in its place; what was there is set aside. Does nothing where that is done.
 pub(super) fn forward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
     let Some(Identity { old, new }) = target.identity else { return Err(changed(target)) };
     let at_place = inode(&target.place)?;
+    if let Some(database) = &target.beside_database
+        && inode(&database.place)?.is_some_and(|found| Some(found) != database.old)
+    {
+        // The restored database is in its place, so this was done: what is beside it now is its own.
+        return Ok(());
+    }
     let Some(new) = new else {
         return match (old, at_place) {
             (None, None) => Ok(()),
@@ -91,6 +106,7 @@ pub(super) fn forward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
         }
         (Some(old), None) if inode(&target.aside)? == Some(old) => {}
         (None, None) => {}
+        (_, Some(_)) if was_swapped(target, old)? => return Ok(()),
         _ => return Err(changed(target)),
     }
     move_to(disk, &target.staged, &target.place)

@@ -39,10 +39,22 @@ pub struct Target {
     pub staged: PathBuf,
     /// Where it is put.
     pub aside: PathBuf,
+    /// The database that it belongs to, if it lies beside one.
+    #[serde(default)]
+    pub beside_database: Option<Database>,
     /// What was there and what takes its place, once that is known.
     pub identity: Option<Identity>,
     /// What is left out of backups and is moved along.
     pub carried: Vec<crate::recover::carry::Below>,
+}
+
+/// A SQLite database, seen from the files beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Where it is.
+    pub place: PathBuf,
+    /// The inode of the one that was there, once that is known; none if none was.
+    pub old: Option<u64>,
 }
 
 /// Inodes of what was there, and of what takes its place.
@@ -73,6 +85,7 @@ impl Target {
             staged: beside.join("new").join(staged_name),
             aside: beside.join("old").join(name),
             beside,
+            beside_database: None,
             identity: None,
             carried: Vec::new(),
         }
@@ -220,7 +233,9 @@ impl Look<'_> {
                 name.push(behind);
                 PathBuf::from(name)
             };
-            found.push(self.found(&with(path), &with(&place), None)?);
+            let mut one = self.found(&with(path), &with(&place), None)?;
+            one.target.beside_database = Some(Database { place: place.clone(), old: None });
+            found.push(one);
         }
         found.push(self.found(path, &place, Some((path, held)))?);
         Ok(found)

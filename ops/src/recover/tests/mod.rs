@@ -3,6 +3,7 @@
 mod choices;
 mod kills;
 mod played;
+mod used;
 mod world;
 
 use super::RecoveryOutcome as Outcome;

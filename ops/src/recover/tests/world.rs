@@ -59,8 +59,11 @@ impl World {
         ];
         let files = files.map(|(path, content)| (folder.path().join(path), content));
         let ticks = Arc::new(Ticks::default());
-        let machine =
-            Machine { databases: [("live".into(), "in use".into())].into(), running: true, log: Vec::new() };
+        let machine = Machine {
+            databases: [("live".into(), "in use".into())].into(),
+            running: true,
+            ..Machine::default()
+        };
         let world = Self {
             source: PlayedSource {
                 snapshots: [("a".into(), domains)].into(),
@@ -192,6 +195,11 @@ impl World {
 
     pub fn databases(&self) -> BTreeMap<String, String> {
         self.commands.machine().databases.clone()
+    }
+
+    /// Puts back what was in use, as `undo` does.
+    pub fn undo(&self, target: &str, old: &str) {
+        self.commands.play(&["undo", target, old]).expect("done");
     }
 
     pub fn is_running(&self) -> bool {
