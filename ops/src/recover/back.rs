@@ -48,6 +48,15 @@ impl Recoverer<'_> {
         {
             record.warn(format!("starting it again: {error}"));
         }
+        if !journal.keeps
+            && let Some(foreign) = foreign(journal)
+        {
+            record.warn(format!(
+                "{foreign} was not restored by this: it is kept until `strongroom recover --commit {}`",
+                journal.domain
+            ));
+            journal.keeps = true;
+        }
         if journal.keeps {
             journal.step = Step::Undone;
             journal.back = None;
@@ -156,6 +165,8 @@ impl Recoverer<'_> {
         let mut records = Vec::new();
         for mut journal in journals {
             self.take_over(&mut journal);
+            // Since the kill, what was swapped may have been used.
+            journal.keeps |= journal.has_swapped();
             if matches!(journal.step, Step::Swap | Step::Start | Step::Health) && journal.back.is_none() {
                 // Since the kill, something may have started what uses the data, and what was swapped may have been swapped back.
                 journal.step = Step::Stop;
@@ -180,9 +191,7 @@ impl Recoverer<'_> {
             if is_unfinished {
                 self.take_over(&mut journal);
             }
-            if journal.back.is_none() {
-                journal.keeps = !is_unfinished;
-            }
+            journal.keeps |= !is_unfinished || journal.has_swapped();
             journal.back = Some(BY_HAND.into());
             records.push(self.advance(journal));
         }
@@ -263,6 +272,13 @@ fn nothing(message: &str) -> Refusal {
     let hint = "`strongroom status` tells of recoveries that are unfinished or of which something is kept"
         .to_owned();
     Refusal::failed("no-recovery", message.to_owned(), hint)
+}
+
+/// Something in the place of what was restored that somebody else has put there, or that cannot be looked at.
+fn foreign(journal: &Journal) -> Option<String> {
+    let mut targets = journal.targets.iter();
+    let found = targets.find(|target| swap::has_foreign(target).unwrap_or(true))?;
+    Some(found.staged.display().to_string())
 }
 
 /// Removes what was restored and is not wanted. What was there before is never removed by this.

@@ -256,7 +256,6 @@ impl Recoverer<'_> {
             Err(stop) => {
                 record.cause = Some(stop.cause);
                 journal.back = Some(stop.message);
-                journal.keeps = false;
                 self.go_back(domain, journal, record);
             }
         }
@@ -327,6 +326,7 @@ impl Recoverer<'_> {
             result?;
         }
         journal.step = Step::Done;
+        journal.keeps = false;
         self.save(journal)?;
         if let Err(error) = tidy(journal) {
             record.warn(error);

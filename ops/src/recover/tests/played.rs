@@ -138,6 +138,13 @@ impl Commands {
         };
         match *words {
             ["fail"] => return None,
+            ["replace", path] => {
+                fs::remove_file(path).ok()?;
+                // Its inode number is not to be that of the other one.
+                fs::write(format!("{path}.new"), "").ok()?;
+                fs::write(path, "replaced").ok()?;
+                fs::remove_file(format!("{path}.new")).ok()?;
+            }
             ["print", word] => return Some(word.into()),
             ["stop"] => *running = false,
             ["start"] => *running = true,

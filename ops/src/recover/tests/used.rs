@@ -72,3 +72,66 @@ fn what_was_swapped_back_before_a_kill_is_swapped_again() {
         assert!(world.is_running());
     }
 }
+
+#[test]
+fn what_the_database_that_was_not_swapped_has_beside_it_is_its_own() {
+    let without_log = |world: &World| fs::remove_file(world.path("data/base.db-wal")).expect("removed");
+    let mut seen = [0, 0];
+    for (has_log, prepare) in [(false, &without_log as &dyn Fn(&World)), (true, &|_: &World| {})] {
+        for (world, _) in killed_in(&[Step::Swap], PLAN, prepare) {
+            let (tree, log) = (world.tree(), "data/base.db-wal");
+            if tree.get("data/base.db").is_none_or(|(_, found)| found != "old base") || tree.contains_key(log)
+            {
+                continue;
+            }
+            // A service that starts at boot commits into it.
+            world.write(log, "committed since");
+            let record = world.recoverer().rollback(&[]).expect("begun").remove(0);
+            let expected = if has_log { Outcome::Unfinished } else { Outcome::RolledBack };
+            assert_eq!(record.outcome, expected, "{record:?}");
+            assert_eq!(world.tree()[log].1, "committed since");
+            seen[usize::from(has_log)] += 1;
+            if has_log {
+                let reason = record.reason.expect("a reason");
+                assert!(reason.contains("each has changes that the other lacks"), "{reason}");
+                fs::remove_file(world.path(log)).expect("removed");
+                let record = world.recoverer().resume(&[]).expect("begun").remove(0);
+                assert_eq!(record.outcome, Outcome::RolledBack, "{record:?}");
+                assert_eq!(world.tree()[log].1, "old changes");
+            }
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen > 0), "{seen:?}");
+}
+
+#[test]
+fn what_was_written_since_a_kill_is_kept_on_every_way_back() {
+    for is_by_hand in [true, false] {
+        for (world, _) in killed_in(&[Step::Start, Step::Health], PLAN, |_| {}) {
+            world.write("data/dir/since", "written since");
+            let record = if is_by_hand {
+                world.recoverer().rollback(&[]).expect("begun").remove(0)
+            } else {
+                world.fail(Some("healthy"));
+                world.recoverer().resume(&[]).expect("begun").remove(0)
+            };
+            let expected = if is_by_hand { Outcome::RolledBack } else { Outcome::Failed };
+            assert_eq!(record.outcome, expected, "{record:?}");
+            assert!(!world.tree().contains_key("data/dir/since"));
+            assert!(world.has_beside("written since"), "{record:?}");
+            world.recoverer().commit(&[]).expect("removed");
+            world.assert_nothing_beside();
+        }
+    }
+}
+
+#[test]
+fn what_took_the_place_of_something_restored_is_kept_after_a_failure() {
+    let plan = PLAN.replace("health = [['healthy']]", "health = [['replace', 'DIR/data/single'], ['fail']]");
+    let world = World::new(&plan);
+    let record = world.recover(&["shop"]).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Failed, "{record:?}");
+    assert_eq!(world.tree()["data/single"].1, "old single");
+    assert!(world.has_beside("replaced"), "{record:?}");
+    assert!(record.warnings.iter().any(|warning| warning.contains("was not restored by this")), "{record:?}");
+}

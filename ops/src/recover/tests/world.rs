@@ -202,6 +202,28 @@ impl World {
         self.commands.play(&["undo", target, old]).expect("done");
     }
 
+    /// Has a command fail from now on, or not any more.
+    pub fn fail(&self, command: Option<&'static str>) {
+        self.commands.machine().failing = command.into_iter().collect();
+    }
+
+    /// Whether a file with this content is kept somewhere.
+    pub fn has_beside(&self, content: &str) -> bool {
+        let mut open = vec![(self.folder.path().to_owned(), false)];
+        while let Some((folder, is_beside)) = open.pop() {
+            for entry in fs::read_dir(&folder).expect("listed") {
+                let path = entry.expect("an entry").path();
+                let is_beside = is_beside || path.display().to_string().contains(BESIDE);
+                if path.is_dir() {
+                    open.push((path, is_beside));
+                } else if is_beside && fs::read_to_string(&path).is_ok_and(|found| found == content) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     pub fn is_running(&self) -> bool {
         self.commands.machine().running
     }
