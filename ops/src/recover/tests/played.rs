@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +20,9 @@ use crate::plan::values::Name;
 use crate::recover::{Disk, Held, RecoveryRecord, Source, SystemDisk};
 use crate::run::process::{Ended, Order, ProcessError, Processes, Sink, Source as Output};
 use crate::run::vault::VaultError;
+
+/// The mode that directories at the top of what is restored have in the snapshot.
+pub const RESTORED_MODE: u32 = 0o711;
 
 /// Counts what is done, and has one of these moments fail, or end everything as a kill would.
 #[derive(Default)]
@@ -274,6 +278,7 @@ impl Source for PlayedSource {
     fn stage(&self, _: &Name, _: &SnapshotId, path: &Path, into: &Path) -> Result<Restored, VaultError> {
         let down = |error: io::Error| VaultError { code: "storage".into(), message: error.to_string() };
         let mut restored = Restored::default();
+        let is_fresh = fs::read_dir(into).map_or(true, |mut entries| entries.next().is_none());
         for (below, content) in self.below(path) {
             self.ticks.tick().map_err(down)?;
             let place = Self::place(path, below, into);
@@ -281,6 +286,10 @@ impl Source for PlayedSource {
             fs::write(place, content).expect("written");
             restored.files += 1;
             restored.bytes += content.len() as u64;
+        }
+        // As the engine does: what was not empty has a mode already.
+        if is_fresh && self.held(path).is_some_and(|held| held.is_directory) {
+            fs::set_permissions(into, fs::Permissions::from_mode(RESTORED_MODE)).map_err(down)?;
         }
         if self.is_damaged && path.ends_with("dump") {
             restored.problem = Some(Problem { is_damage: true, message: "dump: a blob is damaged".into() });

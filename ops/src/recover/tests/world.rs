@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 use tempfile::TempDir;
 
-use super::played::{Commands, Killed, Machine, PlayedDisk, PlayedSource, Ticks};
+use super::played::{Commands, Killed, Machine, PlayedDisk, PlayedSource, RESTORED_MODE, Ticks};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
 use crate::recover::preview::{Measurements, Refusal};
@@ -258,6 +258,9 @@ impl World {
             ("data/base.db", "restored base"),
         ] {
             assert_eq!(tree.get(path).map(|(_, found)| found.as_str()), Some(content), "{path} of {tree:?}");
+        }
+        for path in ["data/dir", "data/far/absent"] {
+            assert_eq!(tree[path].0 & 0o7777, RESTORED_MODE, "{path}");
         }
         for gone in ["data/dir/b", "data/base.db-wal"] {
             assert!(!tree.contains_key(gone), "{gone} is there still");
