@@ -36,10 +36,13 @@ impl Recoverer<'_> {
         }
         let (recover, id) = (wanted(domain), journal.id.clone());
         if journal.has_swapped() {
-            if let Err(error) = self.commands(domain, &id, &recover.stop, false) {
-                // What does not run cannot be stopped.
-                record.warn(format!("stopping it to put back what was there: {error}"));
-            }
+            // What runs still would have its files exchanged below it.
+            self.commands(domain, &id, &recover.stop, false).map_err(|error| {
+                format!(
+                    "`stop` failed, so nothing was put back: {error}. It has to end well, also where nothing runs; then `strongroom recover --rollback {}`",
+                    domain.name
+                )
+            })?;
             self.swap_streams_back(domain, journal)?;
             self.targets_back(journal).map_err(|error| error.to_string())?;
         }

@@ -135,3 +135,20 @@ fn what_took_the_place_of_something_restored_is_kept_after_a_failure() {
     assert!(world.has_beside("replaced"), "{record:?}");
     assert!(record.warnings.iter().any(|warning| warning.contains("was not restored by this")), "{record:?}");
 }
+
+#[test]
+fn nothing_is_put_back_while_what_uses_it_cannot_be_stopped() {
+    let world = World::new(PLAN);
+    let before = world.tree();
+    world.recover(&["shop"]).expect("begun");
+    let restored = world.tree();
+    world.fail(Some("stop"));
+    let record = world.recoverer().rollback(&[]).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Unfinished, "{record:?}");
+    let reason = record.reason.expect("a reason");
+    assert!(reason.contains("`stop` failed") && reason.contains("--rollback shop"), "{reason}");
+    assert_eq!(world.tree(), restored);
+    world.fail(None);
+    assert_eq!(world.recoverer().rollback(&[]).expect("begun")[0].outcome, Outcome::RolledBack);
+    assert_eq!(world.tree(), before);
+}
