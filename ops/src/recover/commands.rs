@@ -123,7 +123,7 @@ impl Recoverer<'_> {
             let stream = stream(domain, &load).map_err(Stop::failed)?;
             let recover = stream.recover.clone().unwrap_or_default();
             // A load that was killed: what there is of it is not known, and goes.
-            if let Some(argv) = recover.drop.as_ref().filter(|_| load.is_ours(id)) {
+            if let Some(argv) = recover.drop.as_ref().filter(|_| load.is_ours(id, recover.create.is_some())) {
                 let _absent = self.order(domain, id, &filled(argv, id, &load), true);
             }
             let failed = |reason: String| Stop::failed(format!("loading {}: {reason}", load.stream));
@@ -140,7 +140,9 @@ impl Recoverer<'_> {
                     return Err(failed(error.to_string()));
                 }
             }
-            note(Progress::Made)?;
+            if recover.create.is_some() {
+                note(Progress::Made)?;
+            }
             self.load_one(domain, id, scratch, stream, &load).map_err(failed)?;
             note(Progress::Done)?;
         }
@@ -249,12 +251,17 @@ impl Recoverer<'_> {
     pub(super) fn drop_loads(&self, domain: &Domain, journal: &Journal, are_old: bool) -> Vec<String> {
         let mut remain = Vec::new();
         for load in &journal.loads {
-            let is_there = if are_old { load.swapped == Progress::Done } else { load.is_ours(&journal.id) };
+            let recover = stream(domain, load).ok().and_then(|stream| stream.recover.as_ref());
+            let has_create = recover.is_some_and(|recover| recover.create.is_some());
+            let is_there = match are_old {
+                true => load.swapped == Progress::Done,
+                false => load.is_ours(&journal.id, has_create),
+            };
             if !is_there {
                 continue;
             }
             let name = if are_old { &load.old } else { &load.target };
-            let argv = stream(domain, load).ok().and_then(|stream| stream.recover.as_ref()?.drop.as_ref());
+            let argv = recover.and_then(|recover| recover.drop.as_ref());
             let dropped = match argv {
                 None => Err("the plan does not say how it is removed".to_owned()),
                 Some(argv) => {

@@ -106,9 +106,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// Whether there is something of its name that this recovery has made: a name that it did not think of may be another's.
-    pub(super) fn is_ours(&self, id: &str) -> bool {
-        self.loaded >= Progress::Made || self.loaded == Progress::Begun && self.target.contains(id)
+    /// Whether there is something of its name that this recovery has made: a name that it did not think of, and that nothing was
+    /// made under, may be another's.
+    pub(super) fn is_ours(&self, id: &str, has_create: bool) -> bool {
+        let is_thought_of = self.loaded >= Progress::Begun && self.target.contains(id);
+        is_thought_of || has_create && self.loaded >= Progress::Made
     }
 }
 

@@ -232,6 +232,11 @@ impl Recoverer<'_> {
                     format!("`restore` of the stream {} does not name ${{target}}: it would load over what is in use, which cannot be undone", stream.name),
                     "restore it under the name ${target} (see docs/recovering.md)",
                 ),
+                _ if stream.recover.as_ref().is_some_and(|recover| recover.taken_target().is_some()) => preview.block(
+                    "not-undoable",
+                    format!("the stream {} is restored under the name {}, which somebody else may have: that would be loaded over, and removed after a failure", stream.name, load.target),
+                    "put ${id} into `target`, or say how it is made with `create`, which has to fail where it is there",
+                ),
                 (Some(_), true) => {}
                 (Some(_), false) => preview.left.push(format!(
                     "the stream {} is restored under the name {}; nothing says how that takes the place of what is in use",

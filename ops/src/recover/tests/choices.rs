@@ -173,6 +173,10 @@ fn a_stream_that_would_be_loaded_in_place_is_refused_and_one_that_nobody_swaps_i
         ))
     };
     assert_eq!(codes(&stream("restore = ['load', 'live']")), ["not-undoable"]);
+    let taken = stream(
+        "restore = ['load', '${target}'], recover = { target = 'mine', drop = ['drop', '${target}'] }",
+    );
+    assert_eq!(codes(&taken), ["not-undoable"], "it may be somebody else's");
     for (restore, said) in [
         ("restore = ['load', '${target}']", "the stream dump is restored under the name strongroom_1_1_1"),
         ("restore = ['load', '${target}'], recover = { target = 'shop_${id}' }", "under the name shop_1"),
@@ -201,4 +205,17 @@ fn what_has_the_name_of_a_restored_stream_already_is_left_alone() {
     let record = world.recover(&["shop"]).expect("begun").remove(0);
     assert_eq!(record.outcome, Outcome::Failed, "{record:?}");
     assert_eq!((world.tree(), world.databases()), (before, databases));
+}
+
+#[test]
+fn a_fixed_name_under_which_nothing_was_made_is_never_dropped() {
+    let mut world = World::new(&PLAN.replace("recover = { create", "recover = { target = 'mine', create"));
+    let previews = world.preview(&["shop"]).expect("told");
+    // The plan was changed after it was looked at.
+    world.plan.domains[0].stream[0].recover.as_mut().expect("said").create = None;
+    world.load("mine", "somebody else's");
+    world.fail(Some("load"));
+    let record = world.recoverer().recover("1", &previews).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Failed, "{record:?}");
+    assert_eq!(world.databases()["mine"], "somebody else's");
 }

@@ -218,6 +218,9 @@ impl Write for Loading {
 impl Sink for Loading {
     fn finish(self: Box<Self>) -> Result<(), ProcessError> {
         self.commands.ticks.tick().map_err(|_| failed("load"))?;
+        if self.commands.machine().failing.contains(&"load") {
+            return Err(failed("load"));
+        }
         let text = String::from_utf8(self.bytes).expect("text");
         self.commands.machine().databases.insert(self.name, text);
         Ok(())
