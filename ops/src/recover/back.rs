@@ -14,6 +14,7 @@ use crate::recover::machine::{BY_HAND, Recoverer};
 use crate::recover::preview::Refusal;
 use crate::recover::record::{RecoveryOutcome, RecoveryRecord, advice};
 use crate::recover::swap;
+use crate::run::state::Lock;
 
 impl Recoverer<'_> {
     /// Puts back what was there, from wherever the recovery is. Can be done again where it was killed.
@@ -152,6 +153,30 @@ impl Recoverer<'_> {
         Ok(all)
     }
 
+    /// The same, taken for this process. Until they were, another one may have gone on with them: how far they are is read again.
+    pub(super) fn taken(
+        &self,
+        names: &[String],
+        what: &str,
+        is_meant: &dyn Fn(&Journal) -> bool,
+    ) -> Result<(Vec<Lock>, Vec<Journal>), Refusal> {
+        let before = self.chosen(names, what, is_meant)?;
+        let locks = self.lock(before.iter().map(|journal| &journal.domain))?;
+        let mut journals = Vec::new();
+        for Journal { id, domain, .. } in &before {
+            let now = self.state.recovery(domain).map_err(|error| self.unwritable(&error))?;
+            match now.filter(|now| now.id == *id && is_meant(now)) {
+                Some(now) => journals.push(now),
+                None if names.is_empty() => {}
+                None => return Err(nothing(&format!("of {domain} there is nothing to {what} any more"))),
+            }
+        }
+        match journals.is_empty() {
+            true => Err(nothing(&format!("there is nothing to {what} any more"))),
+            false => Ok((locks, journals)),
+        }
+    }
+
     /// What a killed recovery left at work is ended.
     fn take_over(&self, journal: &mut Journal) {
         self.processes.end_marked(&journal.mark);
@@ -163,8 +188,7 @@ impl Recoverer<'_> {
     /// # Errors
     /// [`Refusal`] where there is none, or it is at work.
     pub fn resume(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
-        let journals = self.chosen(names, "resume", &Journal::is_unfinished)?;
-        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        let (_locks, journals) = self.taken(names, "resume", &Journal::is_unfinished)?;
         let mut records = Vec::new();
         for mut journal in journals {
             self.take_over(&mut journal);
@@ -184,8 +208,8 @@ impl Recoverer<'_> {
     /// # Errors
     /// [`Refusal`] where there is nothing to put back, or it cannot be.
     pub fn rollback(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
-        let mut journals = self.chosen(names, "roll back", &|journal| !journal.is_leftover())?;
-        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        let (_locks, mut journals) =
+            self.taken(names, "roll back", &|journal: &Journal| !journal.is_leftover())?;
         self.refuse_nested(&journals)?;
         journals.reverse();
         let mut records = Vec::new();
@@ -229,22 +253,28 @@ impl Recoverer<'_> {
         Ok(())
     }
 
+    /// Who means all of it does not mean a part of it.
+    fn refuse_unfinished(&self, names: &[String]) -> Result<(), Refusal> {
+        let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
+        match all.iter().find(|journal| journal.is_unfinished() && names.is_empty()) {
+            None => Ok(()),
+            Some(journal) => Err(Refusal {
+                code: "unfinished".into(),
+                message: advice(journal).unwrap_or_default(),
+                hint: None,
+            }),
+        }
+    }
+
     /// Removes what is kept of recoveries: they cannot be undone any more.
     ///
     /// # Errors
     /// [`Refusal`] where nothing is kept, or a recovery is not at its end.
     pub fn commit(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
-        let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
-        // Who means all of it does not mean a part of it.
-        if let Some(journal) = all.iter().find(|journal| journal.is_unfinished() && names.is_empty()) {
-            return Err(Refusal {
-                code: "unfinished".into(),
-                message: advice(journal).unwrap_or_default(),
-                hint: None,
-            });
-        }
-        let journals = self.chosen(names, "commit", &|journal| !journal.is_unfinished())?;
-        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        self.refuse_unfinished(names)?;
+        let (_locks, journals) =
+            self.taken(names, "commit", &|journal: &Journal| !journal.is_unfinished())?;
+        self.refuse_unfinished(names)?;
         let mut records = Vec::new();
         for mut journal in journals {
             let mut record = RecoveryRecord::of(&journal, None);

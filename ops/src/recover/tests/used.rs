@@ -1,5 +1,6 @@
 //! Recoveries that were killed and whose data was used before they were gone on with, and ways back on which something fails.
 
+use std::cell::Cell;
 use std::fs;
 
 use super::Outcome;
@@ -151,4 +152,27 @@ fn nothing_is_put_back_while_what_uses_it_cannot_be_stopped() {
     world.fail(None);
     assert_eq!(world.recoverer().rollback(&[]).expect("begun")[0].outcome, Outcome::RolledBack);
     assert_eq!(world.tree(), before);
+}
+
+#[test]
+fn how_far_a_recovery_is_is_read_again_when_nobody_else_has_it() {
+    for names in [vec![], vec!["shop".to_owned()]] {
+        let world = World::new(PLAN);
+        world.recover(&["shop"]).expect("begun");
+        let calls = Cell::new(0);
+        // Another process commits between the first look and the lock.
+        let is_meant = |journal: &Journal| {
+            if calls.replace(calls.get() + 1) == 0 {
+                let mut other = journal.clone();
+                other.step = Step::Removing;
+                world.state().note_recovery(&other).expect("noted");
+                return true;
+            }
+            !journal.is_leftover()
+        };
+        let Err(refused) = world.recoverer().taken(&names, "roll back", &is_meant) else {
+            panic!("a recovery of which nothing is kept is taken");
+        };
+        assert_eq!((refused.code.as_str(), calls.get()), ("no-recovery", 2), "{refused:?}");
+    }
 }
