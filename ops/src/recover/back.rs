@@ -50,8 +50,12 @@ impl Recoverer<'_> {
         if journal.step >= Step::Stop
             && let Err(error) = self.commands(domain, &id, &recover.start, false)
         {
-            record.warn(format!("starting it again: {error}"));
+            let name = &domain.name;
+            record.left.push(format!(
+                "what was there before is in its place, and `start` failed ({error}): start it, then `strongroom recover --commit {name}`"
+            ));
         }
+        journal.left.clone_from(&record.left);
         if !journal.keeps
             && let Some(foreign) = foreign(journal)
         {
@@ -69,6 +73,12 @@ impl Recoverer<'_> {
         self.drop_loads(domain, journal, false).into_iter().for_each(|remains| record.warn(remains));
         if let Err(error) = discard(journal) {
             record.warn(error);
+        }
+        if !journal.left.is_empty() {
+            // Nothing is kept, and it stays known what is left to do.
+            (journal.targets.clear(), journal.loads.clear());
+            (journal.step, journal.back, journal.keeps) = (Step::Undone, None, true);
+            return self.note(journal);
         }
         self.state
             .forget_recovery(&domain.name)

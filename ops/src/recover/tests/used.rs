@@ -176,3 +176,31 @@ fn how_far_a_recovery_is_is_read_again_when_nobody_else_has_it() {
         assert_eq!((refused.code.as_str(), calls.get()), ("no-recovery", 2), "{refused:?}");
     }
 }
+
+#[test]
+fn what_cannot_be_started_again_is_left_to_do_and_status_tells_of_it() {
+    for is_by_hand in [true, false] {
+        let world = World::new(PLAN);
+        let before = world.tree();
+        let record = if is_by_hand {
+            world.recover(&["shop"]).expect("begun");
+            world.fail(Some("start"));
+            world.recoverer().rollback(&[]).expect("begun").remove(0)
+        } else {
+            world.fail(Some("start"));
+            world.recover(&["shop"]).expect("begun").remove(0)
+        };
+        let expected = if is_by_hand { Outcome::RolledBack } else { Outcome::Failed };
+        assert_eq!(record.outcome, expected, "{record:?}");
+        assert!(record.left.len() == 1 && record.left[0].contains("`start` failed"), "{record:?}");
+        assert_eq!(world.tree(), before);
+        let journal = world.state().recoveries(&world.plan).expect("readable").remove(0);
+        assert!(journal.is_leftover());
+        assert_eq!(journal.left, record.left);
+        world.fail(None);
+        assert_eq!(world.recover(&["shop"]).expect("begun")[0].outcome, Outcome::Recovered);
+        world.assert_restored();
+        world.recoverer().commit(&[]).expect("removed");
+        world.assert_nothing_beside();
+    }
+}
