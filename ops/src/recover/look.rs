@@ -97,9 +97,10 @@ impl Recoverer<'_> {
         }
         let lost = chosen.snapshot.summary.errors + chosen.snapshot.summary.unstable;
         if lost > 0 {
-            preview
-                .notes
-                .push(format!("of {lost} entries the snapshot has nothing, or a mixture of two states"));
+            preview.left.push(format!(
+                "of {lost} entries the snapshot has nothing, or a mixture of two states, and what is there now is replaced all the same: \
+                 look at the runs that made it, or take an earlier one with --snapshot before:AGE"
+            ));
         }
         let drifted: Vec<_> = preview.facts.iter().filter(|fact| fact.has_drifted()).cloned().collect();
         for fact in drifted {

@@ -204,3 +204,14 @@ fn what_cannot_be_started_again_is_left_to_do_and_status_tells_of_it() {
         world.assert_nothing_beside();
     }
 }
+
+#[test]
+fn a_snapshot_that_lacks_something_is_left_to_do() {
+    let mut world = World::new(PLAN);
+    for (_, snapshot) in world.source.snapshots.values_mut().flatten() {
+        (snapshot.summary.errors, snapshot.summary.unstable) = (1, 2);
+    }
+    let record = world.recover(&["shop"]).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Partial, "{record:?}");
+    assert!(record.left[0].contains("of 3 entries the snapshot has nothing"), "{record:?}");
+}
