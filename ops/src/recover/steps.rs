@@ -80,7 +80,7 @@ impl Recoverer<'_> {
                 Compared { different: 0, .. } => {}
                 Compared { different, .. } => {
                     let message =
-                        format!("{different} files of {} are not what the snapshot has", path.display());
+                        format!("{different} entries of {} are not what the snapshot has", path.display());
                     return Err(Stop::damage(message));
                 }
             }
