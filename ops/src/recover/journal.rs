@@ -13,6 +13,7 @@ use strongroom::ids::SnapshotId;
 use crate::plan::Plan;
 use crate::plan::values::Name;
 use crate::recover::preview::Preview;
+use crate::recover::stored;
 use crate::recover::targets::Target;
 use crate::run::state::{State, absent_is_well, write_whole};
 
@@ -146,8 +147,10 @@ pub struct Journal {
     /// Streams.
     pub loads: Vec<Load>,
     /// Directories that were made above targets.
+    #[serde(with = "stored::list")]
     pub made: Vec<PathBuf>,
     /// Where streams are put before they are loaded.
+    #[serde(with = "stored")]
     pub scratch: PathBuf,
     /// How long steps took.
     pub timed: Vec<Timed>,

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::recover::BESIDE;
 use crate::recover::machine::Held;
+use crate::recover::{BESIDE, stored};
 
 /// Most entries of a mounted file system that are swapped one by one.
 pub const ENTRIES_MAX: usize = 10_000;
@@ -26,18 +26,24 @@ const LOST_AND_FOUND: &str = "lost+found";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Its path in the snapshot; none where nothing takes its place.
+    #[serde(with = "stored::option")]
     pub held: Option<PathBuf>,
     /// Whether what takes its place is a directory.
     pub is_directory: bool,
     /// Where the plan says that it is.
+    #[serde(with = "stored")]
     pub named: PathBuf,
     /// Where it is.
+    #[serde(with = "stored")]
     pub place: PathBuf,
     /// The directory beside it that everything is put into.
+    #[serde(with = "stored")]
     pub beside: PathBuf,
     /// What takes its place, before it does and after it did.
+    #[serde(with = "stored")]
     pub staged: PathBuf,
     /// Where it is put.
+    #[serde(with = "stored")]
     pub aside: PathBuf,
     /// The database that it belongs to, if it lies beside one.
     #[serde(default)]
@@ -52,6 +58,7 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Database {
     /// Where it is.
+    #[serde(with = "stored")]
     pub place: PathBuf,
     /// The inode of the one that was there, once that is known; none if none was.
     pub old: Option<u64>,

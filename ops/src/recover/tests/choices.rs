@@ -1,6 +1,8 @@
 //! Which snapshot of which repository, and what stands in the way.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use strongroom::format::provenance::Fact;
 
@@ -218,4 +220,20 @@ fn a_fixed_name_under_which_nothing_was_made_is_never_dropped() {
     let record = world.recoverer().recover("1", &previews).expect("begun").remove(0);
     assert_eq!(record.outcome, Outcome::Failed, "{record:?}");
     assert_eq!(world.databases()["mine"], "somebody else's");
+}
+
+#[test]
+fn names_that_are_no_text_are_swapped_at_the_top_of_a_mount() {
+    let mut world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\n");
+    let odd = world.path("data/dir").join(OsStr::from_bytes(b"odd\xff"));
+    if fs::write(&odd, "old odd").is_err() {
+        return; // A file system that takes no such names.
+    }
+    world.disk.mounts = vec![world.path("data/dir").canonicalize().expect("there")];
+    let record = world.recover(&["shop"]).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Recovered, "{record:?}");
+    assert!(!odd.exists());
+    let undone = world.recoverer().rollback(&[]).expect("undone").remove(0);
+    assert_eq!(undone.outcome, Outcome::RolledBack, "{undone:?}");
+    assert_eq!(fs::read_to_string(&odd).expect("there"), "old odd");
 }
