@@ -76,7 +76,8 @@ impl Recoverer<'_> {
         }
         if !journal.left.is_empty() {
             // Nothing is kept, and it stays known what is left to do.
-            (journal.targets.clear(), journal.loads.clear());
+            journal.targets.clear();
+            journal.loads.clear();
             (journal.step, journal.back, journal.keeps) = (Step::Undone, None, true);
             return self.note(journal);
         }

@@ -67,7 +67,7 @@ fn a_kill_at_each_moment_is_undone() {
         let undo = |world: &World, moment| {
             match world.recoverer().rollback(&[]) {
                 Ok(records) => {
-                    assert_eq!(records[0].outcome, Outcome::RolledBack, "moment {moment}: {records:?}")
+                    assert_eq!(records[0].outcome, Outcome::RolledBack, "moment {moment}: {records:?}");
                 }
                 // Before the journal was there nothing was done.
                 Err(refused) => assert_eq!(refused.code, "no-recovery", "moment {moment}"),
@@ -86,7 +86,7 @@ fn a_kill_at_each_moment_is_gone_on_from() {
         let resume = |world: &World, moment| {
             match world.recoverer().resume(&[]) {
                 Ok(records) => {
-                    assert_eq!(records[0].outcome, Outcome::Recovered, "moment {moment}: {records:?}")
+                    assert_eq!(records[0].outcome, Outcome::Recovered, "moment {moment}: {records:?}");
                 }
                 Err(refused) => assert_eq!(refused.code, "no-recovery", "moment {moment}"),
             }
@@ -110,7 +110,7 @@ fn a_kill_at_each_moment_of_the_way_back_is_gone_on_from() {
                 };
                 match finished {
                     Ok(records) => {
-                        assert_eq!(records[0].outcome, Outcome::RolledBack, "moment {moment}: {records:?}")
+                        assert_eq!(records[0].outcome, Outcome::RolledBack, "moment {moment}: {records:?}");
                     }
                     // Its end was on disk, or, for who would resume, its beginning was not.
                     Err(refused) => assert_eq!(refused.code, "no-recovery", "moment {moment}"),

@@ -279,7 +279,7 @@ impl World {
         ] {
             match tree.get(path) {
                 Some((_, found)) => {
-                    assert!(found == old || found == new, "moment {moment}: {path} is {found}")
+                    assert!(found == old || found == new, "moment {moment}: {path} is {found}");
                 }
                 None => assert!(!has_exchange, "moment {moment}: {path} is not there"),
             }
