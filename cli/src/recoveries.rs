@@ -1,8 +1,10 @@
 //! What recoveries ask of repositories, done by the engine.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use strongroom::browse::{self, BrowseError, Found};
@@ -58,6 +60,61 @@ fn of_node(reader: &BlobReader, node: &Node) -> Result<Held, VaultError> {
         NodeKind::File(content) => Ok(Held { is_directory: false, files: 1, bytes: stored(content) }),
         _ => Ok(Held::default()),
     }
+}
+
+/// Whether something is what a snapshot has of it, but for the bytes of files: kind, where a link leads, which device, permissions.
+fn is_as(node: &Node, place: &Path) -> bool {
+    let Ok(found) = fs::symlink_metadata(place) else { return false };
+    let kind = found.file_type();
+    let is_device =
+        |major, minor| (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev())) == (major, minor);
+    let is_kind = match &node.kind {
+        NodeKind::Symlink { target } => {
+            let leads = fs::read_link(place);
+            return leads.is_ok_and(|leads| leads.as_os_str().as_bytes() == target.as_slice());
+        }
+        NodeKind::File(_) => kind.is_file(),
+        NodeKind::Directory { .. } => kind.is_dir(),
+        NodeKind::CharDevice { major, minor } => kind.is_char_device() && is_device(*major, *minor),
+        NodeKind::BlockDevice { major, minor } => kind.is_block_device() && is_device(*major, *minor),
+        NodeKind::Fifo => kind.is_fifo(),
+        NodeKind::Socket => kind.is_socket(),
+    };
+    // Where access lists cannot be set, the group gets what they leave it.
+    let asked = if node.metadata.xattrs.is_empty() { 0o777 } else { 0o707 };
+    is_kind && found.mode() & asked == node.metadata.mode & asked
+}
+
+/// Entries of what was restored that are not what the snapshot has. Files that are not there are counted by who compares their bytes.
+fn misfits(
+    repositories: &Repositories<'_>,
+    repo: &Name,
+    snapshot: &SnapshotId,
+    path: &Path,
+    into: &Path,
+) -> Result<u64, VaultError> {
+    let (repository, found) = find(repositories, repo, snapshot)?;
+    let reader = repository.reader();
+    let mut count = 0;
+    let mut compare = |node: &Node, place: &Path| {
+        let is_counted = matches!(node.kind, NodeKind::File(_)) && fs::symlink_metadata(place).is_err();
+        count += u64::from(!is_counted && !is_as(node, place));
+    };
+    let top = browse::find(reader, &found.tree, &bytes(path)).map_err(failed)?;
+    if let Found::Node(node) = &top {
+        let is_directory = matches!(node.kind, NodeKind::Directory { .. });
+        let own = into.join(OsStr::from_bytes(&node.name));
+        compare(node, if is_directory { into } else { &own });
+    }
+    if let Some(tree) = top.tree() {
+        browse::list(reader, &tree, b"", true, &mut |below, node| {
+            let below = below.strip_prefix(b"/").unwrap_or(below);
+            compare(node, &into.join(OsStr::from_bytes(below)));
+            ControlFlow::Continue(())
+        })
+        .map_err(failed)?;
+    }
+    Ok(count)
 }
 
 impl Source for Recoveries<'_> {
@@ -121,7 +178,11 @@ impl Source for Recoveries<'_> {
         let parts = [(bytes(path), into.to_owned())];
         let (reports, problem) = restore_parts(self.repositories, repo, snapshot, &parts, &options)?;
         match problem {
-            None => Ok(compared(&reports)),
+            None => {
+                let Compared { same, different } = compared(&reports);
+                let others = misfits(self.repositories, repo, snapshot, path, into)?;
+                Ok(Compared { same, different: different + others })
+            }
             // What could not be read is the same as nothing.
             Some(Problem { is_damage, message }) => {
                 let code = if is_damage { "blob-damaged" } else { "storage" };
@@ -135,5 +196,39 @@ impl Source for Recoveries<'_> {
         let note = Change::Note { kind: RECOVERY_NOTE.into(), record: record::encode(&record.note()).into() };
         repository.commit(&mut |_| Ok(vec![note.clone()])).map_err(failed)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use strongroom::format::tree::Metadata;
+
+    use super::*;
+
+    fn node(kind: NodeKind, mode: u32) -> Node {
+        Node { name: b"x".to_vec().into(), kind, metadata: Metadata { mode, ..Metadata::default() } }
+    }
+
+    #[test]
+    fn links_directories_and_permissions_are_compared_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("x");
+        let link =
+            |target: &str| node(NodeKind::Symlink { target: target.as_bytes().to_vec().into() }, 0o777);
+        let directory = |mode| node(NodeKind::Directory { tree: BlobId::from_bytes([0; 32]) }, mode);
+        assert!(!is_as(&directory(0o755), &place), "it is not there");
+        symlink("there", &place).expect("a link");
+        assert!(is_as(&link("there"), &place));
+        assert!(!is_as(&link("elsewhere"), &place));
+        assert!(!is_as(&directory(0o777), &place), "a link is no directory");
+        fs::remove_file(&place).expect("removed");
+        fs::create_dir(&place).expect("made");
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).expect("set");
+        assert!(is_as(&directory(0o700), &place));
+        assert!(!is_as(&directory(0o755), &place));
+        assert!(!is_as(&link("there"), &place));
+        assert!(!is_as(&node(NodeKind::Fifo, 0o700), &place));
     }
 }

@@ -480,3 +480,23 @@ fn links_missing_targets_and_streams_that_nobody_swaps_are_told() {
         (RESTORED[2].to_owned(), RESTORED[2].to_owned())
     );
 }
+
+#[test]
+fn a_rollback_after_which_nothing_starts_does_not_end_well_and_status_tells_of_it() {
+    let shop =
+        Shop::with(&[("echo running > DIR/service", "! [ -e DIR/stuck ] && echo running > DIR/service")]);
+    shop.run("media").expect(0);
+    shop.bench.write("stuck", "");
+    let back = shop.run("--rollback").expect(3);
+    assert!(
+        back.stderr.contains("left to do: media: ") && back.stderr.contains("`start` failed"),
+        "{back:?}"
+    );
+    assert_eq!(shop.now()[..6], OLD[..6]);
+    assert_eq!(shop.text("service"), "stopped\n");
+    let status = shop.bench.run(["status"]);
+    assert!(status.stdout.contains("media") && status.stdout.contains("`start` failed"), "{status:?}");
+    fs::remove_file(shop.bench.path("stuck")).expect("removed");
+    shop.run("media").expect(0);
+    assert_eq!(shop.now()[1], RESTORED[1]);
+}

@@ -347,6 +347,9 @@ fn recoveries_that_cannot_be_undone_are_errors() {
         (format!("{restore}, recover = {{ swap = ['s', '${{target}}', '${{old}}'] }}"), &["bad-recover"]),
         (format!("{restore}, recover = {{ {} }}", whole.replace(" ${old}", "")), &["bad-recover"]),
         (format!("{restore}, recover = {{ target = 'x_old', {whole} }}"), &["bad-recover"]),
+        (format!("{restore}, recover = {{ target = 'x', {whole} }}"), &["bad-recover"]),
+        (format!("{restore}, recover = {{ target = 'x', create = ['c'], {whole} }}"), &[]),
+        (format!("{restore}, recover = {{ target = 'x_${{id}}', {whole} }}"), &[]),
     ] {
         assert_eq!(codes(&stream(&more)), expected, "{more}");
     }

@@ -240,6 +240,13 @@ pub struct StreamRecover {
     pub drop: Option<Argv>,
 }
 
+impl StreamRecover {
+    /// The name that it is restored under, if somebody else may have it: it is the same each time, and nothing is made under it first.
+    pub fn taken_target(&self) -> Option<&str> {
+        self.target.as_deref().filter(|target| !target.contains("${id}") && self.create.is_none())
+    }
+}
+
 /// What belongs to the recovery of a domain beside putting its data back.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -17,6 +17,7 @@ use crate::recover::preview::Refusal;
 use crate::recover::record::{RecoveryOutcome, RecoveryRecord, advice};
 use crate::recover::swap;
 use crate::recover::targets::Target;
+use crate::run::state::Lock;
 
 impl Recoverer<'_> {
     /// Puts back what was there, from wherever the recovery is. Can be done again where it was killed.
@@ -28,18 +29,24 @@ impl Recoverer<'_> {
     ) -> Result<(), String> {
         if let Err(error) = self.note(journal) {
             if journal.has_swapped() {
-                // What is half put back would be taken for what is to be finished.
-                return Err(format!("{error}: nothing was put back, make room for it"));
+                // What is on disk says that it goes forward: after a kill it would be gone on with in the middle of the way back.
+                return Err(format!(
+                    "{error}; nothing was put back, so that it does not become a mixture. Make room in {}, then `strongroom recover --rollback {}`",
+                    self.state.folder().display(),
+                    journal.domain
+                ));
             }
-            // What is on disk says as much: how far it got.
             record.warn(error);
         }
         let (recover, id) = (wanted(domain), journal.id.clone());
         if journal.has_swapped() {
-            if let Err(error) = self.commands(domain, &id, &recover.stop, false) {
-                // What does not run cannot be stopped.
-                record.warn(format!("stopping it to put back what was there: {error}"));
-            }
+            // What runs still would have its files exchanged below it.
+            self.commands(domain, &id, &recover.stop, false).map_err(|error| {
+                format!(
+                    "`stop` failed, so nothing was put back: {error}. It has to end well, also where nothing runs; then `strongroom recover --rollback {}`",
+                    domain.name
+                )
+            })?;
             guard::mounted_in(self.disk, journal)?;
             self.swap_streams_back(domain, journal)?;
             self.targets_back(journal).map_err(|error| error.to_string())?;
@@ -47,7 +54,20 @@ impl Recoverer<'_> {
         if journal.step >= Step::Stop
             && let Err(error) = self.commands(domain, &id, &recover.start, false)
         {
-            record.warn(format!("starting it again: {error}"));
+            let name = &domain.name;
+            record.left.push(format!(
+                "what was there before is in its place, and `start` failed ({error}): start it, then `strongroom recover --commit {name}`"
+            ));
+        }
+        journal.left.clone_from(&record.left);
+        if !journal.keeps
+            && let Some(foreign) = foreign(journal)
+        {
+            record.warn(format!(
+                "{foreign} was not restored by this: it is kept until `strongroom recover --commit {}`",
+                journal.domain
+            ));
+            journal.keeps = true;
         }
         if journal.keeps {
             journal.step = Step::Undone;
@@ -57,6 +77,13 @@ impl Recoverer<'_> {
         self.drop_loads(domain, journal, false).into_iter().for_each(|remains| record.warn(remains));
         if let Err(error) = discard(self.disk, journal) {
             record.warn(error);
+        }
+        if !journal.left.is_empty() {
+            // Nothing is kept, and it stays known what is left to do.
+            journal.targets.clear();
+            journal.loads.clear();
+            (journal.step, journal.back, journal.keeps) = (Step::Undone, None, true);
+            return self.note(journal);
         }
         self.state
             .forget_recovery(&domain.name)
@@ -164,6 +191,30 @@ impl Recoverer<'_> {
         Ok(all)
     }
 
+    /// The same, taken for this process. Until they were, another one may have gone on with them: how far they are is read again.
+    pub(super) fn taken(
+        &self,
+        names: &[String],
+        what: &str,
+        is_meant: &dyn Fn(&Journal) -> bool,
+    ) -> Result<(Vec<Lock>, Vec<Journal>), Refusal> {
+        let before = self.chosen(names, what, is_meant)?;
+        let locks = self.lock(before.iter().map(|journal| &journal.domain))?;
+        let mut journals = Vec::new();
+        for Journal { id, domain, .. } in &before {
+            let now = self.state.recovery(domain).map_err(|error| self.unwritable(&error))?;
+            match now.filter(|now| now.id == *id && is_meant(now)) {
+                Some(now) => journals.push(now),
+                None if names.is_empty() => {}
+                None => return Err(nothing(&format!("of {domain} there is nothing to {what} any more"))),
+            }
+        }
+        match journals.is_empty() {
+            true => Err(nothing(&format!("there is nothing to {what} any more"))),
+            false => Ok((locks, journals)),
+        }
+    }
+
     /// What a killed recovery left at work is ended.
     fn take_over(&self, journal: &mut Journal) {
         self.processes.end_marked(&journal.mark);
@@ -175,15 +226,14 @@ impl Recoverer<'_> {
     /// # Errors
     /// [`Refusal`] where there is none, or it is at work.
     pub fn resume(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
-        let journals = self.chosen(names, "resume", &Journal::is_unfinished)?;
-        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        let (_locks, journals) = self.taken(names, "resume", &Journal::is_unfinished)?;
         let mut records = Vec::new();
         for mut journal in journals {
             self.take_over(&mut journal);
-            // Since the kill, something may have started what uses the data.
-            let is_halfway = journal.step == Step::Swap
-                || matches!(journal.step, Step::Start | Step::Health) && self.is_any_back(&journal);
-            if is_halfway && journal.back.is_none() {
+            // Since the kill, what was swapped may have been used.
+            journal.keeps |= journal.has_swapped();
+            if matches!(journal.step, Step::Swap | Step::Start | Step::Health) && journal.back.is_none() {
+                // Since the kill, something may have started what uses the data, and what was swapped may have been swapped back.
                 journal.step = Step::Stop;
             }
             records.push(self.advance(journal));
@@ -191,24 +241,13 @@ impl Recoverer<'_> {
         Ok(records)
     }
 
-    /// Whether something is in its place again that was swapped.
-    fn is_any_back(&self, journal: &Journal) -> bool {
-        let is_old = |target: &Target| {
-            let old = target.identity.and_then(|identity| identity.old);
-            old.is_some() && swap::inode(&target.place).ok() == Some(old)
-        };
-        let domain = self.plan.domain(journal.domain.as_str());
-        journal.targets.iter().any(is_old)
-            || domain.is_some_and(|domain| self.is_stream_back(domain, journal))
-    }
-
     /// Puts back what was there before a recovery, the last domain first. What was restored is kept.
     ///
     /// # Errors
     /// [`Refusal`] where there is nothing to put back, or it cannot be.
     pub fn rollback(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
-        let mut journals = self.chosen(names, "roll back", &|journal| !journal.is_leftover())?;
-        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        let (_locks, mut journals) =
+            self.taken(names, "roll back", &|journal: &Journal| !journal.is_leftover())?;
         self.refuse_nested(&journals)?;
         journals.reverse();
         let mut records = Vec::new();
@@ -217,9 +256,7 @@ impl Recoverer<'_> {
             if is_unfinished {
                 self.take_over(&mut journal);
             }
-            if journal.back.is_none() {
-                journal.keeps = !is_unfinished;
-            }
+            journal.keeps |= !is_unfinished || journal.has_swapped();
             journal.back = Some(BY_HAND.into());
             records.push(self.advance(journal));
         }
@@ -256,22 +293,28 @@ impl Recoverer<'_> {
         Ok(())
     }
 
+    /// Who means all of it does not mean a part of it.
+    fn refuse_unfinished(&self, names: &[String]) -> Result<(), Refusal> {
+        let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
+        match all.iter().find(|journal| journal.is_unfinished() && names.is_empty()) {
+            None => Ok(()),
+            Some(journal) => Err(Refusal {
+                code: "unfinished".into(),
+                message: advice(journal).unwrap_or_default(),
+                hint: None,
+            }),
+        }
+    }
+
     /// Removes what is kept of recoveries: they cannot be undone any more.
     ///
     /// # Errors
     /// [`Refusal`] where nothing is kept, or a recovery is not at its end.
     pub fn commit(&self, names: &[String]) -> Result<Vec<RecoveryRecord>, Refusal> {
-        let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
-        // Who means all of it does not mean a part of it.
-        if let Some(journal) = all.iter().find(|journal| journal.is_unfinished() && names.is_empty()) {
-            return Err(Refusal {
-                code: "unfinished".into(),
-                message: advice(journal).unwrap_or_default(),
-                hint: None,
-            });
-        }
-        let journals = self.chosen(names, "commit", &|journal| !journal.is_unfinished())?;
-        let _locks = self.lock(journals.iter().map(|journal| &journal.domain))?;
+        self.refuse_unfinished(names)?;
+        let (_locks, journals) =
+            self.taken(names, "commit", &|journal: &Journal| !journal.is_unfinished())?;
+        self.refuse_unfinished(names)?;
         self.refuse_removal(&journals)?;
         let mut records = Vec::new();
         for mut journal in journals {
@@ -303,6 +346,13 @@ fn nothing(message: &str) -> Refusal {
     let hint = "`strongroom status` tells of recoveries that are unfinished or of which something is kept"
         .to_owned();
     Refusal::failed("no-recovery", message.to_owned(), hint)
+}
+
+/// Something in the place of what was restored that somebody else has put there, or that cannot be looked at.
+fn foreign(journal: &Journal) -> Option<String> {
+    let mut targets = journal.targets.iter();
+    let found = targets.find(|target| swap::has_foreign(target).unwrap_or(true))?;
+    Some(found.staged.display().to_string())
 }
 
 /// Removes what was restored and is not wanted. What was there before is never removed by this.

@@ -123,7 +123,7 @@ impl Recoverer<'_> {
             let stream = stream(domain, &load).map_err(Stop::failed)?;
             let recover = stream.recover.clone().unwrap_or_default();
             // A load that was killed: what there is of it is not known, and goes.
-            if let Some(argv) = recover.drop.as_ref().filter(|_| load.is_ours(id)) {
+            if let Some(argv) = recover.drop.as_ref().filter(|_| load.is_ours(id, recover.create.is_some())) {
                 let _absent = self.order(domain, id, &filled(argv, id, &load), true);
             }
             let failed = |reason: String| Stop::failed(format!("loading {}: {reason}", load.stream));
@@ -140,7 +140,9 @@ impl Recoverer<'_> {
                     return Err(failed(error.to_string()));
                 }
             }
-            note(Progress::Made)?;
+            if recover.create.is_some() {
+                note(Progress::Made)?;
+            }
             self.load_one(domain, id, scratch, stream, &load).map_err(failed)?;
             note(Progress::Done)?;
         }
@@ -195,11 +197,10 @@ impl Recoverer<'_> {
             let recover = stream.recover.clone().unwrap_or_default();
             let Some(argv) = recover.swap.as_ref() else { continue };
             let failed = |reason: String| Stop::failed(format!("swapping {}: {reason}", load.stream));
-            let ask = || self.is_swapped(domain, &journal.id, &recover, &load).map_err(failed);
-            // Whatever is noted: it may have been put back by an attempt that could not note that.
-            let is_done = load.swapped != Progress::No && ask()?;
-            if !is_done {
-                if ask()? {
+            let is_swapped = self.is_swapped(domain, &journal.id, &recover, &load).map_err(failed)?;
+            // What was noted may have been undone since, so it is asked for again.
+            if !(is_swapped && load.swapped != Progress::No) {
+                if is_swapped {
                     let message = format!("there is something of the name {} already", load.old);
                     return Err(failed(message));
                 }
@@ -217,16 +218,6 @@ impl Recoverer<'_> {
             self.save(journal)?;
         }
         Ok(())
-    }
-
-    /// Whether one that was swapped is not any more, as far as it can be told.
-    pub(super) fn is_stream_back(&self, domain: &Domain, journal: &Journal) -> bool {
-        let mut swapped = journal.loads.iter().filter(|load| load.swapped == Progress::Done);
-        swapped.any(|load| {
-            let recover = stream(domain, load).ok().and_then(|stream| stream.recover.as_ref());
-            let is_swapped = recover.map(|recover| self.is_swapped(domain, &journal.id, recover, load));
-            matches!(is_swapped, Some(Ok(false)))
-        })
     }
 
     /// Puts back what was in use before, the last stream first.
@@ -260,12 +251,17 @@ impl Recoverer<'_> {
     pub(super) fn drop_loads(&self, domain: &Domain, journal: &Journal, are_old: bool) -> Vec<String> {
         let mut remain = Vec::new();
         for load in &journal.loads {
-            let is_there = if are_old { load.swapped == Progress::Done } else { load.is_ours(&journal.id) };
+            let recover = stream(domain, load).ok().and_then(|stream| stream.recover.as_ref());
+            let has_create = recover.is_some_and(|recover| recover.create.is_some());
+            let is_there = match are_old {
+                true => load.swapped == Progress::Done,
+                false => load.is_ours(&journal.id, has_create),
+            };
             if !is_there {
                 continue;
             }
             let name = if are_old { &load.old } else { &load.target };
-            let argv = stream(domain, load).ok().and_then(|stream| stream.recover.as_ref()?.drop.as_ref());
+            let argv = recover.and_then(|recover| recover.drop.as_ref());
             let dropped = match argv {
                 None => Err("the plan does not say how it is removed".to_owned()),
                 Some(argv) => {

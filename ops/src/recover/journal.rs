@@ -13,6 +13,7 @@ use strongroom::ids::SnapshotId;
 use crate::plan::Plan;
 use crate::plan::values::Name;
 use crate::recover::preview::Preview;
+use crate::recover::stored;
 use crate::recover::targets::Target;
 use crate::run::state::{State, absent_is_well, write_whole};
 
@@ -106,9 +107,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// Whether there is something of its name that this recovery has made: a name that it did not think of may be another's.
-    pub(super) fn is_ours(&self, id: &str) -> bool {
-        self.loaded >= Progress::Made || self.loaded == Progress::Begun && self.target.contains(id)
+    /// Whether there is something of its name that this recovery has made: a name that it did not think of, and that nothing was
+    /// made under, may be another's.
+    pub(super) fn is_ours(&self, id: &str, has_create: bool) -> bool {
+        let is_thought_of = self.loaded >= Progress::Begun && self.target.contains(id);
+        is_thought_of || has_create && self.loaded >= Progress::Made
     }
 }
 
@@ -144,8 +147,10 @@ pub struct Journal {
     /// Streams.
     pub loads: Vec<Load>,
     /// Directories that were made above targets.
+    #[serde(with = "stored::list")]
     pub made: Vec<PathBuf>,
     /// Where streams are put before they are loaded.
+    #[serde(with = "stored")]
     pub scratch: PathBuf,
     /// How long steps took.
     pub timed: Vec<Timed>,

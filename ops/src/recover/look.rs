@@ -98,9 +98,10 @@ impl Recoverer<'_> {
         }
         let lost = chosen.snapshot.summary.errors + chosen.snapshot.summary.unstable;
         if lost > 0 {
-            preview
-                .notes
-                .push(format!("of {lost} entries the snapshot has nothing, or a mixture of two states"));
+            preview.left.push(format!(
+                "of {lost} entries the snapshot has nothing, or a mixture of two states, and what is there now is replaced all the same: \
+                 look at the runs that made it, or take an earlier one with --snapshot before:AGE"
+            ));
         }
         let drifted: Vec<_> = preview.facts.iter().filter(|fact| fact.has_drifted()).cloned().collect();
         for fact in drifted {
@@ -231,6 +232,11 @@ impl Recoverer<'_> {
                     "not-undoable",
                     format!("`restore` of the stream {} does not name ${{target}}: it would load over what is in use, which cannot be undone", stream.name),
                     "restore it under the name ${target} (see docs/recovering.md)",
+                ),
+                _ if stream.recover.as_ref().is_some_and(|recover| recover.taken_target().is_some()) => preview.block(
+                    "not-undoable",
+                    format!("the stream {} is restored under the name {}, which somebody else may have: that would be loaded over, and removed after a failure", stream.name, load.target),
+                    "put ${id} into `target`, or say how it is made with `create`, which has to fail where it is there",
                 ),
                 (Some(_), true) => {}
                 (Some(_), false) => preview.left.push(format!(

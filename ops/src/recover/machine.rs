@@ -257,7 +257,6 @@ impl Recoverer<'_> {
             Err(stop) => {
                 record.cause = Some(stop.cause);
                 journal.back = Some(stop.message);
-                journal.keeps = false;
                 self.go_back(domain, journal, record);
             }
         }
@@ -328,6 +327,7 @@ impl Recoverer<'_> {
             result?;
         }
         journal.step = Step::Done;
+        journal.keeps = false;
         self.save(journal)?;
         if let Err(error) = tidy(self.disk, journal) {
             record.warn(error);

@@ -7,6 +7,7 @@
 //! - [`targets`]: what is replaced, where what takes its place is put meanwhile
 //! - [`facts`]: what the snapshot says of the world it was made in, and how that is now
 //! - [`journal`]: how far a recovery is, on disk before each step that cannot be taken back by itself
+//! - `stored`: paths in it, whatever their bytes
 //! - [`machine`]: a recovery from its first step to its last
 //! - `steps`: what is done with files
 //! - `back`: the same backwards, after a failure or because somebody wants it
@@ -33,6 +34,7 @@ pub mod machine;
 pub mod preview;
 pub mod record;
 mod steps;
+mod stored;
 mod swap;
 pub mod targets;
 #[cfg(test)]

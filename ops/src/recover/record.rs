@@ -88,7 +88,7 @@ pub struct RecoveryRecord {
     pub bytes: u64,
     /// Within how many seconds the domain has to be back.
     pub rto: Option<u64>,
-    /// What is left to do.
+    /// What is left to do, also after it was put back.
     pub left: Vec<String>,
     /// Where what was there before is kept.
     pub kept: Vec<String>,
@@ -203,6 +203,10 @@ pub fn judge(found: &mut [DomainStatus], journals: &[Journal], is_at_work: &dyn 
         }
         if journal.is_unfinished() {
             status.health = status.health.max(Health::Critical);
+        }
+        if journal.is_leftover() && journal.step == Step::Undone && !journal.left.is_empty() {
+            status.health = status.health.max(Health::Warning);
+            status.reasons.extend(journal.left.iter().cloned());
         }
         status.reasons.extend(advice(journal));
     }

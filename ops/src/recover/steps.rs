@@ -38,6 +38,12 @@ impl Recoverer<'_> {
                 .try_for_each(|folder| self.disk.sync(folder))
                 .map_err(|error| unmade(&target.beside, error))?;
             if let Some(held) = &target.held {
+                // A part of an earlier attempt would keep the directory from getting its own owner and mode.
+                if target.identity.is_none() {
+                    clear(self.disk, &target.staged).map_err(|error| {
+                        Stop::failed(format!("{} cannot be removed: {error}", target.staged.display()))
+                    })?;
+                }
                 self.restore(journal, held, target.restored_into())?;
             }
         }
@@ -76,7 +82,7 @@ impl Recoverer<'_> {
                 Compared { different: 0, .. } => {}
                 Compared { different, .. } => {
                     let message =
-                        format!("{different} files of {} are not what the snapshot has", path.display());
+                        format!("{different} entries of {} are not what the snapshot has", path.display());
                     return Err(Stop::damage(message));
                 }
             }
@@ -209,6 +215,16 @@ fn make_beside(target: &Target) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes what was staged.
+fn clear(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => remove_tree(disk, path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Where what was there before is kept.

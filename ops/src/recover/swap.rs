@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::recover::disk::{Disk, is_unsupported};
-use crate::recover::targets::{Identity, Target};
+use crate::recover::targets::{Database, Identity, Target};
 
 /// The inode that a name leads to, links not followed; none if nothing has the name.
 pub(super) fn inode(path: &Path) -> io::Result<Option<u64>> {
@@ -27,6 +27,9 @@ pub(super) fn identify(target: &mut Target) -> io::Result<()> {
         })?),
     };
     target.identity = Some(Identity { old: inode(&target.place)?, new });
+    if let Some(database) = &mut target.beside_database {
+        database.old = inode(&database.place)?;
+    }
     Ok(())
 }
 
@@ -67,10 +70,22 @@ fn changed(target: &Target) -> io::Error {
     io::Error::other(message)
 }
 
+/// Whether what was restored was put in the place, and what was there set aside, whatever is in the place now: what uses it may have
+/// replaced it since.
+fn was_swapped(target: &Target, old: Option<u64>) -> io::Result<bool> {
+    Ok(inode(&target.staged)?.is_none() && (old.is_none() || inode(&target.aside)? == old))
+}
+
 /// Puts what was restored in its place; what was there is set aside. Does nothing where that is done.
 pub(super) fn forward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
     let Some(Identity { old, new }) = target.identity else { return Err(changed(target)) };
     let at_place = inode(&target.place)?;
+    if let Some(database) = &target.beside_database
+        && inode(&database.place)?.is_some_and(|found| Some(found) != database.old)
+    {
+        // The restored database is in its place, so this was done: what is beside it now is its own.
+        return Ok(());
+    }
     let Some(new) = new else {
         return match (old, at_place) {
             (None, None) => Ok(()),
@@ -91,6 +106,7 @@ pub(super) fn forward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
         }
         (Some(old), None) if inode(&target.aside)? == Some(old) => {}
         (None, None) => {}
+        (_, Some(_)) if was_swapped(target, old)? => return Ok(()),
         _ => return Err(changed(target)),
     }
     move_to(disk, &target.staged, &target.place)
@@ -104,11 +120,49 @@ fn set_aside(disk: &dyn Disk, target: &Target, old: Option<u64>) -> io::Result<(
     Ok(())
 }
 
+/// Whether a target lies beside a database that was not swapped. What is there then is of that one, and may have what it alone has.
+fn is_beside_old(target: &Target) -> io::Result<bool> {
+    match &target.beside_database {
+        Some(Database { place, old: Some(old) }) => Ok(inode(place)? == Some(*old)),
+        _ => Ok(false),
+    }
+}
+
+/// Whether something was taken from a place that the recovery did not put there.
+pub(super) fn has_foreign(target: &Target) -> io::Result<bool> {
+    match target.identity {
+        // Files beside a restored database are made by what uses that, and go with it.
+        Some(Identity { new, .. }) if target.beside_database.is_none() => {
+            Ok(inode(&target.staged)?.is_some_and(|found| Some(found) != new))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Puts a file beside a database back that is itself as it was.
+fn backward_beside_old(disk: &dyn Disk, target: &Target, old: Option<u64>) -> io::Result<()> {
+    let at_place = inode(&target.place)?;
+    if old.is_none() || at_place == old || inode(&target.aside)? != old {
+        // Nothing of it was moved.
+        return Ok(());
+    }
+    if at_place.is_some() {
+        let message = format!(
+            "{} was made by what has used the database since its own was moved to {}, and each has changes that the other lacks: \
+             move the one that is not needed away, then `strongroom recover --rollback` again",
+            target.place.display(),
+            target.aside.display()
+        );
+        return Err(io::Error::new(ErrorKind::AlreadyExists, message));
+    }
+    move_to(disk, &target.aside, &target.place)
+}
+
 /// Makes room for what has no other part but to be away when what was there comes back: files of a database beside it.
 pub(super) fn clear(disk: &dyn Disk, target: &Target) -> io::Result<()> {
     let Some(Identity { old, new: None }) = target.identity else { return Ok(()) };
     let at_place = inode(&target.place)?;
-    if at_place.is_none() || at_place == old {
+    if at_place.is_none() || at_place == old || is_beside_old(target)? {
         return Ok(());
     }
     move_to(disk, &target.place, &target.staged)
@@ -118,6 +172,9 @@ pub(super) fn clear(disk: &dyn Disk, target: &Target) -> io::Result<()> {
 pub(super) fn backward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
     // Without it nothing was moved.
     let Some(Identity { old, new }) = target.identity else { return Ok(()) };
+    if is_beside_old(target)? {
+        return backward_beside_old(disk, target, old);
+    }
     let at_place = inode(&target.place)?;
     let Some(old) = old else {
         // Nothing was there: what is there now was restored, or was made by what used it.

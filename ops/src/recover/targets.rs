@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::recover::BESIDE;
 use crate::recover::machine::Held;
+use crate::recover::{BESIDE, stored};
 
 /// Most entries of a mounted file system that are swapped one by one.
 pub const ENTRIES_MAX: usize = 10_000;
@@ -27,23 +27,42 @@ const LOST_AND_FOUND: &str = "lost+found";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Its path in the snapshot; none where nothing takes its place.
+    #[serde(with = "stored::option")]
     pub held: Option<PathBuf>,
     /// Whether what takes its place is a directory.
     pub is_directory: bool,
     /// Where the plan says that it is.
+    #[serde(with = "stored")]
     pub named: PathBuf,
     /// Where it is.
+    #[serde(with = "stored")]
     pub place: PathBuf,
     /// The directory beside it that everything is put into.
+    #[serde(with = "stored")]
     pub beside: PathBuf,
     /// What takes its place, before it does and after it did.
+    #[serde(with = "stored")]
     pub staged: PathBuf,
     /// Where it is put.
+    #[serde(with = "stored")]
     pub aside: PathBuf,
+    /// The database that it belongs to, if it lies beside one.
+    #[serde(default)]
+    pub beside_database: Option<Database>,
     /// What was there and what takes its place, once that is known.
     pub identity: Option<Identity>,
     /// What is left out of backups and is moved along.
     pub carried: Vec<crate::recover::carry::Below>,
+}
+
+/// A SQLite database, seen from the files beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Where it is.
+    #[serde(with = "stored")]
+    pub place: PathBuf,
+    /// The inode of the one that was there, once that is known; none if none was.
+    pub old: Option<u64>,
 }
 
 /// Inodes of what was there, and of what takes its place.
@@ -74,6 +93,7 @@ impl Target {
             staged: beside.join("new").join(staged_name),
             aside: beside.join("old").join(name),
             beside,
+            beside_database: None,
             identity: None,
             carried: Vec::new(),
         }
@@ -228,7 +248,9 @@ impl Look<'_> {
                 name.push(behind);
                 PathBuf::from(name)
             };
-            found.push(self.found(&with(path), &with(&place), None)?);
+            let mut one = self.found(&with(path), &with(&place), None)?;
+            one.target.beside_database = Some(Database { place: place.clone(), old: None });
+            found.push(one);
         }
         found.push(self.found(path, &place, Some((path, held)))?);
         Ok(found)

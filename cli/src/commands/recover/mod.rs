@@ -244,6 +244,7 @@ fn end(records: &[RecoveryRecord]) -> Outcome {
         let exit = if is_damage { Exit::Damage } else { Exit::Failed };
         return Err(Failure::new("recover", message).exit(exit).hint(hint));
     }
-    let is_partial = records.iter().any(|record| record.outcome == RecoveryOutcome::Partial);
+    let is_partial =
+        records.iter().any(|record| record.outcome == RecoveryOutcome::Partial || !record.left.is_empty());
     Ok(if is_partial { Exit::Partial } else { Exit::Ok })
 }

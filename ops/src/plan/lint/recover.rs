@@ -81,6 +81,11 @@ impl Lint<'_> {
             let message = format!("{of} is restored under the name {target:?}");
             self.error("bad-recover", &format!("{key}.target"), message).hint =
                 Some(format!("give it a name that does not end in {OLD}: what was in use before gets that"));
+        } else if let Some(target) = recover.taken_target() {
+            let message = format!("{of} is restored under the name {target:?}, which somebody else may have");
+            self.error("bad-recover", &format!("{key}.target"), message).hint = Some(
+                "put ${id} into it, or say how it is made: `create` has to fail where it is there".into(),
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Which snapshot of which repository, and what stands in the way.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use strongroom::format::provenance::Fact;
 
@@ -173,6 +175,10 @@ fn a_stream_that_would_be_loaded_in_place_is_refused_and_one_that_nobody_swaps_i
         ))
     };
     assert_eq!(codes(&stream("restore = ['load', 'live']")), ["not-undoable"]);
+    let taken = stream(
+        "restore = ['load', '${target}'], recover = { target = 'mine', drop = ['drop', '${target}'] }",
+    );
+    assert_eq!(codes(&taken), ["not-undoable"], "it may be somebody else's");
     for (restore, said) in [
         ("restore = ['load', '${target}']", "the stream dump is restored under the name strongroom_1_1_1"),
         ("restore = ['load', '${target}'], recover = { target = 'shop_${id}' }", "under the name shop_1"),
@@ -201,4 +207,33 @@ fn what_has_the_name_of_a_restored_stream_already_is_left_alone() {
     let record = world.recover(&["shop"]).expect("begun").remove(0);
     assert_eq!(record.outcome, Outcome::Failed, "{record:?}");
     assert_eq!((world.tree(), world.databases()), (before, databases));
+}
+
+#[test]
+fn a_fixed_name_under_which_nothing_was_made_is_never_dropped() {
+    let mut world = World::new(&PLAN.replace("recover = { create", "recover = { target = 'mine', create"));
+    let previews = world.preview(&["shop"]).expect("told");
+    // The plan was changed after it was looked at.
+    world.plan.domains[0].stream[0].recover.as_mut().expect("said").create = None;
+    world.load("mine", "somebody else's");
+    world.fail(Some("load"));
+    let record = world.recoverer().recover("1", &previews).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Failed, "{record:?}");
+    assert_eq!(world.databases()["mine"], "somebody else's");
+}
+
+#[test]
+fn names_that_are_no_text_are_swapped_at_the_top_of_a_mount() {
+    let mut world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\n");
+    let odd = world.path("data/dir").join(OsStr::from_bytes(b"odd\xff"));
+    if fs::write(&odd, "old odd").is_err() {
+        return; // A file system that takes no such names.
+    }
+    world.disk.mounts = vec![world.path("data/dir").canonicalize().expect("there")];
+    let record = world.recover(&["shop"]).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Recovered, "{record:?}");
+    assert!(!odd.exists());
+    let undone = world.recoverer().rollback(&[]).expect("undone").remove(0);
+    assert_eq!(undone.outcome, Outcome::RolledBack, "{undone:?}");
+    assert_eq!(fs::read_to_string(&odd).expect("there"), "old odd");
 }

@@ -4,6 +4,7 @@ mod choices;
 mod guards;
 mod kills;
 mod played;
+mod used;
 mod world;
 
 use super::RecoveryOutcome as Outcome;

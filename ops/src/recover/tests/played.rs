@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +20,9 @@ use crate::plan::values::Name;
 use crate::recover::{Disk, Held, RecoveryRecord, Source, SystemDisk};
 use crate::run::process::{Ended, Order, ProcessError, Processes, Sink, Source as Output};
 use crate::run::vault::VaultError;
+
+/// The mode that directories at the top of what is restored have in the snapshot.
+pub const RESTORED_MODE: u32 = 0o711;
 
 /// Counts what is done, and has one of these moments fail, or end everything as a kill would.
 #[derive(Default)]
@@ -106,6 +110,8 @@ pub struct Machine {
     pub databases: BTreeMap<String, String>,
     pub running: bool,
     pub log: Vec<String>,
+    /// Commands that fail whenever they are run.
+    pub failing: Vec<&'static str>,
 }
 
 #[derive(Clone)]
@@ -125,6 +131,9 @@ impl Commands {
 
     pub fn play(&self, words: &[&str]) -> Option<Vec<u8>> {
         let mut machine = self.machine();
+        if machine.failing.iter().any(|failing| *failing == words[0]) {
+            return None;
+        }
         let Machine { databases, running, .. } = &mut *machine;
         let mut renamed = |from: &str, to: &str| {
             assert!(!databases.contains_key(to), "{to} is taken");
@@ -133,6 +142,13 @@ impl Commands {
         };
         match *words {
             ["fail"] => return None,
+            ["replace", path] => {
+                fs::remove_file(path).ok()?;
+                // Its inode number is not to be that of the other one.
+                fs::write(format!("{path}.new"), "").ok()?;
+                fs::write(path, "replaced").ok()?;
+                fs::remove_file(format!("{path}.new")).ok()?;
+            }
             ["print", word] => return Some(word.into()),
             ["stop"] => *running = false,
             ["start"] => *running = true,
@@ -202,6 +218,9 @@ impl Write for Loading {
 impl Sink for Loading {
     fn finish(self: Box<Self>) -> Result<(), ProcessError> {
         self.commands.ticks.tick().map_err(|_| failed("load"))?;
+        if self.commands.machine().failing.contains(&"load") {
+            return Err(failed("load"));
+        }
         let text = String::from_utf8(self.bytes).expect("text");
         self.commands.machine().databases.insert(self.name, text);
         Ok(())
@@ -262,6 +281,7 @@ impl Source for PlayedSource {
     fn stage(&self, _: &Name, _: &SnapshotId, path: &Path, into: &Path) -> Result<Restored, VaultError> {
         let down = |error: io::Error| VaultError { code: "storage".into(), message: error.to_string() };
         let mut restored = Restored::default();
+        let is_fresh = fs::read_dir(into).map_or(true, |mut entries| entries.next().is_none());
         for (below, content) in self.below(path) {
             self.ticks.tick().map_err(down)?;
             let place = Self::place(path, below, into);
@@ -269,6 +289,10 @@ impl Source for PlayedSource {
             fs::write(place, content).expect("written");
             restored.files += 1;
             restored.bytes += content.len() as u64;
+        }
+        // As the engine does: what was not empty has a mode already.
+        if is_fresh && self.held(path).is_some_and(|held| held.is_directory) {
+            fs::set_permissions(into, fs::Permissions::from_mode(RESTORED_MODE)).map_err(down)?;
         }
         if self.is_damaged && path.ends_with("dump") {
             restored.problem = Some(Problem { is_damage: true, message: "dump: a blob is damaged".into() });

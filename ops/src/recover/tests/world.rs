@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 use tempfile::TempDir;
 
-use super::played::{Commands, Killed, Machine, PlayedDisk, PlayedSource, Ticks};
+use super::played::{Commands, Killed, Machine, PlayedDisk, PlayedSource, RESTORED_MODE, Ticks};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
 use crate::recover::preview::{Measurements, Refusal};
@@ -59,8 +59,11 @@ impl World {
         ];
         let files = files.map(|(path, content)| (folder.path().join(path), content));
         let ticks = Arc::new(Ticks::default());
-        let machine =
-            Machine { databases: [("live".into(), "in use".into())].into(), running: true, log: Vec::new() };
+        let machine = Machine {
+            databases: [("live".into(), "in use".into())].into(),
+            running: true,
+            ..Machine::default()
+        };
         let world = Self {
             source: PlayedSource {
                 snapshots: [("a".into(), domains)].into(),
@@ -190,13 +193,35 @@ impl World {
         self.commands.machine().databases.insert(name.into(), content.into());
     }
 
-    /// As somebody would by hand.
-    pub fn undo(&self, target: &str, old: &str) {
-        self.commands.play(&["undo", target, old]).expect("undone");
-    }
-
     pub fn databases(&self) -> BTreeMap<String, String> {
         self.commands.machine().databases.clone()
+    }
+
+    /// Puts back what was in use, as `undo` does.
+    pub fn undo(&self, target: &str, old: &str) {
+        self.commands.play(&["undo", target, old]).expect("done");
+    }
+
+    /// Has a command fail from now on, or not any more.
+    pub fn fail(&self, command: Option<&'static str>) {
+        self.commands.machine().failing = command.into_iter().collect();
+    }
+
+    /// Whether a file with this content is kept somewhere.
+    pub fn has_beside(&self, content: &str) -> bool {
+        let mut open = vec![(self.folder.path().to_owned(), false)];
+        while let Some((folder, is_beside)) = open.pop() {
+            for entry in fs::read_dir(&folder).expect("listed") {
+                let path = entry.expect("an entry").path();
+                let is_beside = is_beside || path.display().to_string().contains(BESIDE);
+                if path.is_dir() {
+                    open.push((path, is_beside));
+                } else if is_beside && fs::read_to_string(&path).is_ok_and(|found| found == content) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     pub fn is_running(&self) -> bool {
@@ -233,6 +258,9 @@ impl World {
             ("data/base.db", "restored base"),
         ] {
             assert_eq!(tree.get(path).map(|(_, found)| found.as_str()), Some(content), "{path} of {tree:?}");
+        }
+        for path in ["data/dir", "data/far/absent"] {
+            assert_eq!(tree[path].0 & 0o7777, RESTORED_MODE, "{path}");
         }
         for gone in ["data/dir/b", "data/base.db-wal"] {
             assert!(!tree.contains_key(gone), "{gone} is there still");
