@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backend::testing::{Fault, FaultBackend, LimitedBackend, Operation};
-use crate::backend::{Backend, LocalBackend};
+use crate::backend::{Backend, Folder, LocalBackend};
 use crate::backup;
 use crate::check::{self, CheckOptions};
 use crate::forget::policy::{Calendar, CivilTime, GroupBy, Span};
@@ -13,7 +13,7 @@ use crate::forget::{self, ForgetError, ForgetOptions, ForgetReport, Guards, Sele
 use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
 use crate::monitor::Silent;
-use crate::prune::test_support::{World, at_once, noise, open, options};
+use crate::prune::test_support::{self, Hooked, World, a_segment, at_once, noise, open, options};
 use crate::prune::{self, Limit, PruneOptions};
 use crate::testing;
 
@@ -110,7 +110,7 @@ fn without_a_reserve_full_storage_stays_full() {
     let full = LimitedBackend::full(&world.storage);
     let refused = forget_it(&open(full.clone()), first).expect_err("no room for a commit");
     assert!(backend::is_out_of_room(&refused), "{refused}");
-    prune::test_support::forget(&world.open(), first);
+    test_support::forget(&world.open(), first);
     full.set_room(full.used());
     let refused = prune::run(&open(full), &no_repack(), &Silent).expect_err("no room for a commit");
     assert!(backend::is_out_of_room(&refused), "{refused}");
@@ -232,6 +232,85 @@ fn one_that_finds_no_room_is_as_long_as_there_is_room_for() {
     full.set_room(full.used());
     drop_it(&repository).expect("in its own room");
     assert_eq!(status(&repository).expect("read"), Status::default());
+    world.verify();
+}
+
+/// Half of a pack is needed: its copy fits into the room that is free, and what names it does not.
+fn half_needed(reserve: Option<u64>) -> World {
+    let mut world = World::new();
+    world.write("half", &noise(1, 400_000));
+    world.write("other", &noise(2, 400_000));
+    let first = world.back_up(&world.open());
+    world.remove("other");
+    world.back_up(&world.open());
+    world.forget(&world.open(), first);
+    if let Some(bytes) = reserve {
+        set(&world.open(), bytes).expect("there is room");
+    }
+    world
+}
+
+#[test]
+fn what_a_prune_without_room_wrote_in_vain_does_not_stay() {
+    let prune_now = PruneOptions { max_unused: Limit::Bytes(0), ..at_once() };
+    let waiting = PruneOptions { grace: std::time::Duration::from_secs(3600), ..prune_now.clone() };
+    let (kept, bare) = (half_needed(Some(4 * MIB)), half_needed(None));
+    let (mut in_vain, mut alone) = (0, 0);
+    for free in (400_000..416_000).step_by(400) {
+        for options in [&prune_now, &waiting] {
+            let storage = kept.storage.snapshot();
+            let full = LimitedBackend::full(&storage);
+            full.set_room(full.used() + free);
+            let seq = open(storage.clone()).fold().seq();
+            let report =
+                prune::run(&open(full.clone()), options, &Silent).expect("in the room of the reserve");
+            assert!(report.packs_repacked > 0, "{free}: {report:?}");
+            let (stored, listed) = test_support::packs(&storage);
+            assert_eq!(stored as u64, listed as u64 + report.packs_waiting, "{free}");
+            assert_eq!(
+                report.packs_waiting,
+                if options.grace.is_zero() { 0 } else { report.packs_condemned }
+            );
+            assert_eq!(report.packs_stray, 0, "{free}: {report:?}");
+            let needed = if options.grace.is_zero() { 2 } else { 1 };
+            in_vain += u32::from(open(storage.clone()).fold().seq() > seq + needed);
+            test_support::verify(&storage, &kept.expected, kept.source.path().as_os_str().as_encoded_bytes());
+        }
+        // Without a reserve, the storage is not made fuller than it was.
+        let storage = bare.storage.snapshot();
+        let (before, seq) = (test_support::packs(&storage), open(storage.clone()).fold().seq());
+        let full = LimitedBackend::full(&storage);
+        full.set_room(full.used() + free);
+        if prune::run(&open(full.clone()), &prune_now, &Silent).is_err() {
+            let is_told = open(storage.clone()).fold().seq() > seq;
+            alone += u32::from(is_told && test_support::packs(&storage) == before);
+        }
+    }
+    assert!(in_vain > 4 && alone > 0, "{in_vain} {alone}: nothing was written in vain");
+}
+
+/// A backup that takes over what dead writers left comes across packs of a prune that fails, and makes them part of the index.
+#[test]
+fn what_others_have_taken_over_of_it_stays() {
+    let world = half_needed(None);
+    let (storage, hooked) = (world.storage.clone(), Hooked::new(&world.storage));
+    hooked.before_create(a_segment, move || {
+        assert_eq!(
+            backup::adopt(&open(storage)).expect("adopted"),
+            1,
+            "the copy is stored, and nothing names it"
+        );
+    });
+    let backend = Arc::new(FaultBackend::new(hooked.clone()));
+    // The first of its commits comes too late, and the second finds no room.
+    let full = Fault::nth_of(Operation::Create, 2, std::io::ErrorKind::StorageFull).in_folder(Folder::Log);
+    backend.faults().inject(full);
+    let before = test_support::packs(&world.storage);
+    prune::run(&open(Arc::clone(&backend)), &at_once(), &Silent).expect_err("it is full");
+    assert!(hooked.is_done() && backend.faults().fired() == 1);
+    assert_eq!(test_support::packs(&world.storage), (before.0 + 1, before.1 + 1));
+    world.verify();
+    prune::run(&world.open(), &at_once(), &Silent).expect("pruned");
     world.verify();
 }
 
