@@ -29,6 +29,7 @@ use crate::prune::test_support::{
 use crate::rebuild::{self, RebuildOptions};
 use crate::repair::test_support::{all_packs, flip, repair_from, thorough};
 use crate::repo::{Repository, RepositoryError};
+use crate::reserve;
 use crate::testing::{self, CHEAP, PASSWORD};
 
 /// States that are gone through without being asked for more.
@@ -205,6 +206,13 @@ fn history(seed: u64) -> Vec<Told> {
     }));
     told.push(tell("parity drop", &mut world, |_, repository| {
         parity::drop_all(repository, &Silent).expect("dropped");
+    }));
+
+    told.push(tell("reserve set", &mut world, |_, repository| {
+        reserve::set(repository, reserve::LEN_MIN).expect("there is room");
+    }));
+    told.push(tell("reserve drop", &mut world, |_, repository| {
+        reserve::drop_it(repository).expect("dropped");
     }));
 
     let mut keys = tell("key add", &mut world, |_, repository| {

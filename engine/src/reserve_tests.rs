@@ -235,6 +235,88 @@ fn one_that_finds_no_room_is_as_long_as_there_is_room_for() {
     world.verify();
 }
 
+/// A prune was killed while it made its reserve again, on a disk that had just become full.
+#[test]
+fn what_a_killed_refill_left_behind_is_removed_where_there_is_no_room() {
+    type Deed = fn(&Repository, SnapshotId);
+    let deeds: [(&str, Deed); 4] = [
+        ("forget", |repository, first| drop(forget_it(repository, first).expect("forgotten"))),
+        ("prune", |repository, _| drop(prune::run(repository, &no_repack(), &Silent).expect("pruned"))),
+        ("set", |repository, _| drop(set(repository, 2 * MIB).expect("set"))),
+        ("drop", |repository, _| drop(drop_it(repository).expect("dropped"))),
+    ];
+    for (name, deed) in deeds {
+        let (world, first) = sample();
+        set(&world.open(), 4 * MIB).expect("there is room");
+        if name == "prune" {
+            test_support::forget(&world.open(), first);
+        }
+        world.storage.delete(&ObjectKey::reserve()).expect("deleted");
+        let full = LimitedBackend::full(&world.storage);
+        let before = full.used();
+        full.leave_behind(5 * MIB);
+        full.set_room(full.used());
+        deed(&open(full.clone()), first);
+        let wanted = world.open().fold().reserve();
+        assert_eq!(
+            status(&world.open()).expect("there").stored,
+            wanted.filter(|_| name != "forget"),
+            "{name}"
+        );
+        assert!(full.used() <= before + wanted.unwrap_or(0) + 100_000, "{name}: it takes room still");
+    }
+}
+
+/// The reserve does not fit before what dead writers left is gone.
+#[test]
+fn a_reserve_takes_the_room_of_what_dead_writers_left() {
+    let (world, _) = sample();
+    let full = LimitedBackend::full(&world.storage);
+    full.leave_behind(4 * MIB);
+    full.set_room(full.used() + 2 * MIB);
+    assert_eq!(set(&open(full), 4 * MIB).expect("there is room").stored, Some(4 * MIB));
+}
+
+/// Each prune would make the disk full for a while otherwise, and leave it without a reserve meanwhile.
+#[test]
+fn no_reserve_is_begun_that_cannot_fit() {
+    let (world, _) = sample();
+    let full = LimitedBackend::full(&world.storage);
+    full.set_room(full.used() + 5 * MIB);
+    set(&open(full.clone()), 8 * MIB).expect_err("there is room for a half");
+    let kept = || world.storage.read(&ObjectKey::reserve(), u64::MAX).expect("there");
+    let before = kept();
+    assert_eq!(before.len() as u64, 4 * MIB);
+    let report = prune::run(&open(full.clone()), &at_once(), &Silent).expect("pruned");
+    assert_eq!(report.reserve, Spent { given_back: 0, lacking: 4 * MIB });
+    assert!(kept() == before, "a sound half of it was made anew");
+    // Room for all of it and not a byte more is room that others would miss.
+    full.set_room(full.used() + 4 * MIB + MIB / 2);
+    prune::run(&open(full.clone()), &at_once(), &Silent).expect("pruned");
+    assert!(kept() == before);
+    full.set_room(full.used() + 5 * MIB + MIB / 2);
+    let report = prune::run(&open(full.clone()), &at_once(), &Silent).expect("pruned");
+    assert_eq!((report.reserve, kept().len() as u64), (Spent::default(), 8 * MIB));
+    assert_eq!(full.refused(), 0, "nothing was tried that did not fit");
+    set(&open(full.clone()), 7 * MIB).expect("a shorter one fits wherever there was a longer one");
+    assert_eq!((kept().len() as u64, full.refused()), (7 * MIB, 0));
+}
+
+/// Where nobody knows of a limit, such as a quota, a longer one is written beside the one that is there.
+#[test]
+fn a_reserve_stays_where_a_longer_one_unexpectedly_does_not_fit() {
+    let (world, _) = sample();
+    set(&world.open(), 2 * MIB).expect("there is room");
+    let full = LimitedBackend::full(&world.storage);
+    full.set_room(1 << 40);
+    let backend = Arc::new(FaultBackend::new(full));
+    backend.faults().inject(Fault::nth_of(Operation::Stage, 3, std::io::ErrorKind::QuotaExceeded).lasting());
+    let before = world.storage.read(&ObjectKey::reserve(), u64::MAX).expect("there");
+    set(&open(Arc::clone(&backend)), 3 * MIB).expect_err("a quota");
+    assert!(backend.faults().fired() > 0);
+    assert!(world.storage.read(&ObjectKey::reserve(), u64::MAX).expect("there") == before);
+}
+
 /// Half of a pack is needed: its copy fits into the room that is free, and what names it does not.
 fn half_needed(reserve: Option<u64>) -> World {
     let mut world = World::new();
