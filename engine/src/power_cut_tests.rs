@@ -302,6 +302,8 @@ fn survives(told: &Told, cut: Cut, tree: &Tree, goes_on: bool) {
             prune(&repository, &at_once());
         }
         assert_clean(&repository);
+        let reserve = reserve::status(&repository).expect("read");
+        assert_eq!(reserve.stored, reserve.wanted);
     }
 }
 

@@ -196,25 +196,33 @@ fn clean_up(repository: &Repository) -> bool {
     true
 }
 
-/// Deletes the reserve, and returns how long it was; none where there was none to be had. Whoever may only add may not do that.
+/// Deletes the reserve, and returns how long it was; 0 where there is none and one is wanted, for then somebody else may have made
+/// room by it just now. None where there is none to be had. Whoever may only add may not do that.
 fn give_back(repository: &Repository) -> Option<u64> {
-    let Ok(Status { stored: Some(bytes), .. }) = status(repository) else { return None };
     if repository.is_append_only() {
         return None;
     }
+    let Status { wanted, stored } = status(repository).ok()?;
+    let Some(bytes) = stored else { return wanted.map(|_| 0) };
     repository.backend().delete(&ObjectKey::reserve()).ok().map(|()| bytes)
 }
 
-/// Makes the reserve again if it is not as long as it should be. Nothing fails for that: a check tells of it.
+/// Makes the reserve as long as it should be, and deletes one that is not wanted any more. Nothing fails for that: a check tells of it.
 fn put_right(repository: &Repository) {
-    let Ok(status) = status(repository) else { return };
-    if let Some(wanted) = status.wanted
-        && status.lacking() > 0
-        && !repository.is_append_only()
-    {
-        // What it lacks in the end is asked for by the caller.
-        let _ = fill(repository, wanted);
+    if repository.is_append_only() {
+        return;
     }
+    // It is looked up before the log is read on: whoever made it had said before that it is wanted.
+    let Ok(before) = stored(repository) else { return };
+    if repository.refresh().is_err() {
+        return;
+    }
+    // What it lacks in the end is asked for by the caller.
+    let _ = match (repository.fold().reserve(), before) {
+        (Some(wanted), _) => fill(repository, wanted),
+        (None, Some(_)) => repository.backend().delete(&ObjectKey::reserve()),
+        (None, None) => Ok(()),
+    };
 }
 
 /// Makes a reserve of this length or, where there is no room for that, of a half, a quarter, and so on. The least of it may be what the

@@ -317,6 +317,58 @@ fn a_reserve_stays_where_a_longer_one_unexpectedly_does_not_fit() {
     assert!(world.storage.read(&ObjectKey::reserve(), u64::MAX).expect("there") == before);
 }
 
+/// Another prune has given it back, and has it all to itself no longer.
+#[test]
+fn room_that_another_prune_makes_is_used() {
+    let (world, first) = sample();
+    set(&world.open(), 4 * MIB).expect("there is room");
+    world.storage.delete(&ObjectKey::reserve()).expect("deleted");
+    let backend = Arc::new(FaultBackend::new(world.storage.clone()));
+    backend.faults().inject(Fault::nth_of(Operation::Create, 1, std::io::ErrorKind::StorageFull));
+    let report = forget_it(&open(Arc::clone(&backend)), first).expect("there is room by now");
+    assert_eq!(report.reserve, Spent { given_back: 0, lacking: 4 * MIB });
+    backend.faults().inject(Fault::nth_of(Operation::Create, 1, std::io::ErrorKind::StorageFull));
+    let report = prune::run(&open(Arc::clone(&backend)), &at_once(), &Silent).expect("there is room by now");
+    assert_eq!((backend.faults().fired(), report.reserve), (2, Spent::default()));
+    // Once, not for ever.
+    world.storage.delete(&ObjectKey::reserve()).expect("deleted");
+    let fault = Fault::nth_of(Operation::Create, 1, std::io::ErrorKind::StorageFull).lasting();
+    backend.faults().inject(fault);
+    drop_it(&open(backend)).expect_err("it stays full");
+}
+
+#[test]
+fn a_reserve_is_made_as_it_was_last_wanted_by_anybody() {
+    let (world, _) = sample();
+    set(&world.open(), MIB).expect("there is room");
+    let late = world.open();
+    set(&world.open(), 2 * MIB).expect("there is room");
+    world.storage.delete(&ObjectKey::reserve()).expect("deleted");
+    put_right(&late);
+    assert_eq!(status(&world.open()).expect("there").stored, Some(2 * MIB));
+    let late = world.open();
+    drop_it(&world.open()).expect("dropped");
+    put_right(&late);
+    assert_eq!(status(&world.open()).expect("there"), Status::default());
+}
+
+#[test]
+fn a_check_tells_of_more_than_is_wanted_and_a_prune_mends_it() {
+    let (world, _) = sample();
+    let key = ObjectKey::reserve();
+    world.storage.plant(&key, &noise(5, 1 << 20));
+    assert_eq!(notes(&world.open()), ["reserve-unwanted"]);
+    prune::run(&world.open(), &at_once(), &Silent).expect("pruned");
+    assert!(world.storage.stat(&key).expect_err("gone").is_not_found());
+    set(&world.open(), MIB).expect("there is room");
+    world.storage.delete(&key).expect("deleted");
+    world.storage.plant(&key, &noise(5, 3 << 20));
+    assert_eq!(notes(&world.open()), ["reserve-long"]);
+    prune::run(&world.open(), &at_once(), &Silent).expect("pruned");
+    assert_eq!(status(&world.open()).expect("there").stored, Some(MIB));
+    assert!(notes(&world.open()).is_empty());
+}
+
 /// Half of a pack is needed: its copy fits into the room that is free, and what names it does not.
 fn half_needed(reserve: Option<u64>) -> World {
     let mut world = World::new();
