@@ -29,6 +29,7 @@ use crate::prune::test_support::{
 use crate::rebuild::{self, RebuildOptions};
 use crate::repair::test_support::{all_packs, flip, repair_from, thorough};
 use crate::repo::{Repository, RepositoryError};
+use crate::reserve;
 use crate::testing::{self, CHEAP, PASSWORD};
 
 /// States that are gone through without being asked for more.
@@ -104,7 +105,7 @@ fn tell(name: &'static str, world: &mut World, act: impl FnOnce(&mut World, &Rep
     let journal = Journal::begin(folder.path());
     act(world, &repository);
     let story = Story::new(tree, journal.end());
-    assert!(story.len() > 5, "{name}: {} steps were recorded", story.len());
+    assert!(story.len() >= 5, "{name}: {} steps were recorded", story.len());
     world.storage = in_memory(&read_tree(folder.path()));
     Told {
         name,
@@ -207,6 +208,13 @@ fn history(seed: u64) -> Vec<Told> {
         parity::drop_all(repository, &Silent).expect("dropped");
     }));
 
+    told.push(tell("reserve set", &mut world, |_, repository| {
+        reserve::set(repository, reserve::LEN_MIN).expect("there is room");
+    }));
+    told.push(tell("reserve drop", &mut world, |_, repository| {
+        reserve::drop_it(repository).expect("dropped");
+    }));
+
     let mut keys = tell("key add", &mut world, |_, repository| {
         repository.add_keyslot(&Password::new(SECOND.to_vec()), "second", CHEAP).expect("added");
     });
@@ -294,6 +302,8 @@ fn survives(told: &Told, cut: Cut, tree: &Tree, goes_on: bool) {
             prune(&repository, &at_once());
         }
         assert_clean(&repository);
+        let reserve = reserve::status(&repository).expect("read");
+        assert_eq!(reserve.stored, reserve.wanted);
     }
 }
 

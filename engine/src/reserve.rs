@@ -13,6 +13,10 @@ use crate::repo::{Repository, RepositoryError};
 /// The shortest reserve that can be asked for: a prune has at least an index segment and some commits to write.
 pub const LEN_MIN: u64 = 1 << 20;
 
+/// Share of its length that has to be free beside a reserve for it to be made: one in so many bytes. Others want to store something,
+/// too.
+const SPARE_SHARE: u64 = 8;
+
 /// Bytes that are written at a time.
 const PIECE_LEN: usize = 1 << 20;
 
@@ -95,12 +99,16 @@ pub fn check_len(bytes: u64) -> Result<(), ReserveError> {
 /// # Errors
 /// [`RepositoryError`] where the storage fails.
 pub fn status(repository: &Repository) -> Result<Status, RepositoryError> {
-    let stored = match repository.backend().stat(&ObjectKey::reserve()) {
-        Ok(info) => Some(info.size),
-        Err(error) if error.is_not_found() => None,
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Status { wanted: repository.fold().reserve(), stored })
+    Ok(Status { wanted: repository.fold().reserve(), stored: stored(repository)? })
+}
+
+/// Length of the object; none where there is none.
+fn stored(repository: &Repository) -> Result<Option<u64>, BackendError> {
+    match repository.backend().stat(&ObjectKey::reserve()) {
+        Ok(info) => Ok(Some(info.size)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Keeps so many bytes free from now on, whatever was kept before.
@@ -110,10 +118,7 @@ pub fn status(repository: &Repository) -> Result<Status, RepositoryError> {
 pub fn set(repository: &Repository, bytes: u64) -> Result<Status, ReserveError> {
     check_len(bytes)?;
     wish(repository, bytes)?;
-    let before = status(repository)?;
-    if before.stored != Some(bytes) {
-        fill(repository, bytes)?;
-    }
+    fill(repository, bytes)?;
     let after = status(repository)?;
     match after.lacking() {
         0 => Ok(after),
@@ -137,85 +142,127 @@ pub fn drop_it(repository: &Repository) -> Result<Status, ReserveError> {
 fn wish(repository: &Repository, bytes: u64) -> Result<(), ReserveError> {
     repository.require_full("change what room is kept free")?;
     let wanted = (bytes > 0).then_some(bytes);
-    let commit = || {
+    let mut commit = |_| {
         repository.commit(&mut |fold| {
             let is_news = fold.reserve() != wanted;
             Ok(is_news.then_some(Change::ReserveSet { bytes }).into_iter().collect())
         })
     };
-    match commit() {
-        Err(error) if backend::is_out_of_room(&error) && give_back(repository) > 0 => drop(commit()?),
-        result => drop(result?),
-    }
+    in_room(repository, &mut commit).0?;
     Ok(())
 }
 
-/// Does something that may find the storage full. Then the reserve is given back and it is done once more, and told how many bytes
-/// that made room for. Afterwards the reserve is made again.
+/// Does something that may find the storage full, as [`in_room`]. Afterwards the reserve is made as it should be.
 pub(crate) fn spend<T, E: std::error::Error + 'static>(
     repository: &Repository,
     refill: Refill,
     deed: &mut dyn FnMut(u64) -> Result<T, E>,
 ) -> (Result<T, E>, Spent) {
-    let mut given_back = 0;
-    let mut result = deed(0);
-    if let Err(error) = &result
-        && backend::is_out_of_room(error)
-    {
-        given_back = give_back(repository);
-        if given_back > 0 {
-            result = deed(given_back);
-        }
-    }
-    if repository.fold().reserve().is_none() {
-        return (result, Spent { given_back, lacking: 0 });
-    }
+    let (result, given_back) = in_room(repository, deed);
     if given_back > 0 || refill == Refill::Always && result.is_ok() {
-        top_up(repository);
+        put_right(repository);
     }
     let lacking = status(repository).map_or(0, |status| status.lacking());
     (result, Spent { given_back, lacking })
 }
 
-/// Deletes the reserve, and returns how long it was; 0 where there was none to be had. Whoever may only add may not do that.
-fn give_back(repository: &Repository) -> u64 {
-    let Ok(Status { stored: Some(bytes), .. }) = status(repository) else { return 0 };
+/// Does something that may find the storage full. Then what dead writers left behind is removed, and it is done once more; if it is
+/// full still, the reserve is given back, and it is done once more and told how many bytes that made room for, at least 1. Returns
+/// also how many bytes were given back.
+fn in_room<T, E: std::error::Error + 'static>(
+    repository: &Repository,
+    deed: &mut dyn FnMut(u64) -> Result<T, E>,
+) -> (Result<T, E>, u64) {
+    let is_full = |result: &Result<T, E>| result.as_ref().is_err_and(|error| backend::is_out_of_room(error));
+    let mut result = deed(0);
+    if is_full(&result) && clean_up(repository) {
+        result = deed(0);
+    }
+    match is_full(&result).then(|| give_back(repository)).flatten() {
+        Some(given_back) => (deed(given_back.max(1)), given_back),
+        None => (result, 0),
+    }
+}
+
+/// Removes what writers that died left behind, such as a part of a reserve, and says whether there was any.
+fn clean_up(repository: &Repository) -> bool {
+    let backend = repository.backend();
+    // Whoever cannot clean up finds no more room by it.
+    if repository.is_append_only() || !backend.clean().is_ok_and(|left_behind| left_behind > 0) {
+        return false;
+    }
+    // By this the next backup still sees that a writer died, and takes over what that had stored.
+    drop(backend.sign());
+    true
+}
+
+/// Deletes the reserve, and returns how long it was; 0 where there is none and one is wanted, for then somebody else may have made
+/// room by it just now. None where there is none to be had. Whoever may only add may not do that.
+fn give_back(repository: &Repository) -> Option<u64> {
     if repository.is_append_only() {
-        return 0;
+        return None;
     }
-    match repository.backend().delete(&ObjectKey::reserve()) {
-        Ok(()) => bytes,
-        Err(_) => 0,
-    }
+    let Status { wanted, stored } = status(repository).ok()?;
+    let Some(bytes) = stored else { return wanted.map(|_| 0) };
+    repository.backend().delete(&ObjectKey::reserve()).ok().map(|()| bytes)
 }
 
-/// Makes the reserve again if it is not as long as it should be. Nothing fails for that: a check tells of it.
-fn top_up(repository: &Repository) {
-    let Ok(status) = status(repository) else { return };
-    if let Some(wanted) = status.wanted
-        && status.lacking() > 0
-        && !repository.is_append_only()
-    {
-        // What it lacks in the end is asked for by the caller.
-        let _ = fill(repository, wanted);
+/// Makes the reserve as long as it should be, and deletes one that is not wanted any more. Nothing fails for that: a check tells of it.
+fn put_right(repository: &Repository) {
+    if repository.is_append_only() {
+        return;
     }
+    // It is looked up before the log is read on: whoever made it had said before that it is wanted.
+    let Ok(before) = stored(repository) else { return };
+    if repository.refresh().is_err() {
+        return;
+    }
+    // What it lacks in the end is asked for by the caller.
+    let _ = match (repository.fold().reserve(), before) {
+        (Some(wanted), _) => fill(repository, wanted),
+        (None, Some(_)) => repository.backend().delete(&ObjectKey::reserve()),
+        (None, None) => Ok(()),
+    };
 }
 
-/// Makes a reserve in the place of the one that is there: of this length or, where there is no room for that, of a half, a quarter, and
-/// so on. The least of it may be what the next commit needs.
+/// Makes a reserve of this length or, where there is no room for that, of a half, a quarter, and so on. The least of it may be what the
+/// next commit needs.
 fn fill(repository: &Repository, wanted: u64) -> Result<(), BackendError> {
-    repository.backend().delete(&ObjectKey::reserve())?;
-    let mut bytes = wanted;
-    loop {
-        match make(repository, bytes) {
-            Err(error) if backend::is_out_of_room(&error) && bytes / 2 >= LEN_MIN => bytes /= 2,
-            Err(error) if backend::is_out_of_room(&error) => return Ok(()),
+    make_longest(repository, wanted)?;
+    if stored(repository)?.is_none_or(|stored| stored < wanted) && clean_up(repository) {
+        make_longest(repository, wanted)?;
+    }
+    Ok(())
+}
+
+/// Makes the longest reserve that fits. One that is there stays unless it is longer than wanted or a longer one fits, and goes before
+/// that is written only where its room is needed.
+fn make_longest(repository: &Repository, wanted: u64) -> Result<(), BackendError> {
+    let backend = repository.backend();
+    let mut old = stored(repository)?;
+    let shortest = LEN_MIN.min(wanted);
+    for len in std::iter::successors(Some(wanted), |len| Some(len / 2)).take_while(|len| *len >= shortest) {
+        if old.is_some_and(|old| (len..=wanted).contains(&old)) {
+            return Ok(());
+        }
+        // What cannot fit is not even begun: others would find the storage full meanwhile.
+        let fits = |room: u64| len.saturating_add(len / SPARE_SHARE) <= room;
+        let (free, old_len) = (backend.free_room(), old.unwrap_or(0));
+        if len > old_len && free.is_some_and(|free| !fits(free.saturating_add(old_len))) {
+            continue;
+        }
+        if !free.is_some_and(fits) {
+            backend.delete(&ObjectKey::reserve())?;
+        }
+        match make(repository, len) {
+            Err(error) if backend::is_out_of_room(&error) => old = stored(repository)?,
             result => return result,
         }
     }
+    Ok(())
 }
 
-/// Writes a reserve of this length, unless somebody else has made one.
+/// Writes a reserve of this length and puts it in the place of the one that is there.
 fn make(repository: &Repository, bytes: u64) -> Result<(), BackendError> {
     let seed: [u8; 32] = random(&*repository.environment().entropy);
     let mut noise = blake3::Hasher::new_keyed(&seed).finalize_xof();
@@ -228,6 +275,7 @@ fn make(repository: &Repository, bytes: u64) -> Result<(), BackendError> {
         staged.write(&piece[..len])?;
         left -= len as u64;
     }
+    repository.backend().delete(&ObjectKey::reserve())?;
     staged.publish(&ObjectKey::reserve()).map(drop)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backend::testing::{Fault, FaultBackend, LimitedBackend, Operation};
-use crate::backend::{Backend, LocalBackend};
+use crate::backend::{Backend, Folder, LocalBackend};
 use crate::backup;
 use crate::check::{self, CheckOptions};
 use crate::forget::policy::{Calendar, CivilTime, GroupBy, Span};
@@ -13,7 +13,7 @@ use crate::forget::{self, ForgetError, ForgetOptions, ForgetReport, Guards, Sele
 use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
 use crate::monitor::Silent;
-use crate::prune::test_support::{World, at_once, noise, open, options};
+use crate::prune::test_support::{self, Hooked, World, a_segment, at_once, noise, open, options};
 use crate::prune::{self, Limit, PruneOptions};
 use crate::testing;
 
@@ -110,7 +110,7 @@ fn without_a_reserve_full_storage_stays_full() {
     let full = LimitedBackend::full(&world.storage);
     let refused = forget_it(&open(full.clone()), first).expect_err("no room for a commit");
     assert!(backend::is_out_of_room(&refused), "{refused}");
-    prune::test_support::forget(&world.open(), first);
+    test_support::forget(&world.open(), first);
     full.set_room(full.used());
     let refused = prune::run(&open(full), &no_repack(), &Silent).expect_err("no room for a commit");
     assert!(backend::is_out_of_room(&refused), "{refused}");
@@ -232,6 +232,219 @@ fn one_that_finds_no_room_is_as_long_as_there_is_room_for() {
     full.set_room(full.used());
     drop_it(&repository).expect("in its own room");
     assert_eq!(status(&repository).expect("read"), Status::default());
+    world.verify();
+}
+
+/// A prune was killed while it made its reserve again, on a disk that had just become full.
+#[test]
+fn what_a_killed_refill_left_behind_is_removed_where_there_is_no_room() {
+    type Deed = fn(&Repository, SnapshotId);
+    let deeds: [(&str, Deed); 4] = [
+        ("forget", |repository, first| drop(forget_it(repository, first).expect("forgotten"))),
+        ("prune", |repository, _| drop(prune::run(repository, &no_repack(), &Silent).expect("pruned"))),
+        ("set", |repository, _| drop(set(repository, 2 * MIB).expect("set"))),
+        ("drop", |repository, _| drop(drop_it(repository).expect("dropped"))),
+    ];
+    for (name, deed) in deeds {
+        let (world, first) = sample();
+        set(&world.open(), 4 * MIB).expect("there is room");
+        if name == "prune" {
+            test_support::forget(&world.open(), first);
+        }
+        world.storage.delete(&ObjectKey::reserve()).expect("deleted");
+        let full = LimitedBackend::full(&world.storage);
+        let before = full.used();
+        full.leave_behind(5 * MIB);
+        full.set_room(full.used());
+        deed(&open(full.clone()), first);
+        let wanted = world.open().fold().reserve();
+        assert_eq!(
+            status(&world.open()).expect("there").stored,
+            wanted.filter(|_| name != "forget"),
+            "{name}"
+        );
+        assert!(full.used() <= before + wanted.unwrap_or(0) + 100_000, "{name}: it takes room still");
+    }
+}
+
+/// The reserve does not fit before what dead writers left is gone.
+#[test]
+fn a_reserve_takes_the_room_of_what_dead_writers_left() {
+    let (world, _) = sample();
+    let full = LimitedBackend::full(&world.storage);
+    full.leave_behind(4 * MIB);
+    full.set_room(full.used() + 2 * MIB);
+    assert_eq!(set(&open(full), 4 * MIB).expect("there is room").stored, Some(4 * MIB));
+}
+
+/// Each prune would make the disk full for a while otherwise, and leave it without a reserve meanwhile.
+#[test]
+fn no_reserve_is_begun_that_cannot_fit() {
+    let (world, _) = sample();
+    let full = LimitedBackend::full(&world.storage);
+    full.set_room(full.used() + 5 * MIB);
+    set(&open(full.clone()), 8 * MIB).expect_err("there is room for a half");
+    let kept = || world.storage.read(&ObjectKey::reserve(), u64::MAX).expect("there");
+    let before = kept();
+    assert_eq!(before.len() as u64, 4 * MIB);
+    let report = prune::run(&open(full.clone()), &at_once(), &Silent).expect("pruned");
+    assert_eq!(report.reserve, Spent { given_back: 0, lacking: 4 * MIB });
+    assert!(kept() == before, "a sound half of it was made anew");
+    // Room for all of it and not a byte more is room that others would miss.
+    full.set_room(full.used() + 4 * MIB + MIB / 2);
+    prune::run(&open(full.clone()), &at_once(), &Silent).expect("pruned");
+    assert!(kept() == before);
+    full.set_room(full.used() + 5 * MIB + MIB / 2);
+    let report = prune::run(&open(full.clone()), &at_once(), &Silent).expect("pruned");
+    assert_eq!((report.reserve, kept().len() as u64), (Spent::default(), 8 * MIB));
+    assert_eq!(full.refused(), 0, "nothing was tried that did not fit");
+    set(&open(full.clone()), 7 * MIB).expect("a shorter one fits wherever there was a longer one");
+    assert_eq!((kept().len() as u64, full.refused()), (7 * MIB, 0));
+}
+
+/// Where nobody knows of a limit, such as a quota, a longer one is written beside the one that is there.
+#[test]
+fn a_reserve_stays_where_a_longer_one_unexpectedly_does_not_fit() {
+    let (world, _) = sample();
+    set(&world.open(), 2 * MIB).expect("there is room");
+    let full = LimitedBackend::full(&world.storage);
+    full.set_room(1 << 40);
+    let backend = Arc::new(FaultBackend::new(full));
+    backend.faults().inject(Fault::nth_of(Operation::Stage, 3, std::io::ErrorKind::QuotaExceeded).lasting());
+    let before = world.storage.read(&ObjectKey::reserve(), u64::MAX).expect("there");
+    set(&open(Arc::clone(&backend)), 3 * MIB).expect_err("a quota");
+    assert!(backend.faults().fired() > 0);
+    assert!(world.storage.read(&ObjectKey::reserve(), u64::MAX).expect("there") == before);
+}
+
+/// Another prune has given it back, and has it all to itself no longer.
+#[test]
+fn room_that_another_prune_makes_is_used() {
+    let (world, first) = sample();
+    set(&world.open(), 4 * MIB).expect("there is room");
+    world.storage.delete(&ObjectKey::reserve()).expect("deleted");
+    let backend = Arc::new(FaultBackend::new(world.storage.clone()));
+    backend.faults().inject(Fault::nth_of(Operation::Create, 1, std::io::ErrorKind::StorageFull));
+    let report = forget_it(&open(Arc::clone(&backend)), first).expect("there is room by now");
+    assert_eq!(report.reserve, Spent { given_back: 0, lacking: 4 * MIB });
+    backend.faults().inject(Fault::nth_of(Operation::Create, 1, std::io::ErrorKind::StorageFull));
+    let report = prune::run(&open(Arc::clone(&backend)), &at_once(), &Silent).expect("there is room by now");
+    assert_eq!((backend.faults().fired(), report.reserve), (2, Spent::default()));
+    // Once, not for ever.
+    world.storage.delete(&ObjectKey::reserve()).expect("deleted");
+    let fault = Fault::nth_of(Operation::Create, 1, std::io::ErrorKind::StorageFull).lasting();
+    backend.faults().inject(fault);
+    drop_it(&open(backend)).expect_err("it stays full");
+}
+
+#[test]
+fn a_reserve_is_made_as_it_was_last_wanted_by_anybody() {
+    let (world, _) = sample();
+    set(&world.open(), MIB).expect("there is room");
+    let late = world.open();
+    set(&world.open(), 2 * MIB).expect("there is room");
+    world.storage.delete(&ObjectKey::reserve()).expect("deleted");
+    put_right(&late);
+    assert_eq!(status(&world.open()).expect("there").stored, Some(2 * MIB));
+    let late = world.open();
+    drop_it(&world.open()).expect("dropped");
+    put_right(&late);
+    assert_eq!(status(&world.open()).expect("there"), Status::default());
+}
+
+#[test]
+fn a_check_tells_of_more_than_is_wanted_and_a_prune_mends_it() {
+    let (world, _) = sample();
+    let key = ObjectKey::reserve();
+    world.storage.plant(&key, &noise(5, 1 << 20));
+    assert_eq!(notes(&world.open()), ["reserve-unwanted"]);
+    prune::run(&world.open(), &at_once(), &Silent).expect("pruned");
+    assert!(world.storage.stat(&key).expect_err("gone").is_not_found());
+    set(&world.open(), MIB).expect("there is room");
+    world.storage.delete(&key).expect("deleted");
+    world.storage.plant(&key, &noise(5, 3 << 20));
+    assert_eq!(notes(&world.open()), ["reserve-long"]);
+    prune::run(&world.open(), &at_once(), &Silent).expect("pruned");
+    assert_eq!(status(&world.open()).expect("there").stored, Some(MIB));
+    assert!(notes(&world.open()).is_empty());
+}
+
+/// Half of a pack is needed: its copy fits into the room that is free, and what names it does not.
+fn half_needed(reserve: Option<u64>) -> World {
+    let mut world = World::new();
+    world.write("half", &noise(1, 400_000));
+    world.write("other", &noise(2, 400_000));
+    let first = world.back_up(&world.open());
+    world.remove("other");
+    world.back_up(&world.open());
+    world.forget(&world.open(), first);
+    if let Some(bytes) = reserve {
+        set(&world.open(), bytes).expect("there is room");
+    }
+    world
+}
+
+#[test]
+fn what_a_prune_without_room_wrote_in_vain_does_not_stay() {
+    let prune_now = PruneOptions { max_unused: Limit::Bytes(0), ..at_once() };
+    let waiting = PruneOptions { grace: std::time::Duration::from_secs(3600), ..prune_now.clone() };
+    let (kept, bare) = (half_needed(Some(4 * MIB)), half_needed(None));
+    let (mut in_vain, mut alone) = (0, 0);
+    for free in (400_000..416_000).step_by(400) {
+        for options in [&prune_now, &waiting] {
+            let storage = kept.storage.snapshot();
+            let full = LimitedBackend::full(&storage);
+            full.set_room(full.used() + free);
+            let seq = open(storage.clone()).fold().seq();
+            let report =
+                prune::run(&open(full.clone()), options, &Silent).expect("in the room of the reserve");
+            assert!(report.packs_repacked > 0, "{free}: {report:?}");
+            let (stored, listed) = test_support::packs(&storage);
+            assert_eq!(stored as u64, listed as u64 + report.packs_waiting, "{free}");
+            assert_eq!(
+                report.packs_waiting,
+                if options.grace.is_zero() { 0 } else { report.packs_condemned }
+            );
+            assert_eq!(report.packs_stray, 0, "{free}: {report:?}");
+            let needed = if options.grace.is_zero() { 2 } else { 1 };
+            in_vain += u32::from(open(storage.clone()).fold().seq() > seq + needed);
+            test_support::verify(&storage, &kept.expected, kept.source.path().as_os_str().as_encoded_bytes());
+        }
+        // Without a reserve, the storage is not made fuller than it was.
+        let storage = bare.storage.snapshot();
+        let (before, seq) = (test_support::packs(&storage), open(storage.clone()).fold().seq());
+        let full = LimitedBackend::full(&storage);
+        full.set_room(full.used() + free);
+        if prune::run(&open(full.clone()), &prune_now, &Silent).is_err() {
+            let is_told = open(storage.clone()).fold().seq() > seq;
+            alone += u32::from(is_told && test_support::packs(&storage) == before);
+        }
+    }
+    assert!(in_vain > 4 && alone > 0, "{in_vain} {alone}: nothing was written in vain");
+}
+
+/// A backup that takes over what dead writers left comes across packs of a prune that fails, and makes them part of the index.
+#[test]
+fn what_others_have_taken_over_of_it_stays() {
+    let world = half_needed(None);
+    let (storage, hooked) = (world.storage.clone(), Hooked::new(&world.storage));
+    hooked.before_create(a_segment, move || {
+        assert_eq!(
+            backup::adopt(&open(storage)).expect("adopted"),
+            1,
+            "the copy is stored, and nothing names it"
+        );
+    });
+    let backend = Arc::new(FaultBackend::new(hooked.clone()));
+    // The first of its commits comes too late, and the second finds no room.
+    let full = Fault::nth_of(Operation::Create, 2, std::io::ErrorKind::StorageFull).in_folder(Folder::Log);
+    backend.faults().inject(full);
+    let before = test_support::packs(&world.storage);
+    prune::run(&open(Arc::clone(&backend)), &at_once(), &Silent).expect_err("it is full");
+    assert!(hooked.is_done() && backend.faults().fired() == 1);
+    assert_eq!(test_support::packs(&world.storage), (before.0 + 1, before.1 + 1));
+    world.verify();
+    prune::run(&world.open(), &at_once(), &Silent).expect("pruned");
     world.verify();
 }
 

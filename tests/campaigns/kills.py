@@ -68,6 +68,7 @@ class Base:
             "check that is written down": (self.plain, ["check", "--read-data"], []),
             "parity add": (self.plain, ["parity", "add"], []),
             "parity drop": (self.covered, ["parity", "drop"], []),
+            "reserve set": (self.plain, ["reserve", "set", "32MiB"], []),
             "key add": (self.plain, ["key", "add", *CHEAP, "--label", "third", "--new-password-file", self.password], []),
             "key add --append-only": (
                 self.plain, ["key", "add", "--append-only", *CHEAP, "--label", "third", "--new-password-file", self.password], []),
@@ -147,6 +148,10 @@ class Killer:
         snapshot = self.random.choice(kept)
         if tool.restored(snapshot, self.base.tree.path) != self.base.told[snapshot]:
             raise Failed(f"snapshot {snapshot} gives back something else")
+        if name == "reserve set":
+            reserve = tool.summary("reserve", "status")
+            if reserve["kept_free"] != reserve["wanted"]:
+                raise Failed(f"the reserve is not whole: {reserve}")
         if name == "copy":
             copied = Tool(self.base.binary, self.base.work / "copied")
             copied.run("check", "--read-data", "-q")

@@ -281,6 +281,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn clean(&self) -> Result<u64, BackendError> {
         Ok(0)
     }
+
+    /// About how many more bytes can be stored, as far as can be told without storing any; none where it cannot. A hint: others store
+    /// meanwhile, and a quota may leave less.
+    fn free_room(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A sign that a writer is at work. Dropped, it stays as that of one that died.
@@ -359,6 +365,10 @@ macro_rules! forward_backend {
 
             fn clean(&self) -> Result<u64, BackendError> {
                 (**self).clean()
+            }
+
+            fn free_room(&self) -> Option<u64> {
+                (**self).free_room()
             }
         }
     };

@@ -23,7 +23,7 @@ const BLOBS_PER_SEGMENT: usize = 256 << 10;
 ///
 /// # Errors
 /// [`RepositoryError`] where the repository fails; nothing counts then that did not count before.
-pub(super) fn adopt(repository: &Repository) -> Result<u64, RepositoryError> {
+pub(crate) fn adopt(repository: &Repository) -> Result<u64, RepositoryError> {
     let base = repository.fold();
     let last_prune = repository.last_prune();
     let mut known = HashSet::new();

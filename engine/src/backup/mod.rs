@@ -40,6 +40,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 use serde_bytes::ByteBuf;
 
+#[cfg(test)]
+pub(crate) use adopt::adopt;
 pub(crate) use chunk_table::ChunkTable;
 pub use grains::GrainRule;
 pub use options::{

@@ -156,17 +156,38 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
     })
 }
 
-/// Notes that room is not kept free that should be. Nothing rests on it.
+/// Notes that more or less room is kept free than should be. Nothing rests on it.
 fn check_reserve(context: &Context<'_>, fold: &Fold) {
-    let Some(wanted) = fold.reserve() else { return };
-    let (code, found) = match reserve::status(context.repository) {
-        Ok(reserve::Status { stored: Some(stored), .. }) if stored >= wanted => return,
-        Ok(reserve::Status { stored: Some(stored), .. }) => ("reserve-short", format!("it has {stored}")),
-        Ok(_) => ("reserve-missing", "it is not there".to_owned()),
-        Err(error) => ("reserve-missing", format!("it cannot be looked up: {error}")),
+    let (code, message) = match (
+        fold.reserve(),
+        reserve::status(context.repository).map(|found| found.stored),
+    ) {
+        (wanted, Ok(stored)) if stored == wanted => return,
+        (None, Err(_)) => return,
+        (None, Ok(stored)) => (
+            "reserve-unwanted",
+            format!(
+                "no room is to be kept free, but it takes {} bytes: the next prune deletes it",
+                stored.unwrap_or(0)
+            ),
+        ),
+        (Some(wanted), Ok(Some(stored))) if stored > wanted => (
+            "reserve-long",
+            format!(
+                "{wanted} bytes were to be kept free, but it takes {stored}: the next prune makes it shorter"
+            ),
+        ),
+        (Some(wanted), found) => {
+            let (code, found) = match found {
+                Ok(Some(stored)) => ("reserve-short", format!("it has {stored}")),
+                Ok(None) => ("reserve-missing", "it is not there".to_owned()),
+                Err(error) => ("reserve-missing", format!("it cannot be looked up: {error}")),
+            };
+            let message = format!(
+                "{wanted} bytes were to be kept free, but {found}: the next prune makes it whole if there is room"
+            );
+            (code, message)
+        }
     };
-    let message = format!(
-        "{wanted} bytes were to be kept free, but {found}: the next prune makes it whole if there is room"
-    );
     context.note(code, &ObjectKey::reserve(), message);
 }

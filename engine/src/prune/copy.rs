@@ -18,7 +18,7 @@ use crate::prune::plan::Plan;
 use crate::prune::survey::Survey;
 use crate::prune::{PruneError, PruneOptions, PruneReport};
 use crate::repo::{NewSegment, Repository};
-use crate::store::{BlobReader, BlobWriter, DecodeScratch, ReadError, StoreOptions};
+use crate::store::{BlobReader, BlobWriter, DecodeScratch, PackStore, ReadError, StoreOptions};
 
 /// Blobs of packs that are written anew between two passes over the index: they take some 60 bytes each.
 const BLOBS_PER_PASS: u64 = 256 << 10;
@@ -30,6 +30,8 @@ pub(super) struct Copies {
     pub done: BTreeSet<PackId>,
     /// Segments of the new packs.
     pub segments: Vec<NewSegment>,
+    /// The new packs, also where it failed: if no commit comes to name them, they are nobody's.
+    pub written: BTreeSet<PackId>,
 }
 
 /// A blob of a pack that is written anew.
@@ -50,15 +52,15 @@ struct OldPack {
 
 impl Copies {
     /// Writes what the plan says.
-    pub fn make(
+    pub fn write(
+        &mut self,
         repository: &Repository,
         survey: &Survey,
         plan: &Plan,
         options: &PruneOptions,
         monitor: &dyn Monitor,
         report: &mut PruneReport,
-    ) -> Result<Self, PruneError> {
-        let mut copies = Self::default();
+    ) -> Result<(), PruneError> {
         report.bytes_rewritten = 0;
         let chosen: BTreeSet<PackId> = plan.repack.iter().map(|(pack, _)| *pack).collect();
         let mut rest: Vec<usize> =
@@ -78,9 +80,9 @@ impl Copies {
                 let bytes = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 monitor.progress(&Progress { bytes, bytes_total: Some(total), ..Progress::default() });
             };
-            copies.pass(repository, &packs, options, monitor, &tell, report)?;
+            self.pass(repository, &packs, options, monitor, &tell, report)?;
         }
-        Ok(copies)
+        Ok(())
     }
 
     fn pass(
@@ -115,7 +117,7 @@ impl Copies {
             copier.trees.flush()?;
             Ok(())
         };
-        std::thread::scope(|scope| {
+        let copied = std::thread::scope(|scope| {
             let others: Vec<_> = (1..options.threads.min(packs.len())).map(|_| scope.spawn(work)).collect();
             let mut result = work();
             for other in others {
@@ -125,9 +127,17 @@ impl Copies {
                 }
             }
             result
-        })?;
-        let mut written = data.finish()?;
-        written.append(&mut trees.finish()?);
+        });
+        let mut written = Vec::new();
+        let finished = copied.and_then(|()| {
+            for store in [&data, &trees] {
+                written.append(&mut store.finish()?);
+            }
+            Ok(())
+        });
+        self.written.extend(written.iter().map(|(entry, _)| entry.id));
+        self.written.extend([data, trees].into_iter().flat_map(PackStore::abandon));
+        finished?;
         report.bytes_rewritten += written.iter().map(|(entry, _)| entry.size).sum::<u64>();
         if !written.is_empty() {
             self.segments.push(repository.store_segment(&written)?);

@@ -5,6 +5,7 @@
 //! - [`plan`]: what to do about it, as a value that can be shown
 //! - [`copy`]: what is needed of mostly dead packs, written anew
 //! - [`condemn`]: the commit that takes packs out of the index
+//! - [`discard`]: what was written anew and is of no use
 //! - [`remove`]: the commit, some time later, that lets them be deleted, and the deletion
 //! - [`sweep`]: parity of what is gone
 //!
@@ -14,6 +15,7 @@
 
 mod condemn;
 mod copy;
+mod discard;
 mod marks;
 mod options;
 mod plan;
@@ -32,6 +34,10 @@ pub use plan::Plan;
 #[cfg(test)]
 pub(crate) use sweep::run as sweep;
 
+use std::collections::BTreeSet;
+
+use crate::backend;
+use crate::ids::PackId;
 use crate::log::{self, Fold};
 use crate::monitor::Monitor;
 use crate::repo::Repository;
@@ -51,6 +57,7 @@ const RESERVE_SHARE: u64 = 2;
 
 /// Prunes. Packs condemned long enough ago are removed first, so that their space can be used for what is written anew. Where the
 /// storage is full all the same, this is done in the room that is kept in [`reserve`], and no more is written anew than fits in there.
+/// What was written in vain does not stay, if there is room for the commits that say so.
 ///
 /// # Errors
 /// [`PruneError`]: nothing that any snapshot needs was touched.
@@ -60,8 +67,9 @@ pub fn run(
     monitor: &dyn Monitor,
 ) -> Result<PruneReport, PruneError> {
     let mut report = PruneReport { dry_run: options.dry_run, ..PruneReport::default() };
+    let mut useless = BTreeSet::new();
     if options.dry_run {
-        once(repository, options, monitor, &mut report)?;
+        once(repository, options, monitor, &mut report, &mut useless)?;
         return Ok(report);
     }
     let mut deed = |room: u64| {
@@ -70,19 +78,25 @@ pub fn run(
             let limit = room / RESERVE_SHARE;
             options.max_repack_size = Some(options.max_repack_size.map_or(limit, |size| size.min(limit)));
         }
-        once(repository, &options, monitor, &mut report)
+        let result = once(repository, &options, monitor, &mut report, &mut useless);
+        if result.as_ref().is_err_and(|error| backend::is_out_of_room(error)) {
+            // Where there is no room even for this, it is tried again once there is.
+            let _ = discard::run(repository, &mut useless);
+        }
+        result
     };
     let (result, spent) = reserve::spend(repository, Refill::Always, &mut deed);
     result?;
     Ok(PruneReport { reserve: spent, ..report })
 }
 
-/// Prunes as far as there is room.
+/// Prunes as far as there is room. Packs that turn out to have been written in vain are added to those that are `useless`.
 fn once(
     repository: &Repository,
     options: &PruneOptions,
     monitor: &dyn Monitor,
     report: &mut PruneReport,
+    useless: &mut BTreeSet<PackId>,
 ) -> Result<(), PruneError> {
     repository.refresh()?;
     verify_log(repository)?;
@@ -96,8 +110,9 @@ fn once(
     let due = remove::due(repository, options.grace, &|_| true)?;
     remove::run(repository, &due, options.dry_run, report)?;
     for _ in 0..ATTEMPTS {
+        discard::run(repository, useless)?;
         let base = repository.fold().seq();
-        match attempt(repository, options, monitor, report) {
+        match attempt(repository, options, monitor, report, useless) {
             Ok(Some(condemned)) => {
                 if options.grace.is_zero() {
                     // Strays may belong to a writer at work: they wait for another run.
@@ -134,6 +149,7 @@ fn attempt(
     options: &PruneOptions,
     monitor: &dyn Monitor,
     report: &mut PruneReport,
+    useless: &mut BTreeSet<PackId>,
 ) -> Result<Option<Condemned>, PruneError> {
     let mut survey = Survey::take(repository)?;
     survey.mark(repository, options, monitor)?;
@@ -142,13 +158,17 @@ fn attempt(
     if options.dry_run {
         return Ok(None);
     }
-    let copies = Copies::make(repository, &survey, &plan, options, monitor, report)?;
-    match condemn::run(repository, &survey, &plan, &copies, options)? {
-        Outcome::Done(condemned) => {
+    let mut copies = Copies::default();
+    let written = copies.write(repository, &survey, &plan, options, monitor, report);
+    match written.and_then(|()| condemn::run(repository, &survey, &plan, &copies, options)) {
+        Ok(Outcome::Done(condemned)) => {
             report.take_condemned(&condemned);
             Ok(Some(condemned))
         }
-        Outcome::AnotherPrune => Ok(None),
+        outcome => {
+            useless.append(&mut copies.written);
+            outcome.map(|_| None)
+        }
     }
 }
 

@@ -235,7 +235,7 @@ fn a_snapshot_committed_before_the_condemnation_keeps_its_packs() {
 fn listed_or_not(storage: &MemoryBackend, is_listed: bool) -> Vec<PackId> {
     let repository = open(storage.clone());
     let segments = repository.index().segments();
-    let listed: std::collections::BTreeSet<PackId> =
+    let listed: BTreeSet<PackId> =
         segments.iter().flat_map(|segment| segment.packs().map(|pack| pack.expect("readable").id)).collect();
     let stored =
         storage.objects().into_iter().filter(|(key, _)| a_pack(key)).filter_map(|(key, _)| key.pack_id());
@@ -522,7 +522,7 @@ fn a_check_beside_a_prune_finds_what_is_really_missing() {
     hooked.before_read(a_pack, move || {
         assert!(prune(&open(storage.clone()), &at_once()).packs_removed > 0);
         let lost = listed_or_not(&storage, true);
-        storage.delete(&crate::backend::ObjectKey::pack(&lost[0])).expect("deleted");
+        storage.delete(&backend::ObjectKey::pack(&lost[0])).expect("deleted");
     });
     let report = check_by(&hooked);
     assert!(hooked.is_done() && report.is_damaged(), "{report:#?}");

@@ -16,7 +16,7 @@ use crate::format::block::{BLOB_LEN_MAX, DATA_BLOCK_LEN, METADATA_BLOCK_LEN};
 use crate::format::header::{HEADER_LEN, Header, ObjectKind, Sealer};
 use crate::format::pack::{self, BlockSpan, Directory, DirectoryBlob, DirectoryBlock};
 use crate::format::segment::PackEntry;
-use crate::ids::RepositoryId;
+use crate::ids::{PackId, RepositoryId};
 use crate::sidecar::Cover;
 use crate::store::upload::{self, Closed, Event, Ticket};
 use crate::store::writer::BlobWriter;
@@ -226,15 +226,26 @@ impl PackStore {
         self.shared.check_failure()?;
         Ok(std::mem::take(&mut lock(&self.shared.finished)))
     }
-}
 
-impl Drop for PackStore {
-    fn drop(&mut self) {
+    /// Stores nothing more, and returns the packs that are stored and were not handed over. The one that is open is lost.
+    pub fn abandon(mut self) -> Vec<PackId> {
+        self.stop();
+        lock(&self.shared.finished).iter().map(|(entry, _)| entry.id).collect()
+    }
+
+    /// Waits until nothing is being stored any more.
+    fn stop(&mut self) {
         lock(&self.shared.open).events.take();
         if let Some(uploader) = self.uploader.take() {
             // Its panic, if any, was reported when it happened.
             let _ = uploader.join();
         }
+    }
+}
+
+impl Drop for PackStore {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

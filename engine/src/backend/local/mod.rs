@@ -329,6 +329,12 @@ impl Backend for LocalBackend {
         }
     }
 
+    fn free_room(&self) -> Option<u64> {
+        let found = rustix::fs::fstatvfs(&self.root).ok()?;
+        // A file system that keeps no count has no blocks at all.
+        (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     fn location(&self) -> String {
         self.path.display().to_string()
     }

@@ -315,6 +315,10 @@ impl<B: Backend> Backend for FaultBackend<B> {
         self.inner.clean()
     }
 
+    fn free_room(&self) -> Option<u64> {
+        self.inner.free_room()
+    }
+
     fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
         let inner = self.run_on(Operation::Open, key, |inner| inner.open(key, limit))?;
         Ok(Box::new(FaultReader { inner, key: key.clone(), faults: self.faults() }))

@@ -15,19 +15,33 @@ use super::super::{
 pub struct LimitedBackend {
     inner: MemoryBackend,
     room: Arc<AtomicU64>,
+    left_behind: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
 }
 
 impl LimitedBackend {
     /// `inner`, as full as it is: nothing more can be stored.
     pub fn full(inner: &MemoryBackend) -> Self {
-        let full = Self { inner: inner.clone(), room: Arc::default() };
+        let (room, left_behind, refused) = Default::default();
+        let full = Self { inner: inner.clone(), room, left_behind, refused };
         full.set_room(full.used());
         full
     }
 
-    /// Bytes of all objects.
+    /// Bytes of all objects, and of what was left behind.
     pub fn used(&self) -> u64 {
-        self.inner.objects().iter().map(|(_, bytes)| bytes.len() as u64).sum()
+        let stored: u64 = self.inner.objects().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        stored + self.left_behind.load(Ordering::Relaxed)
+    }
+
+    /// A writer dies over an object of which so many bytes were written: they take room until somebody cleans up.
+    pub fn leave_behind(&self, bytes: u64) {
+        self.left_behind.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many objects did not fit.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Bytes that can be stored in all, those that are stored included.
@@ -40,6 +54,7 @@ impl LimitedBackend {
         if self.used() + len as u64 <= self.room.load(Ordering::Relaxed) {
             return Ok(());
         }
+        self.refused.fetch_add(1, Ordering::Relaxed);
         Err(BackendError::io(action, key, io::Error::from(io::ErrorKind::StorageFull)))
     }
 }
@@ -47,6 +62,14 @@ impl LimitedBackend {
 impl Backend for LimitedBackend {
     fn location(&self) -> String {
         self.inner.location()
+    }
+
+    fn clean(&self) -> Result<u64, BackendError> {
+        Ok(u64::from(self.left_behind.swap(0, Ordering::Relaxed) > 0))
+    }
+
+    fn free_room(&self) -> Option<u64> {
+        Some(self.room.load(Ordering::Relaxed).saturating_sub(self.used()))
     }
 
     fn list(
