@@ -14,6 +14,7 @@ use strongroom::format::tree::{FileContent, Node, NodeKind};
 use strongroom::ids::{BlobId, SnapshotId};
 use strongroom::restore::RestoreOptions;
 use strongroom::store::BlobReader;
+use strongroom_ops::drill::machine::Problem;
 use strongroom_ops::drill::{Compared, Restored};
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::recover::{Held, RecoveryRecord, Source};
@@ -118,8 +119,15 @@ impl Source for Recoveries<'_> {
     ) -> Result<Compared, VaultError> {
         let options = RestoreOptions { dry_run: true, ..RestoreOptions::default() };
         let parts = [(bytes(path), into.to_owned())];
-        let (reports, _) = restore_parts(self.repositories, repo, snapshot, &parts, &options)?;
-        Ok(compared(&reports))
+        let (reports, problem) = restore_parts(self.repositories, repo, snapshot, &parts, &options)?;
+        match problem {
+            None => Ok(compared(&reports)),
+            // What could not be read is the same as nothing.
+            Some(Problem { is_damage, message }) => {
+                let code = if is_damage { "blob-damaged" } else { "storage" };
+                Err(VaultError { code: code.into(), message })
+            }
+        }
     }
 
     fn note(&self, repo: &Name, record: &RecoveryRecord) -> Result<(), VaultError> {

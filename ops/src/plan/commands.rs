@@ -25,9 +25,10 @@ impl Plan {
         let domains = drill.domains.iter().filter_map(|name| self.domain(name.as_str()));
         let streams = domains.flat_map(|domain| domain.stream.iter().map(move |stream| (domain, stream)));
         let is_unloaded = |(domain, stream): &(&Domain, &Stream)| {
-            let is_restored = drill.step.iter().any(|step| step.restore.as_ref() == Some(&domain.name));
+            let is_restored = stream.restore.is_some()
+                && drill.step.iter().any(|step| step.restore.as_ref() == Some(&domain.name));
             let file = format!("${{scratch}}/{}/{}", domain.name, stream.name);
-            !(is_restored && stream.restore.is_some()) && !words.iter().any(|word| word.contains(&file))
+            !(is_restored || words.iter().any(|word| word.contains(&file)))
         };
         streams.filter(is_unloaded).map(|(domain, stream)| (&domain.name, stream.name.as_str())).collect()
     }

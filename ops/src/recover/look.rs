@@ -166,7 +166,7 @@ impl Recoverer<'_> {
             match found {
                 Ok(found) => preview.targets.extend(found),
                 Err(refused) => {
-                    preview.block("not-swappable", refused, "see docs/recovering.md, What cannot be swapped")
+                    preview.block("not-swappable", refused, "see docs/recovering.md, What cannot be swapped");
                 }
             }
         }

@@ -129,6 +129,7 @@ pub(super) struct Stop {
     pub message: String,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers hand on what they have just made")]
 impl Stop {
     pub fn failed(message: impl ToString) -> Self {
         Self { cause: Cause::Failed, message: message.to_string() }

@@ -148,6 +148,7 @@ impl Preview {
         self.streams.iter().filter_map(|stream| stream.load.clone()).collect()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand on what they have just made")]
     pub(super) fn block(&mut self, code: &str, message: String, hint: &str) {
         self.blockers.push(Refusal::failed(code, format!("{}: {message}", self.domain), hint.to_owned()));
     }

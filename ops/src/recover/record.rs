@@ -122,6 +122,7 @@ impl RecoveryRecord {
         self.steps.iter().map(|timed| timed.seconds).sum()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand on what they have just made")]
     pub(super) fn warn(&mut self, message: impl ToString) {
         self.warnings.push(message.to_string());
     }

@@ -31,10 +31,9 @@ impl Recoverer<'_> {
             make_beside(&target).map_err(|error| unmade(&target.beside, error))?;
             // From the innermost up: what is renamed into them has to be found after a power cut.
             let ways = [&target.staged, &target.aside].map(|path| path.ancestors().skip(2).take(1));
-            let folders = ways.into_iter().flatten().chain(target.beside.ancestors().take(2));
+            let mut folders = ways.into_iter().flatten().chain(target.beside.ancestors().take(2));
             folders
-                .map(|folder| self.disk.sync(folder))
-                .collect::<io::Result<()>>()
+                .try_for_each(|folder| self.disk.sync(folder))
                 .map_err(|error| unmade(&target.beside, error))?;
             if let Some(held) = &target.held {
                 self.restore(journal, held, target.restored_into())?;

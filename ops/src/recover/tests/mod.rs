@@ -2,6 +2,7 @@
 
 mod choices;
 mod kills;
+mod played;
 mod world;
 
 use super::RecoveryOutcome as Outcome;
