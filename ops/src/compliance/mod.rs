@@ -298,9 +298,8 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         let failed = history::failed(self.plan, name, drills);
         if !failed.is_empty() {
             let wanted = every.map_or("that it passes".to_owned(), |every| format!("every {every}"));
-            let told = |drill: &&DrillRecord| {
-                format!("{} failed {} ago", drill.drill, rough(self.age(drill.began)))
-            };
+            let told =
+                |drill: &&DrillRecord| format!("{} failed {} ago", drill.drill, rough(self.age(drill.began)));
             let found = failed.iter().map(told).collect::<Vec<_>>().join(", ");
             return Some(self.finding(Control::Drill, Standing::Violated, wanted, found));
         }

@@ -54,9 +54,8 @@ fn each<'r>(
 ) -> impl Iterator<Item = &'r DrillRecord> {
     let drills = plan.drills.iter().filter(|drill| drill.domains.contains(domain));
     drills.filter_map(move |drill| {
-        let counts = |record: &&DrillRecord| {
-            record.drill == drill.name && !record.self_test && counts(record.outcome)
-        };
+        let counts =
+            |record: &&DrillRecord| record.drill == drill.name && !record.self_test && counts(record.outcome);
         records.iter().rev().find(counts)
     })
 }
