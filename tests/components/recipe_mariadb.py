@@ -2,7 +2,7 @@
 """docs/recipes/mariadb.md with a real server: backed up under write load, rehearsed, destroyed, got back."""
 import shutil
 
-from common import WRONG, SqlLoad, blocks, case, check, equal, main, need, tables
+from common import WRONG, blocks, case, check, equal, main, need, sql_load, tables
 
 RECIPE = "mariadb"
 DATA = "var/lib/mysql"
@@ -35,11 +35,16 @@ def test(machine):
     machine.plan(RECIPE)
     get_back = blocks(f"recipes/{RECIPE}.md", "sh")[0]
 
-    load = SqlLoad(machine, ["mariadb", f"--defaults-file={machine.path('/etc/shop/my.cnf')}", "shop"])
-    before = int(sql(machine, "select count(*) from transfer", "shop"))
+    def transfers(database):
+        return int(sql(machine, "select count(*) from transfer", database))
+
+    load = sql_load(machine, ["mariadb", f"--defaults-file={machine.path('/etc/shop/my.cnf')}", "shop"])
+    before = transfers("shop")
     machine.strongroom("run").says("orders-db: ok")
+    after = transfers("shop")
+    check(after > before, f"nothing was written meanwhile: {before} rows, and then {after}")
     written = load.end()
-    check(written > before, "nothing was written meanwhile")
+    equal(transfers("shop"), written, "what the writer wrote, and what is there")
     facts = machine.snapshots("orders-db")[-1]["provenance"]["facts"]
     equal(facts["not-innodb"], "0", "other tables")
     case("backed up under write load, to both repositories")
@@ -51,8 +56,8 @@ def test(machine):
 
     machine.script(get_back)
     equal(sql(machine, WRONG, "restored"), "0", "wrong balances")
-    restored = int(sql(machine, "select count(*) from transfer", "restored"))
-    check(before <= restored <= written, f"{before} <= {restored} <= {written}")
+    restored = transfers("restored")
+    check(before <= restored <= after, f"{before} <= {restored} <= {after}")
     case("the invariant holds in what was dumped under load")
 
     state = "select 'account', id, balance from account union all select 'transfer', id, source * 1000 + target from transfer order by 1, 2"
