@@ -38,12 +38,12 @@ binary=${CARGO_TARGET_DIR:-$root/target}/release/strongroom
 step "campaigns, a slice of each"
 tests/campaigns/run.sh --short "$binary"
 
-step "real components"
-tests/components/install.sh
-tests/components/run.py --binary "$binary"
-
 step "fuzz targets, three seconds each"
 fuzz/smoke.sh 3
+
+step "plans with real databases, a broker and an application"
+tests/components/install.sh
+tests/components/run.py --binary "$binary"
 
 step "tests"
 cargo test --workspace --locked

@@ -14,7 +14,7 @@ use strongroom::format::tree::{FileContent, Node, NodeKind};
 use strongroom::ids::{BlobId, SnapshotId};
 use strongroom::restore::RestoreOptions;
 use strongroom::store::BlobReader;
-use strongroom_ops::drill::machine::Problem;
+use strongroom_ops::drill::Problem;
 use strongroom_ops::drill::{Compared, Restored};
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::recover::{Held, RecoveryRecord, Source};

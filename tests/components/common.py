@@ -88,7 +88,8 @@ class Machine:
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
         self.root.chmod(0o755)
         self.running, self.mounts, self.loads = [], [], []
-        self.instead = {}
+        # What else of plans and commands is another one here.
+        self.words = {}
         for place in ["bin", "home", "etc/strongroom/conf.d", "srv", "mnt", "run", "var/tmp", "var/lib/node_exporter"]:
             (self.root / place).mkdir(parents=True)
         (self.root / "bin/strongroom").symlink_to(self.binary)
@@ -109,8 +110,8 @@ class Machine:
         return self.root / name.lstrip("/")
 
     def here(self, text):
-        """A text with the machine's own paths, and with what else it has `instead`."""
-        for word, own in self.instead.items():
+        """A text with the machine's own paths and words."""
+        for word, own in self.words.items():
             text = text.replace(word, own)
         return PLACES.sub(rf"{self.root}/\1/", text)
 

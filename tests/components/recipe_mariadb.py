@@ -96,7 +96,7 @@ def test(machine):
 
     def cut(text):
         dump = text[text.index('command = ['):text.index('expect_tail')]
-        argv = f'mariadb-dump --defaults-file=/etc/shop/my.cnf shop | head -n -1'
+        argv = 'mariadb-dump --defaults-file=/etc/shop/my.cnf shop | head -n -1'
         return text.replace(dump, f'command = ["sh", "-c", "{argv}"]\n')
 
     machine.domains(RECIPE, cut)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""docs/recipes/sqlite.md: a database backed up under write load, rehearsed, destroyed, got back; locked, missing and damaged ones."""
+"""docs/recipes/sqlite.md: a database backed up under write load, rehearsed, recovered in place, destroyed, got back; locked, missing and damaged ones."""
 import contextlib
 import os
 import pathlib
@@ -68,6 +68,24 @@ def test(machine):
 
     machine.strongroom("run")
     lost = list(database.execute("select * from transfer"))
+    machine.write("bin/systemctl", machine.here('#!/bin/sh\necho "$@" >> /var/systemctl\n'), 0o755)
+    rows = lambda: (one(path, "select count(*) from transfer"), one(path, "select sum(balance) from account"), machine.path("/etc/shop/shop.ini").read_text())
+    whole = rows()
+    database.execute("delete from account")
+    database.close()
+    machine.write("etc/shop/shop.ini", "color = red\n")
+    damaged = rows()
+    machine.strongroom("recover", "state")
+    equal(rows(), whole, "database and settings")
+    machine.strongroom("recover", "--rollback")
+    equal(rows(), damaged, "what was there before")
+    machine.strongroom("recover", "state")
+    machine.strongroom("recover", "--commit")
+    equal(rows(), whole, "database and settings")
+    equal(machine.path("/var/systemctl").read_text(), "stop shop\nstart shop\n" * 3, "what was stopped and started")
+    database = connect(path)
+    case("damaged, recovered in place, rolled back, recovered again")
+
     # What comes later must not get into the restored one: a machine that went down leaves a -wal behind.
     write(1)
     wal = path.with_name("sessions.db-wal")

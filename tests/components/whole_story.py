@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
 """The whole story: a Django application with PostgreSQL, attachments and sessions in SQLite, run by the plan of
-docs/recipes/django.md. Backed up to two repositories, changed, backed up under write load, rehearsed, destroyed with its
-host, got back from the second site."""
+docs/recipes/django.md. Backed up to two repositories, changed, backed up under write load, rehearsed, damaged, recovered in
+place, rolled back, recovered again, destroyed with its host, got back from the second site."""
 import hashlib
 import http.client
 import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import uuid
 
 import postgresql
-from common import Load, Skip, blocks, case, check, equal, main, need
+from common import Load, Skip, blocks, case, check, equal, main, need, within
 from postgresql import sql
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -90,6 +91,55 @@ def migrate(machine):
         machine.ask(machine.path("/srv/shop/venv/bin/python"), machine.path("/srv/shop/manage.py"), "migrate", "--database", database)
 
 
+# What systemd does for the shop: stop and start may be said twice.
+SYSTEMCTL = """#!/bin/sh
+set -eu
+pid=/run/shop.pid
+case $1 in
+stop)
+  if [ -e "$pid" ]; then
+    kill "$(cat "$pid")"
+    while [ -e "$pid" ]; do sleep 0.1; done
+  fi ;;
+start)
+  # Once it has its pid file, it can be stopped.
+  [ -e "$pid" ] || /srv/shop/venv/bin/python -m gunicorn --chdir /srv/shop -w 2 -b 127.0.0.1:8000 --daemon --pid "$pid" shop.wsgi
+  for i in $(seq 600); do [ -e "$pid" ] && exit 0; sleep 0.1; done
+  exit 1 ;;
+esac
+"""
+
+
+def damage(machine):
+    """What somebody does who means harm, or errs."""
+    sql(machine, "delete from orders_order where id % 2 = 0; update orders_account set balance = 7")
+    for number, path in enumerate(sorted(machine.path("/srv/shop/media/orders").iterdir())):
+        path.unlink() if number % 3 == 0 else path.write_bytes(b"pay")
+    database = sqlite3.connect(machine.path("/var/lib/shop/sessions.db"))
+    database.execute("delete from visits_visit")
+    database.commit()
+    database.close()
+
+
+def recovered(machine, shop):
+    """Recovers all of it, and tells what was done."""
+    done = machine.strongroom("recover", *DOMAINS, "--json", code=3)
+    lines = done.lines("recovery")
+    equal([line["domain"] for line in lines], DOMAINS, "the order")
+    equal([line["outcome"] for line in lines], ["partial", "recovered", "recovered"], done.text)
+    check("roles.sql" in str(lines[0]["left"]), lines[0])
+    check(shop.is_ready(), "the shop is not up again")
+    return lines
+
+
+def stands(machine, *kept):
+    """What status and report say: all is well, and which domains can be rolled back."""
+    told = health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
+    offered = [domain for domain in DOMAINS if any("recover --rollback" in reason for reason in told[domain]["reasons"])]
+    equal(offered, list(kept), "domains that can be rolled back")
+    report(machine, "ok", 0)
+
+
 def everything(machine):
     """All data of the application, as it is now."""
     rows = [sql(machine, f"select md5(string_agg(t::text, ' ' order by id)) from {table} t") for table in ["orders_account", "orders_order"]]
@@ -134,6 +184,7 @@ def test(machine):
     migrate(machine)
     sql(machine, f"insert into orders_account (balance) select 100 from generate_series(1, {ACCOUNTS})")
     shop = Shop(machine)
+    machine.words["127.0.0.1:8000"] = f"127.0.0.1:{shop.port}"
     shop.start()
     for number in range(20):
         shop.order(number)
@@ -154,7 +205,10 @@ def test(machine):
     for number in range(20, 40):
         shop.order(number)
     load = Load(machine, lambda number: shop.order(number + 40), pause=0.01)
+    before = shop.check()
     machine.strongroom("run").says("3 ok, 0 partial, 0 failed, 0 skipped")
+    after = shop.check()
+    check(after > before, f"nothing was ordered meanwhile: {before} orders, and then {after}")
     written = load.end()
     loaded = shop.check(40 + written)
     for domain in DOMAINS:
@@ -203,7 +257,38 @@ def test(machine):
     machine.strongroom("run")
     lost, orders = everything(machine), shop.check()
     written_plan = {name: machine.path(f"/etc/strongroom/{name}").read_text() for name in ["strongroom.toml", f"conf.d/{RECIPE}.toml"]}
-    machine.stop(shop.process)
+    machine.stop(shop.process, signal.SIGTERM)
+    machine.write("bin/systemctl", machine.here(SYSTEMCTL), 0o755)
+    machine.ask("sh", "-c", "systemctl start shop")
+    within(300, "the shop is up", shop.is_ready)
+    damage(machine)
+    damaged = everything(machine)
+    check(damaged != lost, "nothing was damaged")
+    machine.strongroom("recover", *DOMAINS, "--plan").says("orders-db", "media", "state")
+    equal(everything(machine), damaged, "what a look does")
+    recovered(machine, shop)
+    equal(everything(machine), lost, "the data")
+    shop.check(orders)
+    stands(machine, *DOMAINS)
+    case("damaged, and recovered in place and in order: databases, files and sessions as they were")
+
+    machine.strongroom("recover", "--rollback")
+    equal(everything(machine), damaged, "what was there before")
+    stands(machine)
+    within(300, "the shop is up", shop.is_ready)
+    case("rolled back: what was there before is there again")
+
+    recovered(machine, shop)
+    machine.strongroom("recover", "--commit")
+    equal(everything(machine), lost, "the data")
+    shop.check(orders)
+    equal(sql(machine, "select string_agg(datname, ' ' order by datname) from pg_database where not datistemplate", "postgres"), "postgres shop", "databases")
+    kept = [path for place in ["srv", "var/lib/shop", "etc"] for path in machine.path(place).rglob(".strongroom-recover*")]
+    equal(kept, [], "what is kept after a commit")
+    stands(machine)
+    case("recovered again, and what was there before removed")
+
+    machine.ask("sh", "-c", "systemctl stop shop")
     machine.stop(server)
     for place in [postgresql.DATA, "srv", "etc/shop", "etc/strongroom/strongroom.toml", "etc/strongroom/conf.d", "var/lib/shop", "home"]:
         path = machine.path(place)

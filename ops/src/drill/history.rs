@@ -176,7 +176,7 @@ mod tests {
         let [x, y] = judged(&[pass.clone(), fail.clone()]);
         assert_eq!((x.health, y.health), (Health::Critical, Health::Ok));
         assert_eq!((x.recovery_seconds, x.reasons[0].as_str()), (Some(7.0), "the drill d failed: why"));
-        let [x, _] = judged_on(27, &[fail.clone()]);
+        let [x, _] = judged_on(27, std::slice::from_ref(&fail));
         assert_eq!((x.health, x.reasons.len()), (Health::Warning, 1), "an exception held on that day");
         let [x, _] = judged(&[record("d", DrillOutcome::Unverified, Tier::Full, 1.0)]);
         assert_eq!((x.health, x.recovery_seconds), (Health::Warning, None));

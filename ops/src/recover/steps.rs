@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use strongroom::source::Filter;
 
 use crate::drill::Compared;
-use crate::drill::machine::Problem;
+use crate::drill::Problem;
 use crate::plan::types::{Domain, Excluded};
 use crate::recover::back::remove_tree;
 use crate::recover::carry::{self, CARRIED_MAX};

@@ -18,7 +18,6 @@ use strongroom_ops::recover::{
     Cause, Preview, Recoverer, RecoveryOutcome, RecoveryRecord, Step, SystemDisk, Wish,
 };
 use strongroom_ops::run::state::State;
-use strongroom_ops::run::system::SystemProcesses;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -95,7 +94,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let recoverer = Recoverer {
         plan: &plan,
         host: plan::host(&plan),
-        processes: Arc::new(SystemProcesses::new(Arc::clone(&cancelled))),
+        processes: Arc::new(crate::plan::processes(&plan, Arc::clone(&cancelled))),
         source: &source,
         state: &state,
         disk: &SystemDisk,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
-use crate::drill::machine::Problem;
+use crate::drill::Problem;
 use crate::drill::{Compared, Restored};
 use crate::plan::values::Name;
 use crate::recover::{Disk, Held, RecoveryRecord, Source, SystemDisk};

@@ -19,7 +19,7 @@ use crate::plan::load::tests_support::plan;
 use crate::recover::preview::{Measurements, Refusal};
 use crate::recover::{BESIDE, Preview, Recoverer, RecoveryRecord, Wish};
 use crate::run::state::State;
-use crate::status::tests_support::{NOW, snapshot};
+use crate::testing::{NOW, snapshot};
 
 /// A domain with everything: a directory with an excluded part, a file, something that is not there, a database, a stream.
 pub const PLAN: &str = "[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir', 'DIR/data/single', 'DIR/data/far/absent']\n\
