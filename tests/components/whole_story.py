@@ -297,12 +297,27 @@ def test(machine):
     application(machine)
     server = postgresql.start(machine)
     steps = blocks(f"recipes/{RECIPE}.md", "sh")
+    recover = next(step for step in steps if "strongroom recover" in step)
     machine.script("\n".join(steps))
-    equal(everything(machine), lost, "the data")
-    equal(machine.path("/etc/shop/shop.ini").read_text(), "color = blue\n", "the settings")
-    shop.start()
-    shop.check(orders)
-    case("the host destroyed with one repository: got back in order, row by row and file by file, from the other")
+
+    def is_back():
+        equal(everything(machine), lost, "the data")
+        equal(machine.path("/etc/shop/shop.ini").read_text(), "color = blue\n", "the settings")
+        shop.check(orders)
+
+    is_back()
+    case("the host destroyed with one repository: recovered in order, row by row and file by file, from the other")
+
+    done = machine.strongroom("recover", "--rollback", "--json")
+    equal([(line["domain"], line["outcome"]) for line in done.lines("recovery")], [(domain, "rolled-back") for domain in reversed(DOMAINS)], "the way back")
+    equal(sql(machine, "select count(*) from pg_tables where schemaname = 'public'"), "0", "tables of a new host")
+    for folder in ["srv/shop/media", "etc/shop"]:
+        left = [path.name for path in machine.path(folder).iterdir() if not path.name.startswith(".strongroom-recover-")]
+        equal(left, [], f"what a new host has in {folder}")
+    machine.script(recover)
+    machine.strongroom("recover", "--commit")
+    is_back()
+    case("rolled back to what a new host has, and recovered again")
 
     plan = {name: machine.path(f"/etc/strongroom/{name}").read_text() for name in written_plan}
     equal(plan, written_plan, "the plan")
