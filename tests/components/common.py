@@ -151,7 +151,7 @@ class Machine:
 
     def strongroom(self, *args, code=0, env=None):
         args = [str(arg) for arg in args]
-        done = subprocess.run([self.binary, *args], env=env or self.env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        done = subprocess.run([self.binary, *args], env=env or self.env, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
         done = Done(args, done)
         check(done.code == code, f"expected exit code {code}: {done.text}")
         return done
@@ -179,7 +179,7 @@ class Machine:
 
     def script(self, text, env=None):
         """Commands of a recipe, as they stand there."""
-        done = subprocess.run(["sh", "-euc", self.here(text)], env={**self.env, **(env or {})}, capture_output=True, text=True, timeout=300, cwd=self.root, stdin=subprocess.DEVNULL)
+        done = subprocess.run(["sh", "-euc", self.here(text)], env={**self.env, **(env or {})}, capture_output=True, text=True, timeout=600, cwd=self.root, stdin=subprocess.DEVNULL)
         check(done.returncode == 0, f"the commands of the recipe end with {done.returncode}:\n{text}\n{done.stdout}{done.stderr}")
         return done.stdout
 
@@ -214,9 +214,9 @@ class Machine:
         done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=120, cwd=self.root, **self.owner(user))
         check(done.returncode == 0, f"{' '.join(argv)} ends with {done.returncode}: {done.stdout}{done.stderr}")
 
-    def start(self, argv, user=None, ready=None, env=None, seconds=60):
+    def start(self, argv, user=None, ready=None, env=None, seconds=300):
         """Starts a server and waits until it is ready: a command that ends with 0, or a function."""
-        log = open(self.root / f"server-{len(self.running)}.log", "w+b")
+        log = open(self.root / f"server-{len(list(self.root.glob('server-*.log')))}.log", "w+b")
         as_user = self.owner(user) if user else {}
         argv = [str(word) for word in argv]
         process = subprocess.Popen(argv, env={**self.env, **(env or {})}, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.root, start_new_session=True, **as_user)
@@ -243,14 +243,50 @@ class Machine:
         if process in self.running:
             self.running.remove(process)
 
-    def close(self):
-        for load in self.loads:
-            load.end()
-        for process in list(self.running):
-            self.stop(process)
-        for mount in reversed(self.mounts):
-            subprocess.run(["umount", "-l", mount], capture_output=True)
+    def left(self):
+        """Processes that this test started, or that they started: they have its plan in their environment."""
+        mark = f"STRONGROOM_CONFIG={self.env['STRONGROOM_CONFIG']}".encode()
+        for environment in glob.glob("/proc/[0-9]*/environ"):
+            try:
+                found = pathlib.Path(environment).read_bytes().split(b"\0")
+            except OSError:  # it has ended, or is somebody else's
+                continue
+            if mark in found:
+                yield int(environment.split("/")[2])
+
+    def is_removed(self):
+        """Removes the folder; what a process that is about to end writes into it meanwhile takes another attempt."""
         shutil.rmtree(self.root, ignore_errors=True)
+        return not self.root.exists()
+
+    def close(self):
+        """Ends and removes everything that the test has made; what goes wrong with some of it keeps none of the rest."""
+        wrong = []
+
+        def attempt(work, *args):
+            try:
+                work(*args)
+            except Exception as error:  # told when everything was tried
+                wrong.append(error)
+
+        for load in self.loads:
+            attempt(load.end)
+        for process in list(self.running):
+            attempt(self.stop, process)
+        for process in self.left():
+            attempt(kill, process)
+        for mount in reversed(self.mounts):
+            attempt(self.ask, "umount", "-l", mount)
+        attempt(within, 120, f"{self.root} is removed", self.is_removed)
+        if wrong:
+            raise ExceptionGroup("at the end of the test", wrong)
+
+
+def kill(process):
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 class Load:
@@ -263,7 +299,7 @@ class Load:
         self.thread = threading.Thread(target=self.work, daemon=True)
         machine.loads.append(self)
         self.thread.start()
-        within(30, "something was written", lambda: self.count > 20 or self.failure)
+        within(300, "something was written", lambda: self.count > 20 or self.failure)
 
     def work(self):
         try:
@@ -275,30 +311,44 @@ class Load:
 
     def end(self):
         self.over.set()
-        self.thread.join(60)
+        self.thread.join(120)
+        check(not self.thread.is_alive(), "the writer hangs")
         if self.failure:
             raise self.failure
         return self.count
 
 
-class SqlLoad(Load):
-    """Moves money between accounts through a client that reads statements."""
+class ClientLoad(Load):
+    """Writes through a client that reads what it is to do, as `step` says it."""
 
-    def __init__(self, machine, client, begin="begin", env=None):
-        self.begin = begin
-        self.client = subprocess.Popen([str(word) for word in client], env={**machine.env, **(env or {})}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        super().__init__(machine, self.transfer)
+    def __init__(self, machine, client, step, env=None):
+        self.machine, self.said = machine, step
+        self.client = subprocess.Popen(
+            [str(word) for word in client], env={**machine.env, **(env or {})}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, start_new_session=True,
+        )
+        machine.running.append(self.client)
+        super().__init__(machine, self.send)
 
-    def transfer(self, number):
-        self.client.stdin.write(f"{self.begin}; {transfer(number)} commit;\n".encode())
+    def send(self, number):
+        self.client.stdin.write(self.said(number).encode())
         self.client.stdin.flush()
 
     def end(self):
-        if self.client.poll() is None:
-            super().end()
-            said = self.client.communicate(timeout=60)[1]
-            check(self.client.returncode == 0, f"the writer failed: {said.decode()}")
-        return self.count
+        if self.client in self.machine.running:
+            self.over.set()
+            self.thread.join(120)
+            check(not self.thread.is_alive(), "the writer hangs")
+            said = self.client.communicate(timeout=120)[1]
+            self.machine.running.remove(self.client)
+            # Before the failure of the thread, which only knows that nobody reads any more.
+            equal(self.client.returncode, 0, f"the writer: {said.decode(errors='replace')}")
+        return super().end()
+
+
+def sql_load(machine, client):
+    """Moves money between accounts through a client that reads statements."""
+    return ClientLoad(machine, client, lambda number: f"begin; {transfer(number)} commit;\n")
 
 
 ACCOUNTS = 200
@@ -336,8 +386,15 @@ def case(name):
     print(f"ok: {name}", flush=True)
 
 
+def ended(_signal, frame):
+    """Told to end: says where it was, and lets everything be closed."""
+    traceback.print_stack(frame)
+    sys.exit("it was told to end")
+
+
 def main(test):
     """Runs a test on a machine of its own; ends with 0, 1 or SKIPPED."""
+    signal.signal(signal.SIGTERM, ended)
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--binary", required=True, help="the program that is tested")
     machine = Machine(parser.parse_args().binary)

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import postgresql
-from common import WRONG, SqlLoad, blocks, case, check, equal, main, tables
+from common import WRONG, blocks, case, check, equal, main, sql_load, tables
 from postgresql import sql
 
 RECIPE = "postgresql"
@@ -18,11 +18,16 @@ def test(machine):
     machine.plan(RECIPE)
     get_back, rename = blocks(f"recipes/{RECIPE}.md", "sh")
 
-    load = SqlLoad(machine, ["psql", "service=shop", "-qAt", "-v", "ON_ERROR_STOP=1"])
-    before = int(sql(machine, "select count(*) from transfer"))
+    def transfers(database="shop"):
+        return int(sql(machine, "select count(*) from transfer", database))
+
+    load = sql_load(machine, ["psql", "service=shop", "-qAt", "-v", "ON_ERROR_STOP=1"])
+    before = transfers()
     machine.strongroom("run").says("orders-db: ok")
+    after = transfers()
+    check(after > before, f"nothing was written meanwhile: {before} rows, and then {after}")
     written = load.end()
-    check(written > before, "nothing was written meanwhile")
+    equal(transfers(), written, "what the writer wrote, and what is there")
     snapshot = machine.snapshots("orders-db")[-1]["provenance"]
     equal(snapshot["consistency"], "application", "consistency")
     equal(snapshot["facts"]["server"].split(".")[0], "15", "the server's version")
@@ -37,8 +42,8 @@ def test(machine):
 
     machine.script(get_back)
     equal(sql(machine, WRONG, "restored"), "0", "wrong balances")
-    restored = int(sql(machine, "select count(*) from transfer", "restored"))
-    check(before <= restored <= written, f"{before} <= {restored} <= {written}")
+    restored = transfers("restored")
+    check(before <= restored <= after, f"{before} <= {restored} <= {after}")
     sql(machine, "drop database restored", "postgres")
     case("the invariant holds in what was dumped under load")
 

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 
-from common import ACCOUNTS, Load, blocks, case, check, equal, main, need
+from common import ACCOUNTS, ClientLoad, blocks, case, check, equal, main, need
 
 RECIPE = "redis"
 DATA = "var/lib/redis"
@@ -25,25 +25,10 @@ def ask(machine, *words):
     return machine.ask("redis-cli", "-s", machine.path("/var/run/redis/redis.sock"), *words)
 
 
-class Transfers(Load):
-    """Moves money between accounts, each time in a MULTI, and counts."""
-
-    def __init__(self, machine):
-        argv = ["redis-cli", "-s", str(machine.path("/var/run/redis/redis.sock"))]
-        self.client = subprocess.Popen(argv, env=machine.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        super().__init__(machine, self.transfer)
-
-    def transfer(self, number):
-        moves = f"decr account:{number % ACCOUNTS}\nincr account:{(number * 7 + 1) % ACCOUNTS}\nincr transfers\n"
-        self.client.stdin.write(f"multi\n{moves}exec\n".encode())
-        self.client.stdin.flush()
-
-    def end(self):
-        if self.client.poll() is None:
-            super().end()
-            self.client.communicate(timeout=60)
-            equal(self.client.returncode, 0, "the writer")
-        return self.count
+def transfer(number):
+    """Moves money between accounts in a MULTI, and counts."""
+    moves = f"decr account:{number % ACCOUNTS}\nincr account:{(number * 7 + 1) % ACCOUNTS}\nincr transfers\n"
+    return f"multi\n{moves}exec\n"
 
 
 def balances(machine):
@@ -59,11 +44,17 @@ def test(machine):
     machine.plan(RECIPE)
     get_back = blocks(f"recipes/{RECIPE}.md", "sh")[0]
 
-    load = Transfers(machine)
-    before = int(ask(machine, "get", "transfers"))
+    def transfers():
+        return int(ask(machine, "get", "transfers"))
+
+    ask(machine, "set", "transfers", "0")
+    load = ClientLoad(machine, ["redis-cli", "-s", machine.path("/var/run/redis/redis.sock")], transfer)
+    before = transfers()
     machine.strongroom("run").says("queue: ok")
+    after = transfers()
+    check(after > before, f"nothing was written meanwhile: {before} transfers, and then {after}")
     written = load.end()
-    check(written > before, "nothing was written meanwhile")
+    equal(transfers(), written, "what the writer wrote, and what is there")
     check("redis_version:" in machine.snapshots("queue")[-1]["provenance"]["facts"]["server"], "no version")
     case("backed up under write load, to both repositories")
 
@@ -80,7 +71,7 @@ def test(machine):
     machine.script(get_back)
     server = start(machine)
     equal(sum(balances(machine)), 100 * ACCOUNTS, "the sum of all accounts")
-    check(before <= int(ask(machine, "get", "transfers")) <= written, "transfers")
+    check(before <= transfers() <= after, f"{before} <= {transfers()} <= {after}")
     case("destroyed and got back: the invariant holds")
 
     ask(machine, "set", "last", "of all")

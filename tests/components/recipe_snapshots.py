@@ -102,6 +102,7 @@ def test(machine):
     (ledger / "ransom-note").write_text("pay\n")
     machine.script(next(block for block in get_back if block.startswith("id=")))
     equal({path.name: path.read_bytes() for path in ledger.iterdir()} == lost, True, "the files")
+    equal([path.name for path in shop.joinpath("ledger-damaged").iterdir()], ["ransom-note"], "what was there before")
     case("rehearsed from each repository, destroyed and got back")
 
 

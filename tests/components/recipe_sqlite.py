@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """docs/recipes/sqlite.md: a database backed up under write load, rehearsed, recovered in place, destroyed, got back; locked, missing and damaged ones."""
 import contextlib
+import os
+import pathlib
 import shutil
 import sqlite3
-import threading
+import subprocess
 import time
 
-from common import WRONG, Load, blocks, case, check, equal, main, need, tables, transfer
+from common import WRONG, Load, blocks, case, check, equal, main, need, tables, transfer, within
 
 RECIPE = "sqlite"
 
@@ -20,6 +22,14 @@ def connect(path, journal="wal"):
 def one(path, statement):
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         return database.execute(statement).fetchone()[0]
+
+
+def has_open(process, path):
+    """Whether a process has a file open."""
+    try:
+        return any(os.path.realpath(link) == str(path) for link in pathlib.Path(f"/proc/{process.pid}/fd").iterdir())
+    except OSError:  # it has ended
+        return False
 
 
 def test(machine):
@@ -98,17 +108,21 @@ def test(machine):
     # Without WAL a lock keeps readers out.
     database.execute("pragma journal_mode = delete")
     database.execute("begin exclusive")
-    threading.Timer(2, lambda: database.execute("rollback")).start()
-    began = time.monotonic()
-    machine.strongroom("run").says("state: ok")
-    check(time.monotonic() - began > 1.5, "it did not wait for the lock")
+    run = subprocess.Popen([machine.binary, "run"], env=machine.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    machine.running.append(run)
+    within(300, "the database is being read", lambda: run.poll() is not None or has_open(run, path))
+    # It may look a bit later; if it then did not wait, it would be over with an error, or with what it must not read.
+    time.sleep(1)
+    check(run.poll() is None, "it did not wait for the lock")
+    database.execute("rollback")
+    said = run.communicate()[0]
+    machine.running.remove(run)
+    equal(run.returncode, 0, said)
     case("a database that is locked is waited for")
 
     kept = machine.ids("state")
     database.execute("begin exclusive")
-    began = time.monotonic()
     machine.strongroom("run", code=1).says("sessions.db was locked for 60 s")
-    check(time.monotonic() - began < 75, "it waits for ever")
     database.execute("rollback")
     equal(machine.ids("state"), kept, "snapshots")
     case("one that stays locked fails the run after a minute")

@@ -2,7 +2,7 @@
 """Runs the tests with real components: servers that they start themselves on sockets of their own, the plans out of the recipes
 in docs/recipes. Each runs in a folder of its own; two at a time.
 
-    run.py --binary target/release/strongroom [--jobs 2] [NAME ...]
+    run.py --binary target/release/strongroom [--jobs 2] [--limit 900] [NAME ...]
 
 Ends with 0 if all passed or were skipped, each with its reason. Standard library only; install.sh installs the components.
 """
@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 from common import DOCS, SKIPPED
@@ -19,8 +20,8 @@ from common import DOCS, SKIPPED
 HERE = pathlib.Path(__file__).resolve().parent
 # The one that takes longest first.
 TESTS = ["sqlite", "rabbitmq", "whole_story", "postgresql", "mariadb", "redis", "snapshots", "faults"]
-# A server that hangs must not hold up all others.
-LIMIT = 300
+# Within this time a script that was told to end ends its servers, in seconds.
+GRACE = 300
 
 
 def script(name):
@@ -39,20 +40,33 @@ def check_recipes():
         sys.exit(f"run.py does not run {sorted(unknown)}")
 
 
-def run(name, binary):
+def run(name, binary, limit):
     began = time.monotonic()
-    try:
-        done = subprocess.run([sys.executable, script(name), "--binary", binary], capture_output=True, text=True, timeout=LIMIT)
-        code, said, wrong = done.returncode, done.stdout, done.stderr
-    except subprocess.TimeoutExpired as late:
-        code, said, wrong = 1, (late.stdout or b"").decode(), f"it was ended after {LIMIT} s"
-    return name, code, said, wrong, time.monotonic() - began
+    # Files: a server that was left behind would hold a pipe open.
+    with tempfile.TemporaryFile("w+", errors="replace") as said, tempfile.TemporaryFile("w+", errors="replace") as wrong:
+        script_of = subprocess.Popen([sys.executable, script(name), "--binary", binary], stdin=subprocess.DEVNULL, stdout=said, stderr=wrong)
+        why = ""
+        try:
+            code = script_of.wait(limit)
+        except subprocess.TimeoutExpired:
+            code, why = 1, f"it was told to end after {limit} s (--limit)\n"
+            script_of.terminate()
+            try:
+                script_of.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                script_of.kill()
+                script_of.wait()
+                why += f"and was killed {GRACE} s later: its servers may still run\n"
+        said.seek(0)
+        wrong.seek(0)
+        return name, code, said.read(), wrong.read() + why, time.monotonic() - began
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", required=True, type=pathlib.Path)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="a server that hangs must not hold up all others: a test is ended after this time [default: 900]")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TESTS)} [default: all]")
     args = parser.parse_args()
     wanted = args.names or TESTS
@@ -61,7 +75,7 @@ def main():
     check_recipes()
     passed, skipped, failed = 0, [], []
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for name, code, said, wrong, took in pool.map(lambda name: run(name, args.binary.resolve()), [name for name in TESTS if name in wanted]):
+        for name, code, said, wrong, took in pool.map(lambda name: run(name, args.binary.resolve(), args.limit), [name for name in TESTS if name in wanted]):
             print(f"--- {name}, {took:.0f} s")
             lines = said.splitlines()
             passed += sum(line.startswith("ok: ") for line in lines)

@@ -13,7 +13,7 @@ use strongroom::format::provenance::Consistency as Recorded;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
-use crate::drill::{DrillOutcome, DrillRecord, history};
+use crate::drill::{DrillRecord, history};
 use crate::plan::types::{Consistency, Control, Domain, Exception, Verify};
 use crate::plan::values::{Lapse, Name};
 use crate::plan::{Objectives, Plan};
@@ -295,10 +295,12 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
     fn drill(&self) -> Option<Finding> {
         let (name, drills) = (&self.domain.name, self.evidence.drills);
         let every = self.objectives.drill_every;
-        let last = history::last(self.plan, name, drills);
-        if let Some(failed) = last.filter(|drill| drill.outcome == DrillOutcome::Fail) {
+        let failed = history::failed(self.plan, name, drills);
+        if !failed.is_empty() {
             let wanted = every.map_or("that it passes".to_owned(), |every| format!("every {every}"));
-            let found = format!("{} failed {} ago", failed.drill, rough(self.age(failed.began)));
+            let told =
+                |drill: &&DrillRecord| format!("{} failed {} ago", drill.drill, rough(self.age(drill.began)));
+            let found = failed.iter().map(told).collect::<Vec<_>>().join(", ");
             return Some(self.finding(Control::Drill, Standing::Violated, wanted, found));
         }
         let (every, passed) = (every?, history::passed(self.plan, name, drills));

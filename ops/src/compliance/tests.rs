@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::drill::DrillOutcome;
 use crate::plan::load::tests_support::plan;
 use crate::plan::types::Tier;
 use crate::run::state::{Outcome, RepoAttempt};
@@ -10,13 +11,15 @@ use crate::testing::{NOW, name, snapshot};
 
 const PLAN: &str = "[repo.b]\nurl = '/b'\nsite = 'elsewhere'\n[class.c]\nrpo = '24h'\nrpo_grace = '4h'\ncopies = 2\nsites = 2\n\
                     min_consistency = 'crash'\nverify = { every = '7d', read = '10%' }\ndrill_every = '30d'\n\
-                    retain = { daily = 9, min_keep = 2 }\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n";
+                    retain = { daily = 9, min_keep = 2 }\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n\
+                    [[drill]]\nname = 'names'\ndomains = ['x']\ntier = 'metadata'\n";
 
 struct Case {
     snapshots: BTreeMap<&'static str, Vec<(SnapshotId, Snapshot)>>,
     known: Known,
     drilled_days_ago: Option<i64>,
-    failed_days_ago: Option<i64>,
+    /// Drills after that one: how they ended, and how many days ago they began.
+    drills_since: Vec<(&'static str, DrillOutcome, i64)>,
     attempts: usize,
     exceptions: String,
 }
@@ -39,7 +42,7 @@ impl Case {
             snapshots: [("a", both()), ("b", both())].into(),
             known: Known { packs: 1, last_read: Some(days_ago(3)), ..Known::default() },
             drilled_days_ago: Some(3),
-            failed_days_ago: None,
+            drills_since: Vec::new(),
             attempts: 5,
             exceptions: String::new(),
         }
@@ -60,21 +63,21 @@ impl Case {
             repositories: ["a", "b"].map(|name| (name.parse().expect("a name"), of_repo.clone())).into(),
         };
         let attempts = vec![attempt; self.attempts];
-        let drill = |days| DrillRecord {
-            drill: name("d"),
+        let drill = |drill, outcome, days| DrillRecord {
+            drill: name(drill),
             tier: Tier::Full,
             repository: None,
             began: days_ago(days),
-            outcome: DrillOutcome::Pass,
+            outcome,
             reason: None,
             self_test: false,
             restored: Vec::new(),
             phases: Vec::new(),
             rto: None,
         };
-        let failed = |days| DrillRecord { outcome: DrillOutcome::Fail, ..drill(days) };
-        let drills: Vec<_> =
-            self.drilled_days_ago.map(drill).into_iter().chain(self.failed_days_ago.map(failed)).collect();
+        let first = self.drilled_days_ago.map(|days| drill("d", DrillOutcome::Pass, days));
+        let since = self.drills_since.iter().map(|(name, outcome, days)| drill(name, *outcome, *days));
+        let drills: Vec<_> = first.into_iter().chain(since).collect();
         compliance(
             &plan,
             &Evidence {
@@ -183,12 +186,24 @@ fn exceptions_excuse_while_they_hold_and_then_are_violations() {
     assert_eq!((case.missed().as_str(), case.judged().count(Standing::Violated)), ("", 1));
     assert_eq!(case.judged().expired[0].id, "E-drill");
     // One that failed is a violation also where the one before it is not old.
-    case.failed_days_ago = Some(0);
+    case.drills_since = vec![("d", DrillOutcome::Fail, 0)];
     case.exceptions = exception("drill", "2026-11-28");
     assert_eq!(case.missed(), "drill excused: d failed 0m ago");
     case.exceptions = exception("drill", "2026-11-27");
     assert_eq!(case.missed(), "drill violated: d failed 0m ago");
-    case.failed_days_ago = None;
+    case.drills_since.clear();
     case.exceptions = exception("retention", "2026-12-01");
     assert_eq!(case.judged().count(Standing::Excused), 0);
+}
+
+#[test]
+fn a_drill_that_failed_is_missed_until_it_passes_itself() {
+    let (fail, pass, unverified) = (DrillOutcome::Fail, DrillOutcome::Pass, DrillOutcome::Unverified);
+    let missed = |drills_since: &[_]| Case { drills_since: drills_since.to_vec(), ..Case::good() }.missed();
+    assert_eq!(missed(&[("d", fail, 2), ("names", pass, 1)]), "drill violated: d failed 2d 0h ago");
+    assert_eq!(missed(&[("d", fail, 2), ("d", unverified, 1)]), "drill violated: d failed 2d 0h ago");
+    let both = "drill violated: d failed 2d 0h ago, names failed 1d 0h ago";
+    assert_eq!(missed(&[("names", fail, 1), ("d", fail, 2)]), both);
+    assert_eq!(missed(&[("d", fail, 2), ("names", pass, 1), ("d", pass, 0)]), "");
+    assert_eq!(missed(&[("d", unverified, 1)]), "", "what could not be verified failed at nothing");
 }

@@ -1,4 +1,4 @@
-//! What drills say of a domain: how the last one ended, and how long a recovery takes.
+//! What drills say of a domain: how each of them ended, and how long a recovery takes.
 
 use jiff::civil::Date;
 
@@ -11,6 +11,19 @@ use crate::status::{DomainStatus, Health};
 /// The last drill of a domain; self-tests do not count.
 pub fn last<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> Option<&'r DrillRecord> {
     of_domain(plan, domain, records).next_back()
+}
+
+/// The drills of a domain that have failed and not passed since. Each is judged by itself: that another one passed, which may
+/// look at less, says nothing of it; nor does one that was killed or cancelled.
+pub fn failed<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> Vec<&'r DrillRecord> {
+    let found = each(plan, domain, records, |outcome| outcome != DrillOutcome::Unverified);
+    found.filter(|record| record.outcome == DrillOutcome::Fail).collect()
+}
+
+/// The drills of a domain that could not be verified when they were tried last.
+fn unverified<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> Vec<&'r DrillRecord> {
+    let found = each(plan, domain, records, |_| true);
+    found.filter(|record| record.outcome == DrillOutcome::Unverified).collect()
 }
 
 /// The last drill of a domain that passed.
@@ -32,23 +45,38 @@ fn of_domain<'r>(
     records.iter().filter(move |record| !record.self_test && of(&record.drill))
 }
 
+/// The last record with such an outcome of each drill of a domain.
+fn each<'r>(
+    plan: &Plan,
+    domain: &Name,
+    records: &'r [DrillRecord],
+    counts: impl Fn(DrillOutcome) -> bool,
+) -> impl Iterator<Item = &'r DrillRecord> {
+    let drills = plan.drills.iter().filter(|drill| drill.domains.contains(domain));
+    drills.filter_map(move |drill| {
+        let counts =
+            |record: &&DrillRecord| record.drill == drill.name && !record.self_test && counts(record.outcome);
+        records.iter().rev().find(counts)
+    })
+}
+
 /// Adds to the status of domains what drills say of them: one that failed is a restore that would fail. Where an exception
 /// allows that today, it is a warning.
 pub fn judge(plan: &Plan, found: &mut [DomainStatus], records: &[DrillRecord], today: Date) {
     for status in found {
         status.drill = last(plan, &status.domain, records).cloned();
         status.recovery_seconds = measured(plan, &status.domain, records).map(DrillRecord::seconds);
-        let Some(drill) = &status.drill else { continue };
-        let why = drill.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         let excuse = plan.exception(Control::Drill, &status.domain, today);
-        let (health, how) = match drill.outcome {
-            DrillOutcome::Pass => continue,
-            DrillOutcome::Fail if excuse.is_some() => (Health::Warning, "failed"),
-            DrillOutcome::Fail => (Health::Critical, "failed"),
-            DrillOutcome::Unverified => (Health::Warning, "could not be verified"),
-        };
-        status.health = status.health.max(health);
-        status.reasons.push(format!("the drill {} {how}{why}", drill.drill));
+        let of_failed = if excuse.is_some() { Health::Warning } else { Health::Critical };
+        let failed = failed(plan, &status.domain, records).into_iter();
+        let failed = failed.map(|drill| (drill, of_failed, "failed"));
+        let unverified = unverified(plan, &status.domain, records).into_iter();
+        let unverified = unverified.map(|drill| (drill, Health::Warning, "could not be verified"));
+        for (drill, health, how) in failed.chain(unverified) {
+            let why = drill.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            status.health = status.health.max(health);
+            status.reasons.push(format!("the drill {} {how}{why}", drill.drill));
+        }
     }
 }
 
@@ -79,6 +107,54 @@ mod tests {
         }
     }
 
+    fn status(domain: &str) -> DomainStatus {
+        DomainStatus {
+            domain: domain.parse().expect("a name"),
+            class: None,
+            owner: None,
+            health: Health::Ok,
+            reasons: Vec::new(),
+            rpo: None,
+            copies: Vec::new(),
+            attempt: None,
+            next: None,
+            drill: None,
+            recovery_seconds: None,
+        }
+    }
+
+    #[test]
+    fn each_drill_is_judged_by_its_own_last_verdict() {
+        let plan = plan(
+            "[[domain]]\nname = 'x'\npaths = ['/x']\n[[drill]]\nname = 'weekly'\ndomains = ['x']\ntier = 'full'\n\
+             [[drill]]\nname = 'nightly'\ndomains = ['x']\ntier = 'metadata'\n",
+        );
+        let (x, full, names) = ("x".parse().expect("a name"), Tier::Full, Tier::Metadata);
+        let weekly = |outcome| record("weekly", outcome, full, 1.0);
+        let nightly = |outcome| record("nightly", outcome, names, 1.0);
+        let judged = |records: &[DrillRecord]| {
+            let mut found = [status("x")];
+            judge(&plan, &mut found, records, jiff::civil::date(2026, 11, 28));
+            let of_failed = failed(&plan, &x, records).iter().map(|drill| drill.drill.to_string()).collect();
+            let [status] = found;
+            (status.health, status.reasons.join(", "), of_failed)
+        };
+        let red = (Health::Critical, "the drill weekly failed: why".to_owned(), vec!["weekly".to_owned()]);
+        let (pass, fail, unverified) = (DrillOutcome::Pass, DrillOutcome::Fail, DrillOutcome::Unverified);
+        let records = [weekly(pass), weekly(fail), nightly(pass)];
+        assert_eq!(judged(&records), red, "the nightly one hides nothing");
+        let (health, reasons, of_failed) = judged(&[weekly(fail), weekly(unverified)]);
+        assert_eq!((health, of_failed), (red.0, red.2.clone()), "one that was killed is no verdict");
+        assert_eq!(reasons, "the drill weekly failed: why, the drill weekly could not be verified: why");
+        let (health, reasons, of_failed) = judged(&[weekly(unverified), nightly(pass)]);
+        assert_eq!((health, of_failed), (Health::Warning, vec![]), "nor is it hidden");
+        assert_eq!(reasons, "the drill weekly could not be verified: why");
+        let (_, _, of_failed) = judged(&[weekly(fail), nightly(fail)]);
+        assert_eq!(of_failed, ["weekly", "nightly"]);
+        let records = [weekly(fail), nightly(fail), nightly(pass), weekly(unverified), weekly(pass)];
+        assert_eq!(judged(&records), (Health::Ok, String::new(), vec![]), "both passed since");
+    }
+
     #[test]
     fn the_last_drill_decides_and_the_last_whole_one_measures() {
         let plan = plan(
@@ -87,20 +163,7 @@ mod tests {
              domain = 'x'\nreason = 'r'\napproved_by = 'a'\nexpires = 2026-11-27\n",
         );
         let judged_on = |day: i8, records: &[DrillRecord]| {
-            let domain = |name: &str| DomainStatus {
-                domain: name.parse().expect("a name"),
-                class: None,
-                owner: None,
-                health: Health::Ok,
-                reasons: Vec::new(),
-                rpo: None,
-                copies: Vec::new(),
-                attempt: None,
-                next: None,
-                drill: None,
-                recovery_seconds: None,
-            };
-            let mut found = [domain("x"), domain("y")];
+            let mut found = [status("x"), status("y")];
             judge(&plan, &mut found, records, jiff::civil::date(2026, 11, day));
             found
         };
