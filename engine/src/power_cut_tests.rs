@@ -334,7 +334,7 @@ fn go_through(told: &[Told], seed: u64) -> (usize, usize) {
                 continue;
             }
             distinct.fetch_add(1, Ordering::Relaxed);
-            let goes_on = hash.as_bytes()[0] % GO_ON_EVERY == 0;
+            let goes_on = hash.as_bytes()[0].is_multiple_of(GO_ON_EVERY);
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 survives(told, *cut, &tree, goes_on);
             }));

@@ -241,9 +241,15 @@ fn what_a_killed_refill_left_behind_is_removed_where_there_is_no_room() {
     type Deed = fn(&Repository, SnapshotId);
     let deeds: [(&str, Deed); 4] = [
         ("forget", |repository, first| drop(forget_it(repository, first).expect("forgotten"))),
-        ("prune", |repository, _| drop(prune::run(repository, &no_repack(), &Silent).expect("pruned"))),
-        ("set", |repository, _| drop(set(repository, 2 * MIB).expect("set"))),
-        ("drop", |repository, _| drop(drop_it(repository).expect("dropped"))),
+        ("prune", |repository, _| {
+            prune::run(repository, &no_repack(), &Silent).expect("pruned");
+        }),
+        ("set", |repository, _| {
+            set(repository, 2 * MIB).expect("set");
+        }),
+        ("drop", |repository, _| {
+            drop_it(repository).expect("dropped");
+        }),
     ];
     for (name, deed) in deeds {
         let (world, first) = sample();

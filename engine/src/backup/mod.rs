@@ -40,7 +40,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 use serde_bytes::ByteBuf;
 
-#[cfg(test)]
 pub(crate) use adopt::adopt;
 pub(crate) use chunk_table::ChunkTable;
 pub use grains::GrainRule;
@@ -151,7 +150,7 @@ fn at_their_places(paths: &[PathBuf]) -> Vec<SourceRoot> {
 
 /// Takes over what a writer that died has stored. To store it again does no harm, so no failure is one of the backup.
 fn take_over(repository: &Repository, monitor: &dyn Monitor) {
-    let (code, message) = match adopt::adopt(repository) {
+    let (code, message) = match adopt(repository) {
         Ok(0) => return,
         Ok(packs) => ("packs-adopted", format!("an interrupted run had stored {packs} packs: they are used")),
         Err(error) => {

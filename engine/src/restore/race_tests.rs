@@ -15,8 +15,11 @@ use super::test_support::{Builder, Fixture, Listener, noise};
 use super::{Overwrite, RestoreOptions};
 use crate::target::test_support::fingerprint;
 
+/// Makes something at a path, given the directory outside.
+type Impostor = fn(&Path, &Path);
+
 /// What is put in the place of an entry.
-const IMPOSTORS: [(&str, fn(&Path, &Path)); 4] = [
+const IMPOSTORS: [(&str, Impostor); 4] = [
     ("a link to a directory outside", |at, outside| symlink(outside, at).unwrap()),
     ("a link to a file outside", |at, outside| symlink(outside.join("victim"), at).unwrap()),
     ("another name of a file outside", |at, outside| fs::hard_link(outside.join("victim"), at).unwrap()),

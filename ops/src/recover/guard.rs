@@ -124,8 +124,9 @@ impl Recoverer<'_> {
         for journal in journals.iter().filter(|journal| !journal.is_leftover()) {
             let outer = places(journal);
             let earlier = all.iter().take_while(|other| other.domain != journal.domain);
-            let earlier = earlier.filter(|other| !journals.iter().any(|one| one.domain == other.domain));
-            for other in earlier.filter(|other| !other.is_leftover() && inside(other, &outer).is_some()) {
+            let mut earlier = earlier.filter(|other| !journals.iter().any(|one| one.domain == other.domain));
+            if let Some(other) = earlier.find(|other| !other.is_leftover() && inside(other, &outer).is_some())
+            {
                 let (name, other) = (&journal.domain, &other.domain);
                 let message = format!(
                     "{name} cannot be committed before {other}, which was recovered earlier inside of it: what was there before may be gone with it"

@@ -94,7 +94,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let recoverer = Recoverer {
         plan: &plan,
         host: plan::host(&plan),
-        processes: Arc::new(crate::plan::processes(&plan, Arc::clone(&cancelled))),
+        processes: Arc::new(plan::processes(&plan, Arc::clone(&cancelled))),
         source: &source,
         state: &state,
         disk: &SystemDisk,

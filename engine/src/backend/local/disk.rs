@@ -53,7 +53,7 @@ pub(super) fn sync(what: impl AsFd) -> Result<(), Errno> {
 
 /// Makes a folder.
 pub(super) fn make_folder(parent: impl AsFd, name: impl Arg + Copy) -> Result<(), Errno> {
-    step!(parent, record::Step::make_folder(&parent, name), rustix::fs::mkdirat(&parent, name, FOLDER_MODE))
+    step!(parent, record::Step::make_folder(&parent, &name), rustix::fs::mkdirat(&parent, name, FOLDER_MODE))
 }
 
 /// Gives a file another name, in another folder; fails if that is taken.

@@ -58,7 +58,7 @@ fn packs_that_are_taken_over_get_parity() {
     // It is wanted by now, and was not when they were stored.
     let add = crate::parity::AddOptions { threads: 1, ..crate::parity::AddOptions::default() };
     crate::parity::add(&repository, &add, &Silent).unwrap();
-    assert!(adopt::adopt(&repository).unwrap() > 0);
+    assert!(adopt(&repository).unwrap() > 0);
     let status = crate::parity::status(&repository).unwrap();
     assert!(status.coverage.iter().all(|one| one.uncovered == 0), "{status:?}");
 }
@@ -73,7 +73,7 @@ fn packs_that_a_prune_has_condemned_are_not_taken_over() {
     let repository = testing::open(backend, 2).unwrap();
     crate::prune::run(&repository, &crate::prune::PruneOptions::default(), &Silent).unwrap();
     assert!(repository.fold().condemned().count() > 0, "the orphans");
-    assert_eq!(adopt::adopt(&repository).unwrap(), 0);
+    assert_eq!(adopt(&repository).unwrap(), 0);
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Step {
         }
     }
 
-    pub fn make_folder(parent: &impl AsFd, name: impl Arg) -> Self {
+    pub fn make_folder(parent: &impl AsFd, name: &impl Arg) -> Self {
         let name = name.as_str().expect("folders of a repository have names in ASCII").to_owned();
         Self::MakeFolder { path: below(parent, &name) }
     }
@@ -254,7 +254,7 @@ fn number_files(steps: &mut [Step]) {
                 *file = at as FileId;
             }
             Step::Append { file, .. } | Step::SyncFile { file } => {
-                *file = numbers.get(file).copied().unwrap_or(FileId::MAX)
+                *file = numbers.get(file).copied().unwrap_or(FileId::MAX);
             }
             _ => {}
         }
