@@ -58,7 +58,8 @@ fn every_kind_of_entry_comes_back() {
 
 #[test]
 fn unprivileged_restores_finish_directories_that_shut_them_out() {
-    if !as_nobody("restore::tests::unprivileged_restores_finish_directories_that_shut_them_out") {
+    const NAME: &str = "unprivileged_restores_finish_directories_that_shut_them_out";
+    if !as_nobody(&format!("{}::{NAME}", module_path!().split_once("::").unwrap().1)) {
         return;
     }
     let mut b = Builder::new();
