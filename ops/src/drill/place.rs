@@ -10,12 +10,13 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::drill::record::DrillRecord;
 use crate::plan::types::{Drill, Tier};
 use crate::plan::values::Name;
+use crate::run::marks;
 use crate::run::state::{Lock, State, write_whole};
 
 /// The variable that tells the processes of a drill.
@@ -185,18 +186,8 @@ fn open_up(folder: &Path) -> io::Result<()> {
 
 /// Ends processes that have the token of a drill in their environment.
 fn end_processes(token: &str) {
-    let wanted = format!("{TOKEN}={token}");
-    let Ok(processes) = fs::read_dir("/proc") else { return };
-    for process in processes.flatten() {
-        let Some(number) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let is_of_drill = fs::read(process.path().join("environ")).is_ok_and(|environment| {
-            environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
-        });
-        if let Some(pid) = Pid::from_raw(number).filter(|_| is_of_drill) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+    for pid in marks::having(&format!("{TOKEN}={token}")) {
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 

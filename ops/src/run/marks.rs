@@ -59,11 +59,17 @@ pub fn end(mark: &str, patience: Duration) -> usize {
 /// parent, has no environment any more.
 fn marked(mark: &str) -> Vec<Pid> {
     let Some((session, _)) = mark.split_once('-') else { return Vec::new() };
-    let entry_wanted = format!("{MARK}={mark}");
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| {
-        let pid = entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
-        (pid != getpid() && has(pid, &entry_wanted) && is_in(pid, session)).then_some(pid)
+    let mut pids = having(&format!("{MARK}={mark}"));
+    pids.retain(|pid| *pid != getpid() && is_in(*pid, session));
+    pids
+}
+
+/// All processes that were started with this entry, as `NAME=value`, in their environment.
+pub(crate) fn having(entry: &str) -> Vec<Pid> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.filter_map(|process| {
+        let pid = process.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
+        has(pid, entry).then_some(pid)
     });
     pids.collect()
 }

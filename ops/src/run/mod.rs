@@ -19,7 +19,7 @@ mod copies;
 pub mod domain;
 pub(crate) mod facts;
 mod lines;
-mod marks;
+pub(crate) mod marks;
 pub mod process;
 mod read;
 mod report;

@@ -1,0 +1,319 @@
+//! Which domains have their turn, and what each of them goes through.
+
+use super::*;
+
+#[test]
+fn everything_has_its_turn() {
+    let stage = Stage::new(&format!(
+        "[[domain]]\nname = 'x'\n{HOOKS}paths = ['DIR']\nsnapshot = {{ begin = ['print', 'STRONGROOM_SNAPSHOT_PATH=/'], \
+         end = ['unsnap'] }}\nobjectives = {{ retain = {{ daily = 3 }} }}\nfacts = {{ v = ['print', '15.9 '] }}\n\
+         stream = [{{ name = 's', command = ['print', 'dump'], tee_check = ['tee'], min_bytes = '5', expect_tail = 'ump' }}]\n"
+    ));
+    let reports = stage.run();
+    assert_eq!((reports[0].outcome, &reports[0].message), (Outcome::Ok, &None), "{reports:?}");
+    assert_eq!(reports[0].repositories[0].forgotten, 3);
+    let expected = [
+        ["before", "print 15.9 ", "print STRONGROOM_SNAPSHOT_PATH=/", "back up into a", "tee", "print dump"]
+            .as_slice(),
+        &["unsnap </>", "copy 1 from a to b", "forget in a: x", "forget in b: x", "after", "finally", "last"],
+    ];
+    assert_eq!(stage.log(), expected.concat());
+    let jobs = stage.vault.jobs.borrow();
+    assert_eq!(jobs[0].facts, [("v".to_owned(), "15.9".to_owned())]);
+    let below_root = PathBuf::from("/").join(stage.folder.path().strip_prefix("/").expect("absolute"));
+    assert_eq!(jobs[0].read_from[0].1, Some(below_root));
+    let text = stage.plan.sources[0].text.as_bytes();
+    assert!(jobs[0].contents.values().any(|content| content == text), "the plan is in the snapshot");
+    let attempts = stage.state().attempts().expect("readable");
+    assert_eq!((attempts.len(), attempts[0].outcome), (1, Outcome::Ok));
+}
+
+#[test]
+fn hooks_at_the_end_are_run_whatever_fails() {
+    let hooks = |before: &str| HOOKS.replace("'before'", before);
+    let path = "paths = ['DIR']\n";
+    for (domain, done, message) in [
+        (hooks("'fail'") + path, &["fail"][..], "a hook before it: fail failed: exit code 1"),
+        (
+            hooks("'ok'") + "sqlite = ['/no/such.db']\n",
+            &["ok"],
+            "the SQLite database /no/such.db cannot be read",
+        ),
+        (
+            hooks("'ok'") + path + "snapshot = { begin = ['fail'], end = ['unsnap'] }\n",
+            &["ok", "fail", "unsnap"],
+            "there is no file system snapshot: fail failed",
+        ),
+        (
+            hooks("'ok'") + path + "snapshot = { begin = ['print', 'nothing'], end = ['unsnap'] }\n",
+            &["ok", "print nothing", "unsnap"],
+            "there is no file system snapshot: print did not print",
+        ),
+        (
+            hooks("'ok'") + "to = ['a']\nstream = [{ name = 's', command = ['fail'] }]\n",
+            &["ok", "back up into a", "fail"],
+            "a: fail failed: exit code 1",
+        ),
+    ] {
+        let stage = Stage::new(&format!("[[domain]]\nname = 'x'\n{domain}"));
+        let reports = stage.run();
+        assert_eq!(reports[0].outcome, Outcome::Failed, "{domain}");
+        let found = reports[0].message.clone().unwrap_or_default();
+        assert!(found.starts_with(message), "{domain}\n{found}");
+        let log = stage.log();
+        assert_eq!(log[..done.len()], *done, "{domain}");
+        let failed = format!("failed <{found}>");
+        assert_eq!(log[done.len()..], [failed.as_str(), "finally", "last"], "{domain}");
+        assert_eq!(stage.state().attempts().expect("readable")[0].message, Some(found));
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_what_it_should_be_is_no_stream() {
+    for (stream, reason) in [
+        ("command = ['print', 'abc'], min_bytes = '1KiB'", "it has 4 bytes, and min_bytes is 1KiB"),
+        ("command = ['print', 'abc'], expect_tail = 'complete'", "it does not end with \"complete\""),
+        ("command = ['print', 'abc'], tee_check = ['fail']", "tee_check: fail failed"),
+        ("command = ['fail']", "fail failed"),
+    ] {
+        let stage = Stage::new(&format!(
+            "[[domain]]\nname = 'x'\nto = ['a']\nstream = [{{ name = 's', {stream} }}]\n"
+        ));
+        let report = stage.run().remove(0);
+        let message = report.message.unwrap_or_default();
+        assert!(
+            report.outcome == Outcome::Failed && message.starts_with(&format!("a: {reason}")),
+            "{message}"
+        );
+        assert!(stage.vault.jobs.borrow().is_empty());
+    }
+}
+
+#[test]
+fn what_comes_after_a_failure_is_skipped_and_the_rest_is_not() {
+    let stage = Stage::new(
+        "[[domain]]\nname = 'c'\nafter = ['b']\npaths = ['DIR']\n[[domain]]\nname = 'b'\nafter = ['a']\npaths = ['DIR']\n\
+         [[domain]]\nname = 'a'\npaths = ['DIR']\nhooks = { before = [['fail']] }\n[[domain]]\nname = 'd'\npaths = ['DIR']\n",
+    );
+    let reports = stage.run();
+    let found: Vec<_> = reports.iter().map(|report| (report.domain.as_str(), report.outcome)).collect();
+    let expected =
+        [("a", Outcome::Failed), ("b", Outcome::Skipped), ("c", Outcome::Skipped), ("d", Outcome::Ok)];
+    assert_eq!(found, expected);
+    assert_eq!(reports[1].message.as_deref(), Some("it comes after a, which failed"));
+    assert_eq!(stage.state().attempts().expect("readable").len(), 4);
+}
+
+#[test]
+fn what_comes_after_goes_where_the_other_has_got_to() {
+    let domain = |name: &str, more: &str| format!("[[domain]]\nname = '{name}'\npaths = ['DIR']\n{more}\n");
+    let all = [
+        domain("x", "hooks = { before = [['x']] }"),
+        domain("y", "after = ['x']\nhooks = { before = [['y']], after = [['everywhere']] }"),
+        domain("z", "after = ['y']\nto = ['a']"),
+        domain("elsewhere", "to = ['b']"),
+        domain("last", "after = ['elsewhere']"),
+    ];
+    let mut stage = Stage::new(&all.concat());
+    stage.vault.down = vec!["a"];
+    let reports = stage.run();
+    let found: Vec<_> = reports
+        .iter()
+        .map(|report| {
+            let repos = report.repositories.iter();
+            let repos: Vec<_> = repos.map(|repo| format!("{} {}", repo.repo, repo.outcome.name())).collect();
+            format!("{} {}: {}", report.domain, report.outcome.name(), repos.join(", "))
+        })
+        .collect();
+    let expected = [
+        "x failed: a failed, b ok",
+        "y partial: a skipped, b ok",
+        "z skipped: ",
+        "elsewhere ok: b ok",
+        "last failed: a failed, b ok",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(reports[1].warnings, ["a: it comes after x, which did not get there"]);
+    let done = stage.log();
+    assert_eq!(done[..5], ["x", "back up into a", "back up into b", "y", "back up into b"]);
+    assert!(!done.contains(&"everywhere".to_owned()));
+    let attempts = stage.state().attempts().expect("readable");
+    assert_eq!(attempts[1].repositories[&name("a")].outcome, Outcome::Skipped);
+    // What is fresh in another repository is not what has been left out.
+    stage.vault.down.clear();
+    let report = stage.run().remove(1);
+    assert_eq!((report.outcome, report.is_everywhere()), (Outcome::Ok, true));
+}
+
+#[test]
+fn a_run_that_is_cancelled_begins_nothing_more() {
+    let domain = |name: &str, before: &str| {
+        let hooks = HOOKS.replace("'before'", before);
+        format!("[[domain]]\nname = '{name}'\npaths = ['DIR']\n{hooks}")
+    };
+    let stage = Stage::new(&[domain("x", "'cancel'"), domain("y", "'y'")].concat());
+    let reports = stage.run();
+    assert_eq!(stage.log(), ["cancel", "failed <a: the run was cancelled>", "finally", "last"]);
+    let message = reports[1].message.as_deref();
+    assert_eq!(
+        (reports[1].outcome, message),
+        (Outcome::Failed, Some("the run was cancelled before it began"))
+    );
+    assert_eq!(stage.state().attempts().expect("readable").len(), 2);
+}
+
+#[test]
+fn what_a_killed_run_left_is_swept_first() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nto = ['a']\n");
+    let state = stage.state();
+    let name = name("x");
+    let argv =
+        |words: &[&str]| Argv::try_from(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let journal = Journal {
+        began: now().timestamp(),
+        snapshot_end: argv(&["unsnap"]).ok(),
+        snapshot_path: Some("/snap/7".into()),
+        finally: vec![argv(&["clean"]).expect("a command")],
+        mark: String::new(),
+        left: Vec::new(),
+    };
+    state.note(&name, &journal).expect("noted");
+    std::fs::write(state.stage(&name).expect("made").join("copy"), "x").expect("written");
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+    assert_eq!(stage.log(), ["unsnap </snap/7>", "clean", "back up into a"]);
+    let outcomes: Vec<_> =
+        state.attempts().expect("readable").into_iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Interrupted, Outcome::Ok]);
+}
+
+#[test]
+fn what_cannot_be_cleaned_up_is_tried_again_by_the_next_run() {
+    let stage = Stage::new(
+        "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nhooks = { finally = [['moody', 'DIR/good'], ['last']] }\n\
+         snapshot = { begin = ['print', 'STRONGROOM_SNAPSHOT_PATH=/'], end = ['moody', 'DIR/good'] }\n",
+    );
+    let state = stage.state();
+    let good = stage.folder.path().join("good");
+    let moody = format!("moody {}", good.display());
+    let unsnap = format!("{moody} </>");
+    let begin = "print STRONGROOM_SNAPSHOT_PATH=/";
+    let work = [begin, "back up into a", &unsnap, &moody, "last"];
+    let report = stage.run_once().remove(0);
+    assert_eq!(report.outcome, Outcome::Partial);
+    assert!(
+        report.warnings[0].contains("the file system snapshot may be there still: moody failed"),
+        "{report:?}"
+    );
+    assert!(report.warnings[1].starts_with("at the end: a hook failed: moody failed"), "{report:?}");
+    assert_eq!(stage.log(), work);
+    let name = name("x");
+    assert_eq!(state.journal(&name).expect("readable").expect("kept").left.len(), 2);
+    // It fails once more, and is not there twice.
+    stage.run_once();
+    assert_eq!(stage.log(), [&[unsnap.as_str(), &moody][..], &work].concat());
+    assert_eq!(state.journal(&name).expect("readable").expect("kept").left.len(), 2);
+    std::fs::write(&good, "").expect("written");
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+    assert_eq!(stage.log(), [&[unsnap.as_str(), &moody][..], &work].concat());
+    // All three got to their ends, and what a command said is in none of the records.
+    let outcomes: Vec<_> =
+        state.attempts().expect("readable").iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Partial, Outcome::Partial, Outcome::Ok]);
+    let kept = std::fs::read_to_string(stage.folder.path().join("state/attempts.jsonl")).expect("text");
+    assert!(kept.contains("moody failed: exit code 1") && !kept.contains("hunter2"), "{kept}");
+}
+
+#[test]
+fn what_is_due_waits_for_another_run_and_asks_again() {
+    for (still, expected, done) in
+        [(&[][..], Some("another run has done it meanwhile"), &[][..]), (&["b"], None, &["back up into b"])]
+    {
+        let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+        let state = stage.state();
+        let lock = state.lock(&name("x")).expect("a lock");
+        let processes = Played { log: Arc::clone(&stage.vault.log), cancelled: Arc::default() };
+        let asked = RefCell::new(0);
+        let due_still = |_: &_| {
+            *asked.borrow_mut() += 1;
+            still.iter().map(|name| name.parse().expect("a name")).collect()
+        };
+        let runner = Runner {
+            plan: &stage.plan,
+            host: "box".into(),
+            processes: Arc::new(processes),
+            vault: &stage.vault,
+            state: &state,
+            now: &now,
+            is_cancelled: &|| false,
+            due_still: Some(&due_still),
+        };
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            drop(lock);
+        });
+        let domain = &stage.plan.domains[0];
+        let report = runner.run(domain, &stage.plan.repositories(domain));
+        other.join().expect("no panic");
+        assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Ok, expected));
+        assert_eq!((stage.log(), *asked.borrow()), (done.iter().map(|line| (*line).to_owned()).collect(), 1));
+        assert_eq!(state.attempts().expect("readable").len(), done.len());
+    }
+}
+
+#[test]
+fn a_plan_is_in_the_snapshot_also_where_its_place_is_left_out() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+    let mut plan = stage.plan.clone();
+    let folder = stage.folder.path().join("conf");
+    plan.sources[0].path = folder.join("plan.toml");
+    plan.domains[0].exclude = vec!["conf".into()];
+    let filter = crate::run::stage::filter(&plan.domains[0], &plan.sources).expect("patterns");
+    let place = folder.display();
+    let kept = ".strongroom-recover-*".to_owned();
+    let expected =
+        ["conf".into(), kept, format!("!{place}"), format!("{place}/*"), format!("!{place}/plan.toml")];
+    assert_eq!(filter.exclude, expected);
+}
+
+#[test]
+fn two_runs_of_one_domain_do_not_meet() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+    let lock = stage.state().lock(&name("x")).expect("a lock");
+    let report = stage.run().remove(0);
+    assert_eq!(report.message.as_deref(), Some("another run of the domain x is at work"));
+    drop(lock);
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+}
+
+#[test]
+fn what_is_due_is_told_by_the_repositories() {
+    let plan = plan(
+        "[repo.b]\nurl = '/b'\n[[domain]]\nname = 'x'\npaths = ['/x']\nschedule = '*-*-* 02:00'\ntags = ['db']\n\
+         [[domain]]\nname = 'event'\npaths = ['/y']\n",
+    );
+    let at = |text: &str| Newest::At(text.parse().expect("a time"));
+    let due = |a: Newest, b: Newest| {
+        let newest = |repo: &Name, _: &_| if repo.as_str() == "a" { a } else { b };
+        let choice = Choice { due: true, ..Choice::default() };
+        let chosen = select(&plan, &choice, &newest, &now()).expect("no mistake");
+        chosen.into_iter().map(|chosen| (chosen.targets.len(), chosen.why)).collect::<Vec<_>>()
+    };
+    let fresh = at("2026-11-28T02:00:01Z");
+    assert_eq!(due(fresh, fresh), []);
+    assert_eq!(due(at("2026-11-28T01:59:59Z"), fresh), [(1, "due since 2026-11-28 02:00".to_owned())]);
+    assert_eq!(due(Newest::None, Newest::None), [(2, "there is no snapshot yet".to_owned())]);
+    assert_eq!(due(fresh, Newest::Unknown), [(1, "the repository cannot be asked".to_owned())]);
+    assert!(due(at("2026-11-28T12:00:01Z"), fresh)[0].1.contains("in the future"));
+
+    let chosen = |names: &[&str], tags: &[&str]| {
+        let text = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+        let choice = Choice { names: text(names), tags: text(tags), due: false };
+        select(&plan, &choice, &|_, _| Newest::None, &now())
+            .map(|chosen| chosen.iter().map(|chosen| chosen.domain.name.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(chosen(&[], &[]).expect("all"), ["x", "event"]);
+    assert_eq!(chosen(&["event"], &[]).expect("one"), ["event"]);
+    assert_eq!(chosen(&[], &["db"]).expect("one"), ["x"]);
+    assert_eq!(chosen(&["y"], &[]), Err(SelectError::Unknown("y".into())));
+    assert_eq!(chosen(&[], &["x"]), Err(SelectError::UnknownTag("x".into())));
+}
