@@ -47,14 +47,20 @@ fn what_a_run_that_died_has_stored_is_not_stored_again() {
     assert_eq!((checked.is_damaged(), checked.orphan_packs), (false, 0));
 }
 
-#[test]
-fn packs_that_are_taken_over_get_parity() {
+/// A repository with packs of a backup that failed, in a folder that lasts as long as it is held.
+fn orphaned() -> (tempfile::TempDir, Repository) {
     let folder = tempfile::tempdir().unwrap();
     let (source, place) = (folder.path().join("source"), folder.path().join("repository"));
     fs::create_dir(&source).unwrap();
     fs::write(source.join("a"), noise(1, 1 << 20)).unwrap();
     let backend = repository_after_a_failed_backup(&place, &source);
     let repository = testing::open(backend, 2).unwrap();
+    (folder, repository)
+}
+
+#[test]
+fn packs_that_are_taken_over_get_parity() {
+    let (_folder, repository) = orphaned();
     // It is wanted by now, and was not when they were stored.
     let add = crate::parity::AddOptions { threads: 1, ..crate::parity::AddOptions::default() };
     crate::parity::add(&repository, &add, &Silent).unwrap();
@@ -65,12 +71,7 @@ fn packs_that_are_taken_over_get_parity() {
 
 #[test]
 fn packs_that_a_prune_has_condemned_are_not_taken_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, place) = (folder.path().join("source"), folder.path().join("repository"));
-    fs::create_dir(&source).unwrap();
-    fs::write(source.join("a"), noise(1, 1 << 20)).unwrap();
-    let backend = repository_after_a_failed_backup(&place, &source);
-    let repository = testing::open(backend, 2).unwrap();
+    let (_folder, repository) = orphaned();
     crate::prune::run(&repository, &crate::prune::PruneOptions::default(), &Silent).unwrap();
     assert!(repository.fold().condemned().count() > 0, "the orphans");
     assert_eq!(adopt(&repository).unwrap(), 0);
