@@ -3,6 +3,7 @@
 
 use serde_bytes::ByteBuf;
 
+use super::tally;
 use crate::format::chunk_list::{
     self, CHUNK_ENTRY_LEN, Chunk, ChunkList, DEPTH_MAX, LIST_ENTRY_LEN, ListRef, TableError,
 };
@@ -34,9 +35,22 @@ pub(super) enum ContentError {
     #[error("the file has {0} holes, at most {HOLES_MAX} are possible")]
     HoleCount(usize),
     /// A part of the table cannot be read.
-    #[error("chunk list {id} of the file cannot be read: {problem}")]
-    List { id: BlobId, problem: String },
+    #[error("chunk list {id} of the file cannot be read: {why}")]
+    List { id: BlobId, code: &'static str, why: String },
 }
+
+impl ContentError {
+    /// The code of a problem with a file's chunk table.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::List { code, .. } => code,
+            _ => tally::DAMAGED,
+        }
+    }
+}
+
+/// Reads a part of a chunk table, or says with which code it cannot, and why.
+pub(super) type LoadList<'a> = dyn FnMut(&BlobId) -> Result<ChunkList, (&'static str, String)> + 'a;
 
 /// Checks size, holes and the top of the chunk table, and where chunks are in it also their places; gives the bytes
 /// that are not in holes.
@@ -114,10 +128,7 @@ impl Chunks {
     }
 
     /// The next chunk, reading parts of the table with `load`. After an error there is nothing more to be had.
-    pub(super) fn next(
-        &mut self,
-        load: &mut dyn FnMut(&BlobId) -> Result<ChunkList, String>,
-    ) -> Option<Result<Chunk, ContentError>> {
+    pub(super) fn next(&mut self, load: &mut LoadList<'_>) -> Option<Result<Chunk, ContentError>> {
         let next = self.step(load).transpose();
         if matches!(next, Some(Err(_))) {
             self.levels.clear();
@@ -125,10 +136,7 @@ impl Chunks {
         next
     }
 
-    fn step(
-        &mut self,
-        load: &mut dyn FnMut(&BlobId) -> Result<ChunkList, String>,
-    ) -> Result<Option<Chunk>, ContentError> {
+    fn step(&mut self, load: &mut LoadList<'_>) -> Result<Option<Chunk>, ContentError> {
         while let Some(level) = self.levels.last_mut() {
             let width = if level.depth == 0 { CHUNK_ENTRY_LEN } else { LIST_ENTRY_LEN };
             let Some(entry) = level.table.get(level.next..level.next + width) else {
@@ -173,13 +181,9 @@ fn list(entry: &[u8]) -> Result<ListRef, TableError> {
 
 impl Level {
     /// Reads the part of a table that `list` names.
-    fn load(
-        list: ListRef,
-        depth: u8,
-        load: &mut dyn FnMut(&BlobId) -> Result<ChunkList, String>,
-    ) -> Result<Self, ContentError> {
+    fn load(list: ListRef, depth: u8, load: &mut LoadList<'_>) -> Result<Self, ContentError> {
         let ListRef { id, bytes } = list;
-        let loaded = load(&id).map_err(|problem| ContentError::List { id, problem })?;
+        let loaded = load(&id).map_err(|(code, why)| ContentError::List { id, code, why })?;
         if loaded.depth != depth {
             return Err(TableError::Depth { found: loaded.depth, expected: depth }.into());
         }
@@ -260,7 +264,9 @@ mod tests {
         let bytes = check(&content)?;
         let mut chunks = Chunks::new(content.chunks, content.depth, bytes);
         let mut lens = Vec::new();
-        while let Some(chunk) = chunks.next(&mut |id| lists.get(id).cloned().ok_or("none".to_owned())) {
+        while let Some(chunk) =
+            chunks.next(&mut |id| lists.get(id).cloned().ok_or((tally::MISSING, "none".to_owned())))
+        {
             lens.push(chunk?.len);
         }
         Ok(lens)

@@ -16,7 +16,7 @@ use crate::format::record;
 use crate::format::tree::{FileContent, Hole, Metadata, NodeKind};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
-use crate::store::{BlobReader, ReadError};
+use crate::store::BlobReader;
 use crate::target::{EntryKind, Obstacle, RelativePath, SpecialNode, TargetError, TargetStat, creation_mode};
 
 impl Walk<'_> {
@@ -58,7 +58,7 @@ impl Walk<'_> {
             Ok(in_chunks) => in_chunks,
             Err(error) => {
                 tally.advance(1, 0);
-                tally.fail(tally::DAMAGED, path.as_bytes(), explain(&error));
+                tally.fail(error.code(), path.as_bytes(), explain(&error));
                 return Ok(());
             }
         };
@@ -112,7 +112,7 @@ impl Walk<'_> {
                 Err(error) => {
                     let at = placer.position();
                     let why = explain(&error).into();
-                    job.state.miss(Missing { at, len: job.size - at, code: tally::DAMAGED, why });
+                    job.state.miss(Missing { at, len: job.size - at, code: error.code(), why });
                     break;
                 }
             };
@@ -242,7 +242,7 @@ impl Walk<'_> {
     }
 }
 
-fn load_list(reader: &BlobReader, id: &BlobId) -> Result<ChunkList, String> {
-    let bytes = reader.read(BlobKind::Tree, id).map_err(|error: ReadError| explain(&error))?;
-    record::decode(&bytes).map_err(|error| explain(&error))
+fn load_list(reader: &BlobReader, id: &BlobId) -> Result<ChunkList, (&'static str, String)> {
+    let bytes = reader.read(BlobKind::Tree, id).map_err(|error| (tally::code_of(&error), explain(&error)))?;
+    record::decode(&bytes).map_err(|error| (tally::DAMAGED, explain(&error)))
 }

@@ -178,7 +178,7 @@ fn find(id: &BlobId, len: u32, lookup: Lookup<'_>) -> Result<Location, Absence> 
             Err((tally::DAMAGED, why.into()))
         }
         Ok(None) => Err((tally::MISSING, format!("blob {id} is not in the repository").into())),
-        Err(error) => Err((tally::DAMAGED, explain(&error).into())),
+        Err(error) => Err((tally::code_of_index(&error), explain(&error).into())),
     }
 }
 

@@ -149,7 +149,7 @@ impl Scatter<'_> {
                 return Ok(bytes.to_vec());
             }
         }
-        Err((if gone { tally::MISSING } else { tally::DAMAGED }, explain(error).into()))
+        Err((if gone { tally::MISSING } else { tally::code_of(error) }, explain(error).into()))
     }
 
     /// Writes the items of one file that are in the block.

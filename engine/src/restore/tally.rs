@@ -4,7 +4,9 @@ use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::RestoreReport;
+use crate::index::IndexError;
 use crate::monitor::{EntryAction, Monitor, Problem, Progress};
+use crate::store::ReadError;
 
 /// An entry could not be put in place, or its content not be written.
 pub(super) const FAILED: &str = "restore-failed";
@@ -14,6 +16,8 @@ pub(super) const METADATA: &str = "metadata-failed";
 pub(super) const MISSING: &str = "blob-missing";
 /// Content or a directory that the repository has, damaged.
 pub(super) const DAMAGED: &str = "blob-damaged";
+/// Content or a directory that cannot be read now: nothing is known against it.
+pub(super) const STORAGE: &str = "storage";
 /// What was read back differs, or could not be read back.
 pub(super) const VERIFY: &str = "verify-failed";
 /// The repository lies where something should be put or removed.
@@ -70,6 +74,20 @@ pub(super) fn explain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The code of what cannot be read: a storage that fails is no damage.
+pub(super) fn code_of(error: &ReadError) -> &'static str {
+    match error {
+        ReadError::Missing { .. } => MISSING,
+        error if error.is_loss() => DAMAGED,
+        _ => STORAGE,
+    }
+}
+
+/// The code of an index that cannot be searched.
+pub(super) fn code_of_index(error: &IndexError) -> &'static str {
+    if error.is_loss() { DAMAGED } else { STORAGE }
 }
 
 impl<'a> Tally<'a> {
@@ -169,5 +187,33 @@ impl<'a> Tally<'a> {
             errors: get(&self.counts.errors),
             cancelled: self.was_cancelled.load(Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::backend::BackendError;
+    use crate::crypto::keys::BlobKind;
+    use crate::ids::{BlobId, PackId};
+
+    #[test]
+    fn only_what_is_lost_has_the_code_of_damage() {
+        let failing = |number| {
+            let source = io::Error::from_raw_os_error(number);
+            let source = BackendError::Io { action: "read", what: "a pack".into(), source };
+            ReadError::Backend { pack: PackId::from_bytes([1; 32]), source }
+        };
+        assert_eq!(code_of(&failing(rustix::io::Errno::STALE.raw_os_error())), STORAGE);
+        assert_eq!(code_of(&failing(rustix::io::Errno::ACCESS.raw_os_error())), STORAGE);
+        assert_eq!(
+            code_of(&failing(rustix::io::Errno::IO.raw_os_error())),
+            DAMAGED,
+            "the medium has lost it"
+        );
+        let missing = ReadError::Missing { id: BlobId::from_bytes([2; 32]), kind: BlobKind::Data };
+        assert_eq!(code_of(&missing), MISSING);
     }
 }

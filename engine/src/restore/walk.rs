@@ -17,7 +17,6 @@ use crate::browse::BrowseError;
 use crate::format::tree::{Metadata, Node, NodeKind};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
-use crate::store::ReadError;
 use crate::target::{EntryKind, MadeDir, Obstacle, RelativePath, TargetError, TargetRoot};
 
 /// Longest path that is restored, in bytes: the walk's memory and time grow with its square.
@@ -395,7 +394,7 @@ fn frame_len(frames: &[Frame]) -> usize {
 /// The code of a problem with a tree.
 fn code_of(error: &BrowseError) -> &'static str {
     match error {
-        BrowseError::Read(ReadError::Missing { .. }) => tally::MISSING,
+        BrowseError::Read(error) => tally::code_of(error),
         _ => tally::DAMAGED,
     }
 }

@@ -45,6 +45,17 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether what was to be read is lost, as far as the storage can tell: anything else may go well the next time.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::Pack { .. } => true,
+            Self::Index(error) => error.is_loss(),
+            Self::Backend { source, .. } => source.is_loss(),
+        }
+    }
+}
+
 /// Decoded blocks kept for trees, whose neighbours are usually wanted next.
 const CACHED_BLOCKS: usize = 8;
 

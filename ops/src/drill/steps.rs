@@ -144,6 +144,13 @@ impl Driller<'_> {
     }
 
     fn step(&self, work: &mut Work<'_>, words: &Words, step: &DrillStep) -> Result<(), Stop> {
+        if let Some(argv) = &step.prepare {
+            let argv = words.fill(argv);
+            return self.timed(work, Phase::Load, |driller, _| {
+                let ended = driller.processes.run(&order(&argv, words, COMMAND));
+                ended.map(|_| ()).map_err(|error| Stop::Unverified(format!("it cannot be prepared: {error}")))
+            });
+        }
         if let Some(domain) = &step.restore {
             let target = step.target.as_deref().unwrap_or(TARGET);
             return self.timed(work, Phase::Load, |driller, work| {

@@ -235,6 +235,9 @@ fn each_way_to_end_has_its_outcome() {
         stage.source.problem = Some(Problem { is_damage, message: "no".into() });
         assert_eq!(stage.run().outcome, outcome);
     }
+    let record = Stage::new(&run("{ prepare = ['false'] }")).run();
+    let why = record.reason.unwrap_or_default();
+    assert!(record.outcome == unverified && why.starts_with("step 1: it cannot be prepared: "), "{why}");
     let mut stage = Stage::new(FULL);
     stage.source.snapshots.clear();
     let record = stage.run();

@@ -60,7 +60,7 @@ impl Memory {
         let Some(last) = self.told.get(&key(channel, event, subject)) else { return true };
         let is_new_failure = || self.failing.get(subject).is_some_and(|since| since > last);
         let pause = match event {
-            Event::Start | Event::Success | Event::Drill => 0,
+            Event::Start | Event::Success | Event::Drill | Event::Recovery => 0,
             // What fails and recovers all the time is told once an hour.
             Event::Failure if is_new_failure() => HOUR,
             Event::Recovered => HOUR,

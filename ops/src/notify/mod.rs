@@ -21,6 +21,7 @@ use crate::drill::DrillRecord;
 use crate::plan::Plan;
 use crate::plan::types::{Event, Notify};
 use crate::plan::values::Argv;
+use crate::recover::RecoveryRecord;
 use crate::run::process::{Order, Processes, without_output};
 use crate::run::state::State;
 use crate::run::{DomainReport, Outcome};
@@ -133,6 +134,17 @@ impl Notifier<'_> {
         });
         let items: Vec<_> = items.collect();
         if items.is_empty() { Vec::new() } else { self.tell(Event::Drill, &items) }
+    }
+
+    /// Tells how recoveries ended.
+    pub fn recoveries_ended(&self, records: &[RecoveryRecord]) -> Vec<String> {
+        let items = records.iter().map(|record| {
+            let why = record.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            let message = format!("{} from {}{why}", record.outcome.name(), record.repository);
+            Item::new(record.domain.as_str(), &message)
+        });
+        let items: Vec<_> = items.collect();
+        if items.is_empty() { Vec::new() } else { self.tell(Event::Recovery, &items) }
     }
 
     /// Tells of what failed, and of what is well again.

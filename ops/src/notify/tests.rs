@@ -6,12 +6,14 @@ use super::*;
 use crate::drill::DrillOutcome;
 use crate::plan::load::tests_support::plan;
 use crate::plan::types::Tier;
+use crate::recover::{RecoveryOutcome, RecoveryRecord};
 use crate::run::process::{Ended, ProcessError, Sink, Source};
 use serde_json::Value;
+use strongroom::ids::SnapshotId;
 
 const PLAN: &str = "[[domain]]\nname = 'x'\npaths = ['/x']\n[[notify]]\non = ['failure', 'recovered', 'rpo', 'exception-expiring']\n\
                     webhook_env = 'HOOK'\n[[notify]]\non = ['start', 'success', 'failure']\nheartbeat_env = 'BEAT'\n[[notify]]\n\
-                    on = ['drill']\nwebhook_env = 'DRILLS'\n[[notify]]\n\
+                    on = ['drill', 'recovery']\nwebhook_env = 'DRILLS'\n[[notify]]\n\
                     on = ['success']\ncommand = ['tell', 'people']\n[[exception]]\nid = 'EX-7'\ncontrol = 'copies'\ndomain = 'x'\n\
                     reason = 'r'\napproved_by = 'a'\nexpires = 2026-12-05\n";
 
@@ -176,6 +178,36 @@ fn drills_are_told_of_each_time_and_self_tests_are_not() {
         ["http://h/DRILLS drill Strongroom on box: drill: shop: pass"]
     );
     assert_eq!(told(&played, &state, 4, &|notifier| notifier.drills_ended(&all[1..])).0, [] as [&str; 0]);
+}
+
+#[test]
+fn recoveries_are_told_of_each_time_without_what_commands_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let record = RecoveryRecord {
+        recovery: "r".into(),
+        domain: "x".parse().expect("a name"),
+        repository: "local".parse().expect("a name"),
+        snapshot: SnapshotId::from_bytes([1; 32]),
+        began: Timestamp::UNIX_EPOCH,
+        outcome: RecoveryOutcome::Failed,
+        cause: None,
+        reason: Some("start failed: exit code 1; it said: hunter2".into()),
+        steps: Vec::new(),
+        files: 1,
+        bytes: 1,
+        rto: None,
+        left: Vec::new(),
+        kept: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let ended = |notifier: &Notifier<'_>| notifier.recoveries_ended(std::slice::from_ref(&record));
+    let expected = "http://h/DRILLS recovery Strongroom on box: recovery: x: failed from local: start failed: exit code 1";
+    for hours in 0..2 {
+        assert_eq!(told(&played, &state, hours, &ended).0, [expected]);
+    }
+    assert_eq!(told(&played, &state, 2, &|notifier| notifier.recoveries_ended(&[])).0, [] as [&str; 0]);
 }
 
 #[test]

@@ -79,6 +79,7 @@ impl Plan {
         for drill in &self.drills {
             for (number, step) in drill.step.iter().enumerate() {
                 let key = |field: &str| format!("drill.{}.step.{}.{field}", drill.name, number + 1);
+                found.extend(step.prepare.iter().map(|argv| (key("prepare"), argv)));
                 found.extend(step.run.iter().map(|argv| (key("run"), argv)));
                 found.extend(step.start.iter().map(|argv| (key("start"), argv)));
                 let ready = step.ready.as_ref().and_then(|ready| ready.command.as_ref());

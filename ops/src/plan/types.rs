@@ -353,10 +353,12 @@ pub enum Tier {
     Full,
 }
 
-/// One step of a drill: exactly one of `restore`, `run` and `start`.
+/// One step of a drill: exactly one of `prepare`, `restore`, `run` and `start`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrillStep {
+    /// A command that makes room for what is restored. If it does not end with exit code 0, nothing is known of the data.
+    pub prepare: Option<Argv>,
     /// Restores this domain.
     pub restore: Option<Name>,
     /// Where to.
@@ -427,6 +429,8 @@ pub enum Event {
     Recovered,
     /// A drill ended.
     Drill,
+    /// A domain was recovered, put back, or could not be.
+    Recovery,
     /// A recovery point objective is missed.
     Rpo,
     /// An exception is about to expire.
@@ -442,6 +446,7 @@ impl Event {
             Self::Failure => "failure",
             Self::Recovered => "recovered",
             Self::Drill => "drill",
+            Self::Recovery => "recovery",
             Self::Rpo => "rpo",
             Self::ExceptionExpiring => "exception-expiring",
         }

@@ -13,10 +13,12 @@ use crate::recover::disk::Disk;
 use crate::recover::guard;
 use crate::recover::journal::{Journal, Step};
 use crate::recover::machine::{BY_HAND, Recoverer};
+use crate::recover::newcomers;
 use crate::recover::preview::Refusal;
 use crate::recover::record::{RecoveryOutcome, RecoveryRecord, advice};
+use crate::recover::steps::make_beside;
 use crate::recover::swap;
-use crate::recover::targets::Target;
+use crate::recover::targets::{Identity, Target};
 use crate::run::state::Lock;
 
 impl Recoverer<'_> {
@@ -48,6 +50,7 @@ impl Recoverer<'_> {
                 )
             })?;
             guard::mounted_in(self.disk, journal)?;
+            self.find_newcomers(domain, journal)?;
             self.swap_streams_back(domain, journal)?;
             self.targets_back(journal).map_err(|error| error.to_string())?;
         }
@@ -88,6 +91,20 @@ impl Recoverer<'_> {
         self.state
             .forget_recovery(&domain.name)
             .map_err(|error| format!("the journal cannot be removed: {error}"))
+    }
+
+    /// What was made in mounted directories beside what was restored is kept with that.
+    fn find_newcomers(&self, domain: &Domain, journal: &mut Journal) -> Result<(), String> {
+        let mut appeared = newcomers::find(domain, journal).map_err(|error| error.to_string())?;
+        if appeared.is_empty() {
+            return Ok(());
+        }
+        for target in &mut appeared {
+            make_beside(target).map_err(|error| error.to_string())?;
+            target.identity = Some(Identity { old: None, new: None });
+        }
+        journal.targets.extend(appeared);
+        self.note(journal)
     }
 
     fn targets_back(&self, journal: &Journal) -> io::Result<()> {

@@ -12,6 +12,7 @@
 //! - `steps`: what is done with files
 //! - `back`: the same backwards, after a failure or because somebody wants it
 //! - `commands`: services stopped, started and asked; streams loaded and swapped
+//! - `newcomers`: what has appeared in a mounted directory meanwhile
 //! - `swap`: one target swapped, and swapped back, wherever an earlier attempt was killed
 //! - `carry`: what no snapshot has, because the plan leaves it out
 //! - `guard`: what must not be moved or removed with a target
@@ -31,6 +32,7 @@ mod guard;
 pub mod journal;
 mod look;
 pub mod machine;
+mod newcomers;
 pub mod preview;
 pub mod record;
 mod steps;

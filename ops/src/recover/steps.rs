@@ -16,6 +16,7 @@ use crate::recover::disk::Disk;
 use crate::recover::guard;
 use crate::recover::journal::{Journal, Progress};
 use crate::recover::machine::{Recoverer, Stop};
+use crate::recover::newcomers;
 use crate::recover::record::RecoveryRecord;
 use crate::recover::swap;
 use crate::recover::targets::Target;
@@ -99,6 +100,16 @@ impl Recoverer<'_> {
     ) -> Result<(), Stop> {
         guard::mounted_in(self.disk, journal).map_err(Stop::failed)?;
         if journal.targets.iter().any(|target| target.identity.is_none()) {
+            let appeared = newcomers::find(domain, journal).map_err(Stop::failed)?;
+            for target in &appeared {
+                make_beside(target).map_err(Stop::failed)?;
+                record.warn(format!(
+                    "{} has appeared since the recovery was planned: it is moved to {}",
+                    target.place.display(),
+                    target.aside.display()
+                ));
+            }
+            journal.targets.extend(appeared);
             for target in &mut journal.targets {
                 swap::identify(target).map_err(Stop::failed)?;
                 let staying = self.find_carried(domain, target)?;
@@ -206,7 +217,7 @@ fn private(path: &Path) -> io::Result<()> {
     }
 }
 
-fn make_beside(target: &Target) -> io::Result<()> {
+pub(super) fn make_beside(target: &Target) -> io::Result<()> {
     private(&target.beside)?;
     for path in [&target.staged, &target.aside] {
         if let Some(folder) = path.parent() {

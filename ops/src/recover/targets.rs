@@ -5,7 +5,7 @@
 //! directory in which something is mounted is refused.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -136,6 +136,11 @@ pub struct Found {
     pub held: Held,
 }
 
+/// Whether an entry of a mounted directory is a recovery's own, or the file system's.
+pub(super) fn is_left_alone(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(BESIDE.as_bytes()) || name == LOST_AND_FOUND
+}
+
 /// Why something cannot be a target.
 pub type Refused = String;
 
@@ -214,8 +219,7 @@ impl Look<'_> {
         let mut names: BTreeSet<OsString> = held.iter().map(|(name, _)| name.clone()).collect();
         for entry in fs::read_dir(place).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
-            let is_ours = name.to_string_lossy().starts_with(BESIDE) || name == LOST_AND_FOUND;
-            if !is_ours && !(self.is_left_out)(&path.join(&name)) {
+            if !is_left_alone(&name) && !(self.is_left_out)(&path.join(&name)) {
                 names.insert(name);
             }
             if names.len() > ENTRIES_MAX {

@@ -22,6 +22,7 @@ use strongroom_ops::run::state::State;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::notices;
 use crate::output::object;
 use crate::plan::{self, PlanArgs};
 use crate::recoveries::Recoveries;
@@ -114,6 +115,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     for record in &records {
         show::record(record, context)?;
     }
+    notices::tell(&plan, &state, context, |notifier| notifier.recoveries_ended(&records));
     if context.output.json() {
         let count = |outcome| records.iter().filter(|record| record.outcome == outcome).count();
         context.output.message(object(json!({

@@ -350,10 +350,10 @@ impl Lint<'_> {
 }
 
 fn step_mistake(step: &DrillStep) -> Option<&'static str> {
-    let kinds = [step.restore.is_some(), step.run.is_some(), step.start.is_some()];
+    let kinds = [step.prepare.is_some(), step.restore.is_some(), step.run.is_some(), step.start.is_some()];
     match kinds.iter().filter(|kind| **kind).count() {
         1 => {}
-        _ => return Some("needs one of restore, run and start"),
+        _ => return Some("needs one of prepare, restore, run and start"),
     }
     if step.target.is_some() && step.restore.is_none() {
         return Some("has a target, and restores nothing");

@@ -137,6 +137,28 @@ fn a_mounted_directory_is_taken_apart_and_one_with_a_mount_in_it_is_refused() {
 }
 
 #[test]
+fn what_appears_in_a_mounted_directory_meanwhile_stays_with_what_it_was_made_beside() {
+    let mut world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\nexclude = ['cache']\n");
+    world.disk.mounts = vec![world.path("data/dir").canonicalize().expect("there")];
+    let previews = world.preview(&["shop"]).expect("looked at");
+    world.write("data/dir/late/x", "made after the preview");
+    let before = world.tree();
+    let record = world.recoverer().recover("1", &previews).expect("begun").remove(0);
+    assert_eq!(record.outcome, Outcome::Recovered, "{record:?}");
+    assert!(record.warnings.iter().any(|warning| warning.contains("dir/late has appeared")), "{record:?}");
+    assert!(!world.tree().contains_key("data/dir/late"), "it is of another state");
+    world.write("data/dir/new", "made after the recovery");
+    world.write("data/dir/cache/new", "left out");
+    world.recoverer().rollback(&[]).expect("undone");
+    let mut after = world.tree();
+    assert!(after.remove("data/dir/cache/new").is_some());
+    assert_eq!(after, before);
+    assert!(world.has_beside("made after the recovery"));
+    world.recoverer().commit(&[]).expect("removed");
+    world.assert_nothing_beside();
+}
+
+#[test]
 fn a_link_to_a_directory_stands_for_it_and_stays() {
     let world =
         World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\nsqlite = ['DIR/data/base.db']\n");
