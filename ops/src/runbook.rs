@@ -3,6 +3,7 @@
 //! It holds where secrets are, never secrets themselves.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use crate::drill::{DrillRecord, Phase, history};
 use crate::order::{Cycle, order};
@@ -25,7 +26,7 @@ pub fn runbook(plan: &Plan, host: &str, written: &str, drills: &[DrillRecord]) -
     );
     places(&mut text, plan);
     overview(&mut text, plan, &ordered);
-    text.push_str(FIRST_STEPS);
+    first_steps(&mut text, plan);
     for (number, domain) in ordered.iter().enumerate() {
         of_domain(&mut text, plan, number + 1, domain);
         text.push_str(&duration(plan, domain, drills));
@@ -36,18 +37,47 @@ pub fn runbook(plan: &Plan, host: &str, written: &str, drills: &[DrillRecord]) -
     Ok(text)
 }
 
-const FIRST_STEPS: &str = "\
+fn first_steps(text: &mut String, plan: &Plan) {
+    text.push_str(
+        "\
 ## First of all
 
 1. Stop what writes to the damaged data, and change nothing in the repositories.
-2. On a new host: install `strongroom`, make the repository reachable, bring its password (see above), and get the plan back:
-   `strongroom -r REPOSITORY config recover --output recovered-plan`.
-3. See what there is: `strongroom status` (there with `--config recovered-plan/FILE`) names the newest snapshot of each domain. Take an earlier one
-   from `strongroom -r REPOSITORY snapshots` if the newest has the damage in it already.
-4. Recover the domains in the order below. `--plan` says what would be done and changes nothing. What is there before is kept:
+2. On a new host: install `strongroom`, make a repository reachable, bring its password (see above), and put the plan back where it was. One of the
+   repositories is enough:
+
+   ```text
+",
+    );
+    for (name, repo) in &plan.repos {
+        let _ = writeln!(
+            text,
+            "   # from {name}\n   strongroom{} config recover --output recovered-plan",
+            options(repo)
+        );
+    }
+    let main = &plan.sources[0].path;
+    let mut folder = main.parent().unwrap_or(Path::new("/"));
+    while !plan.sources.iter().all(|source| source.path.starts_with(folder)) {
+        folder = folder.parent().unwrap_or(Path::new("/"));
+    }
+    let folder = quoted(&folder.display().to_string());
+    let _ = write!(
+        text,
+        "   mkdir -p {folder} && cp -r recovered-plan/. {folder}\n   ```\n\n\
+         3. Say once in each shell which plan is meant:\n\n   ```text\n   export STRONGROOM_CONFIG={}\n   ```\n\n",
+        quoted(&main.display().to_string())
+    );
+    text.push_str(NEXT_STEPS);
+}
+
+const NEXT_STEPS: &str = "\
+4. See what there is: `strongroom status` names the newest snapshot of each domain. Take an earlier one from `strongroom -r REPOSITORY snapshots` if the newest
+   has the damage in it already.
+5. Recover the domains in the order below. `--plan` says what would be done and changes nothing. What is there before is kept:
    `strongroom recover --rollback` puts it back, `strongroom recover --commit` removes it when all is well. A recovery that was killed goes on with
-   `strongroom recover --resume`.
-5. Where `recover` cannot be used, the data is restored beside its place by hand, with the commands that follow it.
+   `strongroom recover --resume`. `--from NAME` takes another repository than the first one that can be used.
+6. Where `recover` cannot be used, the data is restored beside its place by hand, with the commands that follow it.
 
 ";
 
@@ -122,9 +152,18 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
         names.join(", "),
         domain.name
     );
-    let Some(repo) = repos.first().and_then(|name| plan.repos.get(*name)) else { return };
     let place = format!("/var/tmp/recovery/{}", domain.name);
-    let _ = writeln!(text, "```text\nstrongroom{} restore SNAPSHOT --target {place} --verify", options(repo));
+    text.push_str("```text\n");
+    for (number, (name, repo)) in
+        repos.iter().filter_map(|name| Some((name, plan.repos.get(*name)?))).enumerate()
+    {
+        let (or, instead) = if number > 0 { ("or ", "# ") } else { ("", "") };
+        let _ = writeln!(
+            text,
+            "# {or}from {name}\n{instead}strongroom{} restore SNAPSHOT --target {place} --verify",
+            options(repo)
+        );
+    }
     for path in domain.paths.iter().chain(&domain.sqlite) {
         let _ = writeln!(text, "# {} is then in {}", path, quoted(&format!("{place}{path}")));
     }
@@ -257,9 +296,13 @@ mod tests {
             "| local | `/srv/backup/shop` | dc1 | printed by `systemd-creds cat backup-key` |",
             "| 1 | orders-db | data-team | role: database on call | 24h | 45m |  |",
             "## First of all",
+            "   # from offsite\n   strongroom -r /mnt/offsite/shop ",
+            " config recover --output recovered-plan\n   mkdir -p ",
+            "   export STRONGROOM_CONFIG=",
             "## 1. orders-db",
             "strongroom recover orders-db --config ",
-            "strongroom -r /srv/backup/shop --password-command 'systemd-creds cat backup-key' restore SNAPSHOT --target /var/tmp/recovery/orders-db --verify",
+            "# from local\nstrongroom -r /srv/backup/shop --password-command 'systemd-creds cat backup-key' restore SNAPSHOT --target /var/tmp/recovery/orders-db --verify",
+            "# or from offsite\n# strongroom -r ",
             "pg_restore --exit-on-error -d 'service=shop dbname=TARGET' < /var/tmp/recovery/orders-db/shop.dump",
             "## 2. media",
             "Only when these are back: orders-db.",

@@ -353,20 +353,16 @@ fn the_report_is_one_page_in_which_names_are_text() {
     ] {
         assert!(page.contains(said), "{said}\n{page}");
     }
-    let dom = Command::new("timeout")
-        .args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", bench.path("browser").display()))
-        .arg(format!("file://{}", bench.path("report.html").display()))
-        .output();
-    match dom {
-        Ok(output) if output.status.success() => {
-            let dom = String::from_utf8_lossy(&output.stdout);
-            let count = |tag: &str| dom.matches(tag).count();
-            assert_eq!((count("<script"), count("<b>"), count("<h2>")), (0, 0, 10), "{dom}");
-            assert!(count("<table>") >= 6 && dom.contains("alert(1)"), "{dom}");
-        }
-        Ok(output) => cannot("show the page in Chromium", &output.status),
-        Err(error) => cannot("show the page in Chromium", &error),
+    if let Some(dom) = shown(&bench, "--dump-dom") {
+        let count = |tag: &str| dom.matches(tag).count();
+        assert_eq!((count("<script"), count("<b>"), count("<h2>")), (0, 0, 10), "{dom}");
+        assert!(count("<table>") >= 6 && dom.contains("alert(1)"), "{dom}");
+        shown(&bench, &format!("--screenshot={}", bench.path("page.png").display()));
+        let picture = fs::read(bench.path("page.png")).expect("a picture");
+        let size = [16, 20].map(|at| u32::from_be_bytes(picture[at..at + 4].try_into().expect("four bytes")));
+        assert!(picture.starts_with(b"\x89PNG\r\n") && size == WINDOW, "{size:?}");
+        // Plain white compresses to a fraction of it.
+        assert!(picture.len() > 40_000, "the page is empty: {} bytes", picture.len());
     }
     // It takes the place of the one before, also where things are bad.
     fs::rename(bench.path("second"), bench.path("away")).expect("moved");
@@ -377,6 +373,25 @@ fn the_report_is_one_page_in_which_names_are_text() {
     assert!(
         bench.run(["report", "--html", "no/such/report.html"]).expect(1).message().contains("cannot write")
     );
+}
+
+/// Width and height of the window that a page is shown in.
+const WINDOW: [u32; 2] = [1100, 1800];
+
+/// What Chromium says of the report, in a window of its own; none where there is no Chromium.
+fn shown(bench: &Bench, how: &str) -> Option<String> {
+    let output = Command::new("timeout")
+        .args(["120", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", how])
+        .arg(format!("--window-size={},{}", WINDOW[0], WINDOW[1]))
+        .arg(format!("--user-data-dir={}", bench.path("browser").display()))
+        .arg(format!("file://{}", bench.path("report.html").display()))
+        .output()
+        .expect("timeout is there");
+    match output.status.code() {
+        Some(127) => cannot("show the page in Chromium", &"it is not installed"),
+        code => assert_eq!(code, Some(0), "{}", String::from_utf8_lossy(&output.stderr)),
+    }
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]

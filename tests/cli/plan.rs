@@ -523,6 +523,30 @@ fn timers_are_written_that_systemd_takes() {
     }
 }
 
+/// A plan with everything that there is, as the specification of plans has it.
+#[test]
+fn a_plan_of_all_parts_is_checked_and_makes_a_runbook() {
+    let bench = Bench::new();
+    // The exception may not expire while this test lives.
+    let text = include_str!("data/example.toml").replace("2027-01-31", "2999-01-31");
+    bench.write("strongroom.toml", text);
+    bench.write("conf.d/none.txt", "no part of it");
+    let check = bench.run(["config", "check", "--json"]).expect(0);
+    let found = check.lines();
+    let codes: std::collections::BTreeSet<_> =
+        found.iter().filter_map(|line| line["code"].as_str()).filter(|code| *code != "no-program").collect();
+    let expected = ["no-schedule", "unchecked-stream", "unknown-scheme", "unloaded-stream"];
+    assert!(
+        codes.iter().all(|code| expected.contains(code)) && codes.contains("unknown-scheme"),
+        "{codes:?}"
+    );
+    let shown = bench.run(["config", "show", "--effective"]).expect(0).stdout;
+    assert!(shown.contains("domain.media.schedule"), "it comes after orders-db: {shown}");
+    let runbook = bench.run(["runbook"]).expect(0).stdout;
+    let at = |text: &str| runbook.find(text).unwrap_or_else(|| panic!("{text} is not in {runbook}"));
+    assert!(at("orders-db") < at("media") && at("pg_restore") > 0 && at("/var/lib/shop/sessions.db") > 0);
+}
+
 #[test]
 fn the_runbook_and_the_coverage_are_those_of_the_plan() {
     let bench = planned(

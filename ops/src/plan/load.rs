@@ -150,7 +150,31 @@ pub fn load(main: &Path, files: &dyn PlanFiles) -> Result<Plan, Mistake> {
         }
         join(&mut plan, source, file)?;
     }
+    inherit_schedules(&mut plan);
     Ok(plan)
+}
+
+/// Gives domains without a schedule that of the first domain with one that they come after.
+fn inherit_schedules(plan: &mut Plan) {
+    let inherited = |plan: &Plan| {
+        plan.domains.iter().enumerate().filter(|(_, domain)| domain.schedule.is_none()).find_map(
+            |(at, domain)| {
+                let before = domain.after.iter().filter_map(|name| plan.domain(name.as_str()));
+                before
+                    .into_iter()
+                    .find_map(|before| Some((at, before.name.clone(), before.schedule.clone()?)))
+            },
+        )
+    };
+    // Each turn gives one domain its schedule.
+    while let Some((at, before, schedule)) = inherited(plan) {
+        let domain = &mut plan.domains[at];
+        domain.schedule = Some(schedule);
+        let key = format!("domain.{}.schedule", domain.name);
+        if let Some(place) = plan.places.get(&format!("domain.{before}.schedule")).cloned() {
+            plan.places.insert(key, place);
+        }
+    }
 }
 
 /// Where a key of the first level stands.

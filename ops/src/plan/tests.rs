@@ -285,6 +285,39 @@ fn targets_that_the_plan_misses_are_violations() {
 }
 
 #[test]
+fn a_domain_without_a_schedule_takes_that_of_what_it_comes_after() {
+    let domain =
+        |name: &str, more: &str| format!("[[domain]]\nname = '{name}'\npaths = ['/{name}']\n{more}\n");
+    let text = [
+        domain("c", "after = ['b']"),
+        domain("b", "after = ['alone', 'a']"),
+        domain("a", "schedule = 'daily'"),
+        domain("alone", ""),
+        domain("own", "schedule = 'weekly'\nafter = ['a']"),
+    ];
+    let plan = plan(&text.concat());
+    let schedule =
+        |name: &str| plan.domain(name).and_then(|domain| Some(domain.schedule.as_ref()?.to_string()));
+    assert_eq!(schedule("c"), schedule("a"));
+    assert_eq!(schedule("b"), schedule("a"));
+    assert_eq!(schedule("alone"), None);
+    assert_ne!(schedule("own"), schedule("a"));
+    let shown = effective(&plan).into_iter().find(|entry| entry.key == "domain.c.schedule").expect("shown");
+    let Origin::Given(place) = shown.origin else { panic!("{:?}", shown.origin) };
+    assert_eq!(Some(place), plan.places.get("domain.a.schedule").cloned());
+    let circle = [domain("x", "after = ['y']"), domain("y", "after = ['x']")].concat();
+    assert!(codes(&circle).contains(&"cycle"), "it ends all the same: {:?}", codes(&circle));
+}
+
+#[test]
+fn a_repository_of_a_kind_that_is_not_known_is_pointed_out() {
+    let found =
+        findings("[repo.b]\nurl = 's3:https://s3.example.org/b'\n[[domain]]\nname = 'x'\npaths = ['/x']\n");
+    let found: Vec<_> = found.iter().map(|found| (found.severity, found.code)).collect();
+    assert_eq!(found, [(Severity::Warning, "unknown-scheme")]);
+}
+
+#[test]
 fn a_stream_that_no_drill_loads_is_pointed_out() {
     let found = |restore: &str, tier: &str, step: &str| {
         let found = findings(&format!(

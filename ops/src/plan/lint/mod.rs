@@ -99,6 +99,14 @@ impl Lint<'_> {
                 self.error("relative-path", &format!("{key}.url"), message).hint =
                     Some("write the whole path: a plan has to mean the same wherever it is run".into());
             }
+            if local.is_none() && has_scheme {
+                let message =
+                    format!("this version knows no repositories like {:?}, that of {name}", repo.url);
+                self.add(Severity::Warning, "unknown-scheme", &format!("{key}.url"), message).hint = Some(
+                    "until one does, backups into it fail: give a folder, such as a mounted file system"
+                        .into(),
+                );
+            }
             if repo.password_command.is_some() && repo.password_file.is_some() {
                 let message = format!("the repository {name} has password_command and password_file");
                 self.error("two-passwords", &key, message).hint = Some("keep one of them".into());
