@@ -237,7 +237,7 @@ fn each_way_to_end_has_its_outcome() {
     }
     let record = Stage::new(&run("{ prepare = ['false'] }")).run();
     let why = record.reason.unwrap_or_default();
-    assert!(record.outcome == unverified && why.starts_with("step 1: it cannot be prepared: "), "{why}");
+    assert!(record.outcome == unverified && why.starts_with("step 2: it cannot be prepared: "), "{why}");
     let mut stage = Stage::new(FULL);
     stage.source.snapshots.clear();
     let record = stage.run();
