@@ -27,7 +27,8 @@ Snapshots are restored into a scratch directory and compared with the repository
 tier full then runs the steps of the plan: streams are loaded, applications started and asked. Each
 phase is timed, and the record goes into the log of the repository. What a killed drill has left is
 cleaned up by the next run of it. A drill of the tier full with a stream that nothing loads does not
-pass: it could not be verified. In commands ${scratch} is the scratch directory, in which each
+pass: it could not be verified; so does one of which a step would load a stream with a `restore` that
+does not name ${target}, and nothing of it is begun. In commands ${scratch} is the scratch directory, in which each
 domain has a folder of its name, and ${port} a free port.
 
 Exit codes: 0 all passed; 4 one failed: its data, its application or its time is not as it has to

@@ -14,7 +14,7 @@ use crate::drill::machine::{Driller, Stop, Work};
 use crate::drill::place::TOKEN;
 use crate::drill::probe;
 use crate::drill::record::Phase;
-use crate::plan::types::{DrillStep, Ready};
+use crate::plan::types::{Drill, DrillStep, Ready};
 use crate::plan::values::{Argv, Name};
 use crate::run::process::{Order, ProcessError, Processes};
 
@@ -26,8 +26,6 @@ const SERVICE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const READY: Duration = Duration::from_secs(60);
 /// Time between two questions.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
-/// What streams are loaded into where the step does not say.
-const TARGET: &str = "drill";
 
 /// Applications that were started: all are ended when this is dropped.
 #[derive(Default)]
@@ -106,6 +104,19 @@ impl Words {
 }
 
 impl Driller<'_> {
+    /// Refuses a drill of which a step would load a stream somewhere else than where the step says: that may be in use.
+    pub(super) fn refuse_to_load_over(&self, drill: &Drill) -> Result<(), Stop> {
+        for (number, step) in drill.step.iter().enumerate() {
+            let domain = step.restore.as_ref().and_then(|name| self.plan.domain(name.as_str()));
+            for stream in domain.into_iter().flat_map(|domain| &domain.stream) {
+                stream.restore_into(step.target_name()).map_err(|reason| {
+                    Stop::Unverified(format!("nothing was begun: step {}: {reason}", number + 1))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// All steps, in their order.
     pub(super) fn steps(&self, work: &mut Work<'_>) -> Result<(), Stop> {
         let no_port = |error| Stop::Unverified(format!("there is no free port: {error}"));
@@ -152,9 +163,8 @@ impl Driller<'_> {
             });
         }
         if let Some(domain) = &step.restore {
-            let target = step.target.as_deref().unwrap_or(TARGET);
             return self.timed(work, Phase::Load, |driller, work| {
-                driller.load(words, domain, target, &work.folder(domain))
+                driller.load(words, domain, step.target_name(), &work.folder(domain))
             });
         }
         if let Some(argv) = &step.run {
@@ -188,8 +198,8 @@ impl Driller<'_> {
     fn load(&self, words: &Words, domain: &Name, target: &str, folder: &Path) -> Result<(), Stop> {
         let streams = self.plan.domain(domain.as_str()).map(|domain| &domain.stream);
         for stream in streams.into_iter().flatten() {
-            let Some(argv) = &stream.restore else { continue };
-            let argv = words.fill(&argv.with("target", target));
+            let Some(argv) = stream.restore_into(target).map_err(Stop::Unverified)? else { continue };
+            let argv = words.fill(&argv);
             let what = format!("loading {}", stream.name);
             let unreadable = |error: io::Error| Stop::Unverified(format!("{what}: {error}"));
             let mut file = File::open(folder.join(&stream.name)).map_err(unreadable)?;

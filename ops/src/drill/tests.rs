@@ -267,13 +267,44 @@ fn a_stream_that_nothing_loads_is_not_proved() {
     assert_eq!(stage.run().outcome, DrillOutcome::Unverified, "the step has nothing to do");
 }
 
+/// What is in use stays as it is, whatever the plan was checked with.
+#[test]
+fn a_stream_is_never_loaded_over_what_is_in_use() {
+    let loaded = |restore: &str, target: &str| {
+        let mut stage = Stage::new(&format!("tier = 'full'\nstep = [{{ run = ['touch', 'DIR/ran'] }}, {{ restore = 'x'{target} }}]\n"));
+        let production = stage.folder.path().join("production");
+        fs::write(&production, "rows of today").expect("written");
+        let script = restore.replace("DIR", stage.folder.path().to_str().expect("text"));
+        stage.plan.domains[0].stream[0].restore =
+            Some(vec!["sh".to_owned(), "-c".into(), script].try_into().expect("a command"));
+        let record = stage.run();
+        assert_eq!(fs::read(&production).expect("there"), b"rows of today", "{record:?}");
+        (record, stage)
+    };
+    let over = "nothing was begun: step 2: `restore` of the stream dump does not name ${target}: it would load over what is in use";
+    let empty = "nothing was begun: step 2: the stream dump would be restored under an empty name";
+    for (restore, target, reason) in [
+        ("cat > DIR/production", ", target = 'drill'", over),
+        ("cat > DIR/production", "", over),
+        ("cat > DIR/production${target}", ", target = ''", empty),
+    ] {
+        let (record, stage) = loaded(restore, target);
+        assert_eq!((record.outcome, record.reason.as_deref()), (DrillOutcome::Unverified, Some(reason)));
+        assert!(record.restored.is_empty() && record.phases.is_empty() && !stage.folder.path().join("ran").exists());
+        assert!(stage.source.parts.borrow().is_empty(), "nothing is fetched for it either");
+    }
+    let (record, stage) = loaded("cat > DIR/${target}", ", target = 'loaded'");
+    assert_eq!(record.outcome, DrillOutcome::Pass, "{record:?}");
+    assert_eq!(fs::read(stage.folder.path().join("loaded")).expect("loaded"), CONTENT);
+}
+
 #[test]
 fn a_drill_that_is_cancelled_says_nothing_of_the_data() {
     let mut stage = Stage::new(FULL);
     let begun = stage.folder.path().join("begun");
     // More than a pipe holds: the command is ended in the middle of it.
     stage.source.more = 10_000;
-    let script = format!("touch {}; exec sleep 60", begun.display());
+    let script = format!("touch {}; exec sleep 60 # ${{target}}", begun.display());
     stage.plan.domains[0].stream[0].restore =
         Some(vec!["sh".to_owned(), "-c".into(), script].try_into().expect("a command"));
     let cancelled = Arc::clone(&stage.cancelled);

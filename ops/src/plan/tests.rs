@@ -326,13 +326,42 @@ fn a_stream_that_no_drill_loads_is_pointed_out() {
         ));
         found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
     };
-    let restore = ", restore = ['r']";
+    let restore = ", restore = ['r', '${target}']";
     let unloaded = [(Severity::Warning, "unloaded-stream")];
     assert_eq!(found("", "full", "{ restore = 'x' }"), unloaded);
     assert_eq!(found(restore, "full", ""), unloaded);
     assert_eq!(found(restore, "full", "{ restore = 'x' }"), []);
     assert_eq!(found("", "full", "{ run = ['look', '${scratch}/x/s'] }"), []);
     assert_eq!(found("", "sample", ""), []);
+}
+
+#[test]
+fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
+    let found = |restore: &str, tier: &str, target: &str| {
+        let found = findings(&format!(
+            "[[domain]]\nname = 'x'\nstream = [{{ name = 's', command = ['dump', 'service=shop'], min_bytes = '1', restore = {restore} }}, \
+             {{ name = 'not-loaded', command = ['c'], min_bytes = '1' }}]\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = '{tier}'\n\
+             step = [{{ run = ['look', '${{scratch}}/x/not-loaded'] }}, {{ restore = 'x'{target} }}]\n"
+        ));
+        found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
+    };
+    let (over, named) = ((Severity::Error, "loads-over"), (Severity::Warning, "drill-target"));
+    for tier in ["full", "sample"] {
+        assert_eq!(found("['load', '-d', 'service=shop']", tier, ", target = 'rehearsed'"), [over]);
+        assert_eq!(found("['load', '-d', 'dbname=${target}']", tier, ", target = 'rehearsed'"), []);
+        assert_eq!(found("['load', '${target}']", tier, ""), []);
+        assert_eq!(found("['load', '${target}']", tier, ", target = ' '"), [over], "many take that for their own");
+    }
+    // That it is the name of production cannot be known, but it may show.
+    assert_eq!(found("['load', '${target}']", "full", ", target = 'shop'"), [named]);
+    assert_eq!(found("['load', '${target}']", "full", ", target = 'shop_drill'"), []);
+    let error = findings(
+        "[[domain]]\nname = 'x'\nstream = [{ name = 's', command = ['c'], restore = ['load'] }]\n[[drill]]\nname = 'd'\n\
+         domains = ['x']\ntier = 'full'\n[[drill.step]]\nrestore = 'x'\n",
+    )
+    .remove(0);
+    let message = "step 1 of the drill d: `restore` of the stream s does not name ${target}: it would load over what is in use";
+    assert_eq!((error.message.as_str(), error.place.map(|place| place.line)), (message, Some(12)));
 }
 
 #[test]

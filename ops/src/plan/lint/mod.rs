@@ -1,5 +1,6 @@
 //! What a plan says that cannot be, and where it misses its own targets.
 
+mod loads;
 mod recover;
 mod targets;
 
@@ -52,7 +53,10 @@ pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<
         lint.recovery(domain);
         lint.targets(domain);
     }
-    plan.drills.iter().for_each(|drill| lint.drill(drill));
+    for drill in &plan.drills {
+        lint.drill(drill);
+        lint.loads(drill);
+    }
     lint.exceptions();
     lint.notifications();
     lint.commands(is_command);
