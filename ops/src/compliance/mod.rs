@@ -17,7 +17,7 @@ use crate::drill::{DrillRecord, history};
 use crate::plan::types::{Consistency, Control, Domain, Exception, Verify};
 use crate::plan::values::{Lapse, Name};
 use crate::plan::{Objectives, Plan};
-use crate::run::state::Attempt;
+use crate::run::state::{Attempt, RepoAttempt};
 use crate::status::{Facts, newest, rough, timestamp};
 use crate::verify::{Known, too_little};
 
@@ -323,8 +323,7 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
             };
             let made = self.evidence.attempts.iter().filter(|attempt| {
                 let of_repo = attempt.repositories.get(*repo);
-                attempt.domain == self.domain.name
-                    && of_repo.is_some_and(|of_repo| of_repo.snapshot.is_some())
+                attempt.domain == self.domain.name && of_repo.is_some_and(RepoAttempt::is_made)
             });
             let is_missed = count < floor && made.count() as u64 >= floor;
             let standing = if is_missed { Standing::Violated } else { Standing::Met };

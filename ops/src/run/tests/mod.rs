@@ -123,9 +123,13 @@ struct PlayedVault {
     removed: Option<PathBuf>,
     drills: Vec<(Name, DrillNote)>,
     logs_down: bool,
+    /// Each backup is cancelled when a part of it is stored.
+    cut_short: bool,
     /// Repository, snapshot, domain.
     made: RefCell<Vec<(Name, SnapshotId, String)>>,
     summary: SnapshotSummary,
+    /// What others than those of `summary` counted.
+    summaries: BTreeMap<SnapshotId, SnapshotSummary>,
     jobs: RefCell<Vec<Seen>>,
 }
 
@@ -157,8 +161,9 @@ impl Vault for PlayedVault {
         }
         let made = self.made.borrow();
         let here = made.iter().filter(|(at, _, _)| at == repo);
-        let record = |domain| Snapshot { summary: self.summary.clone(), ..record(domain, 0) };
-        Ok(here.map(|(_, id, domain)| (*id, record(domain))).collect())
+        let summary = |id: &SnapshotId| self.summaries.get(id).unwrap_or(&self.summary).clone();
+        let record = |id: &SnapshotId, domain: &str| Snapshot { summary: summary(id), ..record(domain, 0) };
+        Ok(here.map(|(_, id, domain)| (*id, record(id, domain))).collect())
     }
 
     fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
@@ -222,13 +227,15 @@ impl Vault for PlayedVault {
             contents: files.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect(),
             read_from: job.roots.into_iter().map(|root| (root.path, root.read_from)).collect(),
         });
-        self.made.borrow_mut().push((repo.clone(), id(7), job.provenance.domain));
+        if !self.cut_short {
+            self.made.borrow_mut().push((repo.clone(), id(7), job.provenance.domain));
+        }
         Ok(BackupReport {
             snapshot: Some(id(7)),
             parent: None,
             summary: self.summary.clone(),
             stored: PacksStored::default(),
-            cancelled: false,
+            cancelled: self.cut_short,
         })
     }
 
