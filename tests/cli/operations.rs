@@ -117,6 +117,30 @@ fn a_state_directory_that_takes_nothing_ends_no_verification() {
     assert!(bench.run(["verify"]).expect(4).stderr.contains("first: damaged"));
 }
 
+/// As the lines for cron have it, which sends what it gets to see: nothing where all is well, and else why it is not.
+#[test]
+fn what_is_not_well_is_told_also_where_it_is_to_be_quiet() {
+    let bench = planned(&format!(
+        "{VERIFIED}hooks = {{ after = [['sh', '-c', 'test ! -e DIR/moody']] }}\n[[drill]]\nname = 'd'\ndomains = ['files']\ntier = 'full'\n"
+    ));
+    bench.source();
+    let quiet = |command: &str, code: i32, said: &str| {
+        let run = bench.run([command, "--quiet"]).expect(code);
+        assert!(run.stdout.is_empty() && run.stderr.contains(said), "{said}: {run:?}");
+        assert_eq!(run.stderr.is_empty(), said.is_empty(), "{run:?}");
+    };
+    ["run", "verify", "drill"].map(|command| quiet(command, 0, ""));
+    bench.write("moody", "");
+    quiet("run", 3, "warning: files: a hook afterwards: sh failed: exit code 1");
+    rot(&bench);
+    quiet("verify", 4, "first: damaged, ");
+    quiet("drill", 4, "d (full from first): FAILED");
+    fs::rename(bench.repository(), bench.path("away")).expect("moved");
+    quiet("verify", 5, "first: unverified, 0 packs of 0 B read: there is no repository");
+    quiet("drill", 5, "d (full from first): COULD NOT BE VERIFIED");
+    quiet("run", 1, "files: failed: first: there is no repository");
+}
+
 /// Takes calls, and hands on each one's first line and body.
 fn listener() -> (String, mpsc::Receiver<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -189,7 +189,7 @@ fn tell(record: &DrillRecord, context: &Context) -> Result<(), Failure> {
     let line = visible(line.as_bytes());
     match record.outcome {
         DrillOutcome::Pass => context.output.text(line),
-        _ => context.output.warn(&line),
+        _ => context.output.alert(&line),
     }
     let phases: Vec<_> =
         record.phases.iter().map(|timed| format!("{} {:.2} s", timed.phase.name(), timed.seconds)).collect();

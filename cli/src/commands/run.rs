@@ -309,10 +309,11 @@ fn tell(report: &DomainReport, context: &Context) {
     let line = visible(format!("{}: {}{reason}", report.domain, report.outcome.name()).as_bytes());
     match report.outcome {
         Outcome::Ok | Outcome::Partial => context.output.text(line),
-        _ => context.output.warn(&line),
+        _ => context.output.alert(&line),
     }
+    // Each of them is why the run ends with 3, if with nothing worse.
     for warning in &report.warnings {
-        context.output.warn(&format!("warning: {}: {warning}", report.domain));
+        context.output.alert(&format!("warning: {}: {warning}", report.domain));
     }
     for repo in &report.repositories {
         if let (Some(snapshot), Some(done)) = (repo.snapshot(), &repo.report) {
@@ -342,7 +343,7 @@ fn tell(report: &DomainReport, context: &Context) {
             ));
         }
         if let Some(message) = repo.message.as_ref().filter(|_| repo.outcome == Outcome::Partial) {
-            context.output.warn(&format!("warning: {}: {}: {message}", report.domain, repo.repo));
+            context.output.alert(&format!("warning: {}: {}: {message}", report.domain, repo.repo));
         }
     }
 }

@@ -288,7 +288,7 @@ fn tell(done: &Verification, context: &Context) {
     let line = visible(format!("{}: {}, {read}{why}", done.repository, done.verdict.name()).as_bytes());
     match done.verdict {
         Verdict::Ok => context.output.text(line),
-        _ => context.output.warn(&line),
+        _ => context.output.alert(&line),
     }
     if done.verdict == Verdict::Damaged {
         context.output.note("hint: `strongroom check` on this repository names everything that is damaged and the files it hits");
