@@ -9,6 +9,7 @@ use jiff::Zoned;
 use serde_json::json;
 use strongroom::copy::Fate;
 use strongroom_ops::metrics;
+use strongroom_ops::notify::Item;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
@@ -219,11 +220,19 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
         return Err(not_selected(&SelectError::Unknown(unknown.clone()), plan));
     }
     let state = plan::state(plan, context)?;
+    let unwritable = |error| Failure::io("cannot write to the state directory", &error);
+    let attempts = state.attempts().map_err(unwritable)?;
+    let mut well = Vec::new();
     for domain in plan.domains.iter().filter(|domain| domains.iter().any(|name| name == domain.name.as_str()))
     {
-        let reasons = state
-            .acknowledge(&domain.name)
-            .map_err(|error| Failure::io("cannot write to the state directory", &error))?;
+        let Some(reasons) = state.acknowledge(&domain.name).map_err(unwritable)? else {
+            let message = format!("a run of the domain {} is at work: nothing was acknowledged of it", domain.name);
+            return Err(Failure::new("busy", message).hint("look at what it has made when it has ended"));
+        };
+        let last = attempts.iter().rev().find(|attempt| attempt.domain == domain.name);
+        if !reasons.is_empty() && last.is_some_and(|last| matches!(last.outcome, Outcome::Ok | Outcome::Partial)) {
+            well.push(Item::new(domain.name.as_str(), "acknowledged"));
+        }
         if context.output.json() {
             context.output.object(object(json!({
                 "type": "acknowledged",
@@ -238,6 +247,7 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
                 .text(visible(format!("{}: acknowledged: {}", domain.name, reasons.join("; ")).as_bytes()));
         }
     }
+    notices::tell(plan, &state, context, |notifier| notifier.changed(&[], &well));
     Ok(Exit::Ok)
 }
 

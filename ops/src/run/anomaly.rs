@@ -55,22 +55,24 @@ impl State {
         }
     }
 
-    fn keep_guard(&self, domain: &Name, guard: &Guard) -> io::Result<()> {
+    pub(crate) fn keep_guard(&self, domain: &Name, guard: &Guard) -> io::Result<()> {
         write_whole(&self.path(&format!("{domain}.guard")), &serde_json::to_vec(guard)?)
     }
 
-    /// Takes note that somebody has looked at what was unlike the snapshots before; returns what it was.
+    /// Takes note that somebody has looked at what was unlike the snapshots before; returns what it was. None where a run of the
+    /// domain is at work: what that finds is not what anybody has looked at.
     ///
     /// # Errors
     /// Where that cannot be read or written.
-    pub fn acknowledge(&self, domain: &Name) -> io::Result<Vec<String>> {
+    pub fn acknowledge(&self, domain: &Name) -> io::Result<Option<Vec<String>>> {
+        let Some(_lock) = self.lock(domain)? else { return Ok(None) };
         let guard = self.guard(domain)?;
         if !guard.reasons.is_empty() {
             let baseline = guard.since.or(guard.baseline);
             // What could be compressed before need not be from now on.
             self.keep_guard(domain, &Guard { baseline, ..Guard::default() })?;
         }
-        Ok(guard.reasons)
+        Ok(Some(guard.reasons))
     }
 }
 

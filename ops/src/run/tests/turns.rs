@@ -1,6 +1,7 @@
 //! Which domains have their turn, and what each of them goes through.
 
 use super::*;
+use crate::run::anomaly::Guard;
 
 #[test]
 fn everything_has_its_turn() {
@@ -295,6 +296,20 @@ fn a_plan_is_in_the_snapshot_also_where_its_place_is_left_out() {
     let expected =
         ["conf".into(), kept, format!("!{place}"), format!("{place}/*"), format!("!{place}/plan.toml")];
     assert_eq!(filter.exclude, expected);
+}
+
+#[test]
+fn what_a_run_at_work_may_still_find_is_not_acknowledged() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+    let (state, x) = (stage.state(), name("x"));
+    let guard = Guard { reasons: vec!["encrypted".into()], ..Guard::default() };
+    state.keep_guard(&x, &guard).expect("written");
+    let lock = state.lock(&x).expect("a lock").expect("free");
+    assert_eq!(state.acknowledge(&x).expect("asked"), None);
+    assert_eq!(state.guard(&x).expect("readable"), guard);
+    drop(lock);
+    assert_eq!(state.acknowledge(&x).expect("written"), Some(guard.reasons));
+    assert_eq!(state.guard(&x).expect("readable").reasons, [] as [&str; 0]);
 }
 
 #[test]
