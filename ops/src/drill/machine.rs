@@ -162,23 +162,17 @@ impl Driller<'_> {
         record
     }
 
-    /// Writes down how a drill ended: a pass that nobody will know of is none.
+    /// Writes down how a drill ended, without what commands said: the log of a repository keeps it for ever.
     fn conclude(&self, record: &mut DrillRecord) {
         let noted = match &record.repository {
-            Some(repo) => self.source.note(repo, record).map_err(|error| error.message),
+            Some(repo) => self.source.note(repo, &record.without_output()).map_err(|error| error.message),
             None => Ok(()),
         };
-        if let Err(error) = noted
-            && record.outcome == DrillOutcome::Pass
-        {
-            record.outcome = DrillOutcome::Unverified;
-            record.reason = Some(format!("the record cannot be written to the repository: {error}"));
+        if let Err(error) = noted {
+            record.went_unrecorded(&format!("the record cannot be written to the repository: {error}"));
         }
-        if let Err(error) = self.place.record(record)
-            && record.outcome == DrillOutcome::Pass
-        {
-            record.outcome = DrillOutcome::Unverified;
-            record.reason = Some(format!("the record cannot be written: {error}"));
+        if let Err(error) = self.place.record(&record.without_output()) {
+            record.went_unrecorded(&format!("the record cannot be written: {error}"));
         }
     }
 

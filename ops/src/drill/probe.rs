@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::run::process::said;
+
 /// How long a single answer is waited for.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The longest status line that is read.
@@ -32,7 +34,7 @@ pub fn get(url: &str) -> Result<u16, String> {
     }
     let line = String::from_utf8_lossy(&answer).trim_end().to_owned();
     let code = line.strip_prefix("HTTP/").and_then(|line| line.split(' ').nth(1)?.parse().ok());
-    code.ok_or_else(|| format!("it answered {line:?}, which is no HTTP"))
+    code.ok_or_else(|| format!("it answered, and not in HTTP{}", said(&line)))
 }
 
 /// Whether an address answers as an application that is ready does: with 200.

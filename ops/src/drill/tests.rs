@@ -38,6 +38,10 @@ struct Played {
     snapshots: Vec<(SnapshotId, Snapshot)>,
     parts: RefCell<Vec<(Name, Part)>>,
     notes: RefCell<Vec<(Name, DrillOutcome)>>,
+    /// What was noted of the last one.
+    noted: RefCell<Option<String>>,
+    /// Whether notes can be written.
+    keeps_nothing: bool,
 }
 
 impl Source for Played {
@@ -75,6 +79,10 @@ impl Source for Played {
     }
 
     fn note(&self, repo: &Name, record: &DrillRecord) -> Result<(), VaultError> {
+        if self.keeps_nothing {
+            return Err(VaultError { code: "storage".into(), message: "it is full".into() });
+        }
+        self.noted.replace(Some(record.note().reason));
         self.notes.borrow_mut().push((repo.clone(), record.outcome));
         Ok(())
     }
@@ -139,8 +147,8 @@ impl Stage {
         assert!(!self.folder.path().join("scratch/d").exists(), "the scratch directory is gone: {record:?}");
         assert_eq!(place.journal(&name("d")).expect("readable"), None);
         let records = place.records().expect("readable");
-        let last = records.last().map(|last| (last.outcome, &last.reason, &last.restored));
-        assert_eq!(last, Some((record.outcome, &record.reason, &record.restored)));
+        let (last, kept) = (records.last().expect("recorded"), record.without_output());
+        assert_eq!((last.outcome, &last.reason, &last.restored), (record.outcome, &kept.reason, &kept.restored));
         record
     }
 }
@@ -200,7 +208,7 @@ fn each_way_to_end_has_its_outcome() {
         (
             run("{ run = ['echo', 'a'], expect = 'b' }"),
             fail,
-            "step 2: echo: it printed \"a\", expected \"b\"",
+            "step 2: echo: it did not print \"b\", as expected; it said: a",
         ),
         (
             run("{ start = ['false'], ready = { command = ['false'] } }"),
@@ -246,6 +254,47 @@ fn each_way_to_end_has_its_outcome() {
     stage.plan.classes.values_mut().for_each(|class| class.rto = "1s".parse().ok());
     let record = stage.run();
     assert!(record.outcome == fail && record.reason.is_some_and(|why| why.contains("has to be done in 1 s")));
+}
+
+/// Whoever looks at the drill may read it. The log of a repository keeps it for ever, and pages and messages go to others.
+#[test]
+fn what_commands_print_is_kept_nowhere() {
+    let run = |step: &str| FULL.replace(" }]", &format!(" }}, {step}]"));
+    for (step, kept) in [
+        ("{ run = ['sh', '-c', 'echo hunter2; exit 1'] }", "step 2: a command: sh failed: exit code 1"),
+        ("{ run = ['echo', 'hunter2'], expect = 'x' }", "step 2: echo: it did not print \"x\", as expected"),
+        ("{ run = ['echo', 'hunter2'], expect = '< 5' }", "step 2: echo: it did not print a number < 5, as expected"),
+        (
+            "{ start = ['sh', '-c', 'echo hunter2 >&2; exit 1'], ready = { command = ['false'] } }",
+            "step 2: sh ended before it was ready: sh failed: exit code 1",
+        ),
+    ] {
+        let stage = Stage::new(&run(step));
+        let record = stage.run();
+        assert_eq!(record.outcome, DrillOutcome::Fail);
+        assert!(record.reason.as_ref().is_some_and(|reason| reason.contains("hunter2")), "{record:?}");
+        assert_eq!(stage.source.noted.borrow().as_deref(), Some(kept));
+        let lines = fs::read_to_string(stage.folder.path().join("state/drills.jsonl")).expect("text");
+        assert!(!lines.contains("hunter2") && lines.contains("step 2: "), "{lines}");
+    }
+}
+
+#[test]
+fn a_drill_that_nobody_will_know_of_says_so() {
+    let failing = FULL.replace(" }]", " }, { run = ['sh', '-c', 'echo hunter2; exit 1'] }]");
+    let full = "the record cannot be written to the repository: it is full";
+    for (drill, outcome, reason) in [
+        (FULL, DrillOutcome::Unverified, full.to_owned()),
+        (&failing, DrillOutcome::Fail, format!("{full}; step 2: a command: sh failed: exit code 1")),
+    ] {
+        let mut stage = Stage::new(drill);
+        stage.source.keeps_nothing = true;
+        let record = stage.run();
+        assert_eq!((record.outcome, record.without_output().reason), (outcome, Some(reason)));
+    }
+    let mut record = Stage::new(&failing).run();
+    record.went_unrecorded("the record cannot be written: no space");
+    assert!(record.reason.is_some_and(|why| why.starts_with("the record cannot be written: no space; step 2")));
 }
 
 #[test]
