@@ -33,7 +33,7 @@ domain has a folder of its name, and ${port} a free port.
 
 Exit codes: 0 all passed; 4 one failed: its data, its application or its time is not as it has to
 be; 5 one could not be verified, which says nothing about the data. A self-test passes by failing:
-it ends with 4 where the damaged byte was noticed.
+it ends with 4 where the byte was noticed that it had damaged itself, and with 5 whatever else is wrong.
 
 Examples:
   strongroom drill --config /etc/strongroom/strongroom.toml

@@ -35,6 +35,10 @@ struct Played {
     /// How often its content is in it, once more.
     more: usize,
     problem: Option<Problem>,
+    /// Whether what it restores is not what it has.
+    restores_rot: bool,
+    /// Whether it takes everything for the same.
+    is_blind: bool,
     snapshots: Vec<(SnapshotId, Snapshot)>,
     parts: RefCell<Vec<(Name, Part)>>,
     notes: RefCell<Vec<(Name, DrillOutcome)>>,
@@ -69,12 +73,15 @@ impl Source for Played {
     ) -> Result<Restored, VaultError> {
         self.parts.borrow_mut().push((repo.clone(), part.clone()));
         fs::create_dir_all(target).expect("made");
-        fs::write(target.join("dump"), CONTENT.repeat(self.more + 1)).expect("written");
+        let content = CONTENT.repeat(self.more + 1);
+        let content = if self.restores_rot { content.to_ascii_uppercase() } else { content };
+        fs::write(target.join("dump"), content).expect("written");
         Ok(Restored { files: 1, bytes: CONTENT.len() as u64, problem: self.problem.clone() })
     }
 
     fn compare(&self, _: &Name, _: &SnapshotId, _: &Part, target: &Path) -> Result<Compared, VaultError> {
-        let same = u64::from(fs::read(target.join("dump")).expect("there") == CONTENT.repeat(self.more + 1));
+        let found = fs::read(target.join("dump")).expect("there");
+        let same = u64::from(self.is_blind || found == CONTENT.repeat(self.more + 1));
         Ok(Compared { same, different: 1 - same })
     }
 
@@ -379,6 +386,34 @@ fn a_damaged_byte_fails_the_self_test() {
     assert!(record.self_test && !record.is_measured());
     let record = Stage::new("tier = 'metadata'\n").run_as(&wish);
     assert_eq!(record.outcome, DrillOutcome::Unverified, "there is nothing to damage");
+    // The steps are not what is tested.
+    let steps = FULL.replace("x', target", "x' }, { run = ['false'] }, { restore = 'x', target");
+    assert_eq!(Stage::new(&steps).run_as(&wish).outcome, DrillOutcome::Fail);
+}
+
+#[test]
+fn a_self_test_succeeds_by_what_it_damaged_and_by_nothing_else() {
+    let wish = Wish { self_test: true, ..Wish::default() };
+    let of_none = |stage: &mut Stage| stage.source.snapshots.clear();
+    let of_damaged = |stage: &mut Stage| {
+        stage.source.problem = Some(Problem { is_damage: true, message: "a pack is gone".into() });
+    };
+    let of_rotten = |stage: &mut Stage| stage.source.restores_rot = true;
+    let of_blind = |stage: &mut Stage| stage.source.is_blind = true;
+    let of_lost = |stage: &mut Stage| (stage.source.down, stage.source.code) = (true, "log-rolled-back");
+    let cases: [(&dyn Fn(&mut Stage), &str); 5] = [
+        (&of_none, "the self-test has damaged nothing yet: there is no snapshot of x in a"),
+        (&of_damaged, "the self-test has damaged nothing yet: x cannot be restored: a pack is gone"),
+        (&of_rotten, "the self-test has damaged nothing yet: 1 files of x are not what the snapshot has, 0 are"),
+        (&of_blind, "the self-test: a damaged byte was not noticed, so no drill proves anything"),
+        (&of_lost, "the self-test has damaged nothing yet: it is down"),
+    ];
+    for (change, reason) in cases {
+        let mut stage = Stage::new(FULL);
+        change(&mut stage);
+        let record = stage.run_as(&wish);
+        assert_eq!((record.outcome, record.reason.as_deref()), (DrillOutcome::Unverified, Some(reason)));
+    }
 }
 
 #[test]
