@@ -7,6 +7,7 @@
 //! - [`steps`]: commands, applications and what they have to say
 //! - [`source`]: what a drill needs of repositories
 //! - [`place`]: the scratch directory, what is to be cleaned up after a kill, and how drills ended
+//! - `scratch`: the scratch directory itself
 //! - [`record`]: how one ended
 //! - [`history`]: what drills say of a domain
 //! - [`kept`]: which snapshots stay because they were restored
@@ -24,6 +25,7 @@ pub mod machine;
 pub mod place;
 pub mod probe;
 pub mod record;
+mod scratch;
 pub mod source;
 pub(crate) mod steps;
 #[cfg(test)]
