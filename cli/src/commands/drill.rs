@@ -115,15 +115,19 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         is_cancelled: &|| cancelled.load(Ordering::Relaxed),
     };
     let wish = Wish { self_test: args.self_test, from: args.from.clone() };
-    let mut records = Vec::new();
+    let (mut records, mut busy) = (Vec::new(), Vec::new());
     let wanted = drills.len();
     for drill in drills {
         if cancelled.load(Ordering::Relaxed) {
             break;
         }
-        let record = driller.run(drill, &wish);
-        tell(&record, context)?;
-        records.push(record);
+        match driller.run(drill, &wish) {
+            Some(record) => {
+                tell(&record, context)?;
+                records.push(record);
+            }
+            None => busy.push(drill.name.as_str()),
+        }
     }
     repositories.remember_heads();
     notices::tell(&plan, &state, context, |notifier| notifier.drills_ended(&records));
@@ -139,14 +143,22 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             "self_test": args.self_test,
             "total_duration": began.elapsed().as_secs_f64(),
         })));
-    } else if records.is_empty() {
+    } else if records.is_empty() && busy.is_empty() {
         context.output.text("nothing is due");
     } else {
         context.output.text(format!("{pass} passed, {fail} failed, {unverified} could not be verified"));
     }
-    if records.len() < wanted {
+    if records.len() + busy.len() < wanted {
         let failure = Failure::new("cancelled", "cancelled; what was not begun says nothing");
         return Err(failure.exit(if fail > 0 { Exit::Damage } else { Exit::Unverified }));
+    }
+    if let [first, ..] = busy[..] {
+        let message = format!("another run of the drill {first} is at work");
+        // What is due is being done.
+        if !args.due && fail == 0 {
+            return Err(Failure::new("busy", message).exit(Exit::Unverified));
+        }
+        context.output.warn(&message);
     }
     Ok(match (fail, unverified) {
         (0, 0) => Exit::Ok,

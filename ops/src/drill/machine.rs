@@ -123,8 +123,9 @@ impl Driller<'_> {
         result
     }
 
-    /// Runs a drill and records how it ended. What a killed one left is cleaned up first, and recorded.
-    pub fn run(&self, drill: &Drill, wish: &Wish) -> DrillRecord {
+    /// Runs a drill and records how it ended. What a killed one left is cleaned up first, and recorded. None where another run of it
+    /// is at work, which records itself.
+    pub fn run(&self, drill: &Drill, wish: &Wish) -> Option<DrillRecord> {
         let mut record = DrillRecord {
             drill: drill.name.clone(),
             tier: drill.tier,
@@ -138,15 +139,10 @@ impl Driller<'_> {
             rto: self.rto(drill),
         };
         let lock = match self.place.lock(&drill.name) {
-            Ok(Some(lock)) => lock,
-            // It is at work, and records itself.
-            Ok(None) => {
-                record.reason = Some("another run of it is at work".into());
-                return record;
-            }
+            Ok(lock) => lock?,
             Err(error) => {
                 record.reason = Some(format!("it cannot be locked: {error}"));
-                return record;
+                return Some(record);
             }
         };
         let result = self.sweep(drill).and_then(|()| self.refuse_to_load_over(drill));
@@ -159,7 +155,7 @@ impl Driller<'_> {
         };
         self.conclude(&mut record);
         drop(lock);
-        record
+        Some(record)
     }
 
     /// Writes down how a drill ended, without what commands said: the log of a repository keeps it for ever.

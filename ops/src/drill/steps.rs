@@ -35,6 +35,8 @@ pub(super) struct Services {
 
 struct Service {
     program: String,
+    /// Where it listens, if it is asked there.
+    listens: Option<String>,
     stop: Arc<AtomicBool>,
     ended: mpsc::Receiver<String>,
     watcher: Option<JoinHandle<()>>,
@@ -63,6 +65,7 @@ impl Service {
         processes: &dyn Processes,
         stop: Arc<AtomicBool>,
         order: &Order<'_>,
+        listens: Option<String>,
     ) -> Result<Self, ProcessError> {
         let mut source = processes.source(order)?;
         let (tell, ended) = mpsc::channel();
@@ -76,7 +79,7 @@ impl Service {
             let _ = tell.send(said);
         });
         let program = order.argv.program().to_owned();
-        Ok(Self { program, stop, ended, watcher: Some(watcher) })
+        Ok(Self { program, listens, stop, ended, watcher: Some(watcher) })
     }
 }
 
@@ -181,13 +184,17 @@ impl Driller<'_> {
         }
         let (Some(argv), Some(ready)) = (&step.start, &step.ready) else { return Ok(()) };
         let argv = words.fill(argv);
+        let url = ready.http.as_ref().map(|url| url.replace("${port}", &words.port));
+        let listens = url.as_deref().map(|url| probe::authority(url).to_owned());
         let service = self.timed(work, Phase::Start, |driller, work| {
-            if work.services.running.is_empty() {
-                driller.nobody_answers(words, ready)?;
+            // What an application of this drill listens on may answer already.
+            let is_own = work.services.running.iter().any(|service| service.listens == listens);
+            if let Some(url) = url.as_ref().filter(|_| !is_own) {
+                driller.nobody_answers(url)?;
             }
             let stop = Arc::new(AtomicBool::new(false));
             let processes = (driller.services)(Arc::clone(&stop));
-            Service::start(&*processes, stop, &order(&argv, words, SERVICE))
+            Service::start(&*processes, stop, &order(&argv, words, SERVICE), listens)
                 .map_err(|error| failed("the application", &error))
         })?;
         work.services.running.push(service);
@@ -212,10 +219,8 @@ impl Driller<'_> {
     }
 
     /// Another application that is up already would be asked in place of the one that is rehearsed.
-    fn nobody_answers(&self, words: &Words, ready: &Ready) -> Result<(), Stop> {
-        let Some(url) = &ready.http else { return Ok(()) };
-        let url = url.replace("${port}", &words.port);
-        match (self.get)(&url) {
+    fn nobody_answers(&self, url: &str) -> Result<(), Stop> {
+        match (self.get)(url) {
             Err(_) => Ok(()),
             Ok(code) => Err(Stop::Unverified(format!(
                 "{url} answers already, with {code}, and the application is not started yet: have it listen on ${{port}}"

@@ -99,6 +99,8 @@ struct Stage {
     folder: TempDir,
     plan: Plan,
     source: Played,
+    /// How often addresses are asked in vain.
+    silent: usize,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -114,7 +116,8 @@ impl Stage {
         let plan = plan(&text.replace("DIR", folder.path().to_str().expect("text")));
         let snapshots =
             vec![(id(1), record("x", 9 * 24)), (id(2), record("y", 24)), (id(3), record("x", 24))];
-        Self { folder, plan, source: Played { snapshots, ..Played::default() }, cancelled: Arc::default() }
+        let source = Played { snapshots, ..Played::default() };
+        Self { folder, plan, source, silent: 2, cancelled: Arc::default() }
     }
 
     fn place(&self) -> Place {
@@ -137,7 +140,7 @@ impl Stage {
             place: &place,
             get: &|_| {
                 asked.set(asked.get() + 1);
-                if asked.get() < 3 { Err("nobody listens".into()) } else { Ok(200) }
+                if asked.get() <= self.silent { Err("nobody listens".into()) } else { Ok(200) }
             },
             free_port: &|| Ok(4711),
             pause: &std::thread::sleep,
@@ -150,7 +153,10 @@ impl Stage {
             },
             is_cancelled: &|| self.cancelled.load(Ordering::Relaxed),
         };
-        let record = driller.run(&self.plan.drills[0], wish);
+        let lock = place.lock(&name("d")).expect("a lock").expect("free");
+        assert_eq!(driller.run(&self.plan.drills[0], wish), None, "another run of it is at work");
+        drop(lock);
+        let record = driller.run(&self.plan.drills[0], wish).expect("nobody else is at work");
         assert!(!self.folder.path().join("scratch/d").exists(), "the scratch directory is gone: {record:?}");
         assert_eq!(place.journal(&name("d")).expect("readable"), None);
         let records = place.records().expect("readable");
@@ -190,6 +196,25 @@ fn a_full_drill_goes_through_all_its_phases() {
     assert!(record.is_measured() && record.rto == Some(3600) && record.seconds() > 0.0);
     assert_eq!((record.restored[0].snapshot, record.restored[0].bytes), (id(3), CONTENT.len() as u64));
     assert_eq!(stage.source.notes.borrow()[..], [(name("a"), DrillOutcome::Pass)]);
+}
+
+/// The first one needs no address: that it is up says nothing of who answers for the second.
+#[test]
+fn another_application_is_not_taken_for_the_second_one_of_a_drill() {
+    let start = |ready: &str| format!("{{ start = ['sleep', '600'], ready = {{ {ready} }} }}");
+    let drill = |steps: &[String]| FULL.replace(" }]", &format!(" }}, {}]", steps.join(", ")));
+    let (command, http) = ("command = ['true']", "http = 'http://127.0.0.1:80/'");
+    let mut stage = Stage::new(&drill(&[start(command), start(http)]));
+    stage.silent = 0;
+    let record = stage.run();
+    let reason = record.reason.unwrap_or_default();
+    assert!(reason.starts_with("step 3: http://127.0.0.1:80/ answers already, with 200"), "{reason}");
+    assert_eq!(record.outcome, DrillOutcome::Unverified);
+    // It is the first one of the drill that answers for the second.
+    let stage = Stage::new(&drill(&[start(http), start("http = 'http://127.0.0.1:80/also'")]));
+    assert_eq!(stage.run().outcome, DrillOutcome::Pass);
+    let stage = Stage::new(&drill(&[start(http), start("http = 'http://127.0.0.1:81/'")]));
+    assert_eq!(stage.run().outcome, DrillOutcome::Unverified);
 }
 
 #[test]
