@@ -113,6 +113,8 @@ fn a_plan_is_run_and_its_status_is_told() {
     assert!(all.contains("/src/a.txt") && !all.contains("c.o") && all.contains("strongroom.toml"), "{all}");
 
     assert_eq!(bench.run(["run", "--due"]).expect(0).stdout, "nothing is due\n");
+    let neither = bench.run(["run", "db", "--tag", "nightly"]).expect(2);
+    assert!(neither.message().contains("none of the domains that were named has one of the tags nightly"), "{neither:?}");
     let status = bench.run(["status"]).expect(0).stdout;
     assert_eq!(status.lines().count(), 5, "{status}");
     assert!(status.lines().skip(1).all(|line| line.contains("  ok  ")), "{status}");

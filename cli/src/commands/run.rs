@@ -256,7 +256,7 @@ fn not_selected(error: &SelectError, plan: &Plan) -> Failure {
     let names: Vec<_> = plan.domains.iter().map(|domain| domain.name.as_str()).collect();
     match error {
         SelectError::Unknown(_) => failure.hint(format!("it has: {}", names.join(", "))),
-        SelectError::UnknownTag(_) | SelectError::Cycle(_) => {
+        SelectError::UnknownTag(_) | SelectError::NoneTagged(_) | SelectError::Cycle(_) => {
             failure.hint("`strongroom config show` shows what the plan says")
         }
     }

@@ -109,6 +109,10 @@ impl Processes for Played {
     fn sink(&self, order: &Order<'_>) -> Result<Box<dyn Sink>, ProcessError> {
         Ok(Box::new(PlayedSink(Vec::new(), self.play(order).map(|_| ()))))
     }
+
+    fn mark(&self) -> &str {
+        "of this run"
+    }
 }
 
 /// Repositories that read streams to their ends and count jobs; `down` ones fail.
@@ -257,6 +261,8 @@ struct Stage {
     plan: Plan,
     vault: PlayedVault,
     cancelled: Arc<AtomicBool>,
+    /// Starts commands that are not played.
+    real: Option<Arc<dyn Processes>>,
 }
 
 impl Stage {
@@ -264,7 +270,7 @@ impl Stage {
         let folder = TempDir::new().expect("a folder");
         let domains = domains.replace("DIR", folder.path().to_str().expect("text"));
         let plan = plan(&format!("[repo.b]\nurl = '/b'\n{domains}"));
-        Self { folder, plan, vault: PlayedVault::default(), cancelled: Arc::default() }
+        Self { folder, plan, vault: PlayedVault::default(), cancelled: Arc::default(), real: None }
     }
 
     fn state(&self) -> State {
@@ -294,11 +300,11 @@ impl Stage {
     fn run_chosen(&self, choice: &Choice, newest: &dyn Fn(&Name, &Domain) -> Newest) -> Vec<DomainReport> {
         let state = self.state();
         let (log, cancelled) = (Arc::clone(&self.vault.log), Arc::clone(&self.cancelled));
-        let processes = Played { log, cancelled };
+        let processes = self.real.clone().unwrap_or_else(|| Arc::new(Played { log, cancelled }));
         let runner = Runner {
             plan: &self.plan,
             host: "box".into(),
-            processes: Arc::new(processes),
+            processes,
             vault: &self.vault,
             state: &state,
             now: &now,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::run::anomaly::Guard;
+use crate::run::system::SystemProcesses;
 
 #[test]
 fn everything_has_its_turn() {
@@ -67,6 +68,20 @@ fn hooks_at_the_end_are_run_whatever_fails() {
         assert_eq!(log[done.len()..], [failed.as_str(), "finally", "last"], "{domain}");
         assert_eq!(stage.state().attempts().expect("readable")[0].message, Some(found));
     }
+}
+
+/// No environment holds a NUL: with one in the reason, whoever is to be called would not be.
+#[test]
+fn a_hook_after_a_failure_is_run_whatever_the_command_said() {
+    let mut stage = Stage::new(
+        "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nhooks = { before = [['sh', '-c', 'printf \"a\\\\0b\"; exit 1']], \
+         failed = [['sh', '-c', 'echo \"$STRONGROOM_ERROR\" > DIR/told']] }\n",
+    );
+    stage.real = Some(Arc::new(SystemProcesses::default()));
+    let report = stage.run().remove(0);
+    assert_eq!((report.outcome, &report.warnings[..]), (Outcome::Failed, &[][..]), "{report:?}");
+    let told = std::fs::read_to_string(stage.folder.path().join("told")).expect("the hook was run");
+    assert_eq!(told, "a hook before it: sh failed: exit code 1; it said: a\u{fffd}b\n");
 }
 
 #[test]
@@ -230,7 +245,8 @@ fn what_cannot_be_cleaned_up_is_tried_again_by_the_next_run() {
     assert!(report.warnings[1].starts_with("at the end: a hook failed: moody failed"), "{report:?}");
     assert_eq!(stage.log(), work);
     let name = name("x");
-    assert_eq!(state.journal(&name).expect("readable").expect("kept").left.len(), 2);
+    let kept = state.journal(&name).expect("readable").expect("kept");
+    assert_eq!((kept.left.len(), kept.mark.as_str()), (2, ""), "what it left running was to stay");
     // It fails once more, and is not there twice.
     stage.run_once();
     assert_eq!(stage.log(), [&[unsnap.as_str(), &moody][..], &work].concat());
@@ -353,4 +369,6 @@ fn what_is_due_is_told_by_the_repositories() {
     assert_eq!(chosen(&[], &["db"]).expect("one"), ["x"]);
     assert_eq!(chosen(&["y"], &[]), Err(SelectError::Unknown("y".into())));
     assert_eq!(chosen(&[], &["x"]), Err(SelectError::UnknownTag("x".into())));
+    assert_eq!(chosen(&["event"], &["db"]), Err(SelectError::NoneTagged(vec!["db".into()])));
+    assert_eq!(chosen(&["event", "x"], &["db"]).expect("one"), ["x"]);
 }
