@@ -32,6 +32,7 @@ impl Runner<'_> {
             attempts.iter().any(|attempt| attempt.domain == domain.name && attempt.began == journal.began)
         });
         if !is_noted {
+            self.watch_killed(domain, journal.began, report);
             let message = match ended {
                 0 => "the run was killed".to_owned(),
                 count => format!("the run was killed, and {count} of its processes were at work still"),

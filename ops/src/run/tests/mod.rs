@@ -134,6 +134,8 @@ struct PlayedVault {
     summary: SnapshotSummary,
     /// What others than those of `summary` counted.
     summaries: BTreeMap<SnapshotId, SnapshotSummary>,
+    /// When those were made that are not of just now.
+    hours_ago: BTreeMap<SnapshotId, i64>,
     jobs: RefCell<Vec<Seen>>,
 }
 
@@ -166,7 +168,9 @@ impl Vault for PlayedVault {
         let made = self.made.borrow();
         let here = made.iter().filter(|(at, _, _)| at == repo);
         let summary = |id: &SnapshotId| self.summaries.get(id).unwrap_or(&self.summary).clone();
-        let record = |id: &SnapshotId, domain: &str| Snapshot { summary: summary(id), ..record(domain, 0) };
+        let hours = |id: &SnapshotId| self.hours_ago.get(id).copied().unwrap_or(0);
+        let record =
+            |id: &SnapshotId, domain: &str| Snapshot { summary: summary(id), ..record(domain, hours(id)) };
         Ok(here.map(|(_, id, domain)| (*id, record(id, domain))).collect())
     }
 

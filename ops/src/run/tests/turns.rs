@@ -224,6 +224,31 @@ fn what_a_killed_run_left_is_swept_first() {
     assert_eq!(outcomes, [Outcome::Interrupted, Outcome::Ok]);
 }
 
+/// The next snapshot is like the one of the killed run, and nothing is far from anything any more.
+#[test]
+fn what_a_killed_run_has_made_is_compared_with_what_was_before() {
+    let mut stage = Stage::new("[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n");
+    let usual = SnapshotSummary { files: 1000, bytes: 100 << 20, ..SnapshotSummary::default() };
+    let less = SnapshotSummary { files: 600, ..usual.clone() };
+    let all = [(1, 96, &usual), (2, 72, &usual), (3, 48, &usual), (4, 1, &less)];
+    stage.vault.made.borrow_mut().extend(all.map(|(number, ..)| (name("a"), id(number), "x".to_owned())));
+    stage.vault.summaries = all.map(|(number, _, summary)| (id(number), summary.clone())).into();
+    stage.vault.hours_ago = all.map(|(number, hours, _)| (id(number), hours)).into();
+    stage.vault.summary = less.clone();
+    let state = stage.state();
+    let began = now().timestamp() - jiff::SignedDuration::from_hours(2);
+    state.note(&name("x"), &Journal::new(began, "")).expect("noted");
+    let report = stage.run().remove(0);
+    let reason = "a: 400 of 1000 files are gone, and never more than 0 before";
+    assert_eq!((report.is_guarded, &report.anomalies[..]), (true, &[reason.to_owned()][..]), "{report:?}");
+    assert_eq!(stage.log(), ["back up into a"], "nothing is forgotten");
+    assert_eq!(state.guard(&name("x")).expect("readable").reasons, [reason]);
+    // One that got to its end has looked at it itself, and somebody has by now.
+    state.acknowledge(&name("x")).expect("written");
+    state.note(&name("x"), &Journal::new(now().timestamp(), "")).expect("noted");
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+}
+
 #[test]
 fn what_cannot_be_cleaned_up_is_tried_again_by_the_next_run() {
     let stage = Stage::new(
