@@ -75,6 +75,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let plan = plan::runnable(&args.plan)?;
     plan::refuse_head(&plan, context)?;
+    plan::warn_of_includes(&plan, context);
     if args.acknowledge {
         return acknowledge(&args.domains, &plan, context);
     }
@@ -226,11 +227,14 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
     for domain in plan.domains.iter().filter(|domain| domains.iter().any(|name| name == domain.name.as_str()))
     {
         let Some(reasons) = state.acknowledge(&domain.name).map_err(unwritable)? else {
-            let message = format!("a run of the domain {} is at work: nothing was acknowledged of it", domain.name);
+            let message =
+                format!("a run of the domain {} is at work: nothing was acknowledged of it", domain.name);
             return Err(Failure::new("busy", message).hint("look at what it has made when it has ended"));
         };
         let last = attempts.iter().rev().find(|attempt| attempt.domain == domain.name);
-        if !reasons.is_empty() && last.is_some_and(|last| matches!(last.outcome, Outcome::Ok | Outcome::Partial)) {
+        if !reasons.is_empty()
+            && last.is_some_and(|last| matches!(last.outcome, Outcome::Ok | Outcome::Partial))
+        {
             well.push(Item::new(domain.name.as_str(), "acknowledged"));
         }
         if context.output.json() {

@@ -10,7 +10,8 @@ impl Lint<'_> {
         let plan = self.plan;
         for (number, step) in drill.step.iter().enumerate() {
             let domain = step.restore.as_ref().and_then(|name| plan.domain(name.as_str()));
-            let (of, target) = (format!("step {} of the drill {}", number + 1, drill.name), step.target_name());
+            let (of, target) =
+                (format!("step {} of the drill {}", number + 1, drill.name), step.target_name());
             let key = format!("drill.{}.step.{}.restore", drill.name, number + 1);
             for stream in domain.into_iter().flat_map(|domain| &domain.stream) {
                 match stream.restore_into(target) {
