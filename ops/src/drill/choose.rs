@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::plan::types::Drill;
 use crate::plan::values::{Lapse, Name};
 use crate::run::process::said;
+use crate::status::is_to_come;
 
 /// The repository: the one that is named, the next one in turn, or the first; all of the drill's domains go there.
 pub fn repository<'p>(
@@ -79,6 +80,8 @@ pub fn is_due(drill: &Drill, records: &[DrillRecord], now: &Zoned) -> bool {
     let counts = |record: &&DrillRecord| {
         record.drill == drill.name
             && !record.self_test
+            // It would count for as long as a clock was wrong once.
+            && !is_to_come(record.began, now)
             && record.outcome != crate::drill::DrillOutcome::Unverified
     };
     let last: Option<Timestamp> = records.iter().filter(counts).map(|record| record.began).max();

@@ -161,7 +161,10 @@ impl Stage {
         assert_eq!(place.journal(&name("d")).expect("readable"), None);
         let records = place.records().expect("readable");
         let (last, kept) = (records.last().expect("recorded"), record.without_output());
-        assert_eq!((last.outcome, &last.reason, &last.restored), (record.outcome, &kept.reason, &kept.restored));
+        assert_eq!(
+            (last.outcome, &last.reason, &last.restored),
+            (record.outcome, &kept.reason, &kept.restored)
+        );
         record
     }
 }
@@ -295,7 +298,10 @@ fn what_commands_print_is_kept_nowhere() {
     for (step, kept) in [
         ("{ run = ['sh', '-c', 'echo hunter2; exit 1'] }", "step 2: a command: sh failed: exit code 1"),
         ("{ run = ['echo', 'hunter2'], expect = 'x' }", "step 2: echo: it did not print \"x\", as expected"),
-        ("{ run = ['echo', 'hunter2'], expect = '< 5' }", "step 2: echo: it did not print a number < 5, as expected"),
+        (
+            "{ run = ['echo', 'hunter2'], expect = '< 5' }",
+            "step 2: echo: it did not print a number < 5, as expected",
+        ),
         (
             "{ start = ['sh', '-c', 'echo hunter2 >&2; exit 1'], ready = { command = ['false'] } }",
             "step 2: sh ended before it was ready: sh failed: exit code 1",
@@ -326,7 +332,9 @@ fn a_drill_that_nobody_will_know_of_says_so() {
     }
     let mut record = Stage::new(&failing).run();
     record.went_unrecorded("the record cannot be written: no space");
-    assert!(record.reason.is_some_and(|why| why.starts_with("the record cannot be written: no space; step 2")));
+    assert!(
+        record.reason.is_some_and(|why| why.starts_with("the record cannot be written: no space; step 2"))
+    );
 }
 
 #[test]
@@ -352,7 +360,9 @@ fn a_stream_that_nothing_loads_is_not_proved() {
 #[test]
 fn a_stream_is_never_loaded_over_what_is_in_use() {
     let loaded = |restore: &str, target: &str| {
-        let mut stage = Stage::new(&format!("tier = 'full'\nstep = [{{ run = ['touch', 'DIR/ran'] }}, {{ restore = 'x'{target} }}]\n"));
+        let mut stage = Stage::new(&format!(
+            "tier = 'full'\nstep = [{{ run = ['touch', 'DIR/ran'] }}, {{ restore = 'x'{target} }}]\n"
+        ));
         let production = stage.folder.path().join("production");
         fs::write(&production, "rows of today").expect("written");
         let script = restore.replace("DIR", stage.folder.path().to_str().expect("text"));
@@ -371,7 +381,11 @@ fn a_stream_is_never_loaded_over_what_is_in_use() {
     ] {
         let (record, stage) = loaded(restore, target);
         assert_eq!((record.outcome, record.reason.as_deref()), (DrillOutcome::Unverified, Some(reason)));
-        assert!(record.restored.is_empty() && record.phases.is_empty() && !stage.folder.path().join("ran").exists());
+        assert!(
+            record.restored.is_empty()
+                && record.phases.is_empty()
+                && !stage.folder.path().join("ran").exists()
+        );
         assert!(stage.source.parts.borrow().is_empty(), "nothing is fetched for it either");
     }
     let (record, stage) = loaded("cat > DIR/${target}", ", target = 'loaded'");
@@ -429,7 +443,10 @@ fn a_self_test_succeeds_by_what_it_damaged_and_by_nothing_else() {
     let cases: [(&dyn Fn(&mut Stage), &str); 5] = [
         (&of_none, "the self-test has damaged nothing yet: there is no snapshot of x in a"),
         (&of_damaged, "the self-test has damaged nothing yet: x cannot be restored: a pack is gone"),
-        (&of_rotten, "the self-test has damaged nothing yet: 1 files of x are not what the snapshot has, 0 are"),
+        (
+            &of_rotten,
+            "the self-test has damaged nothing yet: 1 files of x are not what the snapshot has, 0 are",
+        ),
         (&of_blind, "the self-test: a damaged byte was not noticed, so no drill proves anything"),
         (&of_lost, "the self-test has damaged nothing yet: it is down"),
     ];
@@ -506,6 +523,20 @@ fn repositories_take_turns_and_snapshots_are_chosen() {
     };
     assert_eq!((chosen("random", 0), chosen("random", 1)), (Ok(id(1)), Ok(id(3))));
     assert!(chosen("before:30d", 0).is_err());
+}
+
+#[test]
+fn a_drill_that_is_to_come_is_due_all_the_same() {
+    let mut stage = Stage::new("tier = 'sample'\nschedule = 'daily'\n");
+    let record = stage.run();
+    let drill = stage.plan.drills.remove(0);
+    let ahead = |hours| DrillRecord {
+        began: record.began + jiff::SignedDuration::from_hours(hours),
+        ..record.clone()
+    };
+    let is_due = |records: &[DrillRecord]| choose::is_due(&drill, records, &now());
+    assert!(is_due(&[]) && !is_due(&[ahead(0)]));
+    assert!(is_due(&[ahead(24 * 3650)]), "a clock was wrong");
 }
 
 #[test]
