@@ -286,8 +286,7 @@ mod tests {
 
     #[test]
     fn the_runbook_of_the_example_has_every_step_in_its_order() {
-        let path =
-            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example-plan/strongroom.toml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example-plan/strongroom.toml");
         let plan = load(&path, &SystemFiles).expect("a plan");
         let text = runbook(&plan, "shop-prod-1", "2026-11-28", &[]).expect("no cycle");
         let mut at = 0;

@@ -93,7 +93,12 @@ fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
     bench.write("strongroom.toml", plan.replace("/${target}'", "/production'"));
     bench.write("production", "rows of today");
     let check = bench.run(["config", "check"]).expect(2);
-    assert!(check.stdout.contains("step 1 of the drill full: `restore` of the stream rows does not name ${target}"), "{check:?}");
+    assert!(
+        check
+            .stdout
+            .contains("step 1 of the drill full: `restore` of the stream rows does not name ${target}"),
+        "{check:?}"
+    );
     bench.run(["drill"]).expect(2);
     assert_eq!(fs::read(bench.path("production")).expect("there"), b"rows of today");
 }

@@ -93,7 +93,9 @@ fn owner(scratch: &Path) -> io::Result<Option<String>> {
     let mut token = Vec::new();
     match File::open(scratch.join(MARK)) {
         Ok(mark) => mark.take(MARK_LEN_MAX).read_to_end(&mut token)?,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     };
     Ok(Some(String::from_utf8_lossy(&token).into_owned()))
@@ -113,7 +115,7 @@ fn somebody_elses(scratch: &Path) -> io::Error {
 
 fn remove_tree(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             open_up(folder)?;
             fs::remove_dir_all(folder)
         }

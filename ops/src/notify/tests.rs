@@ -10,7 +10,6 @@ use crate::recover::{RecoveryOutcome, RecoveryRecord};
 use crate::run::anomaly::Guard;
 use crate::run::process::{Ended, ProcessError, Sink, Source};
 use serde_json::Value;
-use strongroom::ids::SnapshotId;
 
 const PLAN: &str = "[[domain]]\nname = 'x'\npaths = ['/x']\nobjectives = { verify = { every = '7d', read = '1%' } }\n[[notify]]\non = ['failure', 'recovered', 'rpo', 'exception-expiring']\n\
                     webhook_env = 'HOOK'\n[[notify]]\non = ['start', 'success', 'failure']\nheartbeat_env = 'BEAT'\n[[notify]]\n\
@@ -151,8 +150,13 @@ fn a_heartbeat_says_that_it_is_over_when_it_is() {
         assert_eq!(idle(2), fail, "{subject}");
         // Another domain is well, and whoever wants to know of that alone is told.
         let report = DomainReport::new(&"y".parse().expect("a name"));
-        let (calls, warnings) = told(&played, &state, 3, &|notifier| notifier.run_ended(std::slice::from_ref(&report)));
-        assert_eq!((calls.as_slice(), warnings.len()), (fail.map(str::to_owned).as_slice(), 1), "{warnings:?}");
+        let (calls, warnings) =
+            told(&played, &state, 3, &|notifier| notifier.run_ended(std::slice::from_ref(&report)));
+        assert_eq!(
+            (calls.as_slice(), warnings.len()),
+            (fail.map(str::to_owned).as_slice(), 1),
+            "{warnings:?}"
+        );
         changes(4, &[], &item);
         assert_eq!(idle(5), success, "{subject}");
     }
@@ -226,7 +230,7 @@ fn recoveries_are_told_of_each_time_without_what_commands_said() {
         recovery: "r".into(),
         domain: "x".parse().expect("a name"),
         repository: "local".parse().expect("a name"),
-        snapshot: SnapshotId::from_bytes([1; 32]),
+        snapshot: crate::testing::id(1),
         began: Timestamp::UNIX_EPOCH,
         outcome: RecoveryOutcome::Failed,
         cause: None,

@@ -136,7 +136,10 @@ mod tests {
             };
             calendars(&plan, "box", &|_| Ok(&[]), &[attempt], &now)[0].days[41].1
         };
-        assert_eq!([Outcome::Ok, Outcome::Partial, Outcome::Failed].map(today), [Day::Met, Day::Met, Day::Unknown]);
+        assert_eq!(
+            [Outcome::Ok, Outcome::Partial, Outcome::Failed].map(today),
+            [Day::Met, Day::Met, Day::Unknown]
+        );
     }
 
     #[test]

@@ -173,9 +173,7 @@ impl Runner<'_> {
         !snapshot.partial
             && snapshot.hostname == self.host
             && from.is_some_and(|from| from.domain == domain.name.as_str())
-            && guard
-                .baseline
-                .is_none_or(|baseline| timestamp(snapshot).is_some_and(|time| time >= baseline))
+            && guard.baseline.is_none_or(|baseline| timestamp(snapshot).is_some_and(|time| time >= baseline))
     }
 }
 

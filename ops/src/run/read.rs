@@ -130,7 +130,8 @@ impl Runner<'_> {
         let report = self.vault.back_up(repo, job)?;
         if report.cancelled || report.snapshot.is_none() {
             // What is there of it is no snapshot to compare, to copy or to count.
-            let partial = report.snapshot.map_or(String::new(), |id| format!(", but a partial one, {}", id.short()));
+            let partial =
+                report.snapshot.map_or(String::new(), |id| format!(", but a partial one, {}", id.short()));
             let message = format!("the run was cancelled: there is no complete snapshot{partial}");
             return Ok(RepoReport::failed(repo, &message));
         }

@@ -181,14 +181,19 @@ fn a_run_that_is_cancelled_begins_nothing_more() {
 /// The engine keeps what it has by then as a partial snapshot: it is far from those before, and nobody has to look at it.
 #[test]
 fn a_backup_that_is_cancelled_is_no_snapshot_unlike_those_before() {
-    let mut stage = Stage::new("[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n");
+    let mut stage = Stage::new(
+        "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n",
+    );
     let usual = SnapshotSummary { files: 1000, bytes: 100 << 20, ..SnapshotSummary::default() };
     stage.vault.summaries = [1, 2, 3, 4].map(|number| (id(number), usual.clone())).into();
     stage.vault.made.borrow_mut().extend([1, 2, 3, 4].map(|number| (name("a"), id(number), "x".to_owned())));
     stage.vault.summary = SnapshotSummary { files: 400, bytes: 40 << 20, ..SnapshotSummary::default() };
     stage.vault.cut_short = true;
     let report = stage.run().remove(0);
-    let message = format!("a: the run was cancelled: there is no complete snapshot, but a partial one, {}", id(7).short());
+    let message = format!(
+        "a: the run was cancelled: there is no complete snapshot, but a partial one, {}",
+        id(7).short()
+    );
     assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Failed, Some(message.as_str())));
     assert!(report.anomalies.is_empty() && !report.is_guarded, "{report:?}");
     assert_eq!(report.repositories[0].snapshot(), None);
@@ -227,7 +232,9 @@ fn what_a_killed_run_left_is_swept_first() {
 /// The next snapshot is like the one of the killed run, and nothing is far from anything any more.
 #[test]
 fn what_a_killed_run_has_made_is_compared_with_what_was_before() {
-    let mut stage = Stage::new("[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n");
+    let mut stage = Stage::new(
+        "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n",
+    );
     let usual = SnapshotSummary { files: 1000, bytes: 100 << 20, ..SnapshotSummary::default() };
     let less = SnapshotSummary { files: 600, ..usual.clone() };
     let all = [(1, 96, &usual), (2, 72, &usual), (3, 48, &usual), (4, 1, &less)];
