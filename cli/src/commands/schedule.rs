@@ -36,8 +36,8 @@ enum Verb {
 const PRINT_HELP: &str = "\
 One service runs all domains that are due, so that they keep their order. What is due is told by the
 repositories: a timer that comes too often does no harm. Verification and drills have a service and
-a timer each, where the plan wants them. A --state-dir that is given here, or as STRONGROOM_STATE_DIR,
-is the timers' as well.
+a timer each, where the plan wants them. A --state-dir that is given here, or in the environment, is
+the timers' as well.
 
 Examples:
   strongroom schedule print --systemd --output /etc/systemd/system
