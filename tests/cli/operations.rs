@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -342,10 +343,13 @@ fn one_repository_under_two_names_is_no_second_copy() {
 fn damage_that_was_found_is_no_target_that_is_met() {
     let bench = planned(VERIFIED);
     bench.source();
+    bench.write("src/large", noise(1, 500_000));
     bench.run(["run"]).expect(0);
     bench.run(["verify"]).expect(0);
     assert!(bench.run(["compliance"]).expect(0).stdout.contains("verify"));
-    fs::remove_file(bench.objects("packs").pop().expect("a pack")).expect("removed");
+    let len = |pack: &PathBuf| fs::metadata(pack).expect("a pack").len();
+    let largest = bench.objects("packs").into_iter().max_by_key(len).expect("a pack");
+    fs::remove_file(largest).expect("removed");
     bench.run(["verify"]).expect(4);
     let missed = bench.run(["compliance"]).expect(4).stdout;
     assert!(missed.contains("first: the last verification found damage"), "{missed}");
