@@ -119,8 +119,14 @@ impl Output {
     /// Warns people, whatever becomes of the results: on standard error, and of a program's output no part.
     pub fn warn(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "{}", visible(text.as_bytes()));
+            self.alert(text);
         }
+    }
+
+    /// The same of what makes a command end with another exit code than 0: also where it is to be quiet, as a timer that tells of
+    /// errors only would not know why.
+    pub fn alert(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "{}", visible(text.as_bytes()));
     }
 
     /// Says something for people that is no result.

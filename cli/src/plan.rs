@@ -75,6 +75,14 @@ pub fn runnable(args: &PlanArgs) -> Result<Plan, Failure> {
         .hint("`strongroom config check` shows everything that is wrong with the plan"))
 }
 
+/// Warns of patterns of `include` that name no file: what was in such files is not in the plan any more.
+pub fn warn_of_includes(plan: &Plan, context: &Context) {
+    for pattern in &plan.idle_includes {
+        let main = plan.sources[0].path.display();
+        context.output.warn(&format!("warning: {main}: the pattern {pattern:?} of include names no file"));
+    }
+}
+
 /// Refuses `--expect-head` where it could be of any of several repositories.
 pub fn refuse_head(plan: &Plan, context: &Context) -> Result<(), Failure> {
     if context.global.expect_head.is_none() || plan.repos.len() < 2 {

@@ -204,7 +204,8 @@ impl Vault for Repositories<'_> {
         let report = copy::run(&source, &target, &options, &monitor);
         monitor.finish();
         report.map_err(|error| {
-            let is_of_target = matches!(error, CopyError::Target(_));
+            // Reading everything again would put it beside itself.
+            let is_of_target = matches!(error, CopyError::Target(_) | CopyError::SameRepository { .. });
             CopyFailure { is_of_target, error: failed(error) }
         })
     }

@@ -140,7 +140,15 @@ struct Judge<'a, 'f> {
 impl Judge<'_, '_> {
     fn domain(&self, domain: &Domain, attempts: &[Attempt]) -> DomainStatus {
         let repos = self.plan.repositories(domain);
-        let copies: Vec<_> = repos.into_iter().map(|repo| self.copy(domain, repo)).collect();
+        let mut copies: Vec<_> = repos.into_iter().map(|repo| self.copy(domain, repo)).collect();
+        for at in 1..copies.len() {
+            // A snapshot that was copied has another id there.
+            let id = |copy: &CopyStatus| copy.newest.as_ref().map(|newest| newest.id);
+            let (before, [copy, ..]) = copies.split_at_mut(at) else { continue };
+            if let Some(twin) = before.iter().find(|other| id(other).is_some() && id(other) == id(copy)) {
+                copy.add(Health::Warning, format!("it is the repository {} under another name", twin.repo));
+            }
+        }
         let attempt = attempts.iter().rev().find(|attempt| attempt.domain == domain.name);
         let mut reasons = Vec::new();
         let mut health = copies.iter().map(|copy| copy.health).max().unwrap_or(Health::Critical);
@@ -188,7 +196,7 @@ impl Judge<'_, '_> {
         let summary = &snapshot.summary;
         copy.newest = Some(NewestCopy { id: *id, time, files: summary.files, bytes: summary.bytes });
         let age = self.now.timestamp().duration_since(time).as_secs();
-        if age < -CLOCK_SLACK_SECS {
+        if is_to_come(time, self.now) {
             copy.add(Health::Warning, "the newest snapshot says that it was made in the future".into());
         }
         let objectives = self.plan.objectives(domain);
@@ -229,6 +237,11 @@ impl CopyStatus {
     }
 }
 
+/// Whether a time is further ahead than clocks of two hosts may differ.
+pub fn is_to_come(time: Timestamp, now: &Zoned) -> bool {
+    time.duration_since(now.timestamp()).as_secs() > CLOCK_SLACK_SECS
+}
+
 /// When a snapshot was begun; none if no calendar holds it.
 pub fn timestamp(snapshot: &Snapshot) -> Option<Timestamp> {
     Timestamp::new(snapshot.time.seconds, i32::try_from(snapshot.time.nanos).ok()?).ok()
@@ -250,7 +263,7 @@ mod tests {
 
     use super::*;
     use crate::plan::load::tests_support::plan;
-    use crate::testing::{NOW, snapshot};
+    use crate::testing::{NOW, id, record, snapshot};
 
     const PLAN: &str = "[class.c]\nrpo = '24h'\nrpo_grace = '4h'\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n\
                         schedule = 'daily'\n";
@@ -296,6 +309,20 @@ mod tests {
         let mut lossy = snapshot("x", 1);
         lossy.1.summary.errors = 2;
         assert_eq!(judged("", &[lossy], &[]).health, Health::Warning);
+    }
+
+    #[test]
+    fn one_repository_under_two_names_is_pointed_out() {
+        let found = |other: u8| {
+            let plan = plan(&format!("[repo.b]\nurl = '/b'\n{PLAN}"));
+            let (of_a, of_b) = ([(id(1), record("x", 1))], [(id(other), record("x", 1))]);
+            let facts =
+                |name: &Name| Ok(if name.as_str() == "a" { of_a.as_slice() } else { of_b.as_slice() });
+            let status = status(&plan, "box", &facts, &[], &NOW.parse().expect("a time")).remove(0);
+            (status.health, status.copies[1].reasons.clone())
+        };
+        assert_eq!(found(2), (Health::Ok, vec![]));
+        assert_eq!(found(1), (Health::Warning, vec!["it is the repository a under another name".into()]));
     }
 
     #[test]

@@ -48,7 +48,7 @@ struct Job {
 }
 
 impl Job {
-    fn units(self, plan: &Plan, program: &Path) -> [Unit; 2] {
+    fn units(self, call: &Call<'_>) -> [Unit; 2] {
         let Self { verb, names, what, when, service, timer } = self;
         let service = format!(
             "[Unit]\n\
@@ -61,7 +61,7 @@ impl Job {
              Type=oneshot\n\
              ExecStart={}\n\
              {service}",
-            systemd_command(plan, program, verb)
+            call.systemd(verb)
         );
         let timer = format!(
             "[Unit]\n\
@@ -78,12 +78,46 @@ impl Job {
     }
 }
 
+/// What timers call.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// This program.
+    pub program: &'a Path,
+    /// Where it remembers what it has done, if not in the usual place: a timer with another memory knows nothing of this one.
+    pub state_dir: Option<&'a Path>,
+}
+
+impl Call<'_> {
+    fn words<'w>(&'w self, what: &'w str, more: Option<&'w str>) -> Vec<&'w Path> {
+        let mut words = vec![self.program, Path::new(what), Path::new("--due")];
+        words.extend(more.map(Path::new));
+        words.extend([Path::new("--config"), &self.plan.sources[0].path]);
+        words.extend(self.state_dir.into_iter().flat_map(|state_dir| [Path::new("--state-dir"), state_dir]));
+        words
+    }
+
+    fn systemd(&self, what: &str) -> String {
+        let words = self.words(what, None);
+        words.iter().map(|word| systemd_word(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    }
+
+    fn cron(&self, what: &str) -> String {
+        let words = self.words(what, Some("--quiet"));
+        let words: Vec<_> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+        // A percent sign ends a line of cron's.
+        words.join(" ").replace('%', "\\%")
+    }
+}
+
 /// Services and timers for what the plan has: one process runs all domains, so that they keep their order, and one all drills.
-pub fn systemd(plan: &Plan, program: &Path) -> Vec<Unit> {
+pub fn systemd(call: &Call<'_>) -> Vec<Unit> {
     const PATIENT: &str = "Nice=10\n\
          # Commands get time to end, and what has to be done at the end is done.\n\
          KillMode=mixed\n\
          TimeoutStopSec=15min\n";
+    let plan = call.plan;
     let events = |schedules: &[&Schedule]| -> String {
         schedules.iter().map(|schedule| format!("OnCalendar={schedule}\n")).collect()
     };
@@ -122,43 +156,27 @@ pub fn systemd(plan: &Plan, program: &Path) -> Vec<Unit> {
     };
     let jobs = [(run, !domains.is_empty()), (verify, !demands(plan).is_empty()), (drill, !drills.is_empty())];
     let wanted = jobs.into_iter().filter(|(_, is_wanted)| *is_wanted);
-    wanted.flat_map(|(job, _)| job.units(plan, program)).collect()
-}
-
-fn systemd_command(plan: &Plan, program: &Path, what: &str) -> String {
-    let command = [program, Path::new(what), Path::new("--due"), Path::new("--config"), config(plan)];
-    let command: Vec<_> = command.iter().map(|word| systemd_word(&word.to_string_lossy())).collect();
-    command.join(" ")
+    wanted.flat_map(|(job, _)| job.units(call)).collect()
 }
 
 /// Lines of a crontab. What cron cannot say is looked at every five minutes: whether it is due, the repositories tell.
-pub fn cron(plan: &Plan, program: &Path) -> String {
-    let command = |what: &str| {
-        let options = [Path::new(what), Path::new("--due"), Path::new("--quiet"), Path::new("--config")];
-        let words = [&[program][..], &options, &[config(plan)]].concat();
-        let words: Vec<_> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
-        // A percent sign ends a line of cron's.
-        words.join(" ").replace('%', "\\%")
-    };
+pub fn cron(call: &Call<'_>) -> String {
+    let plan = call.plan;
     let mut text =
         String::from("# Strongroom: back up what is due. One run at a time; what failed is due again.\n");
     for schedule in schedules(plan) {
         let times = schedule.cron().unwrap_or_else(|| "*/5 * * * *".into());
-        text.push_str(&format!("# {schedule}\n{times} {}\n", command("run")));
+        text.push_str(&format!("# {schedule}\n{times} {}\n", call.cron("run")));
     }
     if !demands(plan).is_empty() {
-        text.push_str(&format!("# verification\n30 4 * * * {}\n", command("verify")));
+        text.push_str(&format!("# verification\n30 4 * * * {}\n", call.cron("verify")));
     }
     for schedule in drill_schedules(plan) {
         // Often enough: what could not be verified is due again, and takes its time.
         let times = schedule.cron().unwrap_or_else(|| "0 * * * *".into());
-        text.push_str(&format!("# drills, {schedule}\n{times} {}\n", command("drill")));
+        text.push_str(&format!("# drills, {schedule}\n{times} {}\n", call.cron("drill")));
     }
     text
-}
-
-fn config(plan: &Plan) -> &Path {
-    &plan.sources[0].path
 }
 
 /// A word of a command line as systemd reads it.
@@ -179,9 +197,25 @@ mod tests {
                            paths = ['/y']\nschedule = 'Mon..Fri 02:15'\n[[domain]]\nname = 'z'\npaths = ['/z']\n\
                            schedule = 'Mon *-*-1..7 04:00'\n[[domain]]\nname = 'event'\npaths = ['/e']\n";
 
+    fn call<'a>(plan: &'a Plan, program: &'a str) -> Call<'a> {
+        Call { plan, program: Path::new(program), state_dir: None }
+    }
+
+    #[test]
+    fn a_timer_remembers_where_whoever_made_it_does() {
+        let plan = plan(DOMAINS);
+        let state_dir = Some(Path::new("/var/lib/my state"));
+        let call = Call { state_dir, ..call(&plan, "/usr/bin/strongroom") };
+        let start =
+            "ExecStart=/usr/bin/strongroom run --due --config p.toml --state-dir \"/var/lib/my state\"\n";
+        assert!(systemd(&call)[0].text.contains(start), "{:?}", systemd(&call)[0]);
+        let line = "/usr/bin/strongroom run --due --quiet --config p.toml --state-dir '/var/lib/my state'\n";
+        assert!(cron(&call).ends_with(line), "{}", cron(&call));
+    }
+
     #[test]
     fn each_schedule_is_there_once() {
-        let units = systemd(&plan(DOMAINS), Path::new("/opt/my tools/100%/strongroom"));
+        let units = systemd(&call(&plan(DOMAINS), "/opt/my tools/100%/strongroom"));
         let [service, timer] = &units[..] else { panic!("two units: {units:?}") };
         let start = "ExecStart=\"/opt/my tools/100%%/strongroom\" run --due --config p.toml\n";
         assert!(service.text.contains(start), "{}", service.text);
@@ -191,7 +225,7 @@ mod tests {
 
     #[test]
     fn cron_looks_often_where_it_cannot_say_when() {
-        let text = cron(&plan(DOMAINS), Path::new("/opt/my tools/strongroom"));
+        let text = cron(&call(&plan(DOMAINS), "/opt/my tools/strongroom"));
         let command = "'/opt/my tools/strongroom' run --due --quiet --config p.toml";
         let expected = format!(
             "# Mon *-*-1..7 04:00\n*/5 * * * * {command}\n# Mon..Fri 02:15\n15 2 * * 1,2,3,4,5 {command}\n"
@@ -207,13 +241,13 @@ mod tests {
         let drills = drill("d", "Sun 04:00") + &drill("e", "Sun 04:00") + &drill("f", "Mon *-*-1..7 05:00");
         let domain = "[[domain]]\nname = 'x'\npaths = ['/x']\n";
         let rehearsed = plan(&format!("{domain}{drills}"));
-        let units = systemd(&rehearsed, Path::new("/usr/bin/strongroom"));
+        let units = systemd(&call(&rehearsed, "/usr/bin/strongroom"));
         let [service, timer] = &units[..] else { panic!("two units: {units:?}") };
         assert_eq!((service.name, timer.name), ("strongroom-drill.service", "strongroom-drill.timer"));
         assert!(service.text.contains("ExecStart=/usr/bin/strongroom drill --due --config p.toml\n"));
         assert_eq!(timer.text.matches("OnCalendar=").count(), 2);
         assert!(!timer.text.contains("OnUnitInactiveSec"), "a drill is no small thing");
-        let text = cron(&rehearsed, Path::new("/usr/bin/strongroom"));
+        let text = cron(&call(&rehearsed, "/usr/bin/strongroom"));
         let command = "/usr/bin/strongroom drill --due --quiet --config p.toml";
         let expected = format!(
             "# drills, Mon *-*-1..7 05:00\n0 * * * * {command}\n# drills, Sun 04:00\n0 4 * * 0 {command}\n"
@@ -225,11 +259,11 @@ mod tests {
     fn what_has_to_be_verified_has_a_timer() {
         let demanding =
             plan(&format!("[class.c]\nverify = {{ every = '7d', read = '5%' }}\n{DOMAINS}class = 'c'\n"));
-        let units = systemd(&demanding, Path::new("/usr/bin/strongroom"));
+        let units = systemd(&call(&demanding, "/usr/bin/strongroom"));
         let names: Vec<_> = units.iter().map(|unit| unit.name).collect();
         assert_eq!(names[2..], ["strongroom-verify.service", "strongroom-verify.timer"]);
         assert!(units[2].text.contains("ExecStart=/usr/bin/strongroom verify --due --config p.toml\n"));
-        let text = cron(&demanding, Path::new("/usr/bin/strongroom"));
+        let text = cron(&call(&demanding, "/usr/bin/strongroom"));
         assert!(
             text.ends_with("30 4 * * * /usr/bin/strongroom verify --due --quiet --config p.toml\n"),
             "{text}"

@@ -87,6 +87,23 @@ fn an_application_is_started_from_restored_data_and_the_record_is_in_the_log() {
 }
 
 #[test]
+fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
+    let bench = planned(FULL);
+    let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    bench.write("strongroom.toml", plan.replace("/${target}'", "/production'"));
+    bench.write("production", "rows of today");
+    let check = bench.run(["config", "check"]).expect(2);
+    assert!(
+        check
+            .stdout
+            .contains("step 1 of the drill full: `restore` of the stream rows does not name ${target}"),
+        "{check:?}"
+    );
+    bench.run(["drill"]).expect(2);
+    assert_eq!(fs::read(bench.path("production")).expect("there"), b"rows of today");
+}
+
+#[test]
 fn a_snapshot_that_a_drill_restored_outlives_retention() {
     let bench = planned(FULL);
     let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -115,6 +116,35 @@ fn a_state_directory_that_takes_nothing_ends_no_verification() {
     assert!(run.message().starts_with("cannot write to the state directory"), "{run:?}");
     rot(&bench);
     assert!(bench.run(["verify"]).expect(4).stderr.contains("first: damaged"));
+}
+
+/// As the lines for cron have it, which sends what it gets to see: nothing where all is well, and else why it is not.
+#[test]
+fn what_is_not_well_is_told_also_where_it_is_to_be_quiet() {
+    let bench = planned(&format!(
+        "{VERIFIED}hooks = {{ after = [['sh', '-c', 'test ! -e DIR/moody']] }}\n[[drill]]\nname = 'd'\ndomains = ['files']\ntier = 'full'\n"
+    ));
+    bench.source();
+    let quiet = |command: &str, code: i32, said: &str| {
+        let run = bench.run([command, "--quiet"]).expect(code);
+        assert!(run.stdout.is_empty() && run.stderr.contains(said), "{said}: {run:?}");
+        assert_eq!(run.stderr.is_empty(), said.is_empty(), "{run:?}");
+    };
+    ["run", "verify", "drill"].map(|command| quiet(command, 0, ""));
+    bench.write("moody", "");
+    quiet("run", 3, "warning: files: a hook afterwards: sh failed: exit code 1");
+    for pack in bench.objects("packs") {
+        let mut bytes = fs::read(&pack).expect("readable");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        overwrite(&pack, &bytes);
+    }
+    quiet("verify", 4, "first: damaged, ");
+    quiet("drill", 4, "d (full from first): FAILED");
+    fs::rename(bench.repository(), bench.path("away")).expect("moved");
+    quiet("verify", 5, "first: unverified, 0 packs of 0 B read: there is no repository");
+    quiet("drill", 5, "d (full from first): COULD NOT BE VERIFIED");
+    quiet("run", 1, "files: failed: first: there is no repository");
 }
 
 /// Takes calls, and hands on each one's first line and body.
@@ -276,6 +306,50 @@ fn targets_are_met_missed_or_excused() {
     write_plan(&bench, &format!("{class}{domain}"));
     let unknown = bench.run(["compliance"]).expect(5).stdout;
     assert!(unknown.ends_with("1 met, 0 excused, 2 unknown, 0 violated\n"), "{unknown}");
+}
+
+/// As where the second disk is not mounted, and a link leads to the first.
+#[test]
+fn one_repository_under_two_names_is_no_second_copy() {
+    let bench = planned(
+        "[class.c]\ncopies = 2\nsites = 2\n[[domain]]\nname = 'files'\nclass = 'c'\npaths = ['DIR/src']\n",
+    );
+    bench.source();
+    fs::remove_dir_all(bench.path("second")).expect("removed");
+    symlink(bench.repository(), bench.path("second")).expect("linked");
+    let run = bench.run(["run"]).expect(1);
+    assert!(
+        run.stderr.contains("second: cannot be copied from first: ")
+            && run.stderr.contains("are the same repository"),
+        "{run:?}"
+    );
+    let mut command = bench.command();
+    let listed = Run::of(command.arg("-r").arg(bench.repository()).args(["snapshots", "--json"])).expect(0);
+    let listed: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    assert_eq!(listed.as_array().expect("a list").len(), 1, "nothing is read once more for it");
+    let missed = bench.run(["compliance"]).expect(4).stdout;
+    assert_eq!(
+        missed.matches("1 with a fresh snapshot; first and second are one repository").count(),
+        2,
+        "{missed}"
+    );
+    let status = bench.run(["status"]).expect(3).stdout;
+    assert!(status.contains("files in second: it is the repository first under another name"), "{status}");
+}
+
+/// The ledger knows packs that are there, and nothing of one that is gone.
+#[test]
+fn damage_that_was_found_is_no_target_that_is_met() {
+    let bench = planned(VERIFIED);
+    bench.source();
+    bench.run(["run"]).expect(0);
+    bench.run(["verify"]).expect(0);
+    assert!(bench.run(["compliance"]).expect(0).stdout.contains("verify"));
+    fs::remove_file(bench.objects("packs").pop().expect("a pack")).expect("removed");
+    bench.run(["verify"]).expect(4);
+    let missed = bench.run(["compliance"]).expect(4).stdout;
+    assert!(missed.contains("first: the last verification found damage"), "{missed}");
+    bench.run(["verify", "--due"]).expect(4);
 }
 
 #[test]

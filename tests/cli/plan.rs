@@ -113,6 +113,11 @@ fn a_plan_is_run_and_its_status_is_told() {
     assert!(all.contains("/src/a.txt") && !all.contains("c.o") && all.contains("strongroom.toml"), "{all}");
 
     assert_eq!(bench.run(["run", "--due"]).expect(0).stdout, "nothing is due\n");
+    let neither = bench.run(["run", "db", "--tag", "nightly"]).expect(2);
+    assert!(
+        neither.message().contains("none of the domains that were named has one of the tags nightly"),
+        "{neither:?}"
+    );
     let status = bench.run(["status"]).expect(0).stdout;
     assert_eq!(status.lines().count(), 5, "{status}");
     assert!(status.lines().skip(1).all(|line| line.contains("  ok  ")), "{status}");
@@ -505,6 +510,9 @@ fn timers_are_written_that_systemd_takes() {
         bench.run(["schedule", "print", "--cron", "--program", "/usr/bin/strongroom"]).expect(0).stdout;
     assert!(cron.contains("\n15 2 * * 1,2,3,4,5 /usr/bin/strongroom run --due --quiet --config "), "{cron}");
     bench.run(["schedule", "print"]).expect(2);
+    let state = format!(" --state-dir {}", bench.path("elsewhere").display());
+    let line = bench.run(["schedule", "print", "--cron", "--state-dir", "elsewhere"]).expect(0).stdout;
+    assert!(line.trim_end().ends_with(&state), "{line}");
     fs::create_dir(bench.path("units")).expect("a folder");
     bench.run(["schedule", "print", "--systemd", "--output", "units"]).expect(0);
     write_plan(

@@ -26,7 +26,8 @@ pub const AFTER_HELP: &str = "\
 Each target of each domain is compared with what is in the repositories: age of the newest snapshot,
 copies, sites, consistency, verification, drills, and how many snapshots there are at least. A target
 that an [[exception]] allows to be missed is excused until that expires; then the exception itself is
-a violation.
+a violation. A snapshot that lacks entries which could not be read, or says that it was made in the
+future, counts for none; damage that was found is excused by nothing.
 
 Exit codes: 0 all targets are met or excused, 4 one is missed or an exception has expired, 5 it cannot
 be told of one.
@@ -37,6 +38,7 @@ Example:
 /// Judges and tells.
 pub fn run(plan: &Plan, context: &Context) -> Outcome {
     plan::refuse_head(plan, context)?;
+    plan::warn_of_includes(plan, context);
     let state = plan::state(plan, context)?;
     let repositories = Repositories::new(context, plan, Arc::new(AtomicBool::new(false)));
     let found = judge(plan, &repositories, &state)?;
@@ -60,10 +62,14 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
         state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
     let drills = Place::new(state.folder()).records();
     let drills = drills.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
+    let verifications = state.verifications();
+    let verifications =
+        verifications.map_err(|error| Failure::io("cannot read how verifications ended", &error))?;
     let evidence = Evidence {
         host: &plan::host(plan),
         snapshots: &|name| known.snapshots(name),
         known: &|name: &Name| repositories.known(name).map_err(|error| error.message),
+        verifications: &verifications,
         attempts: &attempts,
         drills: &drills,
         now: &Zoned::now(),

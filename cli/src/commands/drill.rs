@@ -27,12 +27,13 @@ Snapshots are restored into a scratch directory and compared with the repository
 tier full then runs the steps of the plan: streams are loaded, applications started and asked. Each
 phase is timed, and the record goes into the log of the repository. What a killed drill has left is
 cleaned up by the next run of it. A drill of the tier full with a stream that nothing loads does not
-pass: it could not be verified. In commands ${scratch} is the scratch directory, in which each
+pass: it could not be verified; so does one of which a step would load a stream with a `restore` that
+does not name ${target}, and nothing of it is begun. In commands ${scratch} is the scratch directory, in which each
 domain has a folder of its name, and ${port} a free port.
 
 Exit codes: 0 all passed; 4 one failed: its data, its application or its time is not as it has to
 be; 5 one could not be verified, which says nothing about the data. A self-test passes by failing:
-it ends with 4 where the damaged byte was noticed.
+it ends with 4 where the byte was noticed that it had damaged itself, and with 5 whatever else is wrong.
 
 Examples:
   strongroom drill --config /etc/strongroom/strongroom.toml
@@ -114,15 +115,19 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         is_cancelled: &|| cancelled.load(Ordering::Relaxed),
     };
     let wish = Wish { self_test: args.self_test, from: args.from.clone() };
-    let mut records = Vec::new();
+    let (mut records, mut busy) = (Vec::new(), Vec::new());
     let wanted = drills.len();
     for drill in drills {
         if cancelled.load(Ordering::Relaxed) {
             break;
         }
-        let record = driller.run(drill, &wish);
-        tell(&record, context)?;
-        records.push(record);
+        match driller.run(drill, &wish) {
+            Some(record) => {
+                tell(&record, context)?;
+                records.push(record);
+            }
+            None => busy.push(drill.name.as_str()),
+        }
     }
     repositories.remember_heads();
     notices::tell(&plan, &state, context, |notifier| notifier.drills_ended(&records));
@@ -138,14 +143,22 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             "self_test": args.self_test,
             "total_duration": began.elapsed().as_secs_f64(),
         })));
-    } else if records.is_empty() {
+    } else if records.is_empty() && busy.is_empty() {
         context.output.text("nothing is due");
     } else {
         context.output.text(format!("{pass} passed, {fail} failed, {unverified} could not be verified"));
     }
-    if records.len() < wanted {
+    if records.len() + busy.len() < wanted {
         let failure = Failure::new("cancelled", "cancelled; what was not begun says nothing");
         return Err(failure.exit(if fail > 0 { Exit::Damage } else { Exit::Unverified }));
+    }
+    if let [first, ..] = busy[..] {
+        let message = format!("another run of the drill {first} is at work");
+        // What is due is being done.
+        if !args.due && fail == 0 {
+            return Err(Failure::new("busy", message).exit(Exit::Unverified));
+        }
+        context.output.warn(&message);
     }
     Ok(match (fail, unverified) {
         (0, 0) => Exit::Ok,
@@ -188,7 +201,7 @@ fn tell(record: &DrillRecord, context: &Context) -> Result<(), Failure> {
     let line = visible(line.as_bytes());
     match record.outcome {
         DrillOutcome::Pass => context.output.text(line),
-        _ => context.output.warn(&line),
+        _ => context.output.alert(&line),
     }
     let phases: Vec<_> =
         record.phases.iter().map(|timed| format!("{} {:.2} s", timed.phase.name(), timed.seconds)).collect();

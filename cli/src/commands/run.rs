@@ -9,6 +9,7 @@ use jiff::Zoned;
 use serde_json::json;
 use strongroom::copy::Fate;
 use strongroom_ops::metrics;
+use strongroom_ops::notify::Item;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
@@ -74,6 +75,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let plan = plan::runnable(&args.plan)?;
     plan::refuse_head(&plan, context)?;
+    plan::warn_of_includes(&plan, context);
     if args.acknowledge {
         return acknowledge(&args.domains, &plan, context);
     }
@@ -219,11 +221,22 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
         return Err(not_selected(&SelectError::Unknown(unknown.clone()), plan));
     }
     let state = plan::state(plan, context)?;
+    let unwritable = |error| Failure::io("cannot write to the state directory", &error);
+    let attempts = state.attempts().map_err(unwritable)?;
+    let mut well = Vec::new();
     for domain in plan.domains.iter().filter(|domain| domains.iter().any(|name| name == domain.name.as_str()))
     {
-        let reasons = state
-            .acknowledge(&domain.name)
-            .map_err(|error| Failure::io("cannot write to the state directory", &error))?;
+        let Some(reasons) = state.acknowledge(&domain.name).map_err(unwritable)? else {
+            let message =
+                format!("a run of the domain {} is at work: nothing was acknowledged of it", domain.name);
+            return Err(Failure::new("busy", message).hint("look at what it has made when it has ended"));
+        };
+        let last = attempts.iter().rev().find(|attempt| attempt.domain == domain.name);
+        if !reasons.is_empty()
+            && last.is_some_and(|last| matches!(last.outcome, Outcome::Ok | Outcome::Partial))
+        {
+            well.push(Item::new(domain.name.as_str(), "acknowledged"));
+        }
         if context.output.json() {
             context.output.object(object(json!({
                 "type": "acknowledged",
@@ -238,6 +251,7 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
                 .text(visible(format!("{}: acknowledged: {}", domain.name, reasons.join("; ")).as_bytes()));
         }
     }
+    notices::tell(plan, &state, context, |notifier| notifier.changed(&[], &well));
     Ok(Exit::Ok)
 }
 
@@ -246,7 +260,7 @@ fn not_selected(error: &SelectError, plan: &Plan) -> Failure {
     let names: Vec<_> = plan.domains.iter().map(|domain| domain.name.as_str()).collect();
     match error {
         SelectError::Unknown(_) => failure.hint(format!("it has: {}", names.join(", "))),
-        SelectError::UnknownTag(_) | SelectError::Cycle(_) => {
+        SelectError::UnknownTag(_) | SelectError::NoneTagged(_) | SelectError::Cycle(_) => {
             failure.hint("`strongroom config show` shows what the plan says")
         }
     }
@@ -309,10 +323,11 @@ fn tell(report: &DomainReport, context: &Context) {
     let line = visible(format!("{}: {}{reason}", report.domain, report.outcome.name()).as_bytes());
     match report.outcome {
         Outcome::Ok | Outcome::Partial => context.output.text(line),
-        _ => context.output.warn(&line),
+        _ => context.output.alert(&line),
     }
+    // Each of them is why the run ends with 3, if with nothing worse.
     for warning in &report.warnings {
-        context.output.warn(&format!("warning: {}: {warning}", report.domain));
+        context.output.alert(&format!("warning: {}: {warning}", report.domain));
     }
     for repo in &report.repositories {
         if let (Some(snapshot), Some(done)) = (repo.snapshot(), &repo.report) {
@@ -342,7 +357,7 @@ fn tell(report: &DomainReport, context: &Context) {
             ));
         }
         if let Some(message) = repo.message.as_ref().filter(|_| repo.outcome == Outcome::Partial) {
-            context.output.warn(&format!("warning: {}: {}: {message}", report.domain, repo.repo));
+            context.output.alert(&format!("warning: {}: {}: {message}", report.domain, repo.repo));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use strongroom_ops::metrics;
-use strongroom_ops::units::{Unit, cron, drill_schedules, schedules, systemd};
+use strongroom_ops::units::{Call, Unit, cron, drill_schedules, schedules, systemd};
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -36,7 +36,8 @@ enum Verb {
 const PRINT_HELP: &str = "\
 One service runs all domains that are due, so that they keep their order. What is due is told by the
 repositories: a timer that comes too often does no harm. Verification and drills have a service and
-a timer each, where the plan wants them.
+a timer each, where the plan wants them. A --state-dir that is given here, or as STRONGROOM_STATE_DIR,
+is the timers' as well.
 
 Examples:
   strongroom schedule print --systemd --output /etc/systemd/system
@@ -75,15 +76,18 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         None => std::env::current_exe()
             .map_err(|error| Failure::io("cannot find this program; name it with --program", &error))?,
     };
+    let state_dir = context.global.state_dir.as_ref().map(std::path::absolute).transpose();
+    let state_dir = state_dir.map_err(|error| Failure::io("cannot use the state directory", &error))?;
+    let call = Call { plan: &plan, program: &program, state_dir: state_dir.as_deref() };
     if args.cron {
-        let text = cron(&plan, &program);
+        let text = cron(&call);
         match context.output.json() {
             true => context.output.object(object(json!({"type": "crontab", "text": text})))?,
             false => context.output.line(text.trim_end())?,
         }
         return Ok(Exit::Ok);
     }
-    for unit in systemd(&plan, &program) {
+    for unit in systemd(&call) {
         put(&unit, args.output.as_deref(), context)?;
     }
     Ok(Exit::Ok)

@@ -62,6 +62,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Err(failure) => return Err(failure),
     };
     plan::refuse_head(&plan, context)?;
+    plan::warn_of_includes(&plan, context);
     let state = match plan::state(&plan, context) {
         Ok(state) => state,
         Err(failure) if args.nagios => return unknown(&failure, context),

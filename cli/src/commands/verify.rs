@@ -77,13 +77,16 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
     let checks =
         Checks { context, repositories: &repositories, cancelled: &cancelled, budget: args.budget, started };
+    // Where that cannot be read, the repositories tell alone what is due.
+    let done_before = state.verifications().unwrap_or_default();
     let mut verdicts = Vec::new();
     let (mut failed, mut good) = (Vec::new(), Vec::new());
     let mut unrecorded = None;
     for (repo, demand) in &wanted {
         if args.due {
             let known = checks.known(repo).map_err(|error| error.message);
-            if due(demand, &known, Timestamp::now()).is_none() {
+            let last = done_before.iter().rev().find(|done| done.repository == *repo);
+            if due(demand, &known, last.map(|last| last.verdict), Timestamp::now()).is_none() {
                 continue;
             }
         }
@@ -288,7 +291,7 @@ fn tell(done: &Verification, context: &Context) {
     let line = visible(format!("{}: {}, {read}{why}", done.repository, done.verdict.name()).as_bytes());
     match done.verdict {
         Verdict::Ok => context.output.text(line),
-        _ => context.output.warn(&line),
+        _ => context.output.alert(&line),
     }
     if done.verdict == Verdict::Damaged {
         context.output.note("hint: `strongroom check` on this repository names everything that is damaged and the files it hits");

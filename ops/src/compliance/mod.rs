@@ -3,23 +3,21 @@
 //! A target that an exception allows to be missed is excused as long as that holds; an exception that has expired is itself a
 //! violation, until it is approved anew or taken out of the plan.
 
+mod copies;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-
 use jiff::{Timestamp, Zoned};
 use strongroom::format::provenance::Consistency as Recorded;
-use strongroom::format::snapshot::Snapshot;
-use strongroom::ids::SnapshotId;
 
-use crate::drill::{DrillRecord, history};
+use self::copies::Copy;
+use crate::drill::{DrillOutcome, DrillRecord, history};
 use crate::plan::types::{Consistency, Control, Domain, Exception, Verify};
 use crate::plan::values::{Lapse, Name};
 use crate::plan::{Objectives, Plan};
-use crate::run::state::Attempt;
-use crate::status::{Facts, newest, rough, timestamp};
-use crate::verify::{Known, too_little};
+use crate::run::state::{Attempt, RepoAttempt};
+use crate::status::{Facts, is_to_come, rough};
+use crate::verify::{Known, Verdict, Verification, too_little};
 
 /// How a target stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +59,8 @@ pub struct Finding {
     pub found: String,
     /// The exception that excuses it.
     pub exception: Option<String>,
+    /// Whether damage was found: no exception excuses that.
+    pub is_damage: bool,
 }
 
 /// All targets of a plan.
@@ -88,6 +88,8 @@ pub struct Evidence<'e, 'f> {
     pub snapshots: &'e Facts<'f>,
     /// What is known of their packs.
     pub known: &'e dyn Fn(&Name) -> Result<Known, String>,
+    /// Verifications on this host.
+    pub verifications: &'e [Verification],
     /// Attempts on this host.
     pub attempts: &'e [Attempt],
     /// Drills on this host.
@@ -99,12 +101,19 @@ pub struct Evidence<'e, 'f> {
 /// Judges all targets.
 pub fn compliance(plan: &Plan, evidence: &Evidence<'_, '_>) -> Compliance {
     let today = evidence.now.date();
+    // A pass that is to come is a wrong clock's, and says nothing of today.
+    let is_known =
+        |drill: &&DrillRecord| drill.outcome != DrillOutcome::Pass || !is_to_come(drill.began, evidence.now);
+    let drills: Vec<_> = evidence.drills.iter().filter(is_known).cloned().collect();
+    let evidence = &Evidence { drills: &drills, ..*evidence };
     let mut findings = Vec::new();
     for domain in &plan.domains {
         let judge = Judge::new(plan, evidence, domain);
         findings.extend(judge.all());
     }
-    for finding in findings.iter_mut().filter(|finding| finding.standing == Standing::Violated) {
+    let may_be_excused =
+        |finding: &&mut Finding| finding.standing == Standing::Violated && !finding.is_damage;
+    for finding in findings.iter_mut().filter(may_be_excused) {
         if let Some(exception) = plan.exception(finding.control, &finding.domain, today) {
             finding.standing = Standing::Excused;
             finding.exception = Some(exception.id.clone());
@@ -114,37 +123,20 @@ pub fn compliance(plan: &Plan, evidence: &Evidence<'_, '_>) -> Compliance {
     Compliance { findings, expired }
 }
 
-/// What a repository has of a domain.
-enum Copy<'e> {
-    Some { newest: &'e Snapshot, time: Timestamp, count: usize },
-    None,
-    Unknown,
-}
-
 struct Judge<'j, 'e, 'f> {
     plan: &'j Plan,
     evidence: &'j Evidence<'e, 'f>,
     domain: &'j Domain,
     objectives: Objectives,
     copies: Vec<(&'j Name, Copy<'f>)>,
+    /// Why some of it counts for less than it seems to.
+    flaws: Vec<String>,
 }
 
 impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
     fn new(plan: &'j Plan, evidence: &'j Evidence<'e, 'f>, domain: &'j Domain) -> Self {
-        let copy = |repo| {
-            let Ok(snapshots) = (evidence.snapshots)(repo) else { return Copy::Unknown };
-            match newest(snapshots, evidence.host, &domain.name)
-                .and_then(|(_, newest)| Some((newest, timestamp(newest)?)))
-            {
-                Some((newest, time)) => {
-                    Copy::Some { newest, time, count: count(snapshots, evidence.host, &domain.name) }
-                }
-                None => Copy::None,
-            }
-        };
-        let repos: BTreeSet<_> = plan.repositories(domain).into_iter().collect();
-        let copies = repos.into_iter().map(|repo| (repo, copy(repo))).collect();
-        Self { plan, evidence, domain, objectives: plan.objectives(domain), copies }
+        let (copies, flaws) = copies::of(plan, evidence, domain);
+        Self { plan, evidence, domain, objectives: plan.objectives(domain), copies, flaws }
     }
 
     fn all(&self) -> Vec<Finding> {
@@ -161,7 +153,8 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
     }
 
     fn finding(&self, control: Control, standing: Standing, wanted: String, found: String) -> Finding {
-        Finding { domain: self.domain.name.clone(), control, standing, wanted, found, exception: None }
+        let (domain, exception) = (self.domain.name.clone(), None);
+        Finding { domain, control, standing, wanted, found, exception, is_damage: false }
     }
 
     fn age(&self, time: Timestamp) -> Lapse {
@@ -194,6 +187,7 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
             Some(age) if age.as_secs() <= limit => (Standing::Met, format!("{} old", rough(age))),
             Some(age) => (self.missed(), format!("{} old", rough(age))),
         };
+        let found = self.with_flaws(standing, found);
         let wanted = match self.objectives.rpo_grace.as_secs() {
             0 => format!("at most {rpo} old"),
             _ => format!("at most {rpo} old (and {} more)", self.objectives.rpo_grace),
@@ -201,18 +195,29 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         Some(self.finding(Control::Rpo, standing, wanted, found))
     }
 
-    /// Repositories with a complete snapshot that is not too old.
+    /// Repositories with a complete snapshot that lacks nothing and is not too old, each once.
     fn fresh(&self) -> Vec<&'j Name> {
         let is_fresh = |copy: &Copy<'_>| match copy {
             Copy::Some { time, .. } => self.limit().is_none_or(|limit| self.age(*time).as_secs() <= limit),
             _ => false,
         };
-        self.copies.iter().filter(|(_, copy)| is_fresh(copy)).map(|(repo, _)| *repo).collect()
+        let fresh = self.copies.iter().enumerate().filter(|(_, (_, copy))| is_fresh(copy));
+        let is_another =
+            |at: usize| !self.copies[..at].iter().any(|(_, other)| self.copies[at].1.is_that_of(other));
+        fresh.filter(|(at, _)| is_another(*at)).map(|(_, (repo, _))| *repo).collect()
+    }
+
+    fn with_flaws(&self, standing: Standing, found: String) -> String {
+        match standing == Standing::Met || self.flaws.is_empty() {
+            true => found,
+            false => format!("{found}; {}", self.flaws.join("; ")),
+        }
     }
 
     fn at_least(&self, control: Control, wanted: u32, found: usize, what: &str) -> Finding {
         let standing = if found >= wanted as usize { Standing::Met } else { self.missed() };
-        self.finding(control, standing, format!("at least {wanted}"), format!("{found} {what}"))
+        let found = self.with_flaws(standing, format!("{found} {what}"));
+        self.finding(control, standing, format!("at least {wanted}"), found)
     }
 
     fn copies(&self) -> Finding {
@@ -220,11 +225,8 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
     }
 
     fn sites(&self) -> Option<Finding> {
-        let site =
-            |repo: &Name| self.plan.repos.get(repo).and_then(|repo| repo.site.clone()).unwrap_or_default();
-        let sites: BTreeSet<_> = self.fresh().into_iter().map(site).collect();
-        let wanted = self.objectives.sites;
-        (wanted > 1).then(|| self.at_least(Control::Sites, wanted, sites.len(), "with a fresh snapshot"))
+        let (wanted, sites) = (self.objectives.sites, self.plan.sites(self.fresh()));
+        (wanted > 1).then(|| self.at_least(Control::Sites, wanted, sites, "with a fresh snapshot"))
     }
 
     fn consistency(&self) -> Option<Finding> {
@@ -258,22 +260,30 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
     fn verify(&self) -> Option<Finding> {
         let verify = self.objectives.verify.as_ref()?;
         let of_repos = self.copies.iter().map(|(repo, _)| {
-            let (standing, found) = match (self.evidence.known)(repo) {
-                Err(_) => (Standing::Unknown, "cannot be asked".to_owned()),
+            let mut done = self.evidence.verifications.iter().rev();
+            let last = done.find(|done| done.repository == **repo).map(|done| done.verdict);
+            let (standing, is_damage, found) = match (self.evidence.known)(repo) {
+                Err(_) => (Standing::Unknown, false, "cannot be asked".to_owned()),
                 Ok(known) if known.packs_in_doubt > 0 => {
-                    (Standing::Violated, format!("{} packs were found damaged", known.packs_in_doubt))
+                    (Standing::Violated, true, format!("{} packs were found damaged", known.packs_in_doubt))
                 }
-                Ok(known) => self.verified(&known, verify),
+                // Not only packs can be damaged.
+                Ok(_) if last == Some(Verdict::Damaged) => {
+                    (Standing::Violated, true, "the last verification found damage".into())
+                }
+                Ok(known) => match (self.verified(&known, verify), last) {
+                    ((Standing::Met, _), Some(Verdict::Unverified)) => {
+                        (Standing::Unknown, false, "the last verification could not be done".into())
+                    }
+                    ((standing, found), _) => (standing, false, found),
+                },
             };
-            (standing, format!("{repo}: {found}"))
+            (standing, is_damage, format!("{repo}: {found}"))
         });
-        let (standing, found) = of_repos.max_by_key(|(standing, _)| *standing)?;
-        Some(self.finding(
-            Control::Verify,
-            standing,
-            format!("{} every {}", verify.read, verify.every),
-            found,
-        ))
+        let (standing, is_damage, found) =
+            of_repos.max_by_key(|(standing, is_damage, _)| (*standing, *is_damage))?;
+        let wanted = format!("{} every {}", verify.read, verify.every);
+        Some(Finding { is_damage, ..self.finding(Control::Verify, standing, wanted, found) })
     }
 
     fn verified(&self, known: &Known, Verify { every, read }: &Verify) -> (Standing, String) {
@@ -317,14 +327,12 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         let floor = self.objectives.retain.as_ref()?.min_keep.filter(|floor| *floor > 0)?;
         let of_repos = self.copies.iter().map(|(repo, copy)| {
             let count = match copy {
-                Copy::Some { count, .. } => *count as u64,
-                Copy::None => 0,
+                Copy::Some { count, .. } | Copy::None { count } => *count as u64,
                 Copy::Unknown => return (Standing::Unknown, format!("{repo}: cannot be asked")),
             };
             let made = self.evidence.attempts.iter().filter(|attempt| {
                 let of_repo = attempt.repositories.get(*repo);
-                attempt.domain == self.domain.name
-                    && of_repo.is_some_and(|of_repo| of_repo.snapshot.is_some())
+                attempt.domain == self.domain.name && of_repo.is_some_and(RepoAttempt::is_made)
             });
             let is_missed = count < floor && made.count() as u64 >= floor;
             let standing = if is_missed { Standing::Violated } else { Standing::Met };
@@ -333,15 +341,4 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         let (standing, found) = of_repos.max_by_key(|(standing, _)| *standing)?;
         Some(self.finding(Control::Retention, standing, format!("at least {floor} snapshots"), found))
     }
-}
-
-/// Complete snapshots of a domain.
-fn count(snapshots: &[(SnapshotId, Snapshot)], host: &str, domain: &Name) -> usize {
-    let is_of_domain = |snapshot: &Snapshot| {
-        let from = snapshot.provenance.as_ref();
-        !snapshot.partial
-            && snapshot.hostname == host
-            && from.is_some_and(|from| from.domain == domain.as_str())
-    };
-    snapshots.iter().filter(|(_, snapshot)| is_of_domain(snapshot)).count()
 }

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use strongroom::format::snapshot::Snapshot;
+use strongroom::ids::SnapshotId;
+
 use super::*;
 use crate::drill::DrillOutcome;
 use crate::plan::load::tests_support::plan;
 use crate::plan::types::Tier;
 use crate::run::state::{Outcome, RepoAttempt};
-use crate::testing::{NOW, name, snapshot};
+use crate::testing::{NOW, id, name, record};
 
-const PLAN: &str = "[repo.b]\nurl = '/b'\nsite = 'elsewhere'\n[class.c]\nrpo = '24h'\nrpo_grace = '4h'\ncopies = 2\nsites = 2\n\
+const PLAN: &str = "site = 'here'\n[repo.b]\nurl = '/b'\nsite = 'elsewhere'\n[class.c]\nrpo = '24h'\nrpo_grace = '4h'\ncopies = 2\nsites = 2\n\
                     min_consistency = 'crash'\nverify = { every = '7d', read = '10%' }\ndrill_every = '30d'\n\
                     retain = { daily = 9, min_keep = 2 }\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n\
                     [[drill]]\nname = 'names'\ndomains = ['x']\ntier = 'metadata'\n";
@@ -17,6 +20,7 @@ const PLAN: &str = "[repo.b]\nurl = '/b'\nsite = 'elsewhere'\n[class.c]\nrpo = '
 struct Case {
     snapshots: BTreeMap<&'static str, Vec<(SnapshotId, Snapshot)>>,
     known: Known,
+    verdict: Option<Verdict>,
     drilled_days_ago: Option<i64>,
     /// Drills after that one: how they ended, and how many days ago they began.
     drills_since: Vec<(&'static str, DrillOutcome, i64)>,
@@ -32,20 +36,35 @@ fn days_ago(days: i64) -> Timestamp {
 impl Case {
     /// Everything is as it has to be.
     fn good() -> Self {
-        let one = |hours| {
-            let mut one = snapshot("x", hours);
-            one.1.provenance.as_mut().expect("of a plan").consistency = Recorded::Application;
-            one
+        let one = |number, hours| {
+            let mut one = record("x", hours);
+            one.provenance.as_mut().expect("of a plan").consistency = Recorded::Application;
+            (id(number), one)
         };
-        let both = || vec![one(30), one(5)];
+        let both = |number| vec![one(number, 30), one(number + 1, 5)];
         Self {
-            snapshots: [("a", both()), ("b", both())].into(),
+            snapshots: [("a", both(1)), ("b", both(3))].into(),
+            verdict: None,
             known: Known { packs: 1, last_read: Some(days_ago(3)), ..Known::default() },
             drilled_days_ago: Some(3),
             drills_since: Vec::new(),
             attempts: 5,
             exceptions: String::new(),
         }
+    }
+
+    /// One of the repository `b`, after one that was well.
+    fn verifications(&self) -> Vec<Verification> {
+        let ended = |verdict| Verification {
+            repository: name("b"),
+            began: days_ago(0),
+            ended: days_ago(0),
+            verdict,
+            message: None,
+            packs_read: 0,
+            bytes_read: 0,
+        };
+        [Some(Verdict::Ok), self.verdict].into_iter().flatten().map(ended).collect()
     }
 
     fn judged(&self) -> Compliance {
@@ -84,6 +103,7 @@ impl Case {
                 host: "box",
                 snapshots: &snapshots,
                 known: &|_| Ok(self.known.clone()),
+                verifications: &self.verifications(),
                 attempts: &attempts,
                 drills: &drills,
                 now: &NOW.parse().expect("a time"),
@@ -206,4 +226,68 @@ fn a_drill_that_failed_is_missed_until_it_passes_itself() {
     assert_eq!(missed(&[("names", fail, 1), ("d", fail, 2)]), both);
     assert_eq!(missed(&[("d", fail, 2), ("names", pass, 1), ("d", pass, 0)]), "");
     assert_eq!(missed(&[("d", unverified, 1)]), "", "what could not be verified failed at nothing");
+}
+
+#[test]
+fn what_verification_has_found_is_excused_by_nothing() {
+    let exception = "[[exception]]\nid = 'E'\ncontrol = 'verify'\ndomain = 'x'\nreason = 'r'\napproved_by = 'a'\nexpires = 2026-12-01\n";
+    let missed = |change: &dyn Fn(&mut Case)| {
+        let mut case = Case { exceptions: exception.into(), ..Case::good() };
+        change(&mut case);
+        case.missed()
+    };
+    // A pack that is gone, a tree, the log: the ledger knows packs that are there.
+    let damaged = "verify violated: b: the last verification found damage";
+    assert_eq!(missed(&|case| case.verdict = Some(Verdict::Damaged)), damaged);
+    assert_eq!(
+        missed(&|case| case.known.packs_in_doubt = 2),
+        "verify violated: b: 2 packs were found damaged"
+    );
+    let unverified = "verify unknown: b: the last verification could not be done";
+    assert_eq!(missed(&|case| case.verdict = Some(Verdict::Unverified)), unverified);
+    assert_eq!(missed(&|case| case.verdict = Some(Verdict::Ok)), "");
+    let late = |case: &mut Case| case.known.last_read = Some(days_ago(8));
+    assert_eq!(missed(&late), "verify excused: b: last read 8d 0h ago");
+}
+
+#[test]
+fn a_snapshot_that_lacks_something_or_is_to_come_counts_for_none() {
+    let newest = |case: &mut Case, repo: &str, change: &dyn Fn(&mut Snapshot)| {
+        change(&mut case.snapshots.get_mut(repo).expect("some")[1].1);
+    };
+    let mut case = Case::good();
+    newest(&mut case, "b", &|one| one.summary.errors = 3);
+    let lacks = "the newest in b lacks 3 entries that could not be read";
+    let one = |flaw: &str| {
+        format!(
+            "copies violated: 1 with a fresh snapshot; {flaw}; sites violated: 1 with a fresh snapshot; {flaw}"
+        )
+    };
+    assert_eq!(case.missed(), one(lacks), "the one before it is too old");
+    newest(&mut case, "a", &|one| one.summary.errors = 1);
+    let both = format!("the newest in a lacks 1 entries that could not be read; {lacks}");
+    assert!(case.missed().starts_with(&format!("rpo violated: 1d 6h old; {both}; copies violated: 0 with")));
+    let mut case = Case::good();
+    newest(&mut case, "b", &|one| one.summary.unstable = 3);
+    assert_eq!(case.missed(), "");
+    // A clock that was ahead for one boot makes nothing fresh for years.
+    newest(&mut case, "b", &|one| one.time.seconds += 10 * 366 * 86_400);
+    assert_eq!(case.missed(), one("the newest in b says that it was made in the future"));
+    let mut case = Case::good();
+    newest(&mut case, "b", &|one| one.time.seconds += 5 * 3600 + 200);
+    assert_eq!(case.missed(), "", "clocks differ");
+    let mut case = Case::good();
+    case.drilled_days_ago = Some(-3000);
+    assert_eq!(case.missed(), "drill violated: never");
+    case.drills_since = vec![("d", DrillOutcome::Fail, -3000)];
+    assert!(case.missed().contains("d failed"), "a failure counts all the same");
+}
+
+#[test]
+fn one_repository_under_two_names_is_one_copy() {
+    let mut case = Case::good();
+    let same = case.snapshots["a"].clone();
+    case.snapshots.insert("b", same);
+    let once = "1 with a fresh snapshot; a and b are one repository";
+    assert_eq!(case.missed(), format!("copies violated: {once}; sites violated: {once}"));
 }

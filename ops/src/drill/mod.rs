@@ -3,9 +3,11 @@
 //!
 //! - [`choose`]: from which repository, and which snapshots
 //! - [`machine`]: a drill from its first phase to its last
+//! - `blind`: whether it notices a damaged byte
 //! - [`steps`]: commands, applications and what they have to say
 //! - [`source`]: what a drill needs of repositories
 //! - [`place`]: the scratch directory, what is to be cleaned up after a kill, and how drills ended
+//! - `scratch`: the scratch directory itself
 //! - [`record`]: how one ended
 //! - [`history`]: what drills say of a domain
 //! - [`kept`]: which snapshots stay because they were restored
@@ -15,6 +17,7 @@
 //! application or the time was not. *Unverified*: it could not be found out, or a stream was loaded by nothing; nothing is said about the data. A sample never counts as
 //! more than a sample.
 
+mod blind;
 pub mod choose;
 pub mod history;
 pub mod kept;
@@ -22,6 +25,7 @@ pub mod machine;
 pub mod place;
 pub mod probe;
 pub mod record;
+mod scratch;
 pub mod source;
 pub(crate) mod steps;
 #[cfg(test)]

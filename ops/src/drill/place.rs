@@ -1,19 +1,20 @@
 //! Where drills leave things: the scratch directory, the journal of what is to be cleaned up after a kill, and the record of
 //! how drills ended.
 //!
-//! In the state folder of a plan, beside what domains have there: `drill.NAME.lock`, `drill.NAME.journal`, and `drills.jsonl`, a line for each drill. A scratch
-//! directory has a file in it that says whose it is: nothing else is ever removed.
+//! In the state folder of a plan, beside what domains have there: `drill.NAME.lock`, `drill.NAME.journal`, and `drills.jsonl`, a line for each drill.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::process::{Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::drill::record::DrillRecord;
+use crate::drill::scratch;
 use crate::plan::types::{Drill, Tier};
 use crate::plan::values::Name;
 use crate::run::marks;
@@ -21,8 +22,9 @@ use crate::run::state::{Lock, State, write_whole};
 
 /// The variable that tells the processes of a drill.
 pub const TOKEN: &str = "STRONGROOM_DRILL_TOKEN";
-/// The file that makes a directory a scratch directory.
-const MARK: &str = ".strongroom-drill";
+/// How long processes that were killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(20);
 const RECORDS: &str = "drills.jsonl";
 
 /// What is to be cleaned up if a drill does not get to its end.
@@ -78,7 +80,7 @@ impl Place {
         let path = self.file(drill, "journal");
         write_whole(&path, &serde_json::to_vec(journal)?)?;
         // Without a scratch directory there is nothing to clean up.
-        make_scratch(&journal.scratch).inspect_err(|_| {
+        scratch::make(&journal.scratch, &journal.token).inspect_err(|_| {
             let _ = fs::remove_file(&path);
         })
     }
@@ -95,13 +97,14 @@ impl Place {
         }
     }
 
-    /// Ends what is left of a drill's processes, removes its scratch directory, and forgets the journal.
+    /// Ends what is left of a drill's processes, removes its scratch directory, and forgets the journal. A scratch directory that
+    /// another drill has made meanwhile is left alone.
     ///
     /// # Errors
     /// Where something cannot be removed: the journal stays.
     pub fn clear(&self, drill: &Name, journal: &Journal) -> io::Result<()> {
         end_processes(&journal.token);
-        remove_scratch(&journal.scratch)?;
+        scratch::remove(&journal.scratch, &journal.token)?;
         fs::remove_file(self.file(drill, "journal"))
     }
 
@@ -122,72 +125,19 @@ impl Place {
     }
 }
 
-fn make_scratch(scratch: &Path) -> io::Result<()> {
-    remove_scratch(scratch)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(scratch)?;
-    File::create(scratch.join(MARK)).map(|_| ())
-}
-
-/// Removes a scratch directory, which has its mark or is empty.
-fn remove_scratch(scratch: &Path) -> io::Result<()> {
-    let is_ours = match fs::symlink_metadata(scratch) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(found) => {
-            found.is_dir() && (scratch.join(MARK).is_file() || fs::read_dir(scratch)?.next().is_none())
-        }
-    };
-    if !is_ours {
-        let message =
-            format!("{} is there already, and was not made by a drill: it was left alone", scratch.display());
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-    }
-    // The mark goes last: what is left of a removal that was interrupted is known again.
-    for entry in fs::read_dir(scratch)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => remove_tree(&entry.path())?,
-            false if entry.file_name() == MARK => {}
-            false => fs::remove_file(entry.path())?,
-        }
-    }
-    match fs::remove_file(scratch.join(MARK)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::remove_dir(scratch)
-}
-
-fn remove_tree(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(folder)?;
-            fs::remove_dir_all(folder)
-        }
-        result => result,
-    }
-}
-
-/// Lets what is in directories be removed: some are restored as such that forbid it even to their owner.
-fn open_up(folder: &Path) -> io::Result<()> {
-    let mut open = vec![folder.to_owned()];
-    while let Some(folder) = open.pop() {
-        let mode = fs::symlink_metadata(&folder)?.permissions().mode();
-        fs::set_permissions(&folder, Permissions::from_mode(mode | 0o700))?;
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Ends processes that have the token of a drill in their environment.
+/// Ends processes that have the token of a drill in their environment, and waits until they are gone: what they are about to write
+/// would be in the way of a removal.
 fn end_processes(token: &str) {
-    for pid in marks::having(&format!("{TOKEN}={token}")) {
-        let _ = kill_process(pid, Signal::KILL);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let left = marks::having(&format!("{TOKEN}={token}"));
+        for pid in &left {
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        if left.is_empty() || Instant::now() >= until {
+            return;
+        }
+        thread::sleep(STEP);
     }
 }
 
@@ -196,26 +146,6 @@ mod tests {
     use super::*;
     use crate::drill::record::DrillOutcome;
     use crate::testing::name;
-
-    #[test]
-    fn directories_that_nobody_may_write_to_are_removed_all_the_same() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let deep = folder.path().join("x/closed/deeper");
-        fs::create_dir_all(&deep).expect("made");
-        fs::write(deep.join("file"), "x").expect("written");
-        let close = |mode: u32| {
-            for folder in [&deep, deep.parent().expect("above")] {
-                fs::set_permissions(folder, Permissions::from_mode(mode)).expect("closed");
-            }
-        };
-        close(0o555);
-        open_up(&folder.path().join("x")).expect("opened");
-        let mode = fs::metadata(&deep).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o755, "also where this is run by root, whom nothing stops");
-        close(0o555);
-        remove_tree(&folder.path().join("x")).expect("removed");
-        assert!(!folder.path().join("x").exists());
-    }
 
     #[test]
     fn records_meet_no_domain_and_half_of_one_costs_no_other() {

@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::run::process::said;
+
 /// How long a single answer is waited for.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The longest status line that is read.
@@ -15,7 +17,8 @@ const STATUS_LEN_MAX: u64 = 1024;
 /// What is wrong with the address, or why there is no answer.
 pub fn get(url: &str) -> Result<u16, String> {
     let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url} does not begin with http://"))?;
-    let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let authority = authority(url);
+    let path = rest.get(authority.len()..).filter(|path| !path.is_empty()).unwrap_or("/");
     let with_port = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
     let failed = |error: io::Error| error.to_string();
     let address = with_port.to_socket_addrs().map_err(failed)?.next().ok_or("it has no address")?;
@@ -32,7 +35,13 @@ pub fn get(url: &str) -> Result<u16, String> {
     }
     let line = String::from_utf8_lossy(&answer).trim_end().to_owned();
     let code = line.strip_prefix("HTTP/").and_then(|line| line.split(' ').nth(1)?.parse().ok());
-    code.ok_or_else(|| format!("it answered {line:?}, which is no HTTP"))
+    code.ok_or_else(|| format!("it answered, and not in HTTP{}", said(&line)))
+}
+
+/// Host and port of `http://HOST:PORT/PATH`.
+pub fn authority(url: &str) -> &str {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    rest.split_once('/').map_or(rest, |(authority, _)| authority)
 }
 
 /// Whether an address answers as an application that is ready does: with 200.

@@ -8,6 +8,7 @@ use strongroom::ids::SnapshotId;
 
 use crate::plan::types::Tier;
 use crate::plan::values::Name;
+use crate::run::process::without_output;
 
 /// The three ways to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +133,22 @@ impl DrillRecord {
     /// Seconds that a recovery would have taken: everything but the cleanup.
     pub fn seconds(&self) -> f64 {
         self.phases.iter().filter(|timed| timed.phase != Phase::Cleanup).map(|timed| timed.seconds).sum()
+    }
+
+    /// As it is kept and sent elsewhere: see [`without_output`].
+    #[must_use]
+    pub fn without_output(&self) -> Self {
+        Self { reason: self.reason.as_deref().map(without_output), ..self.clone() }
+    }
+
+    /// Takes note of why nobody will know of it: a pass is none then, and whatever else it is has that as a reason, too.
+    pub(super) fn went_unrecorded(&mut self, why: &str) {
+        if self.outcome == DrillOutcome::Pass {
+            self.outcome = DrillOutcome::Unverified;
+        }
+        // In front: what commands said stands at the end.
+        let more = self.reason.as_ref().map_or(String::new(), |reason| format!("; {reason}"));
+        self.reason = Some(format!("{why}{more}"));
     }
 
     /// Whether it says how long a recovery takes: a whole one, of sound data.

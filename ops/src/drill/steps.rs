@@ -14,7 +14,7 @@ use crate::drill::machine::{Driller, Stop, Work};
 use crate::drill::place::TOKEN;
 use crate::drill::probe;
 use crate::drill::record::Phase;
-use crate::plan::types::{DrillStep, Ready};
+use crate::plan::types::{Drill, DrillStep, Ready};
 use crate::plan::values::{Argv, Name};
 use crate::run::process::{Order, ProcessError, Processes};
 
@@ -26,8 +26,6 @@ const SERVICE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const READY: Duration = Duration::from_secs(60);
 /// Time between two questions.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
-/// What streams are loaded into where the step does not say.
-const TARGET: &str = "drill";
 
 /// Applications that were started: all are ended when this is dropped.
 #[derive(Default)]
@@ -37,6 +35,8 @@ pub(super) struct Services {
 
 struct Service {
     program: String,
+    /// Where it listens, if it is asked there.
+    listens: Option<String>,
     stop: Arc<AtomicBool>,
     ended: mpsc::Receiver<String>,
     watcher: Option<JoinHandle<()>>,
@@ -65,6 +65,7 @@ impl Service {
         processes: &dyn Processes,
         stop: Arc<AtomicBool>,
         order: &Order<'_>,
+        listens: Option<String>,
     ) -> Result<Self, ProcessError> {
         let mut source = processes.source(order)?;
         let (tell, ended) = mpsc::channel();
@@ -78,7 +79,7 @@ impl Service {
             let _ = tell.send(said);
         });
         let program = order.argv.program().to_owned();
-        Ok(Self { program, stop, ended, watcher: Some(watcher) })
+        Ok(Self { program, listens, stop, ended, watcher: Some(watcher) })
     }
 }
 
@@ -106,6 +107,19 @@ impl Words {
 }
 
 impl Driller<'_> {
+    /// Refuses a drill of which a step would load a stream somewhere else than where the step says: that may be in use.
+    pub(super) fn refuse_to_load_over(&self, drill: &Drill) -> Result<(), Stop> {
+        for (number, step) in drill.step.iter().enumerate() {
+            let domain = step.restore.as_ref().and_then(|name| self.plan.domain(name.as_str()));
+            for stream in domain.into_iter().flat_map(|domain| &domain.stream) {
+                stream.restore_into(step.target_name()).map_err(|reason| {
+                    Stop::Unverified(format!("nothing was begun: step {}: {reason}", number + 1))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// All steps, in their order.
     pub(super) fn steps(&self, work: &mut Work<'_>) -> Result<(), Stop> {
         let no_port = |error| Stop::Unverified(format!("there is no free port: {error}"));
@@ -152,9 +166,8 @@ impl Driller<'_> {
             });
         }
         if let Some(domain) = &step.restore {
-            let target = step.target.as_deref().unwrap_or(TARGET);
             return self.timed(work, Phase::Load, |driller, work| {
-                driller.load(words, domain, target, &work.folder(domain))
+                driller.load(words, domain, step.target_name(), &work.folder(domain))
             });
         }
         if let Some(argv) = &step.run {
@@ -171,13 +184,17 @@ impl Driller<'_> {
         }
         let (Some(argv), Some(ready)) = (&step.start, &step.ready) else { return Ok(()) };
         let argv = words.fill(argv);
+        let url = ready.http.as_ref().map(|url| url.replace("${port}", &words.port));
+        let listens = url.as_deref().map(|url| probe::authority(url).to_owned());
         let service = self.timed(work, Phase::Start, |driller, work| {
-            if work.services.running.is_empty() {
-                driller.nobody_answers(words, ready)?;
+            // What an application of this drill listens on may answer already.
+            let is_own = work.services.running.iter().any(|service| service.listens == listens);
+            if let Some(url) = url.as_ref().filter(|_| !is_own) {
+                driller.nobody_answers(url)?;
             }
             let stop = Arc::new(AtomicBool::new(false));
             let processes = (driller.services)(Arc::clone(&stop));
-            Service::start(&*processes, stop, &order(&argv, words, SERVICE))
+            Service::start(&*processes, stop, &order(&argv, words, SERVICE), listens)
                 .map_err(|error| failed("the application", &error))
         })?;
         work.services.running.push(service);
@@ -188,8 +205,8 @@ impl Driller<'_> {
     fn load(&self, words: &Words, domain: &Name, target: &str, folder: &Path) -> Result<(), Stop> {
         let streams = self.plan.domain(domain.as_str()).map(|domain| &domain.stream);
         for stream in streams.into_iter().flatten() {
-            let Some(argv) = &stream.restore else { continue };
-            let argv = words.fill(&argv.with("target", target));
+            let Some(argv) = stream.restore_into(target).map_err(Stop::Unverified)? else { continue };
+            let argv = words.fill(&argv);
             let what = format!("loading {}", stream.name);
             let unreadable = |error: io::Error| Stop::Unverified(format!("{what}: {error}"));
             let mut file = File::open(folder.join(&stream.name)).map_err(unreadable)?;
@@ -202,10 +219,8 @@ impl Driller<'_> {
     }
 
     /// Another application that is up already would be asked in place of the one that is rehearsed.
-    fn nobody_answers(&self, words: &Words, ready: &Ready) -> Result<(), Stop> {
-        let Some(url) = &ready.http else { return Ok(()) };
-        let url = url.replace("${port}", &words.port);
-        match (self.get)(&url) {
+    fn nobody_answers(&self, url: &str) -> Result<(), Stop> {
+        match (self.get)(url) {
             Err(_) => Ok(()),
             Ok(code) => Err(Stop::Unverified(format!(
                 "{url} answers already, with {code}, and the application is not started yet: have it listen on ${{port}}"

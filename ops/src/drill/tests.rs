@@ -35,9 +35,17 @@ struct Played {
     /// How often its content is in it, once more.
     more: usize,
     problem: Option<Problem>,
+    /// Whether what it restores is not what it has.
+    restores_rot: bool,
+    /// Whether it takes everything for the same.
+    is_blind: bool,
     snapshots: Vec<(SnapshotId, Snapshot)>,
     parts: RefCell<Vec<(Name, Part)>>,
     notes: RefCell<Vec<(Name, DrillOutcome)>>,
+    /// What was noted of the last one.
+    noted: RefCell<Option<String>>,
+    /// Whether notes can be written.
+    keeps_nothing: bool,
 }
 
 impl Source for Played {
@@ -65,16 +73,23 @@ impl Source for Played {
     ) -> Result<Restored, VaultError> {
         self.parts.borrow_mut().push((repo.clone(), part.clone()));
         fs::create_dir_all(target).expect("made");
-        fs::write(target.join("dump"), CONTENT.repeat(self.more + 1)).expect("written");
+        let content = CONTENT.repeat(self.more + 1);
+        let content = if self.restores_rot { content.to_ascii_uppercase() } else { content };
+        fs::write(target.join("dump"), content).expect("written");
         Ok(Restored { files: 1, bytes: CONTENT.len() as u64, problem: self.problem.clone() })
     }
 
     fn compare(&self, _: &Name, _: &SnapshotId, _: &Part, target: &Path) -> Result<Compared, VaultError> {
-        let same = u64::from(fs::read(target.join("dump")).expect("there") == CONTENT.repeat(self.more + 1));
+        let found = fs::read(target.join("dump")).expect("there");
+        let same = u64::from(self.is_blind || found == CONTENT.repeat(self.more + 1));
         Ok(Compared { same, different: 1 - same })
     }
 
     fn note(&self, repo: &Name, record: &DrillRecord) -> Result<(), VaultError> {
+        if self.keeps_nothing {
+            return Err(VaultError { code: "storage".into(), message: "it is full".into() });
+        }
+        self.noted.replace(Some(record.note().reason));
         self.notes.borrow_mut().push((repo.clone(), record.outcome));
         Ok(())
     }
@@ -84,6 +99,8 @@ struct Stage {
     folder: TempDir,
     plan: Plan,
     source: Played,
+    /// How often addresses are asked in vain.
+    silent: usize,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -99,7 +116,8 @@ impl Stage {
         let plan = plan(&text.replace("DIR", folder.path().to_str().expect("text")));
         let snapshots =
             vec![(id(1), record("x", 9 * 24)), (id(2), record("y", 24)), (id(3), record("x", 24))];
-        Self { folder, plan, source: Played { snapshots, ..Played::default() }, cancelled: Arc::default() }
+        let source = Played { snapshots, ..Played::default() };
+        Self { folder, plan, source, silent: 2, cancelled: Arc::default() }
     }
 
     fn place(&self) -> Place {
@@ -122,7 +140,7 @@ impl Stage {
             place: &place,
             get: &|_| {
                 asked.set(asked.get() + 1);
-                if asked.get() < 3 { Err("nobody listens".into()) } else { Ok(200) }
+                if asked.get() <= self.silent { Err("nobody listens".into()) } else { Ok(200) }
             },
             free_port: &|| Ok(4711),
             pause: &std::thread::sleep,
@@ -135,12 +153,18 @@ impl Stage {
             },
             is_cancelled: &|| self.cancelled.load(Ordering::Relaxed),
         };
-        let record = driller.run(&self.plan.drills[0], wish);
+        let lock = place.lock(&name("d")).expect("a lock").expect("free");
+        assert_eq!(driller.run(&self.plan.drills[0], wish), None, "another run of it is at work");
+        drop(lock);
+        let record = driller.run(&self.plan.drills[0], wish).expect("nobody else is at work");
         assert!(!self.folder.path().join("scratch/d").exists(), "the scratch directory is gone: {record:?}");
         assert_eq!(place.journal(&name("d")).expect("readable"), None);
         let records = place.records().expect("readable");
-        let last = records.last().map(|last| (last.outcome, &last.reason, &last.restored));
-        assert_eq!(last, Some((record.outcome, &record.reason, &record.restored)));
+        let (last, kept) = (records.last().expect("recorded"), record.without_output());
+        assert_eq!(
+            (last.outcome, &last.reason, &last.restored),
+            (record.outcome, &kept.reason, &kept.restored)
+        );
         record
     }
 }
@@ -177,6 +201,25 @@ fn a_full_drill_goes_through_all_its_phases() {
     assert_eq!(stage.source.notes.borrow()[..], [(name("a"), DrillOutcome::Pass)]);
 }
 
+/// The first one needs no address: that it is up says nothing of who answers for the second.
+#[test]
+fn another_application_is_not_taken_for_the_second_one_of_a_drill() {
+    let start = |ready: &str| format!("{{ start = ['sleep', '600'], ready = {{ {ready} }} }}");
+    let drill = |steps: &[String]| FULL.replace(" }]", &format!(" }}, {}]", steps.join(", ")));
+    let (command, http) = ("command = ['true']", "http = 'http://127.0.0.1:80/'");
+    let mut stage = Stage::new(&drill(&[start(command), start(http)]));
+    stage.silent = 0;
+    let record = stage.run();
+    let reason = record.reason.unwrap_or_default();
+    assert!(reason.starts_with("step 3: http://127.0.0.1:80/ answers already, with 200"), "{reason}");
+    assert_eq!(record.outcome, DrillOutcome::Unverified);
+    // It is the first one of the drill that answers for the second.
+    let stage = Stage::new(&drill(&[start(http), start("http = 'http://127.0.0.1:80/also'")]));
+    assert_eq!(stage.run().outcome, DrillOutcome::Pass);
+    let stage = Stage::new(&drill(&[start(http), start("http = 'http://127.0.0.1:81/'")]));
+    assert_eq!(stage.run().outcome, DrillOutcome::Unverified);
+}
+
 #[test]
 fn lesser_tiers_say_what_they_are_and_run_no_steps() {
     for (tier, part) in [("metadata", None), ("sample", Some(Part::Files(vec![b"/dump".to_vec(); 2])))] {
@@ -200,7 +243,7 @@ fn each_way_to_end_has_its_outcome() {
         (
             run("{ run = ['echo', 'a'], expect = 'b' }"),
             fail,
-            "step 2: echo: it printed \"a\", expected \"b\"",
+            "step 2: echo: it did not print \"b\", as expected; it said: a",
         ),
         (
             run("{ start = ['false'], ready = { command = ['false'] } }"),
@@ -248,6 +291,52 @@ fn each_way_to_end_has_its_outcome() {
     assert!(record.outcome == fail && record.reason.is_some_and(|why| why.contains("has to be done in 1 s")));
 }
 
+/// Whoever looks at the drill may read it. The log of a repository keeps it for ever, and pages and messages go to others.
+#[test]
+fn what_commands_print_is_kept_nowhere() {
+    let run = |step: &str| FULL.replace(" }]", &format!(" }}, {step}]"));
+    for (step, kept) in [
+        ("{ run = ['sh', '-c', 'echo hunter2; exit 1'] }", "step 2: a command: sh failed: exit code 1"),
+        ("{ run = ['echo', 'hunter2'], expect = 'x' }", "step 2: echo: it did not print \"x\", as expected"),
+        (
+            "{ run = ['echo', 'hunter2'], expect = '< 5' }",
+            "step 2: echo: it did not print a number < 5, as expected",
+        ),
+        (
+            "{ start = ['sh', '-c', 'echo hunter2 >&2; exit 1'], ready = { command = ['false'] } }",
+            "step 2: sh ended before it was ready: sh failed: exit code 1",
+        ),
+    ] {
+        let stage = Stage::new(&run(step));
+        let record = stage.run();
+        assert_eq!(record.outcome, DrillOutcome::Fail);
+        assert!(record.reason.as_ref().is_some_and(|reason| reason.contains("hunter2")), "{record:?}");
+        assert_eq!(stage.source.noted.borrow().as_deref(), Some(kept));
+        let lines = fs::read_to_string(stage.folder.path().join("state/drills.jsonl")).expect("text");
+        assert!(!lines.contains("hunter2") && lines.contains("step 2: "), "{lines}");
+    }
+}
+
+#[test]
+fn a_drill_that_nobody_will_know_of_says_so() {
+    let failing = FULL.replace(" }]", " }, { run = ['sh', '-c', 'echo hunter2; exit 1'] }]");
+    let full = "the record cannot be written to the repository: it is full";
+    for (drill, outcome, reason) in [
+        (FULL, DrillOutcome::Unverified, full.to_owned()),
+        (&failing, DrillOutcome::Fail, format!("{full}; step 2: a command: sh failed: exit code 1")),
+    ] {
+        let mut stage = Stage::new(drill);
+        stage.source.keeps_nothing = true;
+        let record = stage.run();
+        assert_eq!((record.outcome, record.without_output().reason), (outcome, Some(reason)));
+    }
+    let mut record = Stage::new(&failing).run();
+    record.went_unrecorded("the record cannot be written: no space");
+    assert!(
+        record.reason.is_some_and(|why| why.starts_with("the record cannot be written: no space; step 2"))
+    );
+}
+
 #[test]
 fn a_stream_that_nothing_loads_is_not_proved() {
     for (drill, is_loaded) in [
@@ -267,13 +356,50 @@ fn a_stream_that_nothing_loads_is_not_proved() {
     assert_eq!(stage.run().outcome, DrillOutcome::Unverified, "the step has nothing to do");
 }
 
+/// What is in use stays as it is, whatever the plan was checked with.
+#[test]
+fn a_stream_is_never_loaded_over_what_is_in_use() {
+    let loaded = |restore: &str, target: &str| {
+        let mut stage = Stage::new(&format!(
+            "tier = 'full'\nstep = [{{ run = ['touch', 'DIR/ran'] }}, {{ restore = 'x'{target} }}]\n"
+        ));
+        let production = stage.folder.path().join("production");
+        fs::write(&production, "rows of today").expect("written");
+        let script = restore.replace("DIR", stage.folder.path().to_str().expect("text"));
+        stage.plan.domains[0].stream[0].restore =
+            Some(vec!["sh".to_owned(), "-c".into(), script].try_into().expect("a command"));
+        let record = stage.run();
+        assert_eq!(fs::read(&production).expect("there"), b"rows of today", "{record:?}");
+        (record, stage)
+    };
+    let over = "nothing was begun: step 2: `restore` of the stream dump does not name ${target}: it would load over what is in use";
+    let empty = "nothing was begun: step 2: the stream dump would be restored under an empty name";
+    for (restore, target, reason) in [
+        ("cat > DIR/production", ", target = 'drill'", over),
+        ("cat > DIR/production", "", over),
+        ("cat > DIR/production${target}", ", target = ''", empty),
+    ] {
+        let (record, stage) = loaded(restore, target);
+        assert_eq!((record.outcome, record.reason.as_deref()), (DrillOutcome::Unverified, Some(reason)));
+        assert!(
+            record.restored.is_empty()
+                && record.phases.is_empty()
+                && !stage.folder.path().join("ran").exists()
+        );
+        assert!(stage.source.parts.borrow().is_empty(), "nothing is fetched for it either");
+    }
+    let (record, stage) = loaded("cat > DIR/${target}", ", target = 'loaded'");
+    assert_eq!(record.outcome, DrillOutcome::Pass, "{record:?}");
+    assert_eq!(fs::read(stage.folder.path().join("loaded")).expect("loaded"), CONTENT);
+}
+
 #[test]
 fn a_drill_that_is_cancelled_says_nothing_of_the_data() {
     let mut stage = Stage::new(FULL);
     let begun = stage.folder.path().join("begun");
     // More than a pipe holds: the command is ended in the middle of it.
     stage.source.more = 10_000;
-    let script = format!("touch {}; exec sleep 60", begun.display());
+    let script = format!("touch {}; exec sleep 60 # ${{target}}", begun.display());
     stage.plan.domains[0].stream[0].restore =
         Some(vec!["sh".to_owned(), "-c".into(), script].try_into().expect("a command"));
     let cancelled = Arc::clone(&stage.cancelled);
@@ -299,6 +425,37 @@ fn a_damaged_byte_fails_the_self_test() {
     assert!(record.self_test && !record.is_measured());
     let record = Stage::new("tier = 'metadata'\n").run_as(&wish);
     assert_eq!(record.outcome, DrillOutcome::Unverified, "there is nothing to damage");
+    // The steps are not what is tested.
+    let steps = FULL.replace("x', target", "x' }, { run = ['false'] }, { restore = 'x', target");
+    assert_eq!(Stage::new(&steps).run_as(&wish).outcome, DrillOutcome::Fail);
+}
+
+#[test]
+fn a_self_test_succeeds_by_what_it_damaged_and_by_nothing_else() {
+    let wish = Wish { self_test: true, ..Wish::default() };
+    let of_none = |stage: &mut Stage| stage.source.snapshots.clear();
+    let of_damaged = |stage: &mut Stage| {
+        stage.source.problem = Some(Problem { is_damage: true, message: "a pack is gone".into() });
+    };
+    let of_rotten = |stage: &mut Stage| stage.source.restores_rot = true;
+    let of_blind = |stage: &mut Stage| stage.source.is_blind = true;
+    let of_lost = |stage: &mut Stage| (stage.source.down, stage.source.code) = (true, "log-rolled-back");
+    let cases: [(&dyn Fn(&mut Stage), &str); 5] = [
+        (&of_none, "the self-test has damaged nothing yet: there is no snapshot of x in a"),
+        (&of_damaged, "the self-test has damaged nothing yet: x cannot be restored: a pack is gone"),
+        (
+            &of_rotten,
+            "the self-test has damaged nothing yet: 1 files of x are not what the snapshot has, 0 are",
+        ),
+        (&of_blind, "the self-test: a damaged byte was not noticed, so no drill proves anything"),
+        (&of_lost, "the self-test has damaged nothing yet: it is down"),
+    ];
+    for (change, reason) in cases {
+        let mut stage = Stage::new(FULL);
+        change(&mut stage);
+        let record = stage.run_as(&wish);
+        assert_eq!((record.outcome, record.reason.as_deref()), (DrillOutcome::Unverified, Some(reason)));
+    }
 }
 
 #[test]
@@ -366,6 +523,20 @@ fn repositories_take_turns_and_snapshots_are_chosen() {
     };
     assert_eq!((chosen("random", 0), chosen("random", 1)), (Ok(id(1)), Ok(id(3))));
     assert!(chosen("before:30d", 0).is_err());
+}
+
+#[test]
+fn a_drill_that_is_to_come_is_due_all_the_same() {
+    let mut stage = Stage::new("tier = 'sample'\nschedule = 'daily'\n");
+    let record = stage.run();
+    let drill = stage.plan.drills.remove(0);
+    let ahead = |hours| DrillRecord {
+        began: record.began + jiff::SignedDuration::from_hours(hours),
+        ..record.clone()
+    };
+    let is_due = |records: &[DrillRecord]| choose::is_due(&drill, records, &now());
+    assert!(is_due(&[]) && !is_due(&[ahead(0)]));
+    assert!(is_due(&[ahead(24 * 3650)]), "a clock was wrong");
 }
 
 #[test]

@@ -45,6 +45,11 @@ impl Memory {
         write_whole(&state.path(FILE), &serde_json::to_vec(self)?)
     }
 
+    /// What fails.
+    pub fn failing(&self) -> impl Iterator<Item = &str> {
+        self.failing.keys().map(String::as_str)
+    }
+
     /// Takes note that something fails.
     pub fn fails(&mut self, subject: &str, now: Timestamp) {
         self.failing.entry(subject.to_owned()).or_insert(now);

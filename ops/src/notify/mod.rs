@@ -26,6 +26,7 @@ use crate::run::process::{Order, Processes, without_output};
 use crate::run::state::State;
 use crate::run::{DomainReport, Outcome};
 use crate::status::{DomainStatus, Health};
+use crate::verify::demands;
 use http::Http;
 use memory::Memory;
 
@@ -85,6 +86,10 @@ impl<'p> Channel<'p> {
         webhook.or(heartbeat).or(notify.command.as_ref().map(Self::Command))
     }
 
+    const fn is_heartbeat(&self) -> bool {
+        matches!(self, Self::Heartbeat(_))
+    }
+
     /// What it is called in messages and in the memory.
     fn name(&self) -> String {
         match self {
@@ -120,10 +125,29 @@ impl Notifier<'_> {
             .collect();
         let is_good = failed.is_empty();
         let mut warnings = self.changed(&failed, &good);
-        if is_good {
+        if !is_good {
+            return warnings;
+        }
+        if self.is_something_open() {
+            // To whoever watches a heartbeat, a success would say that it is over.
+            warnings.extend(self.tell(Event::Failure, &[]));
+            warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
+        } else {
             warnings.extend(self.tell(Event::Success, &good));
         }
         warnings
+    }
+
+    /// Whether something of the plan that failed in an earlier run is not well yet, or a snapshot unlike those before was not looked at.
+    fn is_something_open(&self) -> bool {
+        let memory = Memory::load(self.state);
+        let demanded = demands(self.plan);
+        let is_verified = |subject: &str| demanded.keys().any(|repo| subject == format!("verify {repo}"));
+        memory.failing().any(|subject| self.plan.domain(subject).is_some() || is_verified(subject))
+            || self.plan.domains.iter().any(|domain| {
+                // What cannot be read may be such a one.
+                self.state.guard(&domain.name).map_or(true, |guard| !guard.reasons.is_empty())
+            })
     }
 
     /// Tells how drills ended; self-tests are nobody's business.
@@ -202,13 +226,22 @@ impl Notifier<'_> {
     /// Tells everybody who wants to know of such events, and has not been told; returns whom it could not tell, and why. Of
     /// nothing, heartbeats only are told.
     pub fn tell(&self, event: Event, items: &[Item]) -> Vec<String> {
+        self.tell_where(event, items, &|_| true)
+    }
+
+    fn tell_where(
+        &self,
+        event: Event,
+        items: &[Item],
+        is_meant: &dyn Fn(&Channel<'_>) -> bool,
+    ) -> Vec<String> {
         let now = (self.now)();
         let mut memory = Memory::load(self.state);
         let mut warnings = Vec::new();
         for notify in self.plan.notify.iter().filter(|notify| notify.on.contains(&event)) {
-            let Some(channel) = Channel::of(notify) else { continue };
+            let Some(channel) = Channel::of(notify).filter(is_meant) else { continue };
             let name = channel.name();
-            let is_heartbeat = matches!(channel, Channel::Heartbeat(_));
+            let is_heartbeat = channel.is_heartbeat();
             let is_news = |item: &&Item| is_heartbeat || memory.is_news(&name, event, &item.subject, now);
             let news: Vec<&Item> = items.iter().filter(is_news).collect();
             if news.is_empty() && !is_heartbeat {

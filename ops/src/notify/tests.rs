@@ -7,11 +7,12 @@ use crate::drill::DrillOutcome;
 use crate::plan::load::tests_support::plan;
 use crate::plan::types::Tier;
 use crate::recover::{RecoveryOutcome, RecoveryRecord};
+use crate::run::anomaly::Guard;
 use crate::run::process::{Ended, ProcessError, Sink, Source};
 use serde_json::Value;
 use strongroom::ids::{BlobId, SnapshotId};
 
-const PLAN: &str = "[[domain]]\nname = 'x'\npaths = ['/x']\n[[notify]]\non = ['failure', 'recovered', 'rpo', 'exception-expiring']\n\
+const PLAN: &str = "[[domain]]\nname = 'x'\npaths = ['/x']\nobjectives = { verify = { every = '7d', read = '1%' } }\n[[notify]]\non = ['failure', 'recovered', 'rpo', 'exception-expiring']\n\
                     webhook_env = 'HOOK'\n[[notify]]\non = ['start', 'success', 'failure']\nheartbeat_env = 'BEAT'\n[[notify]]\n\
                     on = ['drill', 'recovery']\nwebhook_env = 'DRILLS'\n[[notify]]\n\
                     on = ['success']\ncommand = ['tell', 'people']\n[[exception]]\nid = 'EX-7'\ncontrol = 'copies'\ndomain = 'x'\n\
@@ -130,6 +131,47 @@ fn nothing_is_well_again_before_somebody_has_looked() {
     assert_eq!(ended(0, report(true, &["encrypted"])), ["http://h/HOOK failure", "http://h/BEAT/fail"]);
     assert_eq!(ended(1, report(true, &[])), ["http://h/BEAT/fail"], "nobody has looked");
     assert_eq!(ended(2, report(false, &[])), ["http://h/HOOK recovered", "http://h/BEAT"]);
+}
+
+/// The timer calls an hour later, and nothing is due: that is no success.
+#[test]
+fn a_heartbeat_says_that_it_is_over_when_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let idle = |hours| told(&played, &state, hours, &|notifier| notifier.run_ended(&[])).0;
+    let changes = |hours, failed: &[Item], good: &[Item]| {
+        told(&played, &state, hours, &|notifier| notifier.changed(failed, good))
+    };
+    let (fail, success) = (["http://h/BEAT/fail"], ["http://h/BEAT"]);
+    assert_eq!(idle(0), success);
+    for subject in ["x", "verify a"] {
+        let item = [Item::new(subject, "damaged")];
+        changes(1, &item, &[]);
+        assert_eq!(idle(2), fail, "{subject}");
+        // Another domain is well, and whoever wants to know of that alone is told.
+        let report = DomainReport::new(&"y".parse().expect("a name"));
+        let (calls, warnings) =
+            told(&played, &state, 3, &|notifier| notifier.run_ended(std::slice::from_ref(&report)));
+        assert_eq!(
+            (calls.as_slice(), warnings.len()),
+            (fail.map(str::to_owned).as_slice(), 1),
+            "{warnings:?}"
+        );
+        changes(4, &[], &item);
+        assert_eq!(idle(5), success, "{subject}");
+    }
+    // What the plan does not have any more is never well again.
+    for subject in ["gone", "verify b"] {
+        changes(6, &[Item::new(subject, "damaged")], &[]);
+    }
+    assert_eq!(idle(7), success);
+    let x = "x".parse().expect("a name");
+    let guard = Guard { reasons: vec!["encrypted".into()], ..Guard::default() };
+    state.keep_guard(&x, &guard).expect("written");
+    assert_eq!(idle(8), fail);
+    state.acknowledge(&x).expect("written");
+    assert_eq!(idle(9), success);
 }
 
 #[test]

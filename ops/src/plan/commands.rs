@@ -1,7 +1,7 @@
 //! What a plan starts: all its commands, and what these do not learn, or do not do.
 
 use crate::plan::load::Plan;
-use crate::plan::types::{Domain, Drill, Stream, StreamRecover, Tier};
+use crate::plan::types::{Domain, Drill, DrillStep, Stream, StreamRecover, Tier};
 use crate::plan::values::{Argv, Name};
 
 impl Plan {
@@ -91,6 +91,34 @@ impl Plan {
             Some((format!("notify.{}.command", number + 1), notify.command.as_ref()?))
         }));
         found
+    }
+}
+
+impl Stream {
+    /// Its command `restore` for a place of this name; none where it has no such command.
+    ///
+    /// # Errors
+    /// Why it would be loaded somewhere else, where it may be in use.
+    pub fn restore_into(&self, target: &str) -> Result<Option<Argv>, String> {
+        let Some(argv) = &self.restore else { return Ok(None) };
+        if !argv.names("target") {
+            return Err(format!(
+                "`restore` of the stream {} does not name ${{target}}: it would load over what is in use",
+                self.name
+            ));
+        }
+        // Many programs take an empty name for the one that they use without any.
+        if target.trim().is_empty() {
+            return Err(format!("the stream {} would be restored under an empty name", self.name));
+        }
+        Ok(Some(argv.with("target", target)))
+    }
+}
+
+impl DrillStep {
+    /// What streams are restored into, by name.
+    pub fn target_name(&self) -> &str {
+        self.target.as_deref().unwrap_or("drill")
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Plan {
     pub exceptions: Vec<Exception>,
     /// The files, the main one first.
     pub sources: Vec<SourceFile>,
+    /// Patterns of `include` that name no file.
+    pub idle_includes: Vec<String>,
     /// All values that were given, by key: `domain.orders-db.schedule`.
     pub places: BTreeMap<String, Place>,
 }
@@ -101,6 +103,7 @@ pub fn load(main: &Path, files: &dyn PlanFiles) -> Result<Plan, Mistake> {
         notify: Vec::new(),
         exceptions: Vec::new(),
         sources: Vec::new(),
+        idle_includes: Vec::new(),
         places: BTreeMap::new(),
     };
     match version {
@@ -124,10 +127,12 @@ pub fn load(main: &Path, files: &dyn PlanFiles) -> Result<Plan, Mistake> {
     }
     let mut included = Vec::new();
     for pattern in &file.include {
-        included.extend(
-            matching(main, pattern, files)
-                .map_err(|message| Mistake::at(main, &source.text, &at(&source.text, "include"), message))?,
-        );
+        let found = matching(main, pattern, files)
+            .map_err(|message| Mistake::at(main, &source.text, &at(&source.text, "include"), message))?;
+        if found.is_empty() {
+            plan.idle_includes.push(pattern.clone());
+        }
+        included.extend(found);
     }
     join(&mut plan, source, file)?;
     for path in included {
@@ -230,7 +235,10 @@ fn matching(main: &Path, pattern: &str, files: &dyn PlanFiles) -> Result<Vec<Pat
 
 /// Adds a file to the plan.
 fn join(plan: &mut Plan, source: SourceFile, file: PlanFile) -> Result<(), Mistake> {
-    let places = places(&source)?;
+    // Tables without a name are numbered through all files.
+    let before = plan.notify.len();
+    let places: BTreeMap<String, Place> =
+        places(&source)?.into_iter().map(|(key, place)| (numbered_on(key, before), place)).collect();
     for key in entries(&file) {
         if let (Some(place), Some(other)) = (places.get(&key), plan.places.get(&key)) {
             let message = format!("`{key}` is given twice: it stands at {other}, too");
@@ -251,6 +259,13 @@ fn join(plan: &mut Plan, source: SourceFile, file: PlanFile) -> Result<(), Mista
     }
     plan.sources.push(source);
     Ok(())
+}
+
+/// The key of a table `[[notify]]`, or of something in one, that comes after so many of other files.
+fn numbered_on(key: String, before: usize) -> String {
+    let Some(rest) = key.strip_prefix("notify.") else { return key };
+    let (number, field) = rest.find('.').map_or((rest, ""), |at| rest.split_at(at));
+    number.parse::<usize>().map_or(key.clone(), |number| format!("notify.{}{field}", number + before))
 }
 
 /// Keys of what can stand in one file of a plan only.

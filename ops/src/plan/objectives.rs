@@ -1,5 +1,7 @@
 //! What a domain has to meet: its own targets, else its class's, else none.
 
+use std::collections::BTreeSet;
+
 use jiff::civil::Date;
 
 use crate::plan::load::Plan;
@@ -71,6 +73,16 @@ impl Plan {
         self.exceptions.iter().find(|exception| {
             exception.control == control && exception.domain == *domain && exception.expires >= day
         })
+    }
+
+    /// At how many sites repositories are. One without a `site` may be at that of another one.
+    pub fn sites<'n>(&self, repos: impl IntoIterator<Item = &'n Name>) -> usize {
+        let sites: Vec<_> = repos
+            .into_iter()
+            .map(|name| self.repos.get(name).and_then(|repo| repo.site.as_deref()))
+            .collect();
+        let named: BTreeSet<&str> = sites.iter().flatten().copied().collect();
+        named.len().max(usize::from(!sites.is_empty()))
     }
 
     /// The repositories that a domain goes to, as far as there are such.

@@ -240,6 +240,10 @@ fn targets_that_the_plan_misses_are_violations() {
         ("rpo = '1d'", "schedule = 'Mon..Fri 02:00'", &["rpo-cannot-be-met"]),
         ("copies = 2", "", &["too-few-copies"]),
         ("sites = 2", "", &["too-few-sites"]),
+        ("copies = 2", "[repo.b]\nurl = '/backup'", &["one-repository"]),
+        // Where it is nobody says: it may be beside the other one.
+        ("sites = 2", "[repo.b]\nurl = '/b'\nsite = 's'", &["too-few-sites"]),
+        ("sites = 2", "[repo.b]\nurl = '/b'\nsite = 's'\n[repo.c]\nurl = '/c'\nsite = 't'", &[]),
         ("min_consistency = 'crash'", "", &["too-little-consistency"]),
         ("min_consistency = 'crash'", "consistency = 'crash'", &[]),
         ("drill_every = '30d'", "", &["drill-missing"]),
@@ -310,6 +314,41 @@ fn a_domain_without_a_schedule_takes_that_of_what_it_comes_after() {
 }
 
 #[test]
+fn a_pattern_that_names_no_file_is_pointed_out() {
+    let domain = "[[domain]]\nname = 'x'\npaths = ['/x']\n";
+    let main = format!("version = 1\ninclude = ['conf.d/*.toml']\n[repo.a]\nurl = '/backup'\n{domain}");
+    let found = |files: &[(&str, &str)]| {
+        let plan = loaded(files).expect("a plan");
+        let found = lint(&plan, date(2026, 11, 28), &|_| true);
+        found
+            .into_iter()
+            .map(|found| (found.severity, found.code, found.place.map(|place| place.line)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[("p.toml", main.as_str())]), [(Severity::Warning, "idle-include", Some(2))]);
+    assert_eq!(found(&[("p.toml", main.as_str()), ("conf.d/more.toml", "")]), []);
+}
+
+#[test]
+fn tables_without_a_name_are_numbered_through_all_files() {
+    let notify = |variable: &str| format!("[[notify]]\non = ['failure']\nwebhook_env = '{variable}'\n");
+    let main = format!("version = 1\ninclude = ['more.toml']\n[repo.a]\nurl = '/backup'\n{}", notify("ONE"));
+    let more = format!("{}[[notify]]\non = ['failure']\n", notify("TWO"));
+    let plan = loaded(&[("p.toml", main.as_str()), ("more.toml", more.as_str())]).expect("a plan");
+    let shown: Vec<_> = effective(&plan)
+        .into_iter()
+        .filter(|entry| entry.key.ends_with("webhook_env"))
+        .map(|entry| (entry.key, entry.value))
+        .collect();
+    let expected = [("notify.1.webhook_env", "\"ONE\""), ("notify.2.webhook_env", "\"TWO\"")];
+    assert_eq!(shown, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let wrong =
+        lint(&plan, date(2026, 11, 28), &|_| true).into_iter().find(|found| found.code == "bad-notify");
+    let place = wrong.and_then(|wrong| wrong.place).expect("a place");
+    assert_eq!((place.file.as_path(), place.line), (Path::new("more.toml"), 4));
+}
+
+#[test]
 fn a_repository_of_a_kind_that_is_not_known_is_pointed_out() {
     let found =
         findings("[repo.b]\nurl = 's3:https://s3.example.org/b'\n[[domain]]\nname = 'x'\npaths = ['/x']\n");
@@ -326,13 +365,46 @@ fn a_stream_that_no_drill_loads_is_pointed_out() {
         ));
         found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
     };
-    let restore = ", restore = ['r']";
+    let restore = ", restore = ['r', '${target}']";
     let unloaded = [(Severity::Warning, "unloaded-stream")];
     assert_eq!(found("", "full", "{ restore = 'x' }"), unloaded);
     assert_eq!(found(restore, "full", ""), unloaded);
     assert_eq!(found(restore, "full", "{ restore = 'x' }"), []);
     assert_eq!(found("", "full", "{ run = ['look', '${scratch}/x/s'] }"), []);
     assert_eq!(found("", "sample", ""), []);
+}
+
+#[test]
+fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
+    let found = |restore: &str, tier: &str, target: &str| {
+        let found = findings(&format!(
+            "[[domain]]\nname = 'x'\nstream = [{{ name = 's', command = ['dump', 'service=shop'], min_bytes = '1', restore = {restore} }}, \
+             {{ name = 'not-loaded', command = ['c'], min_bytes = '1' }}]\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = '{tier}'\n\
+             step = [{{ run = ['look', '${{scratch}}/x/not-loaded'] }}, {{ restore = 'x'{target} }}]\n"
+        ));
+        found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
+    };
+    let (over, named) = ((Severity::Error, "loads-over"), (Severity::Warning, "drill-target"));
+    for tier in ["full", "sample"] {
+        assert_eq!(found("['load', '-d', 'service=shop']", tier, ", target = 'rehearsed'"), [over]);
+        assert_eq!(found("['load', '-d', 'dbname=${target}']", tier, ", target = 'rehearsed'"), []);
+        assert_eq!(found("['load', '${target}']", tier, ""), []);
+        assert_eq!(
+            found("['load', '${target}']", tier, ", target = ' '"),
+            [over],
+            "many take that for their own"
+        );
+    }
+    // That it is the name of production cannot be known, but it may show.
+    assert_eq!(found("['load', '${target}']", "full", ", target = 'shop'"), [named]);
+    assert_eq!(found("['load', '${target}']", "full", ", target = 'shop_drill'"), []);
+    let error = findings(
+        "[[domain]]\nname = 'x'\nstream = [{ name = 's', command = ['c'], restore = ['load'] }]\n[[drill]]\nname = 'd'\n\
+         domains = ['x']\ntier = 'full'\n[[drill.step]]\nrestore = 'x'\n",
+    )
+    .remove(0);
+    let message = "step 1 of the drill d: `restore` of the stream s does not name ${target}: it would load over what is in use";
+    assert_eq!((error.message.as_str(), error.place.map(|place| place.line)), (message, Some(12)));
 }
 
 #[test]

@@ -215,7 +215,7 @@ pub struct Stream {
     pub expect_tail: Option<String>,
     /// How long the command may take [default: 6h].
     pub timeout: Option<Lapse>,
-    /// The command that is given the bytes in a restore; `${target}` is where to.
+    /// The command that is given the bytes in a restore; `${target}` is where to: drills and recoveries run none that does not name it.
     pub restore: Option<Argv>,
     /// How what was restored takes the place of what is in use.
     pub recover: Option<StreamRecover>,
@@ -361,7 +361,7 @@ pub struct DrillStep {
     pub prepare: Option<Argv>,
     /// Restores this domain.
     pub restore: Option<Name>,
-    /// Where to.
+    /// Where to, as `${target}` of the command `restore`: never the name of what is in use [default: `drill`].
     pub target: Option<String>,
     /// A command that has to end with exit code 0.
     pub run: Option<Argv>,

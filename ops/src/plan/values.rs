@@ -108,6 +108,11 @@ impl Argv {
         Self(self.0.iter().map(|word| word.replace(&format!("${{{name}}}"), value)).collect())
     }
 
+    /// Whether `${name}` stands in it.
+    pub fn names(&self, name: &str) -> bool {
+        self.0.iter().any(|word| word.contains(&format!("${{{name}}}")))
+    }
+
     /// The command as a shell would have to be given it.
     pub fn quoted(&self) -> String {
         self.0.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")

@@ -158,8 +158,9 @@ impl Recoverer<'_> {
         stream: &Stream,
         load: &Load,
     ) -> Result<(), String> {
-        let restore = stream.restore.as_ref().ok_or("the plan does not say how any more")?;
-        let argv = filled(restore, id, load);
+        // It was looked at when the recovery was planned; the plan may be another one since.
+        let restore = stream.restore_into(&load.target)?.ok_or("the plan does not say how any more")?;
+        let argv = filled(&restore, id, load);
         let env = self.env(&domain.name, id);
         let mut file = File::open(scratch.join(&stream.name)).map_err(|error| error.to_string())?;
         let order = Order { argv: &argv, env: &env, timeout: COMMAND, heeds_cancel: true };

@@ -228,7 +228,7 @@ impl Recoverer<'_> {
                     stream.name,
                     snapshot.short()
                 )),
-                (Some(argv), _) if !argv.words().iter().any(|word| word.contains("${target}")) => preview.block(
+                (Some(argv), _) if !argv.names("target") => preview.block(
                     "not-undoable",
                     format!("`restore` of the stream {} does not name ${{target}}: it would load over what is in use, which cannot be undone", stream.name),
                     "restore it under the name ${target} (see docs/recovering.md)",

@@ -9,7 +9,7 @@ use strongroom::ids::SnapshotId;
 use crate::plan::Plan;
 use crate::plan::types::Domain;
 use crate::plan::values::Name;
-use crate::run::state::Attempt;
+use crate::run::state::{Attempt, RepoAttempt};
 use crate::status::{Facts, timestamp};
 
 /// Days of the calendar.
@@ -62,7 +62,7 @@ pub fn calendars(
             .filter(|(_, snapshot)| is_of(snapshot, host, &domain.name))
             .filter_map(|(_, one)| timestamp(one));
         let attempted = attempts.iter().filter(|attempt| {
-            attempt.domain == domain.name && attempt.repositories.values().any(|repo| repo.snapshot.is_some())
+            attempt.domain == domain.name && attempt.repositories.values().any(RepoAttempt::is_made)
         });
         let mut times: Vec<_> = stored.chain(attempted.map(|attempt| attempt.began)).collect();
         times.sort_unstable();
@@ -117,7 +117,30 @@ fn is_of(snapshot: &Snapshot, host: &str, domain: &Name) -> bool {
 mod tests {
     use super::*;
     use crate::plan::load::tests_support::plan;
+    use crate::run::state::Outcome;
     use crate::testing::{NOW, snapshot};
+
+    #[test]
+    fn what_was_cut_short_is_no_recovery_point() {
+        let plan = plan("[class.c]\nrpo = '24h'\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n");
+        let now: Zoned = NOW.parse().expect("a time");
+        let today = |outcome| {
+            let of_repo = RepoAttempt { outcome, snapshot: Some("s".into()), message: None };
+            let attempt = Attempt {
+                domain: plan.domains[0].name.clone(),
+                began: now.timestamp(),
+                ended: None,
+                outcome,
+                message: None,
+                repositories: [(plan.repos.keys().next().expect("one").clone(), of_repo)].into(),
+            };
+            calendars(&plan, "box", &|_| Ok(&[]), &[attempt], &now)[0].days[41].1
+        };
+        assert_eq!(
+            [Outcome::Ok, Outcome::Partial, Outcome::Failed].map(today),
+            [Day::Met, Day::Met, Day::Unknown]
+        );
+    }
 
     #[test]
     fn days_are_judged_by_their_ends_and_what_was_before_is_not_known() {

@@ -55,22 +55,24 @@ impl State {
         }
     }
 
-    fn keep_guard(&self, domain: &Name, guard: &Guard) -> io::Result<()> {
+    pub(crate) fn keep_guard(&self, domain: &Name, guard: &Guard) -> io::Result<()> {
         write_whole(&self.path(&format!("{domain}.guard")), &serde_json::to_vec(guard)?)
     }
 
-    /// Takes note that somebody has looked at what was unlike the snapshots before; returns what it was.
+    /// Takes note that somebody has looked at what was unlike the snapshots before; returns what it was. None where a run of the
+    /// domain is at work: what that finds is not what anybody has looked at.
     ///
     /// # Errors
     /// Where that cannot be read or written.
-    pub fn acknowledge(&self, domain: &Name) -> io::Result<Vec<String>> {
+    pub fn acknowledge(&self, domain: &Name) -> io::Result<Option<Vec<String>>> {
+        let Some(_lock) = self.lock(domain)? else { return Ok(None) };
         let guard = self.guard(domain)?;
         if !guard.reasons.is_empty() {
             let baseline = guard.since.or(guard.baseline);
             // What could be compressed before need not be from now on.
             self.keep_guard(domain, &Guard { baseline, ..Guard::default() })?;
         }
-        Ok(guard.reasons)
+        Ok(Some(guard.reasons))
     }
 }
 
@@ -78,7 +80,7 @@ impl Runner<'_> {
     /// Compares new snapshots with those before them; where one is unlike them, or nobody has looked at an earlier one that was,
     /// nothing is forgotten.
     pub(super) fn watch(&self, domain: &Domain, began: Timestamp, report: &mut DomainReport) {
-        let mut guard = match self.state.guard(&domain.name) {
+        let guard = match self.state.guard(&domain.name) {
             Ok(guard) => guard,
             Err(error) => {
                 let message =
@@ -86,18 +88,15 @@ impl Runner<'_> {
                 return report.warn(message);
             }
         };
-        if self.plan.objectives(domain).anomaly_guard {
-            report.anomalies = self.anomalies(domain, &guard, report);
-        }
+        let found = match self.plan.objectives(domain).anomaly_guard {
+            true => self.anomalies(domain, &guard, report),
+            false => Vec::new(),
+        };
         let summaries = report.repositories.iter().filter_map(|repo| Some(&repo.report.as_ref()?.summary));
-        let density = summaries.filter_map(density).min().filter(|_| report.anomalies.is_empty());
-        report.is_guarded = !(report.anomalies.is_empty() && guard.reasons.is_empty());
-        if !report.anomalies.is_empty() {
-            guard = Guard { reasons: report.anomalies.clone(), since: Some(began), ..guard };
-            if let Err(error) = self.state.keep_guard(&domain.name, &guard) {
-                report.warn(format!("cannot write to the state directory: {error}"));
-            }
-            report.warn(format!("unlike the snapshots before: {}", guard.reasons.join("; ")));
+        let density = summaries.filter_map(density).min().filter(|_| found.is_empty());
+        report.is_guarded |= !guard.reasons.is_empty();
+        if !found.is_empty() {
+            self.freeze(domain, guard, began, found, report);
         } else if !guard.reasons.is_empty() {
             report.warn(format!(
                 "nothing is forgotten until `strongroom run --acknowledge {}`: an earlier snapshot was unlike those before: {}",
@@ -112,29 +111,82 @@ impl Runner<'_> {
         }
     }
 
+    /// The same with what a run has made that was killed before it got to this. Nobody else would ever look at it.
+    pub(super) fn watch_killed(&self, domain: &Domain, began: Timestamp, report: &mut DomainReport) {
+        // A guard that cannot be read is told of by this run itself.
+        let Ok(guard) = self.state.guard(&domain.name) else { return };
+        if !self.plan.objectives(domain).anomaly_guard {
+            return;
+        }
+        let is_recent = |snapshot: &Snapshot| timestamp(snapshot).is_some_and(|time| time >= began);
+        let found = self.plan.repositories(domain).into_iter().find_map(|repo| {
+            let snapshots = self.vault.snapshots(repo).ok()?;
+            let own: Vec<_> = snapshots.iter().filter(|(_, one)| self.is_of(domain, &guard, one)).collect();
+            let new = own.iter().enumerate().filter(|(_, (_, snapshot))| is_recent(snapshot));
+            let mut found = new.map(|(at, (_, snapshot))| {
+                let before = own[..at].iter().map(|(_, before)| &before.summary).collect();
+                unlike_before(repo, before, &guard, &snapshot.summary)
+            });
+            found.find(|found| !found.is_empty())
+        });
+        if let Some(found) = found {
+            self.freeze(domain, guard, began, found, report);
+        }
+    }
+
+    /// Lets nothing be forgotten until somebody has looked at a snapshot that was made then.
+    fn freeze(
+        &self,
+        domain: &Domain,
+        guard: Guard,
+        since: Timestamp,
+        found: Vec<String>,
+        report: &mut DomainReport,
+    ) {
+        let guard = Guard { reasons: found.clone(), since: Some(since), ..guard };
+        if let Err(error) = self.state.keep_guard(&domain.name, &guard) {
+            report.warn(format!("cannot write to the state directory: {error}"));
+        }
+        report.warn(format!("unlike the snapshots before: {}", found.join("; ")));
+        report.is_guarded = true;
+        report.anomalies.extend(found);
+    }
+
     fn anomalies(&self, domain: &Domain, guard: &Guard, report: &DomainReport) -> Vec<String> {
         for repo in &report.repositories {
             let (Some(made), Some(done)) = (repo.snapshot(), &repo.report) else { continue };
             let Ok(snapshots) = self.vault.snapshots(&repo.repo) else { continue };
-            let is_before = |snapshot: &Snapshot| {
-                let from = snapshot.provenance.as_ref();
-                !snapshot.partial
-                    && snapshot.hostname == self.host
-                    && from.is_some_and(|from| from.domain == domain.name.as_str())
-                    && guard
-                        .baseline
-                        .is_none_or(|baseline| timestamp(snapshot).is_some_and(|time| time >= baseline))
-            };
-            let before = snapshots.iter().filter(|(id, snapshot)| *id != made && is_before(snapshot));
-            let mut history: Vec<_> = before.map(|(_, snapshot)| &snapshot.summary).collect();
-            history.drain(..history.len().saturating_sub(HISTORY_MAX));
-            let found = unlike(&history, guard.density, &done.summary);
+            let before =
+                snapshots.iter().filter(|(id, snapshot)| *id != made && self.is_of(domain, guard, snapshot));
+            let before = before.map(|(_, snapshot)| &snapshot.summary).collect();
+            let found = unlike_before(&repo.repo, before, guard, &done.summary);
             if !found.is_empty() {
-                return found.into_iter().map(|reason| format!("{}: {reason}", repo.repo)).collect();
+                return found;
             }
         }
         Vec::new()
     }
+
+    /// Whether it is a complete snapshot of a domain, and counts.
+    fn is_of(&self, domain: &Domain, guard: &Guard, snapshot: &Snapshot) -> bool {
+        let from = snapshot.provenance.as_ref();
+        !snapshot.partial
+            && snapshot.hostname == self.host
+            && from.is_some_and(|from| from.domain == domain.name.as_str())
+            && guard.baseline.is_none_or(|baseline| timestamp(snapshot).is_some_and(|time| time >= baseline))
+    }
+}
+
+/// The same in a repository, of which only the newest are looked at.
+fn unlike_before(
+    repo: &Name,
+    mut history: Vec<&SnapshotSummary>,
+    guard: &Guard,
+    new: &SnapshotSummary,
+) -> Vec<String> {
+    history.drain(..history.len().saturating_sub(HISTORY_MAX));
+    let found = unlike(&history, guard.density, new);
+    found.into_iter().map(|reason| format!("{repo}: {reason}")).collect()
 }
 
 /// What of a snapshot is far from all that was before, which is in its order. `dense` is how much was left of new bytes once.

@@ -32,6 +32,7 @@ impl Runner<'_> {
             attempts.iter().any(|attempt| attempt.domain == domain.name && attempt.began == journal.began)
         });
         if !is_noted {
+            self.watch_killed(domain, journal.began, report);
             let message = match ended {
                 0 => "the run was killed".to_owned(),
                 count => format!("the run was killed, and {count} of its processes were at work still"),
@@ -48,7 +49,7 @@ impl Runner<'_> {
                 report.warn(format!("the killed run cannot be recorded: {error}"));
             }
         }
-        let mut swept = Journal::new(journal.began, &journal.mark);
+        let mut swept = Journal::new(journal.began, "");
         swept.leave(left.clone());
         if let Err(error) = self.state.note(&domain.name, &swept) {
             report.warn(format!("cannot write to the state directory: {error}"));
@@ -111,7 +112,9 @@ impl Runner<'_> {
         let settled = match journal.left.is_empty() {
             true => self.state.clear(&domain.name),
             false => {
-                self.state.clear_stage(&domain.name).and_then(|()| self.state.note(&domain.name, journal))
+                // This run has ended by itself: what its commands have left running was to stay.
+                let left = Journal { mark: String::new(), ..journal.clone() };
+                self.state.clear_stage(&domain.name).and_then(|()| self.state.note(&domain.name, &left))
             }
         };
         if let Err(error) = settled {

@@ -74,11 +74,16 @@ pub enum ProcessError {
     },
 }
 
-fn said(output: &str) -> String {
+/// The end of what a command said, to be put behind a message; see [`without_output`].
+pub(crate) fn said(output: &str) -> String {
     let lines: Vec<_> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let last: Vec<_> =
         lines[lines.len().saturating_sub(3)..].iter().map(|line| beginning(line, LINE_LEN_MAX)).collect();
-    if last.is_empty() { String::new() } else { format!("{SAID}{}", last.join(" / ")) }
+    if last.is_empty() {
+        return String::new();
+    }
+    // It becomes part of the environment of hooks, in which no NUL can be, and is shown on terminals.
+    format!("{SAID}{}", last.join(" / ").replace(char::is_control, "\u{fffd}"))
 }
 
 /// A message as it is kept and sent elsewhere: whoever looks at the run may read what a command said, but nobody knows whether
@@ -159,5 +164,6 @@ mod tests {
         assert!(message.ends_with(" / the token is hunter2") && message.len() < 500, "{message}");
         assert_eq!(without_output(&format!("a: b.dump: {message}")), "a: b.dump: dump failed: exit code 1");
         assert_eq!(without_output(&"ä".repeat(5000)).len(), MESSAGE_LEN_MAX);
+        assert_eq!(said("a\0b\x1b[2J\nc\n"), "; it said: a\u{fffd}b\u{fffd}[2J / c");
     }
 }

@@ -129,8 +129,11 @@ impl Runner<'_> {
         };
         let report = self.vault.back_up(repo, job)?;
         if report.cancelled || report.snapshot.is_none() {
-            let failed = RepoReport::failed(repo, "the run was cancelled: there is no complete snapshot");
-            return Ok(RepoReport { report: Some(report), ..failed });
+            // What is there of it is no snapshot to compare, to copy or to count.
+            let partial =
+                report.snapshot.map_or(String::new(), |id| format!(", but a partial one, {}", id.short()));
+            let message = format!("the run was cancelled: there is no complete snapshot{partial}");
+            return Ok(RepoReport::failed(repo, &message));
         }
         let message = incomplete(&report.summary);
         let outcome = if message.is_none() { Outcome::Ok } else { Outcome::Partial };

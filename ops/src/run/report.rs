@@ -111,7 +111,7 @@ impl RepoReport {
 }
 
 impl DomainReport {
-    pub(super) fn new(domain: &Name) -> Self {
+    pub(crate) fn new(domain: &Name) -> Self {
         Self {
             domain: domain.clone(),
             outcome: Outcome::Ok,

@@ -49,6 +49,9 @@ pub enum SelectError {
     /// No domain has such a tag.
     #[error("no domain of the plan has the tag {0:?}")]
     UnknownTag(String),
+    /// What was named has none of the tags.
+    #[error("none of the domains that were named has one of the tags {}", .0.join(", "))]
+    NoneTagged(Vec<String>),
     /// Domains wait for each other.
     #[error(transparent)]
     Cycle(#[from] Cycle),
@@ -71,15 +74,18 @@ pub fn select<'p>(
     if let Some(tag) = choice.tags.iter().find(|tag| !has_tag(tag)) {
         return Err(SelectError::UnknownTag(tag.clone()));
     }
-    let mut chosen = Vec::new();
-    for position in order(&plan.domains)? {
-        let domain = &plan.domains[position];
+    let mut meant: Vec<&Domain> = order(&plan.domains)?.iter().map(|at| &plan.domains[*at]).collect();
+    meant.retain(|domain| {
         let is_named =
             choice.names.is_empty() || choice.names.iter().any(|name| name == domain.name.as_str());
-        let is_tagged = choice.tags.is_empty() || choice.tags.iter().any(|tag| domain.tags.contains(tag));
-        if !is_named || !is_tagged {
-            continue;
-        }
+        is_named && (choice.tags.is_empty() || choice.tags.iter().any(|tag| domain.tags.contains(tag)))
+    });
+    // Each name and each tag is known, and together they mean nothing: that is no run in which nothing was due.
+    if meant.is_empty() && !choice.names.is_empty() {
+        return Err(SelectError::NoneTagged(choice.tags.clone()));
+    }
+    let mut chosen = Vec::new();
+    for domain in meant {
         let repos = plan.repositories(domain);
         if !choice.due {
             chosen.push(Chosen { domain, targets: repos, why: "asked for".into() });

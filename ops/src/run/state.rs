@@ -115,6 +115,13 @@ pub enum Task {
     Finally,
 }
 
+impl RepoAttempt {
+    /// Whether it made a complete snapshot. Earlier versions noted partial ones of runs that were cancelled, too.
+    pub fn is_made(&self) -> bool {
+        self.snapshot.is_some() && matches!(self.outcome, Outcome::Ok | Outcome::Partial)
+    }
+}
+
 impl Journal {
     /// Most chores of earlier runs that are kept: some may never succeed.
     pub const LEFT_MAX: usize = 32;

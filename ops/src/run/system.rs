@@ -220,13 +220,23 @@ fn ending(status: ExitStatus) -> String {
 fn end(child: &mut Child) {
     let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
     let _ = kill_process_group(group, Signal::TERM);
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
-        thread::sleep(STEP);
-    }
+    has_ended(child, PATIENCE);
     // Also for those of the group that outlive their first.
     let _ = kill_process_group(group, Signal::KILL);
-    let _ = child.wait();
+    has_ended(child, PATIENCE);
+}
+
+/// Waits for the end of a process, but no longer than this: one that storage which is gone holds in the kernel does not even end when it
+/// is killed, and would hold the run, and all that wait for it, for as long.
+fn has_ended(child: &mut Child, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < until => thread::sleep(STEP),
+            Ok(None) => return false,
+            Ok(Some(_)) | Err(_) => return true,
+        }
+    }
 }
 
 /// The end of what is written to a pipe, taken in by a thread of its own.
@@ -369,6 +379,16 @@ mod tests {
             assert!(Instant::now() < until, "{}", state());
             thread::sleep(STEP);
         }
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_when_it_is_killed_holds_up_nobody() {
+        let mut child = Command::new("sleep").arg("600").spawn().expect("started");
+        let before = Instant::now();
+        assert!(!has_ended(&mut child, Duration::from_millis(100)));
+        assert!(before.elapsed() < Duration::from_secs(60));
+        child.kill().expect("killed");
+        assert!(has_ended(&mut child, PATIENCE));
     }
 
     #[test]

@@ -214,14 +214,22 @@ pub fn verify(
     Verification { repository, began, ended: now(), verdict, message, packs_read: read.0, bytes_read: read.1 }
 }
 
-/// Why a repository has to be verified now, if it has to.
-pub fn due(demand: &Demand, known: &Result<Known, String>, now: Timestamp) -> Option<String> {
+/// Why a repository has to be verified now, if it has to; `last` is how that ended last on this host.
+pub fn due(
+    demand: &Demand,
+    known: &Result<Known, String>,
+    last: Option<Verdict>,
+    now: Timestamp,
+) -> Option<String> {
     let known = match known {
         Ok(known) => known,
         Err(_) => return Some("the repository cannot be asked".into()),
     };
     if known.packs_in_doubt > 0 {
         return Some(format!("{} packs are in doubt", known.packs_in_doubt));
+    }
+    if let Some(last) = last.filter(|last| *last != Verdict::Ok) {
+        return Some(format!("the last verification is {}", last.name()));
     }
     match known.last_read {
         _ if known.packs == 0 => None,

@@ -96,7 +96,12 @@ fn age_decides_what_is_due_and_how_well_it_is() {
         (&empty, false, Health::Ok),
         (&down, true, Health::Unknown),
     ] {
-        assert_eq!(due(&demand, known, now()).is_some(), is_due, "{known:?}");
+        assert_eq!(due(&demand, known, None, now()).is_some(), is_due, "{known:?}");
+        // What was found may be no pack.
+        for last in [Verdict::Unverified, Verdict::Damaged] {
+            assert!(due(&demand, known, Some(last), now()).is_some(), "{known:?}");
+        }
+        assert_eq!(due(&demand, known, Some(Verdict::Ok), now()).is_some(), is_due, "{known:?}");
         assert_eq!(judged("", known, &[]).health, health, "{known:?}");
     }
     let exception = "[[exception]]\nid = 'E'\ncontrol = 'verify'\ndomain = 'D'\nreason = 'r'\napproved_by = 'a'\nexpires = 2026-12-01\n";
@@ -147,7 +152,7 @@ fn a_share_is_one_of_bytes_and_not_of_readings() {
         (known(&[(1, 60)], &[(2, 400), (30, 600)]), false, Health::Ok),
         (known(&[(1, 50)], &[(2, 400), (30, 600)]), true, Health::Critical),
     ] {
-        assert_eq!(due(&demand, &Ok(known.clone()), now()).is_some(), is_due, "{known:?}");
+        assert_eq!(due(&demand, &Ok(known.clone()), None, now()).is_some(), is_due, "{known:?}");
         assert_eq!(judged(&known).health, health, "{known:?}");
     }
     let reasons = judged(&known(&[(1, 99)], &[])).reasons;

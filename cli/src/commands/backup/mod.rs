@@ -48,7 +48,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     } else {
         text(&report, options.dry_run, elapsed, context);
     }
-    end(&report)
+    end(&report, context)
 }
 
 fn text(report: &BackupReport, dry_run: bool, elapsed: std::time::Duration, context: &Context) {
@@ -91,7 +91,7 @@ fn text(report: &BackupReport, dry_run: bool, elapsed: std::time::Duration, cont
     });
 }
 
-fn end(report: &BackupReport) -> Outcome {
+fn end(report: &BackupReport, context: &Context) -> Outcome {
     if report.cancelled {
         let message = match report.snapshot {
             Some(id) => format!("cancelled; what is done is in the partial snapshot {}", id.short()),
@@ -99,5 +99,13 @@ fn end(report: &BackupReport) -> Outcome {
         };
         return Err(Failure::new("cancelled", message).hint("the next backup goes on where this one ended"));
     }
-    Ok(if report.is_complete() { Exit::Ok } else { Exit::Partial })
+    if report.is_complete() {
+        return Ok(Exit::Ok);
+    }
+    // What could not be read was told of as an error, entry by entry.
+    if context.output.quiet() && !context.output.json() && report.summary.unstable > 0 {
+        let unstable = report.summary.unstable;
+        context.output.alert(&format!("warning: {unstable} files changed while they were read"));
+    }
+    Ok(Exit::Partial)
 }

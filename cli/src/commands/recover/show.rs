@@ -265,15 +265,15 @@ pub fn record(record: &RecoveryRecord, context: &Context) -> Result<(), Failure>
     let line = visible(format!("{}: {said}", record.domain).as_bytes());
     match record.outcome {
         RecoveryOutcome::Failed | RecoveryOutcome::Skipped | RecoveryOutcome::Unfinished => {
-            context.output.warn(&line);
+            context.output.alert(&line);
         }
         _ => context.output.text(line),
     }
     for left in &record.left {
-        context.output.warn(&format!("left to do: {}: {left}", record.domain));
+        context.output.alert(&format!("left to do: {}: {left}", record.domain));
     }
     for warning in &record.warnings {
-        context.output.warn(&format!("warning: {}: {warning}", record.domain));
+        context.output.alert(&format!("warning: {}: {warning}", record.domain));
     }
     for kept in &record.kept {
         context.output.text(visible(format!("  kept: {kept}").as_bytes()));

@@ -1,5 +1,6 @@
 //! What a plan says that cannot be, and where it misses its own targets.
 
+mod loads;
 mod recover;
 mod targets;
 
@@ -45,6 +46,7 @@ pub struct Finding {
 /// Looks a plan through. `today` decides which exceptions hold; `is_command` says whether a program can be run.
 pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<Finding> {
     let mut lint = Lint { plan, today, found: Vec::new() };
+    lint.includes();
     lint.repositories();
     lint.references();
     for domain in &plan.domains {
@@ -52,7 +54,10 @@ pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<
         lint.recovery(domain);
         lint.targets(domain);
     }
-    plan.drills.iter().for_each(|drill| lint.drill(drill));
+    for drill in &plan.drills {
+        lint.drill(drill);
+        lint.loads(drill);
+    }
     lint.exceptions();
     lint.notifications();
     lint.commands(is_command);
@@ -106,6 +111,12 @@ impl Lint<'_> {
                     "until one does, backups into it fail: give a folder, such as a mounted file system"
                         .into(),
                 );
+            }
+            let mut before = self.plan.repos.range::<Name, _>(..name);
+            if let Some((twin, _)) = before.find(|(_, other)| other.url == repo.url) {
+                let message = format!("the repositories {twin} and {name} are one: both are {:?}", repo.url);
+                self.add(Severity::Violation, "one-repository", &format!("{key}.url"), message).hint =
+                    Some("what is in both is there once".into());
             }
             if repo.password_command.is_some() && repo.password_file.is_some() {
                 let message = format!("the repository {name} has password_command and password_file");

@@ -54,8 +54,7 @@ impl Lint<'_> {
             self.error("bad-recover", &key, message);
             return;
         };
-        let has = |words: &[String], name: &str| words.iter().any(|word| word.contains(name));
-        if !has(restore.words(), "${target}") {
+        if !restore.names("target") {
             let message = format!("`restore` of {of} does not name ${{target}}");
             self.error(
                 "bad-recover",
@@ -69,7 +68,7 @@ impl Lint<'_> {
         }
         for (field, argv) in [("swap", &recover.swap), ("undo", &recover.undo)] {
             let Some(argv) = argv else { continue };
-            if !has(argv.words(), "${target}") || !has(argv.words(), "${old}") {
+            if !argv.names("target") || !argv.names("old") {
                 let message =
                     format!("`recover.{field}` of {of} does not name both ${{target}} and ${{old}}");
                 self.error("bad-recover", &format!("{key}.{field}"), message);

@@ -29,18 +29,10 @@ impl Lint<'_> {
                 format!("the domain {name} wants {} copies, and goes to {copies}", objectives.copies);
             self.violation(Control::Copies, "too-few-copies", domain, message);
         }
-        let sites: BTreeSet<_> = repos
-            .iter()
-            .map(|repo| {
-                (self.plan.repos.get(*repo).and_then(|repo| repo.site.as_deref())).unwrap_or_default()
-            })
-            .collect();
-        if sites.len() < objectives.sites as usize {
-            let message = format!(
-                "the domain {name} wants copies at {} sites, and goes to {}",
-                objectives.sites,
-                sites.len()
-            );
+        let sites = self.plan.sites(repos.iter().copied());
+        if sites < objectives.sites as usize {
+            let message =
+                format!("the domain {name} wants copies at {} sites, and goes to {sites}", objectives.sites);
             self.violation(Control::Sites, "too-few-sites", domain, message);
         }
         if domain.consistency() < objectives.min_consistency {
@@ -103,6 +95,17 @@ impl Lint<'_> {
             _ => return,
         };
         self.violation(Control::Drill, "drill-missing", domain, message);
+    }
+
+    /// What is to be in files that are not there is protected by nothing.
+    pub(super) fn includes(&mut self) {
+        for pattern in &self.plan.idle_includes {
+            let message = format!("the pattern {pattern:?} of include names no file");
+            self.add(Severity::Warning, "idle-include", "include", message).hint = Some(
+                "where files were there, as on a mount that is missing, their domains are not protected now"
+                    .into(),
+            );
+        }
     }
 
     pub(super) fn exceptions(&mut self) {

@@ -109,6 +109,10 @@ impl Processes for Played {
     fn sink(&self, order: &Order<'_>) -> Result<Box<dyn Sink>, ProcessError> {
         Ok(Box::new(PlayedSink(Vec::new(), self.play(order).map(|_| ()))))
     }
+
+    fn mark(&self) -> &str {
+        "of this run"
+    }
 }
 
 /// Repositories that read streams to their ends and count jobs; `down` ones fail.
@@ -123,9 +127,15 @@ struct PlayedVault {
     removed: Option<PathBuf>,
     drills: Vec<(Name, DrillNote)>,
     logs_down: bool,
+    /// Each backup is cancelled when a part of it is stored.
+    cut_short: bool,
     /// Repository, snapshot, domain.
     made: RefCell<Vec<(Name, SnapshotId, String)>>,
     summary: SnapshotSummary,
+    /// What others than those of `summary` counted.
+    summaries: BTreeMap<SnapshotId, SnapshotSummary>,
+    /// When those were made that are not of just now.
+    hours_ago: BTreeMap<SnapshotId, i64>,
     jobs: RefCell<Vec<Seen>>,
 }
 
@@ -157,8 +167,11 @@ impl Vault for PlayedVault {
         }
         let made = self.made.borrow();
         let here = made.iter().filter(|(at, _, _)| at == repo);
-        let record = |domain| Snapshot { summary: self.summary.clone(), ..record(domain, 0) };
-        Ok(here.map(|(_, id, domain)| (*id, record(domain))).collect())
+        let summary = |id: &SnapshotId| self.summaries.get(id).unwrap_or(&self.summary).clone();
+        let hours = |id: &SnapshotId| self.hours_ago.get(id).copied().unwrap_or(0);
+        let record =
+            |id: &SnapshotId, domain: &str| Snapshot { summary: summary(id), ..record(domain, hours(id)) };
+        Ok(here.map(|(_, id, domain)| (*id, record(id, domain))).collect())
     }
 
     fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
@@ -222,13 +235,15 @@ impl Vault for PlayedVault {
             contents: files.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect(),
             read_from: job.roots.into_iter().map(|root| (root.path, root.read_from)).collect(),
         });
-        self.made.borrow_mut().push((repo.clone(), id(7), job.provenance.domain));
+        if !self.cut_short {
+            self.made.borrow_mut().push((repo.clone(), id(7), job.provenance.domain));
+        }
         Ok(BackupReport {
             snapshot: Some(id(7)),
             parent: None,
             summary: self.summary.clone(),
             stored: PacksStored::default(),
-            cancelled: false,
+            cancelled: self.cut_short,
         })
     }
 
@@ -250,6 +265,8 @@ struct Stage {
     plan: Plan,
     vault: PlayedVault,
     cancelled: Arc<AtomicBool>,
+    /// Starts commands that are not played.
+    real: Option<Arc<dyn Processes>>,
 }
 
 impl Stage {
@@ -257,7 +274,7 @@ impl Stage {
         let folder = TempDir::new().expect("a folder");
         let domains = domains.replace("DIR", folder.path().to_str().expect("text"));
         let plan = plan(&format!("[repo.b]\nurl = '/b'\n{domains}"));
-        Self { folder, plan, vault: PlayedVault::default(), cancelled: Arc::default() }
+        Self { folder, plan, vault: PlayedVault::default(), cancelled: Arc::default(), real: None }
     }
 
     fn state(&self) -> State {
@@ -287,11 +304,11 @@ impl Stage {
     fn run_chosen(&self, choice: &Choice, newest: &dyn Fn(&Name, &Domain) -> Newest) -> Vec<DomainReport> {
         let state = self.state();
         let (log, cancelled) = (Arc::clone(&self.vault.log), Arc::clone(&self.cancelled));
-        let processes = Played { log, cancelled };
+        let processes = self.real.clone().unwrap_or_else(|| Arc::new(Played { log, cancelled }));
         let runner = Runner {
             plan: &self.plan,
             host: "box".into(),
-            processes: Arc::new(processes),
+            processes,
             vault: &self.vault,
             state: &state,
             now: &now,

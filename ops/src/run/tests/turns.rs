@@ -1,6 +1,8 @@
 //! Which domains have their turn, and what each of them goes through.
 
 use super::*;
+use crate::run::anomaly::Guard;
+use crate::run::system::SystemProcesses;
 
 #[test]
 fn everything_has_its_turn() {
@@ -66,6 +68,20 @@ fn hooks_at_the_end_are_run_whatever_fails() {
         assert_eq!(log[done.len()..], [failed.as_str(), "finally", "last"], "{domain}");
         assert_eq!(stage.state().attempts().expect("readable")[0].message, Some(found));
     }
+}
+
+/// No environment holds a NUL: with one in the reason, whoever is to be called would not be.
+#[test]
+fn a_hook_after_a_failure_is_run_whatever_the_command_said() {
+    let mut stage = Stage::new(
+        "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nhooks = { before = [['sh', '-c', 'printf \"a\\\\0b\"; exit 1']], \
+         failed = [['sh', '-c', 'echo \"$STRONGROOM_ERROR\" > DIR/told']] }\n",
+    );
+    stage.real = Some(Arc::new(SystemProcesses::default()));
+    let report = stage.run().remove(0);
+    assert_eq!((report.outcome, &report.warnings[..]), (Outcome::Failed, &[][..]), "{report:?}");
+    let told = std::fs::read_to_string(stage.folder.path().join("told")).expect("the hook was run");
+    assert_eq!(told, "a hook before it: sh failed: exit code 1; it said: a\u{fffd}b\n");
 }
 
 #[test]
@@ -162,6 +178,33 @@ fn a_run_that_is_cancelled_begins_nothing_more() {
     assert_eq!(stage.state().attempts().expect("readable").len(), 2);
 }
 
+/// The engine keeps what it has by then as a partial snapshot: it is far from those before, and nobody has to look at it.
+#[test]
+fn a_backup_that_is_cancelled_is_no_snapshot_unlike_those_before() {
+    let mut stage = Stage::new(
+        "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n",
+    );
+    let usual = SnapshotSummary { files: 1000, bytes: 100 << 20, ..SnapshotSummary::default() };
+    stage.vault.summaries = [1, 2, 3, 4].map(|number| (id(number), usual.clone())).into();
+    stage.vault.made.borrow_mut().extend([1, 2, 3, 4].map(|number| (name("a"), id(number), "x".to_owned())));
+    stage.vault.summary = SnapshotSummary { files: 400, bytes: 40 << 20, ..SnapshotSummary::default() };
+    stage.vault.cut_short = true;
+    let report = stage.run().remove(0);
+    let message = format!(
+        "a: the run was cancelled: there is no complete snapshot, but a partial one, {}",
+        id(7).short()
+    );
+    assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Failed, Some(message.as_str())));
+    assert!(report.anomalies.is_empty() && !report.is_guarded, "{report:?}");
+    assert_eq!(report.repositories[0].snapshot(), None);
+    let attempt = stage.state().attempts().expect("readable").remove(0);
+    assert_eq!(attempt.repositories[&name("a")].snapshot, None, "no recovery point either");
+    assert_eq!(stage.state().guard(&name("x")).expect("readable").reasons, [] as [&str; 0]);
+    // The same as a whole is what the guard is for.
+    stage.vault.cut_short = false;
+    assert!(stage.run()[0].is_guarded);
+}
+
 #[test]
 fn what_a_killed_run_left_is_swept_first() {
     let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nto = ['a']\n");
@@ -186,6 +229,33 @@ fn what_a_killed_run_left_is_swept_first() {
     assert_eq!(outcomes, [Outcome::Interrupted, Outcome::Ok]);
 }
 
+/// The next snapshot is like the one of the killed run, and nothing is far from anything any more.
+#[test]
+fn what_a_killed_run_has_made_is_compared_with_what_was_before() {
+    let mut stage = Stage::new(
+        "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n",
+    );
+    let usual = SnapshotSummary { files: 1000, bytes: 100 << 20, ..SnapshotSummary::default() };
+    let less = SnapshotSummary { files: 600, ..usual.clone() };
+    let all = [(1, 96, &usual), (2, 72, &usual), (3, 48, &usual), (4, 1, &less)];
+    stage.vault.made.borrow_mut().extend(all.map(|(number, ..)| (name("a"), id(number), "x".to_owned())));
+    stage.vault.summaries = all.map(|(number, _, summary)| (id(number), summary.clone())).into();
+    stage.vault.hours_ago = all.map(|(number, hours, _)| (id(number), hours)).into();
+    stage.vault.summary = less.clone();
+    let state = stage.state();
+    let began = now().timestamp() - jiff::SignedDuration::from_hours(2);
+    state.note(&name("x"), &Journal::new(began, "")).expect("noted");
+    let report = stage.run().remove(0);
+    let reason = "a: 400 of 1000 files are gone, and never more than 0 before";
+    assert_eq!((report.is_guarded, &report.anomalies[..]), (true, &[reason.to_owned()][..]), "{report:?}");
+    assert_eq!(stage.log(), ["back up into a"], "nothing is forgotten");
+    assert_eq!(state.guard(&name("x")).expect("readable").reasons, [reason]);
+    // One that got to its end has looked at it itself, and somebody has by now.
+    state.acknowledge(&name("x")).expect("written");
+    state.note(&name("x"), &Journal::new(now().timestamp(), "")).expect("noted");
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+}
+
 #[test]
 fn what_cannot_be_cleaned_up_is_tried_again_by_the_next_run() {
     let stage = Stage::new(
@@ -207,7 +277,8 @@ fn what_cannot_be_cleaned_up_is_tried_again_by_the_next_run() {
     assert!(report.warnings[1].starts_with("at the end: a hook failed: moody failed"), "{report:?}");
     assert_eq!(stage.log(), work);
     let name = name("x");
-    assert_eq!(state.journal(&name).expect("readable").expect("kept").left.len(), 2);
+    let kept = state.journal(&name).expect("readable").expect("kept");
+    assert_eq!((kept.left.len(), kept.mark.as_str()), (2, ""), "what it left running was to stay");
     // It fails once more, and is not there twice.
     stage.run_once();
     assert_eq!(stage.log(), [&[unsnap.as_str(), &moody][..], &work].concat());
@@ -276,6 +347,20 @@ fn a_plan_is_in_the_snapshot_also_where_its_place_is_left_out() {
 }
 
 #[test]
+fn what_a_run_at_work_may_still_find_is_not_acknowledged() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+    let (state, x) = (stage.state(), name("x"));
+    let guard = Guard { reasons: vec!["encrypted".into()], ..Guard::default() };
+    state.keep_guard(&x, &guard).expect("written");
+    let lock = state.lock(&x).expect("a lock").expect("free");
+    assert_eq!(state.acknowledge(&x).expect("asked"), None);
+    assert_eq!(state.guard(&x).expect("readable"), guard);
+    drop(lock);
+    assert_eq!(state.acknowledge(&x).expect("written"), Some(guard.reasons));
+    assert_eq!(state.guard(&x).expect("readable").reasons, [] as [&str; 0]);
+}
+
+#[test]
 fn two_runs_of_one_domain_do_not_meet() {
     let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
     let lock = stage.state().lock(&name("x")).expect("a lock");
@@ -316,4 +401,6 @@ fn what_is_due_is_told_by_the_repositories() {
     assert_eq!(chosen(&[], &["db"]).expect("one"), ["x"]);
     assert_eq!(chosen(&["y"], &[]), Err(SelectError::Unknown("y".into())));
     assert_eq!(chosen(&[], &["x"]), Err(SelectError::UnknownTag("x".into())));
+    assert_eq!(chosen(&["event"], &["db"]), Err(SelectError::NoneTagged(vec!["db".into()])));
+    assert_eq!(chosen(&["event", "x"], &["db"]).expect("one"), ["x"]);
 }
