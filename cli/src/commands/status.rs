@@ -155,6 +155,8 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let recoveries = recoveries.map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     // Whoever is at work on a domain has it locked.
     recover::record::judge(&mut domains, &recoveries, &|domain| matches!(state.lock(domain), Ok(None)));
+    recover::elsewhere::judge(plan, &mut domains, state)
+        .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     Ok(Overview { domains, repositories: verify::status(plan, &known, &verifications, &now) })
 }
 

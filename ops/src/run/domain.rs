@@ -96,10 +96,15 @@ impl Runner<'_> {
     }
 
     fn unfinished_recovery(&self, domain: &Domain) -> Option<String> {
-        match self.state.recovery(&domain.name) {
-            Ok(journal) => recover::record::advice(&journal.filter(recover::Journal::is_unfinished)?),
-            Err(error) => Some(format!("whether a recovery is unfinished cannot be read: {error}")),
-        }
+        let asked = self.state.recovery(&domain.name).and_then(|own| {
+            let elsewhere = self.state.recoveries_elsewhere(domain)?;
+            let mut elsewhere = elsewhere.iter().filter(|other| other.journal.is_unfinished());
+            let own = own.filter(recover::Journal::is_unfinished);
+            let own = own.as_ref().and_then(recover::record::advice);
+            Ok(own.or_else(|| elsewhere.find_map(recover::elsewhere::Elsewhere::advice)))
+        });
+        asked
+            .unwrap_or_else(|error| Some(format!("whether a recovery is unfinished cannot be read: {error}")))
     }
 
     /// Another run is at work on the domain, and records itself. What is due waits for it, and may not be due any more then.

@@ -9,6 +9,7 @@
 //! - [`turn`]: of several runs of what is due, one at a time
 //! - [`anomaly`]: snapshots that are not like those before
 //! - [`process`]: commands: started, watched, ended
+//! - [`plans`]: which state folder a plan has
 //! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
 //! - [`vault`]: what a run needs of repositories
 
@@ -20,6 +21,7 @@ pub mod domain;
 pub(crate) mod facts;
 mod lines;
 pub(crate) mod marks;
+pub mod plans;
 pub mod process;
 mod read;
 mod report;
