@@ -231,6 +231,23 @@ fn what_cannot_be_is_an_error() {
 }
 
 #[test]
+fn a_drill_that_no_repository_has_everything_for_is_told_of() {
+    let plan = "[repo.b]\nurl = '/b'\n[[domain]]\nname = 'x'\npaths = ['/x']\nto = ['a']\n[[domain]]\nname = 'y'\n\
+                paths = ['/y']\nto = ['b']\n[[drill]]\nname = 'd'\ntier = 'metadata'\nschedule = 'daily'\n";
+    for (drill, expected) in [
+        ("domains = ['x', 'y']", &["drill-nowhere"][..]),
+        ("domains = ['x', 'y']\nfrom = 'rotate'", &["drill-nowhere"]),
+        ("domains = ['x']\nfrom = 'b'", &["drill-nowhere"]),
+        ("domains = ['x']\nfrom = 'a'", &[]),
+        ("domains = ['x', 'z']", &["unknown-name"]),
+    ] {
+        assert_eq!(codes(&format!("{plan}{drill}\n")), expected, "{drill}");
+    }
+    let roots = "[[domain]]\nname = 'x'\npaths = ['/x']\n[inventory]\nroots = ['/srv', 'srv']\n";
+    assert!(findings(roots).iter().any(|found| found.code == "relative-path"));
+}
+
+#[test]
 fn targets_that_the_plan_misses_are_violations() {
     let domain = "[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n";
     for (class, more, expected) in [
