@@ -10,6 +10,8 @@ use std::io;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
+use strongroom::format::tree::Timestamp as Stamp;
+use strongroom::ids::SnapshotId;
 
 use crate::plan::types::Domain;
 use crate::plan::values::Name;
@@ -115,25 +117,51 @@ impl Runner<'_> {
     fn anomalies(&self, domain: &Domain, guard: &Guard, report: &DomainReport) -> Vec<String> {
         for repo in &report.repositories {
             let (Some(made), Some(done)) = (repo.snapshot(), &repo.report) else { continue };
-            let Ok(snapshots) = self.vault.snapshots(&repo.repo) else { continue };
-            let is_before = |snapshot: &Snapshot| {
-                let from = snapshot.provenance.as_ref();
-                !snapshot.partial
-                    && snapshot.hostname == self.host
-                    && from.is_some_and(|from| from.domain == domain.name.as_str())
-                    && guard
-                        .baseline
-                        .is_none_or(|baseline| timestamp(snapshot).is_some_and(|time| time >= baseline))
-            };
-            let before = snapshots.iter().filter(|(id, snapshot)| *id != made && is_before(snapshot));
-            let mut history: Vec<_> = before.map(|(_, snapshot)| &snapshot.summary).collect();
-            history.drain(..history.len().saturating_sub(HISTORY_MAX));
-            let found = unlike(&history, guard.density, &done.summary);
+            let Ok(own) = self.vault.snapshots(&repo.repo) else { continue };
+            let time = own.iter().find(|(id, _)| *id == made).map(|(_, snapshot)| snapshot.time);
+            let mut history = self.counted(domain, guard, own, time);
+            // A repository that was made anew knows nothing yet.
+            let others = self.plan.repositories(domain).into_iter().filter(|other| **other != repo.repo);
+            for other in others {
+                if history.len() >= HISTORY_MIN {
+                    break;
+                }
+                let Ok(theirs) = self.vault.snapshots(other) else { continue };
+                let theirs = self.counted(domain, guard, theirs, time);
+                if theirs.len() > history.len() {
+                    history = theirs;
+                }
+            }
+            let found = unlike(&history.iter().collect::<Vec<_>>(), guard.density, &done.summary);
             if !found.is_empty() {
                 return found.into_iter().map(|reason| format!("{}: {reason}", repo.repo)).collect();
             }
         }
         Vec::new()
+    }
+
+    /// What complete snapshots of a domain counted, the newest last, of all but the one that was made at a time.
+    fn counted(
+        &self,
+        domain: &Domain,
+        guard: &Guard,
+        snapshots: Vec<(SnapshotId, Snapshot)>,
+        made: Option<Stamp>,
+    ) -> Vec<SnapshotSummary> {
+        let counts = |snapshot: &Snapshot| {
+            let from = snapshot.provenance.as_ref();
+            !snapshot.partial
+                && Some(snapshot.time) != made
+                && snapshot.hostname == self.host
+                && from.is_some_and(|from| from.domain == domain.name.as_str())
+                && guard
+                    .baseline
+                    .is_none_or(|baseline| timestamp(snapshot).is_some_and(|time| time >= baseline))
+        };
+        let before = snapshots.into_iter().filter(|(_, snapshot)| counts(snapshot));
+        let mut history: Vec<_> = before.map(|(_, snapshot)| snapshot.summary).collect();
+        history.drain(..history.len().saturating_sub(HISTORY_MAX));
+        history
     }
 }
 

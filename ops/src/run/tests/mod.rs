@@ -126,6 +126,8 @@ struct PlayedVault {
     /// Repository, snapshot, domain.
     made: RefCell<Vec<(Name, SnapshotId, String)>>,
     summary: SnapshotSummary,
+    /// Snapshots that were there before.
+    history: Vec<(&'static str, SnapshotId, Snapshot)>,
     jobs: RefCell<Vec<Seen>>,
 }
 
@@ -158,7 +160,9 @@ impl Vault for PlayedVault {
         let made = self.made.borrow();
         let here = made.iter().filter(|(at, _, _)| at == repo);
         let record = |domain| Snapshot { summary: self.summary.clone(), ..record(domain, 0) };
-        Ok(here.map(|(_, id, domain)| (*id, record(domain))).collect())
+        let before = self.history.iter().filter(|(at, _, _)| *at == repo.as_str());
+        let before = before.map(|(_, id, snapshot)| (*id, snapshot.clone()));
+        Ok(before.chain(here.map(|(_, id, domain)| (*id, record(domain)))).collect())
     }
 
     fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
