@@ -111,8 +111,8 @@ fn every_mistake_names_its_line() {
             "p.toml:4: a secret must not stand in a plan (`password`)",
         ),
         (
-            "version = 1\n[class.a]\non_change = 'retry'",
-            "p.toml:3: unknown variant `retry`, expected `warn` or `fail`",
+            "version = 1\n[class.a]\non_change = 'again'",
+            "p.toml:3: unknown variant `again`, expected one of `warn`, `fail`, `retry`, `prefix`",
         ),
         ("version = 1\n[class.a]\nrpo = '1h'\nrpo = '2h'", "p.toml:4: duplicate key"),
         ("version = 1\n[[exception]]\nid = 'x'", "p.toml:2: missing field `control`"),

@@ -139,6 +139,7 @@ impl PlayedVault {
 
 /// What a job was.
 struct Seen {
+    growing: bool,
     facts: Vec<(String, String)>,
     read_from: Vec<(PathBuf, Option<PathBuf>)>,
     contents: BTreeMap<PathBuf, Vec<u8>>,
@@ -222,6 +223,7 @@ impl Vault for PlayedVault {
         let place = |root: &strongroom::backup::SourceRoot| root.place().to_owned();
         let files = job.roots.iter().map(place).filter(|path| path.is_file());
         self.jobs.borrow_mut().push(Seen {
+            growing: job.growing,
             facts: job.provenance.facts.iter().map(|fact| (fact.name.clone(), fact.value.clone())).collect(),
             contents: files.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect(),
             read_from: job.roots.into_iter().map(|root| (root.path, root.read_from)).collect(),

@@ -90,6 +90,22 @@ fn a_stream_that_is_not_what_it_should_be_is_no_stream() {
 }
 
 #[test]
+fn files_that_only_grow_are_wanted_where_the_plan_says_so() {
+    for (on_change, growing) in [("warn", false), ("retry", false), ("fail", false), ("prefix", true)] {
+        let plan = format!(
+            "[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = {{ on_change = '{on_change}' }}\n"
+        );
+        let mut stage = Stage::new(&plan);
+        assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+        assert_eq!(stage.vault.jobs.borrow()[0].growing, growing, "{on_change}");
+        // What is unstable all the same is dealt with as before.
+        stage.vault.summary.unstable = 1;
+        let outcome = if on_change == "fail" { Outcome::Failed } else { Outcome::Partial };
+        assert_eq!(stage.run()[0].outcome, outcome, "{on_change}");
+    }
+}
+
+#[test]
 fn what_comes_after_a_failure_is_skipped_and_the_rest_is_not() {
     let stage = Stage::new(
         "[[domain]]\nname = 'c'\nafter = ['b']\npaths = ['DIR']\n[[domain]]\nname = 'b'\nafter = ['a']\npaths = ['DIR']\n\
