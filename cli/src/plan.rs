@@ -62,10 +62,16 @@ pub fn processes(plan: &Plan, cancelled: Arc<AtomicBool>) -> SystemProcesses {
 /// Reads the plan and makes sure that it can be run.
 pub fn runnable(args: &PlanArgs) -> Result<Plan, Failure> {
     let plan = args.load()?;
+    refuse_errors(&plan)?;
+    Ok(plan)
+}
+
+/// Makes sure that a plan can be run.
+pub fn refuse_errors(plan: &Plan) -> Result<(), Failure> {
     let today = jiff::Zoned::now().date();
-    let errors = plan::lint(&plan, today, &|_| true);
+    let errors = plan::lint(plan, today, &|_| true);
     let mut errors = errors.into_iter().filter(|finding| finding.severity == Severity::Error);
-    let Some(first) = errors.next() else { return Ok(plan) };
+    let Some(first) = errors.next() else { return Ok(()) };
     let place = first.place.map_or(String::new(), |place| format!("{place}: "));
     let more = match errors.count() {
         0 => String::new(),

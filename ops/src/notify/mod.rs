@@ -113,8 +113,7 @@ impl Notifier<'_> {
         let good = reports.iter().filter(|report| !is_bad(report) && report.outcome != Outcome::Skipped);
         let good: Vec<_> = good
             .map(|report| {
-                let why = report.message.as_ref().or(report.warnings.first());
-                let why = why.map_or(String::new(), |why| format!(": {why}"));
+                let why = report.why().map_or(String::new(), |why| format!(": {why}"));
                 Item::new(report.domain.as_str(), &format!("{}{why}", report.outcome.name()))
             })
             .collect();

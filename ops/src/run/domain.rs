@@ -143,11 +143,7 @@ impl Runner<'_> {
             began: began.timestamp(),
             ended: Some((self.now)().timestamp()),
             outcome: report.outcome,
-            message: report
-                .message
-                .as_ref()
-                .or(report.warnings.first())
-                .map(|message| without_output(message)),
+            message: report.why().map(without_output),
             repositories: repositories.collect(),
         };
         if let Err(error) = self.state.record(&attempt) {
@@ -246,6 +242,12 @@ impl Runner<'_> {
     /// Retention, where all went well.
     fn retain(&self, domain: &Domain, report: &mut DomainReport) {
         if report.outcome != Outcome::Ok {
+            if report.outcome == Outcome::Partial
+                && !report.is_guarded
+                && self.plan.objectives(domain).retain.is_some()
+            {
+                report.warn("no old snapshot is forgotten: that is done only by runs that lack nothing");
+            }
             return;
         }
         let mut warnings = Vec::new();

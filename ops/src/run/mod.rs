@@ -4,6 +4,7 @@
 //! - [`all`]: all of them, one after the other
 //! - [`domain`]: one domain, from its first hook to its last
 //! - [`read`]: what it is read from
+//! - `refused`: runs that cannot begin, on record all the same
 //! - [`copies`]: its other repositories
 //! - `facts`: what is recorded with snapshots of the world around the data
 //! - [`turn`]: of several runs of what is due, one at a time
@@ -24,6 +25,7 @@ pub(crate) mod marks;
 pub mod plans;
 pub mod process;
 mod read;
+mod refused;
 mod report;
 mod retention;
 pub mod select;
@@ -38,5 +40,6 @@ pub mod turn;
 pub mod vault;
 
 pub use domain::Runner;
+pub use refused::refused;
 pub use report::{Copied, DomainReport, RepoReport};
 pub use state::Outcome;

@@ -27,8 +27,8 @@ use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::ids::SnapshotId;
 use tempfile::TempDir;
 
-/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, `cancel` cancels the run, everything else
-/// is good.
+/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, `dump` and `moody` have an output, `cancel`
+/// cancels the run, everything else is good.
 #[derive(Default)]
 struct Played {
     log: Arc<Mutex<Vec<String>>>,
@@ -56,6 +56,7 @@ impl Played {
                 self.cancelled.store(true, Ordering::Relaxed);
                 Ok(Vec::new())
             }
+            "dump" | "moody" => Ok(b"dump".to_vec()),
             "print" => Ok(format!("{}\n", words[1..].join(" ")).into_bytes()),
             _ => Ok(Vec::new()),
         }

@@ -75,6 +75,8 @@ fn a_stream_that_is_not_what_it_should_be_is_no_stream() {
         ("command = ['print', 'abc'], expect_tail = 'complete'", "it does not end with \"complete\""),
         ("command = ['print', 'abc'], tee_check = ['fail']", "tee_check: fail failed"),
         ("command = ['fail']", "fail failed"),
+        ("command = ['nothing']", "it is empty: if it may be, say min_bytes = \"0\""),
+        ("command = ['nothing'], tee_check = ['good']", "it is empty"),
     ] {
         let stage = Stage::new(&format!(
             "[[domain]]\nname = 'x'\nto = ['a']\nstream = [{{ name = 's', {stream} }}]\n"
