@@ -62,10 +62,16 @@ pub fn processes(plan: &Plan, cancelled: Arc<AtomicBool>) -> SystemProcesses {
 /// Reads the plan and makes sure that it can be run.
 pub fn runnable(args: &PlanArgs) -> Result<Plan, Failure> {
     let plan = args.load()?;
+    refuse_errors(&plan)?;
+    Ok(plan)
+}
+
+/// Makes sure that a plan can be run.
+pub fn refuse_errors(plan: &Plan) -> Result<(), Failure> {
     let today = jiff::Zoned::now().date();
-    let errors = plan::lint(&plan, today, &|_| true);
+    let errors = plan::lint(plan, today, &|_| true);
     let mut errors = errors.into_iter().filter(|finding| finding.severity == Severity::Error);
-    let Some(first) = errors.next() else { return Ok(plan) };
+    let Some(first) = errors.next() else { return Ok(()) };
     let place = first.place.map_or(String::new(), |place| format!("{place}: "));
     let more = match errors.count() {
         0 => String::new(),
@@ -99,12 +105,8 @@ pub fn state(plan: &Plan, context: &Context) -> Result<State, Failure> {
         Failure::usage("no-state", "a plan is run with a state directory, and there is none")
             .hint("leave --no-state out, or name a directory with --state-dir or STRONGROOM_STATE_DIR")
     };
-    let folder = context.state_dir().ok_or_else(missing)?;
-    let path = plan.sources[0].path.as_os_str().as_encoded_bytes();
-    // Plans of one host do not meet: the folder is named after the plan's place.
-    let id = strongroom::ids::PlanHash::from_bytes(plan::load::hash([path])).to_string();
-    let folder = folder.join("plans").join(&id[..16]);
-    State::new(&folder).map_err(|error| {
+    let folder = context.state_dir().ok_or_else(missing)?.join("plans");
+    State::of_plan(&folder, &plan.sources[0].path, &host(plan)).map_err(|error| {
         Failure::io(format_args!("cannot write to the state directory {}", folder.display()), &error)
     })
 }

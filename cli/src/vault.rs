@@ -153,7 +153,7 @@ impl Vault for Repositories<'_> {
 
     fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError> {
         let repository = self.open(repo)?;
-        let Job { host, tags, roots, filter, streams, accept, provenance } = job;
+        let Job { host, tags, roots, filter, growing, streams, accept, provenance } = job;
         let default = BackupOptions::default();
         let options = BackupOptions {
             labels: SnapshotLabels {
@@ -163,6 +163,7 @@ impl Vault for Repositories<'_> {
                 provenance: Some(provenance),
             },
             excludes: filter.exclude.clone(),
+            growing,
             threads: self.context.threads(default.threads),
             memory: self.context.memory(default.memory),
             spill: Some(context::temporary_place()),

@@ -281,19 +281,27 @@ impl Schedule {
         }
     }
 
-    /// The longest time between two events, in seconds; none where it comes once at most. Clocks that are set back make it an
-    /// hour longer, which is not counted.
+    /// The longest time between two events of the next decades, in seconds; none where it comes once at most. Clocks that are set
+    /// back make it an hour longer, which is not counted.
     pub fn longest_gap(&self) -> Option<u64> {
-        const EVENTS_MAX: usize = 4000;
-        let mut last = self.next_civil(Date::constant(2024, 1, 1).at(0, 0, 0, 0), DAYS_MAX)?;
-        let mut longest = None;
-        for _ in 0..EVENTS_MAX {
-            let Some(next) = self.next_civil(last, DAYS_MAX) else { break };
-            let gap = last.duration_until(next).as_secs();
-            longest = longest.max(u64::try_from(gap).ok());
-            last = next;
+        let secs = |time: Time| {
+            i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60 + i64::from(time.second())
+        };
+        // Each day that has events has the same ones.
+        let times: Vec<_> = self.times(false).map(secs).collect();
+        let (first, last) = (*times.first()?, *times.last()?);
+        let mut longest = times.windows(2).map(|pair| pair[1] - pair[0]).max();
+        let (mut date, mut since) = (Date::constant(2024, 1, 1), None);
+        for number in 0..i64::from(DAYS_MAX) {
+            if self.has_day(date) {
+                let night = since.map(|before| (number - before) * 86_400 + first - last);
+                longest = longest.max(night);
+                since = Some(number);
+            }
+            let Ok(next) = date.tomorrow() else { break };
+            date = next;
         }
-        longest
+        since.and(longest).and_then(|gap| u64::try_from(gap).ok())
     }
 
     /// The same as cron writes it, if cron can: it knows no seconds and no years, and takes days of the week and of the month
@@ -399,6 +407,13 @@ mod tests {
         assert_eq!(hours("*-*-* 00,18:00"), Some(18));
         assert_eq!(hours("monthly"), Some(31 * 24));
         assert_eq!(hours("2025-01-01 00:00"), None);
+        assert_eq!(hours("2020-*-* *:00"), None, "it comes no more");
+        assert_eq!(hours("2025-01-01 00,06:00"), Some(6));
+        // Also where there are many events between two of them.
+        assert_eq!(hours("Mon..Fri *:*"), Some(48));
+        assert_eq!(hours("*-01..06-* *:0/15"), Some(184 * 24));
+        assert_eq!(hours("*:*:*"), Some(0));
+        assert_eq!(hours("*-02-29 00:00"), Some((4 * 365 + 1) * 24));
     }
 
     #[test]

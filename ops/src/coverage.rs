@@ -78,14 +78,14 @@ impl Coverage {
 /// [`FilterError`] where an exclude pattern of a domain cannot be used.
 pub fn coverage(plan: &Plan) -> Result<Coverage, FilterError> {
     let areas = plan.domains.iter().map(Area::of).collect::<Result<Vec<_>, _>>()?;
-    let mut look = Look { areas, found: Coverage::default() };
+    let mut look = Look { areas, link: None, found: Coverage::default() };
     let mut roots: Vec<PathBuf> =
         plan.inventory.iter().flat_map(|inventory| &inventory.roots).map(PathBuf::from).collect();
     roots.sort();
     // A root in another one is looked at with that.
     roots.dedup_by(|inner, outer| inner.starts_with(outer));
     for root in roots {
-        let items = look.entry(&root, 0);
+        let items = look.root(&root);
         look.found.items.extend(items);
     }
     look.found.databases.sort_by(|one, other| one.path.cmp(&other.path));
@@ -96,11 +96,25 @@ pub fn coverage(plan: &Plan) -> Result<Coverage, FilterError> {
 struct Area<'p> {
     domain: &'p Domain,
     filter: Filter,
+    /// Its paths, with the file systems that they are on, where those can be looked at.
+    roots: Vec<(&'p Path, Option<u64>)>,
 }
 
 impl<'p> Area<'p> {
     fn of(domain: &'p Domain) -> Result<Self, FilterError> {
-        Ok(Self { domain, filter: Filter::new(domain.filter())? })
+        let device = |path: &Path| fs::metadata(path).ok().map(|meta| meta.dev());
+        let roots = domain.paths.iter().map(Path::new).map(|path| (path, device(path))).collect();
+        Ok(Self { domain, filter: Filter::new(domain.filter())?, roots })
+    }
+
+    /// Whether it has what is at a path on a file system.
+    fn has(&self, path: &Path, device: u64) -> bool {
+        let mut above = self.roots.iter().filter(|(root, _)| path.starts_with(root));
+        let is_reached = match self.domain.one_file_system {
+            true => above.any(|(_, own)| own.is_none_or(|own| own == device)),
+            false => above.next().is_some(),
+        };
+        is_reached && !self.domain.leaves_out(&self.filter, path)
     }
 
     fn has_database(&self, path: &Path) -> bool {
@@ -110,16 +124,46 @@ impl<'p> Area<'p> {
 
 struct Look<'p> {
     areas: Vec<Area<'p>>,
+    /// The root that is looked at, and what it leads to, if it is a link.
+    link: Option<(PathBuf, PathBuf)>,
     found: Coverage,
 }
 
 impl Look<'_> {
-    fn cover(&self, path: &Path) -> Cover {
+    /// A root stands for what it leads to, as it does in a backup.
+    fn root(&mut self, root: &Path) -> Vec<Item> {
+        let unreadable = |reason: String| {
+            vec![Item { path: root.to_owned(), cover: Cover::Unreadable(reason), files: 0, bytes: 0 }]
+        };
+        let real = match fs::canonicalize(root) {
+            Ok(real) => real,
+            Err(error) => return unreadable(error.to_string()),
+        };
+        match fs::metadata(root) {
+            Ok(meta) if meta.is_file() || meta.is_dir() => {}
+            Ok(_) => return unreadable("it is neither a file nor a directory".into()),
+            Err(error) => return unreadable(error.to_string()),
+        }
+        self.link = (real != root).then(|| (root.to_owned(), real));
+        self.entry(root, 0)
+    }
+
+    /// What becomes of a path, which a domain may know by where a link leads to.
+    fn cover(&self, path: &Path, device: u64) -> Cover {
+        let cover = self.cover_of(path, device);
+        let real = self.link.as_ref().and_then(|(root, real)| Some(real.join(path.strip_prefix(root).ok()?)));
+        match real.filter(|_| cover == Cover::Unprotected) {
+            Some(real) => self.cover_of(&real, device),
+            None => cover,
+        }
+    }
+
+    fn cover_of(&self, path: &Path, device: u64) -> Cover {
         if let Some(area) = self.areas.iter().find(|area| area.has_database(path)) {
             return Cover::Protected(area.domain.name.clone());
         }
         let having: Vec<_> = self.areas.iter().filter(|area| area.domain.reaches(path)).collect();
-        match having.iter().find(|area| !area.domain.leaves_out(&area.filter, path)) {
+        match having.iter().find(|area| area.has(path, device)) {
             Some(area) => Cover::Protected(area.domain.name.clone()),
             None => {
                 having.first().map_or(Cover::Unprotected, |area| Cover::Excluded(area.domain.name.clone()))
@@ -131,17 +175,23 @@ impl Look<'_> {
     fn begins_below(&self, path: &Path) -> bool {
         let mut roots =
             self.areas.iter().flat_map(|area| area.domain.paths.iter().chain(&area.domain.sqlite));
-        roots.any(|root| Path::new(root).starts_with(path) && Path::new(root) != path)
+        let real = self.link.as_ref().and_then(|(root, real)| Some(real.join(path.strip_prefix(root).ok()?)));
+        let is_below = |root: &Path, path: &Path| root.starts_with(path) && root != path;
+        roots.any(|root| {
+            let root = Path::new(root);
+            is_below(root, path) || real.as_ref().is_some_and(|real| is_below(root, real))
+        })
     }
 
     /// An entry as one item if all below is alike, else as several.
     fn entry(&mut self, path: &Path, depth: usize) -> Vec<Item> {
         let item = |cover, files, bytes| Item { path: path.to_owned(), cover, files, bytes };
-        let meta = match fs::symlink_metadata(path) {
+        let meta = if depth == 0 { fs::metadata(path) } else { fs::symlink_metadata(path) };
+        let meta = match meta {
             Ok(meta) => meta,
             Err(error) => return vec![item(Cover::Unreadable(error.to_string()), 0, 0)],
         };
-        let cover = self.cover(path);
+        let cover = self.cover(path, meta.dev());
         if meta.is_file() {
             self.database(path, &meta, &cover);
             return vec![item(cover, 1, meta.len())];
@@ -292,5 +342,55 @@ mod tests {
         assert!(found.is_complete() && found.items.len() == 1 && found.items[0].bytes == 3, "{found:?}");
         let missing = coverage(&plan("[inventory]\nroots = ['/no/such/place']\n")).expect("patterns");
         assert!(matches!(missing.items[0].cover, Cover::Unreadable(_)) && !missing.is_complete());
+    }
+
+    #[test]
+    fn a_root_that_is_a_link_is_what_it_leads_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().canonicalize().expect("there");
+        write(&dir, "data/srv/a", b"12345");
+        write(&dir, "data/srv/sub/b", b"1");
+        std::os::unix::fs::symlink(dir.join("data/srv"), dir.join("srv")).expect("a link");
+        std::os::unix::fs::symlink(dir.join("gone"), dir.join("broken")).expect("a link");
+        let look = |paths: &str, roots: &str| {
+            let text = format!("[[domain]]\nname = 'x'\npaths = [{paths}]\n[inventory]\nroots = [{roots}]\n");
+            coverage(&plan(&text.replace("DIR", dir.to_str().expect("text")))).expect("patterns")
+        };
+        let nobody = look("'/x'", "'DIR/srv'");
+        assert_eq!((nobody.items.len(), nobody.items[0].files), (1, 2), "{nobody:?}");
+        assert!(nobody.items[0].cover == Cover::Unprotected && !nobody.is_complete());
+        for paths in ["'DIR/srv'", "'DIR/data/srv'"] {
+            let found = look(paths, "'DIR/srv'");
+            assert!(found.is_complete() && found.items.len() == 1, "{paths}: {found:?}");
+        }
+        let part = look("'DIR/data/srv/sub'", "'DIR/srv'");
+        let covers: Vec<_> = part.items.iter().map(|item| item.cover == Cover::Unprotected).collect();
+        assert_eq!(covers, [true, false], "{part:?}");
+        for root in ["'DIR/broken'", "'/dev/null'"] {
+            let found = look("'DIR/srv'", root);
+            assert!(matches!(found.items[0].cover, Cover::Unreadable(_)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn another_file_system_is_left_out_where_only_one_is_wanted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path();
+        write(dir, "srv/media/a", b"12345");
+        let own = fs::metadata(dir.join("srv")).expect("there").dev();
+        let name = "x".parse::<Name>().expect("a name");
+        for (keys, is_left_out) in
+            [("paths = ['DIR/srv']\none_file_system = true", true), ("paths = ['DIR/srv']", false)]
+        {
+            let text = format!("[[domain]]\nname = 'x'\n{keys}\n");
+            let plan = plan(&text.replace("DIR", dir.to_str().expect("text")));
+            let areas = plan.domains.iter().map(Area::of).collect::<Result<Vec<_>, _>>().expect("patterns");
+            let look = Look { areas, link: None, found: Coverage::default() };
+            let file = dir.join("srv/media/a");
+            assert_eq!(look.cover(&file, own), Cover::Protected(name.clone()));
+            let excluded = Cover::Excluded(name.clone());
+            let expected = if is_left_out { excluded } else { Cover::Protected(name.clone()) };
+            assert_eq!(look.cover(&file, own + 1), expected, "{keys}");
+        }
     }
 }

@@ -157,6 +157,7 @@ impl Judge<'_, '_> {
             reasons.push(format!("the last attempt is {}{why}", attempt.outcome.name()));
             health = health.max(Health::Warning);
         }
+        reasons.extend(self.nothing_forgotten(domain, attempts));
         DomainStatus {
             domain: domain.name.clone(),
             class: domain.class.clone(),
@@ -174,6 +175,21 @@ impl Judge<'_, '_> {
             drill: None,
             recovery_seconds: None,
         }
+    }
+
+    /// That a repository grows for ever, where each run lacks something.
+    fn nothing_forgotten(&self, domain: &Domain, attempts: &[Attempt]) -> Option<String> {
+        self.plan.objectives(domain).retain?;
+        let own = attempts.iter().rev().filter(|attempt| attempt.domain == domain.name);
+        let partial = own.take_while(|attempt| attempt.outcome == Outcome::Partial).count();
+        let runs = match partial {
+            0 => return None,
+            1 => "one did".to_owned(),
+            count => format!("{count} did"),
+        };
+        Some(format!(
+            "no old snapshot is forgotten as long as something is missing from each run, as the last {runs}"
+        ))
     }
 
     fn copy(&self, domain: &Domain, repo: &Name) -> CopyStatus {
@@ -347,6 +363,29 @@ mod tests {
         assert_eq!((failed.health, failed.reasons.len()), (Health::Warning, 1));
         assert!(failed.reasons[0].contains("failed: no space"));
         assert_eq!(judged("", &fresh, &[attempt(Outcome::Failed), attempt(Outcome::Ok)]).health, Health::Ok);
+    }
+
+    #[test]
+    fn it_is_told_that_partial_runs_forget_nothing() {
+        let attempt = |outcome| Attempt {
+            domain: "x".parse().expect("a name"),
+            began: Timestamp::UNIX_EPOCH,
+            ended: None,
+            outcome,
+            message: None,
+            repositories: BTreeMap::new(),
+        };
+        let (ok, partial) = (attempt(Outcome::Ok), attempt(Outcome::Partial));
+        let fresh = [snapshot("x", 1)];
+        let retaining = "objectives = { retain = { daily = 7 } }\n";
+        let told = |more: &str, attempts: &[Attempt]| judged(more, &fresh, attempts).reasons[1..].to_vec();
+        let forgets =
+            "no old snapshot is forgotten as long as something is missing from each run, as the last";
+        let all = [ok, partial.clone(), partial.clone()];
+        assert_eq!(told(retaining, &all), [format!("{forgets} 2 did")]);
+        assert_eq!(told(retaining, &all[..2]), [format!("{forgets} one did")]);
+        assert_eq!(told("", &all), [] as [&str; 0], "nothing is ever forgotten, as the plan says");
+        assert_eq!(judged(retaining, &fresh, &all[..1]).reasons, [] as [&str; 0]);
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct Unit {
     pub text: String,
 }
 
+/// Where services look for variables, if it is there: addresses of those who are told are in such.
+pub const ENVIRONMENT: &str = "/etc/strongroom/environment";
+
 /// All schedules of the plan's domains, each once.
 pub fn schedules(plan: &Plan) -> Vec<&Schedule> {
     once(plan.domains.iter().filter_map(|domain| domain.schedule.as_ref()))
@@ -59,6 +62,7 @@ impl Job {
              \n\
              [Service]\n\
              Type=oneshot\n\
+             EnvironmentFile=-{ENVIRONMENT}\n\
              ExecStart={}\n\
              {service}",
             call.systemd(verb)
@@ -164,6 +168,9 @@ pub fn cron(call: &Call<'_>) -> String {
     let plan = call.plan;
     let mut text =
         String::from("# Strongroom: back up what is due. One run at a time; what failed is due again.\n");
+    for variable in plan.addresses() {
+        text.push_str(&format!("# Set it here: {variable}=ADDRESS\n"));
+    }
     for schedule in schedules(plan) {
         let times = schedule.cron().unwrap_or_else(|| "*/5 * * * *".into());
         text.push_str(&format!("# {schedule}\n{times} {}\n", call.cron("run")));
@@ -219,8 +226,20 @@ mod tests {
         let [service, timer] = &units[..] else { panic!("two units: {units:?}") };
         let start = "ExecStart=\"/opt/my tools/100%%/strongroom\" run --due --config p.toml\n";
         assert!(service.text.contains(start), "{}", service.text);
+        assert!(
+            service.text.contains("\nEnvironmentFile=-/etc/strongroom/environment\n"),
+            "{}",
+            service.text
+        );
         assert_eq!(timer.text.matches("OnCalendar=").count(), 2);
         assert!(timer.text.contains("OnCalendar=Mon..Fri 02:15\n"), "{}", timer.text);
+    }
+
+    #[test]
+    fn cron_is_told_which_addresses_it_lacks() {
+        let notify = "[[notify]]\non = ['failure']\nwebhook_env = 'HOOK'\n";
+        let text = cron(&plan(&format!("{DOMAINS}{notify}")), Path::new("/usr/bin/strongroom"));
+        assert!(text.contains("\n# Set it here: HOOK=ADDRESS\n"), "{text}");
     }
 
     #[test]

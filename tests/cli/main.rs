@@ -23,6 +23,7 @@ mod reference;
 mod repair;
 mod repository;
 mod restore;
+mod runs;
 mod sources;
 mod storage;
 mod support;

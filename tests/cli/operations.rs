@@ -75,6 +75,28 @@ fn repositories_are_verified_as_the_plan_says() {
 }
 
 #[test]
+fn a_budget_of_time_leaves_the_rest_for_the_next_time() {
+    let bench = planned(VERIFIED);
+    bench.source();
+    bench.run(["run"]).expect(0);
+    let none = bench.run(["verify", "--due", "--budget", "0s"]).expect(0);
+    assert!(none.stderr.contains("first and what comes after it is left for the next time"), "{none:?}");
+    assert_eq!(none.stdout, "", "something is due");
+    let status = bench.run(["status"]).expect(0).stdout;
+    assert!(status.contains("2 of 2 packs were never read"), "{status}");
+    let all = bench.run(["verify", "--due", "--budget", "1h", "--json"]).expect(0);
+    assert_eq!(verifications(&all)[0]["packs_read"], 2);
+    assert_eq!(bench.run(["verify", "--due", "--budget", "1h"]).expect(0).stdout, "nothing is due\n");
+    assert!(
+        bench
+            .run(["verify", "--budget", "soon"])
+            .expect(2)
+            .stderr
+            .contains("a duration begins with a whole number")
+    );
+}
+
+#[test]
 fn what_nobody_demands_is_verified_only_when_it_is_said_how() {
     let bench = planned("[[domain]]\nname = 'files'\npaths = ['DIR/src']\n");
     bench.source();

@@ -311,6 +311,34 @@ fn a_recovery_that_was_killed_goes_on_or_back() {
     }
 }
 
+/// As on a new host: it is begun with what `config recover` wrote, and the plan is put where it belongs then.
+#[test]
+fn a_recovery_that_was_begun_with_a_copy_of_the_plan_holds_up_the_plan() {
+    let kill = "[ -e DIR/killed ] || { touch DIR/killed; kill -9 $PPID; sleep 5; }";
+    let shop = Shop::with(&[("EXTRA", kill)]);
+    let bench = &shop.bench;
+    let text = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    let copy = bench.write("recovered-plan/strongroom.toml", text);
+    let mut child = bench.command();
+    let child = child.args(["recover", "orders", "media", "--config"]).arg(&copy);
+    let child = child.stdout(Stdio::null()).stderr(Stdio::null());
+    assert_eq!(child.status().expect("started").signal(), Some(9));
+    let with = format!("each with --config {}: it was begun with that", copy.display());
+    assert!(bench.run(["run", "media"]).expect(1).stderr.contains(&with));
+    assert!(bench.run(["status"]).expect(4).stdout.contains(&with));
+    assert!(shop.run("media").expect(1).message().contains(&with));
+    assert!(shop.run("--rollback").expect(1).stderr.contains(&with));
+    // The same file by other paths is the same plan.
+    symlink(&copy, bench.path("link.toml")).expect("a link");
+    for path in ["recovered-plan/../recovered-plan/strongroom.toml", "link.toml"] {
+        let status = bench.run(["status", "--config", path]).expect(4).stdout;
+        assert!(status.contains("is unfinished") && !status.contains("each with"), "{status}");
+    }
+    bench.run(["recover", "--rollback", "--config", "link.toml"]).expect(0);
+    assert_eq!(shop.now()[..5], OLD.map(str::to_owned)[..5]);
+    bench.run(["run", "media"]).expect(0);
+}
+
 /// At moments that nobody has chosen: whatever there is then, it is old or new, and goes back.
 #[test]
 fn a_kill_at_any_time_leaves_what_was_there_or_what_was_restored() {

@@ -14,8 +14,9 @@ use crate::units;
 
 /// What stands below the help.
 pub const AFTER_HELP: &str = "\
-Looks through the directories in [inventory] of the plan. What is alike is told as one. Databases are
-recognised by their files: one that is copied as files while it is in use may come back as a mixture.
+Looks through the directories in [inventory] of the plan; one that is a link stands for what it
+leads to. What is alike is told as one. Databases are recognised by their files: one that is copied
+as files while it is in use may come back as a mixture.
 
 Exit codes: 0 everything is covered or left out by a domain, 4 something is not, or a live database
 is copied as files.

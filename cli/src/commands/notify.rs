@@ -17,9 +17,10 @@ use crate::vault::Repositories;
 
 const AFTER_HELP: &str = "\
 `strongroom run` tells by itself how it went. This tells, without a run, of domains that miss their
-RPO and of exceptions that expire within 14 days, so that a host on which nothing is run any more
-is noticed when this is called from elsewhere. The same is told once a day, of exceptions once a
-week.
+RPO, of repositories that cannot be asked and of exceptions that expire within 14 days, so that a
+host on which nothing is run any more is noticed when this is called from elsewhere. The same is
+told once a day, of exceptions once a week. What is well again, and somebody could not be told of
+before, is told, too.
 
 Exit codes: 0, also where somebody could not be told (a warning says so); with --test 1 then.
 
@@ -52,7 +53,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let repositories = Repositories::new(context, &plan, Arc::new(AtomicBool::new(false)));
         let found = status::judge(&plan, &repositories, &state)?;
         repositories.remember_heads();
-        notices::tell(&plan, &state, context, |notifier| notifier.standing(&found.domains, &Zoned::now()));
+        notices::tell(&plan, &state, context, |notifier| {
+            // What is well again and could not be told of yet.
+            let mut warnings = notifier.changed(&[], &[]);
+            warnings.extend(notifier.standing(&found.domains, &Zoned::now()));
+            warnings
+        });
         return Ok(Exit::Ok);
     }
     let results = notices::with_notifier(&plan, &state, |notifier| notifier.test());

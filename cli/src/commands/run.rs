@@ -17,7 +17,7 @@ use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, dues, sel
 use strongroom_ops::run::state::{Lock, State};
 use strongroom_ops::run::turn::Turn;
 use strongroom_ops::run::vault::Vault;
-use strongroom_ops::run::{DomainReport, Outcome, RepoReport, Runner};
+use strongroom_ops::run::{DomainReport, Outcome, RepoReport, Runner, refused};
 
 use crate::commands::status;
 use crate::context::Context;
@@ -36,6 +36,9 @@ again at the next `run --due`. On Ctrl-C or SIGTERM no further domain is begun.
 Of several `run --due` at one time one is at work and one waits for it, and then asks again what is
 due; all others have nothing to add, and end with 0. Without --due, a domain that another run is at
 work on is a failure.
+
+A plan with a mistake in it (exit code 2) is a failed attempt of each of the domains, on record, in
+the metrics and told of like any other.
 
 Exit codes: 0 all domains are in all their repositories; 3 they are, but something is missing or
 unstable, or a hook or fact failed; 4 a snapshot is far from those before (most files or bytes gone, or
@@ -73,7 +76,14 @@ pub struct Args {
 
 /// Runs the plan.
 pub fn run(args: &Args, context: &Context) -> failure::Outcome {
-    let plan = plan::runnable(&args.plan)?;
+    let plan = args.plan.load()?;
+    let choice = Choice { names: args.domains.clone(), tags: args.tag.clone(), due: args.due };
+    if let Err(failure) = plan::refuse_errors(&plan) {
+        if !args.acknowledge && !args.dry_run {
+            record_refusal(&plan, &choice, &failure, context);
+        }
+        return Err(failure);
+    }
     plan::refuse_head(&plan, context)?;
     plan::warn_of_includes(&plan, context);
     if args.acknowledge {
@@ -83,7 +93,6 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let cancelled = signals::cancel_flag()?;
     let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
     let host = plan::host(&plan);
-    let choice = Choice { names: args.domains.clone(), tags: args.tag.clone(), due: args.due };
     let newest = |repo: &Name, domain: &Domain| newest(&repositories, &host, repo, domain);
     let select =
         || select(&plan, &choice, &newest, &Zoned::now()).map_err(|error| not_selected(&error, &plan));
@@ -140,6 +149,26 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
         context.output.text(format!("{ok} ok, {partial} partial, {failed} failed, {skipped} skipped"));
     }
     end(&reports, partial)
+}
+
+/// A run that a mistake in the plan keeps from its beginning is on record, in the metrics and told of, as any that fails.
+fn record_refusal(plan: &Plan, choice: &Choice, failure: &Failure, context: &Context) {
+    let state = match plan::state(plan, context) {
+        Ok(state) => state,
+        Err(error) => {
+            return context.output.warn(&format!("warning: the run is not on record: {}", error.message));
+        }
+    };
+    let reports = refused(plan, choice, &state, &failure.message, jiff::Timestamp::now());
+    for report in &reports {
+        for warning in &report.warnings {
+            context.output.warn(&format!("warning: {}: {warning}", report.domain));
+        }
+    }
+    notices::tell(plan, &state, context, |notifier| notifier.run_ended(&reports));
+    let repositories = Repositories::new(context, plan, Arc::default());
+    tell_of_status(plan, &repositories, &state, context);
+    repositories.remember_heads();
 }
 
 /// The lock of the one run that is at work on what is due; `None` where another run waits for it already.

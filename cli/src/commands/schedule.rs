@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use strongroom_ops::metrics;
 use strongroom_ops::units::{Call, Unit, cron, drill_schedules, schedules, systemd};
+use strongroom_ops::verify::demands;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -39,6 +40,10 @@ repositories: a timer that comes too often does no harm. Verification and drills
 a timer each, where the plan wants them. A --state-dir that is given here, or as STRONGROOM_STATE_DIR,
 is the timers' as well.
 
+The services read variables from /etc/strongroom/environment, if it is there: NAME=VALUE, a line
+each, such as the addresses of those who are told (webhook_env, heartbeat_env). Let only root read
+it. In a crontab, set them above the lines.
+
 Examples:
   strongroom schedule print --systemd --output /etc/systemd/system
   strongroom schedule print --cron | crontab -";
@@ -66,8 +71,9 @@ struct PrintArgs {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let Verb::Print(args) = &args.verb;
     let plan = plan::runnable(&args.plan)?;
-    if schedules(&plan).is_empty() && drill_schedules(&plan).is_empty() {
-        return Err(Failure::usage("no-schedule", "no domain and no drill of the plan has a schedule").hint(
+    if schedules(&plan).is_empty() && drill_schedules(&plan).is_empty() && demands(&plan).is_empty() {
+        let message = "no domain and no drill of the plan has a schedule, and no class demands verification";
+        return Err(Failure::usage("no-schedule", message).hint(
             "add one, such as schedule = \"*-*-* 02:15\", to the domains and drills that are to run by themselves",
         ));
     }

@@ -33,7 +33,8 @@ critical. The record of attempts on this host adds what failed since. Of reposit
 verification a class demands, it is told when they were read, and how much never was.
 
 Exit codes: 0 all is well, 3 there are warnings, 4 a target is missed, 5 a repository cannot be
-asked. With --nagios as monitoring plugins end: 0 ok, 1 warning, 2 critical, 3 unknown.
+asked. With --nagios as monitoring plugins end: 0 ok, 1 warning, 2 critical, 3 unknown, also where
+it cannot find out, as with a plan that cannot be read: then the line says why.
 
 Examples:
   strongroom status --config /etc/strongroom/strongroom.toml
@@ -56,21 +57,11 @@ pub struct Args {
 
 /// Shows the status.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let plan = match plan::runnable(&args.plan) {
-        Ok(plan) => plan,
+    let found = match find_out(args, context) {
+        Ok(found) => found,
         Err(failure) if args.nagios => return unknown(&failure, context),
         Err(failure) => return Err(failure),
     };
-    plan::refuse_head(&plan, context)?;
-    plan::warn_of_includes(&plan, context);
-    let state = match plan::state(&plan, context) {
-        Ok(state) => state,
-        Err(failure) if args.nagios => return unknown(&failure, context),
-        Err(failure) => return Err(failure),
-    };
-    let repositories = Repositories::new(context, &plan, Arc::new(AtomicBool::new(false)));
-    let found = judge(&plan, &repositories, &state)?;
-    repositories.remember_heads();
     let worst = found.worst();
     if args.nagios {
         context.output.line(nagios(&found, worst))?;
@@ -94,6 +85,17 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Health::Critical => Exit::Damage,
         Health::Unknown => Exit::Unverified,
     })
+}
+
+fn find_out(args: &Args, context: &Context) -> Result<Overview, Failure> {
+    let plan = plan::runnable(&args.plan)?;
+    plan::refuse_head(&plan, context)?;
+    plan::warn_of_includes(&plan, context);
+    let state = plan::state(&plan, context)?;
+    let repositories = Repositories::new(context, &plan, Arc::new(AtomicBool::new(false)));
+    let found = judge(&plan, &repositories, &state)?;
+    repositories.remember_heads();
+    Ok(found)
 }
 
 /// A plugin that cannot find out says so in its way.
@@ -156,6 +158,8 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let recoveries = recoveries.map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     // Whoever is at work on a domain has it locked.
     recover::record::judge(&mut domains, &recoveries, &|domain| matches!(state.lock(domain), Ok(None)));
+    recover::elsewhere::judge(plan, &mut domains, state)
+        .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     Ok(Overview { domains, repositories: verify::status(plan, &known, &verifications, &now) })
 }
 

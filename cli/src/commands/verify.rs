@@ -82,6 +82,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let mut verdicts = Vec::new();
     let (mut failed, mut good) = (Vec::new(), Vec::new());
     let mut unrecorded = None;
+    let mut is_used_up = false;
     for (repo, demand) in &wanted {
         if args.due {
             let known = checks.known(repo).map_err(|error| error.message);
@@ -93,7 +94,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         if cancelled.load(Ordering::Relaxed) {
             break;
         }
-        if args.budget.is_some_and(|budget| started.elapsed() >= budget) {
+        is_used_up = args.budget.is_some_and(|budget| started.elapsed() >= budget);
+        if is_used_up {
             context.output.warn(&format!(
                 "{repo} and what comes after it is left for the next time: the budget is used up"
             ));
@@ -127,7 +129,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             "repositories_unverified": unverified,
             "total_duration": started.elapsed().as_secs_f64(),
         })));
-    } else if verdicts.is_empty() {
+    } else if verdicts.is_empty() && !is_used_up {
         context.output.text("nothing is due");
     }
     if cancelled.load(Ordering::Relaxed) {

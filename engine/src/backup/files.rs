@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
+use blake3::Hasher;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
+use crate::backup::growing;
 use crate::backup::options::BackupError;
 use crate::backup::pipeline::Pipeline;
 use crate::backup::sample;
@@ -67,11 +69,15 @@ pub(super) struct FileReader {
     gear: GearTable,
     codec: BlockCodec,
     probe: Vec<u8>,
+    /// Whether files may have grown while they were read: see [`growing`].
+    growing: bool,
+    /// Hashes what is read of such a file.
+    hasher: Option<Hasher>,
 }
 
 impl FileReader {
-    pub fn new(gear: GearTable) -> Self {
-        Self { gear, codec: BlockCodec::new(), probe: Vec::new() }
+    pub fn new(gear: GearTable, growing: bool) -> Self {
+        Self { gear, codec: BlockCodec::new(), probe: Vec::new(), growing, hasher: None }
     }
 
     /// Reads an open regular file. `begin` gives a token for each attempt; the last one given counts.
@@ -87,11 +93,12 @@ impl FileReader {
             let mut before = SourceStat::of_file(file)?;
             let settled = before.settle(file)?;
             let token = begin(pipeline)?;
+            self.hasher = self.growing.then(Hasher::new);
             let mut read = self.read_large(pipeline, file, token, &before, known)?;
             let after = SourceStat::of_file(file)?;
             let same = settled && is_same(&before, &after, read.size);
             read.stat = before;
-            if same {
+            if same || self.has_only_grown(pipeline, file, (&before, &after), &read)? {
                 return Ok(read);
             }
             if attempt == RETRIES || before.size > RETRY_LEN_MAX {
@@ -100,6 +107,21 @@ impl FileReader {
             }
             attempt += 1;
         }
+    }
+
+    /// Whether a file that has changed has done nothing but grow. Of one with holes it is not known.
+    fn has_only_grown(
+        &mut self,
+        pipeline: &Pipeline<'_, '_>,
+        file: &File,
+        (before, after): (&SourceStat, &SourceStat),
+        read: &ReadFile,
+    ) -> io::Result<bool> {
+        let Some(hasher) = self.hasher.take() else { return Ok(false) };
+        if !read.holes.is_empty() || !growing::may_have_grown(before, after, read.size) {
+            return Ok(false);
+        }
+        growing::begins_with(file, read.size, &hasher.finalize(), &|| pipeline.monitor.is_cancelled())
     }
 
     /// Reads a large or sparse file, buffer by buffer.
@@ -129,9 +151,10 @@ impl FileReader {
         match cut_short {
             // The file ends here by now: the holes behind it are gone, too.
             Some(number) => holes.truncate(number),
-            // To the end, wherever that is by now.
+            // To the end, wherever that is by now; of one that may grow, to where it was.
             None if size < stat.size || holes.is_empty() => {
-                size += self.read_extent(pipeline, file, &mut stream, size, None, stat.size)?;
+                let length = self.growing.then(|| stat.size.saturating_sub(size));
+                size += self.read_extent(pipeline, file, &mut stream, size, length, stat.size)?;
             }
             None => {}
         }
@@ -149,7 +172,10 @@ impl FileReader {
         file_size: u64,
     ) -> Result<u64, FileError> {
         let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
-        self.read_stream(pipeline, &mut Extent { file, at: offset, end }, stream, file_size)
+        let mut extent = Extent { file, at: offset, end, hasher: self.hasher.take() };
+        let read = self.read_stream(pipeline, &mut extent, stream, file_size);
+        self.hasher = extent.hasher;
+        read
     }
 
     /// Reads a stream to its end. `size_hint` is its expected length: it decides the grain along with the first bytes.
@@ -247,11 +273,13 @@ struct Extent<'f> {
     file: &'f File,
     at: u64,
     end: u64,
+    hasher: Option<Hasher>,
 }
 
 impl Content for Extent<'_> {
     fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
         while buffer.len() < buffer.capacity() {
+            let start = buffer.len();
             let read = if self.end == u64::MAX {
                 // Straight into memory that nobody has filled with zeros before.
                 match rustix::io::pread(self.file, spare_capacity(buffer), self.at) {
@@ -261,7 +289,6 @@ impl Content for Extent<'_> {
                 }
             } else {
                 let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-                let start = buffer.len();
                 buffer.resize(start + left.min(buffer.capacity() - start), 0);
                 let result = self.file.read_at(&mut buffer[start..], self.at);
                 buffer.truncate(start + result.as_ref().map_or(0, |read| *read));
@@ -272,6 +299,9 @@ impl Content for Extent<'_> {
                 }
             };
             self.at += read as u64;
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&buffer[start..]);
+            }
             if read == 0 || self.at == self.end {
                 return Ok(true);
             }

@@ -10,6 +10,7 @@ mod assemble;
 mod chunk_table;
 mod files;
 mod grains;
+mod growing;
 mod known;
 mod links;
 mod losses;
@@ -256,7 +257,7 @@ fn with_workers<T>(
     std::thread::scope(|scope| {
         for _ in 0..options.threads {
             let (job_queue, answer_queue) = (job_queue.clone(), answer_queue.clone());
-            scope.spawn(move || workers::work(session, &job_queue, &answer_queue));
+            scope.spawn(move || workers::work(session, options.growing, &job_queue, &answer_queue));
         }
         drop(answer_queue);
         let buffers = Pipeline::buffers(options.threads);
@@ -379,7 +380,7 @@ impl WalkRun<'_, '_> {
                     reader: repository.reader(),
                     grains,
                     scanner: &scanner,
-                    files: FileReader::new(GearTable::derive(repository.keys())),
+                    files: FileReader::new(GearTable::derive(repository.keys()), options.growing),
                     streams: streams.into_iter().map(Some).collect(),
                     time,
                     scratch: Scratch::new(limits.spill.clone()),
@@ -523,7 +524,7 @@ fn back_up_stream(
     let mut summary = SnapshotSummary { files: 1, files_new: 1, ..SnapshotSummary::default() };
     with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {
         let root = pipeline.assembler.begin_dir(None, None);
-        let mut files = FileReader::new(GearTable::derive(repository.keys()));
+        let mut files = FileReader::new(GearTable::derive(repository.keys()), false);
         let name = input.name.clone();
         streams::read(&mut pipeline, &mut files, root, input, (known, snapshot.time))?;
         pipeline.assembler.end_dir(&session, root)?;

@@ -59,6 +59,8 @@ pub struct BackupOptions {
     pub excludes: Vec<String>,
     /// How files are cut that match a pattern; the last rule that matches decides.
     pub grains: Vec<GrainRule>,
+    /// Files that do nothing but grow while they are read are stored as they were when they were opened, and are not unstable.
+    pub growing: bool,
     /// Threads that hash, compress and seal.
     pub threads: usize,
     /// Memory to live in, in bytes.
@@ -87,6 +89,7 @@ impl Default for BackupOptions {
             partial_every: Duration::from_secs(180),
             excludes: Vec::new(),
             grains: Vec::new(),
+            growing: false,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: 160 << 20,
             spill: None,

@@ -11,6 +11,7 @@ use serde_bytes::ByteBuf;
 
 use crate::backup::assemble::FrameId;
 use crate::backup::files::{self, RETRIES};
+use crate::backup::growing;
 use crate::backup::links::LinkKey;
 use crate::backup::scan::{Before, Dir};
 use crate::format::tree::{Metadata, Node};
@@ -83,14 +84,20 @@ pub(super) struct SmallFile {
 }
 
 /// Reads small files into one buffer, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SmallReader {
     /// The content of the last one.
     pub bytes: Vec<u8>,
     metadata: MetadataReader,
+    /// Whether files may have grown while they were read: see [`growing`].
+    growing: bool,
 }
 
 impl SmallReader {
+    pub fn new(growing: bool) -> Self {
+        Self { bytes: Vec::new(), metadata: MetadataReader::default(), growing }
+    }
+
     /// Reads a file; its content is in `bytes` afterwards.
     pub fn read(&mut self, dir: &Dir, name: &[u8]) -> Result<SmallFile, FileOutcome> {
         let file = dir.handle.open_file(name).map_err(FileOutcome::Failed)?;
@@ -109,6 +116,9 @@ impl SmallReader {
             if settled && files::is_same(&before, &after, self.bytes.len() as u64) {
                 break false;
             }
+            if self.growing && self.has_only_grown(&file, &before, &after).map_err(FileOutcome::Failed)? {
+                break false;
+            }
             if attempt == RETRIES {
                 break true;
             }
@@ -118,6 +128,15 @@ impl SmallReader {
         let mut problems = Vec::new();
         let metadata = self.metadata.of_open(&file, &before, &mut |error| problems.push(error.to_string()));
         Ok(SmallFile { metadata, problems, unstable })
+    }
+
+    /// Whether a file that has changed has done nothing but grow: then what was there at first is left in `bytes`.
+    fn has_only_grown(&mut self, file: &File, before: &SourceStat, after: &SourceStat) -> io::Result<bool> {
+        if !growing::may_have_grown(before, after, self.bytes.len() as u64) {
+            return Ok(false);
+        }
+        self.bytes.truncate(usize::try_from(before.size).expect("small files are small"));
+        growing::begins_with(file, before.size, &blake3::hash(&self.bytes), &|| false)
     }
 
     /// Reads what there is, up to a little more than `size` bytes: that shows at once whether the file has grown.
@@ -136,5 +155,31 @@ impl SmallReader {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn what_was_there_first_is_left_of_a_file_that_grew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        std::fs::write(&path, "first").expect("written");
+        let file = File::options().read(true).write(true).open(&path).expect("opened");
+        let before = SourceStat::of_file(&file).expect("known");
+        file.write_all_at(b" and more", 5).expect("written");
+        let after = SourceStat::of_file(&file).expect("known");
+        let mut reader = SmallReader::new(true);
+        reader.fill(&file, before.size).expect("read");
+        assert_eq!(reader.bytes, b"first ", "a little more shows that it has grown");
+        assert!(reader.has_only_grown(&file, &before, &after).expect("read"));
+        assert_eq!(reader.bytes, b"first");
+        file.write_all_at(b"F", 0).expect("written");
+        assert!(!reader.has_only_grown(&file, &before, &after).expect("read"), "it is not what was read");
+        assert!(!reader.has_only_grown(&file, &before, &before).expect("read"));
     }
 }

@@ -67,14 +67,14 @@ pub(super) enum Answer {
 }
 
 /// The life of a worker thread.
-pub(super) fn work(session: &Session<'_>, jobs: &Receiver<Job>, answers: &Sender<Answer>) {
+pub(super) fn work(session: &Session<'_>, growing: bool, jobs: &Receiver<Job>, answers: &Sender<Answer>) {
     let mut worker = Worker {
         session,
         writer: session.data_writer(),
         codec: BlockCodec::new(),
         probe: Vec::new(),
         gear: GearTable::derive(session.repository.keys()),
-        files: SmallReader::default(),
+        files: SmallReader::new(growing),
         chunk_lens: Vec::new(),
     };
     for job in jobs {

@@ -22,6 +22,9 @@ pub struct Memory {
     /// What fails, and since when.
     #[serde(default)]
     failing: BTreeMap<String, Timestamp>,
+    /// What failed, and since when it is well again, as long as somebody has to be told.
+    #[serde(default)]
+    recovered: BTreeMap<String, Timestamp>,
     /// When somebody was last told of something.
     #[serde(default)]
     told: BTreeMap<String, Timestamp>,
@@ -42,6 +45,7 @@ impl Memory {
     /// Where it cannot be written.
     pub fn save(&mut self, state: &State, now: Timestamp) -> io::Result<()> {
         self.told.retain(|_, time| secs_since(*time, now) < KEPT);
+        self.recovered.retain(|_, time| secs_since(*time, now) < KEPT);
         write_whole(&state.path(FILE), &serde_json::to_vec(self)?)
     }
 
@@ -53,21 +57,53 @@ impl Memory {
     /// Takes note that something fails.
     pub fn fails(&mut self, subject: &str, now: Timestamp) {
         self.failing.entry(subject.to_owned()).or_insert(now);
+        self.recovered.remove(subject);
     }
 
-    /// Takes note that something is well; whether it failed before.
-    pub fn is_well(&mut self, subject: &str) -> bool {
-        self.failing.remove(subject).is_some()
+    /// Takes note that something is well.
+    pub fn is_well(&mut self, subject: &str, now: Timestamp) {
+        if self.failing.remove(subject).is_some() {
+            self.recovered.insert(subject.to_owned(), now);
+        }
+    }
+
+    /// What is well again, and somebody may not have been told yet.
+    pub fn recovered(&self) -> Vec<String> {
+        self.recovered.keys().cloned().collect()
+    }
+
+    /// Forgets what is well again as far as all of these have been told.
+    pub fn settle(&mut self, channels: &[String], now: Timestamp) {
+        let before = self.clone();
+        self.recovered
+            .retain(|subject, _| channels.iter().any(|channel| before.has_to_hear(channel, subject, now)));
+    }
+
+    /// Whether the last that a channel has heard of something is not that it is well again.
+    fn has_to_hear(&self, channel: &str, subject: &str, now: Timestamp) -> bool {
+        let told = |event| self.told.get(&key(channel, event, subject));
+        // A time to come is a wrong clock's.
+        let Some(last) = told(Event::Recovered).filter(|last| **last <= now) else { return true };
+        match told(Event::Failure) {
+            Some(failed) => failed > last,
+            None => self.recovered.get(subject).is_some_and(|since| since > last),
+        }
     }
 
     /// Whether somebody is to be told of something now.
     pub fn is_news(&self, channel: &str, event: Event, subject: &str, now: Timestamp) -> bool {
+        if event == Event::Recovered && !self.has_to_hear(channel, subject, now) {
+            return false;
+        }
         let Some(last) = self.told.get(&key(channel, event, subject)) else { return true };
         let is_new_failure = || self.failing.get(subject).is_some_and(|since| since > last);
+        let has_heard_of_failure = || self.told.get(&key(channel, Event::Failure, subject)).is_some();
         let pause = match event {
             Event::Start | Event::Success | Event::Drill | Event::Recovery => 0,
             // What fails and recovers all the time is told once an hour.
             Event::Failure if is_new_failure() => HOUR,
+            // As often as it was told of.
+            Event::Recovered if has_heard_of_failure() => 0,
             Event::Recovered => HOUR,
             Event::Failure | Event::Rpo => DAY,
             Event::ExceptionExpiring => 7 * DAY,
@@ -99,6 +135,43 @@ mod tests {
     }
 
     #[test]
+    fn the_last_word_is_that_it_is_well_again() {
+        let minute = |minutes: i64| Timestamp::from_second(1_764_000_000 + minutes * 60).expect("a time");
+        let channels = ["w".to_owned(), "only".to_owned()];
+        let mut memory = Memory::default();
+        let news =
+            |memory: &Memory, channel: &str, event, at| memory.is_news(channel, event, "x", minute(at));
+        memory.fails("x", minute(0));
+        memory.was_told("w", Event::Failure, "x", minute(0));
+        memory.is_well("x", minute(10));
+        memory.is_well("x", minute(11));
+        // Nobody could be told: it is news until somebody is.
+        memory.settle(&channels, minute(11));
+        assert_eq!(memory.recovered(), ["x"]);
+        for channel in ["w", "only"] {
+            assert!(news(&memory, channel, Event::Recovered, 90), "{channel}");
+            memory.was_told(channel, Event::Recovered, "x", minute(90));
+            assert!(!news(&memory, channel, Event::Recovered, 400), "{channel}");
+        }
+        memory.settle(&channels, minute(90));
+        assert_eq!(memory.recovered(), [] as [&str; 0]);
+        // Told of again as a failure, it is told at once that it is over; who hears of that alone hears it once an hour.
+        memory.fails("x", minute(100));
+        assert!(news(&memory, "w", Event::Failure, 100));
+        memory.was_told("w", Event::Failure, "x", minute(100));
+        memory.is_well("x", minute(101));
+        assert!(news(&memory, "w", Event::Recovered, 101) && !news(&memory, "only", Event::Recovered, 101));
+        memory.was_told("w", Event::Recovered, "x", minute(101));
+        memory.settle(&channels, minute(101));
+        assert!(news(&memory, "only", Event::Recovered, 151), "it was kept for later");
+        // What nobody was told of needs no end.
+        memory.fails("x", minute(110));
+        assert!(!news(&memory, "w", Event::Failure, 110));
+        memory.is_well("x", minute(120));
+        assert!(!news(&memory, "w", Event::Recovered, 500));
+    }
+
+    #[test]
     fn the_same_is_not_told_again_and_again() {
         let mut memory = Memory::default();
         let news = |memory: &Memory, event, hours| memory.is_news("w", event, "x", at(hours));
@@ -112,7 +185,7 @@ mod tests {
                 && memory.is_news("w", Event::Failure, "y", at(1))
         );
         assert!(news(&memory, Event::Failure, 24), "once a day, as long as it fails");
-        assert!(memory.is_well("x") && !memory.is_well("x"));
+        memory.is_well("x", at(1));
         memory.fails("x", at(2));
         assert!(news(&memory, Event::Failure, 2), "it has failed anew");
         memory.was_told("w", Event::Success, "x", at(2));

@@ -25,7 +25,7 @@ use crate::recover::RecoveryRecord;
 use crate::run::process::{Order, Processes, without_output};
 use crate::run::state::State;
 use crate::run::{DomainReport, Outcome};
-use crate::status::{DomainStatus, Health};
+use crate::status::{CopyStatus, DomainStatus, Health};
 use crate::verify::demands;
 use http::Http;
 use memory::Memory;
@@ -118,8 +118,7 @@ impl Notifier<'_> {
         let good = reports.iter().filter(|report| !is_bad(report) && report.outcome != Outcome::Skipped);
         let good: Vec<_> = good
             .map(|report| {
-                let why = report.message.as_ref().or(report.warnings.first());
-                let why = why.map_or(String::new(), |why| format!(": {why}"));
+                let why = report.why().map_or(String::new(), |why| format!(": {why}"));
                 Item::new(report.domain.as_str(), &format!("{}{why}", report.outcome.name()))
             })
             .collect();
@@ -176,11 +175,10 @@ impl Notifier<'_> {
         let now = (self.now)();
         let mut memory = Memory::load(self.state);
         failed.iter().for_each(|item| memory.fails(&item.subject, now));
-        let recovered: Vec<_> = good
-            .iter()
-            .filter(|item| memory.is_well(&item.subject))
-            .map(|item| Item::new(item.subject.as_str(), "is well again"))
-            .collect();
+        good.iter().for_each(|item| memory.is_well(&item.subject, now));
+        // Also what somebody could not be told of the last time.
+        let recovered = memory.recovered().into_iter().map(|subject| Item::new(subject, "is well again"));
+        let recovered: Vec<_> = recovered.collect();
         let mut warnings = Vec::new();
         if let Err(error) = memory.save(self.state, now) {
             warnings.push(format!("notify: cannot write to the state directory: {error}"));
@@ -190,14 +188,29 @@ impl Notifier<'_> {
                 warnings.extend(self.tell(event, items));
             }
         }
+        if !recovered.is_empty() {
+            warnings.extend(self.settle(now));
+        }
         warnings
     }
 
-    /// Tells of missed recovery points, and of exceptions that expire soon.
+    /// Forgets of what is well again what everybody has been told.
+    fn settle(&self, now: Timestamp) -> Option<String> {
+        let mut memory = Memory::load(self.state);
+        let wanting = self.plan.notify.iter().filter(|notify| notify.on.contains(&Event::Recovered));
+        let names: Vec<_> = wanting.filter_map(Channel::of).map(|channel| channel.name()).collect();
+        memory.settle(&names, now);
+        let saved = memory.save(self.state, now);
+        saved.err().map(|error| format!("notify: cannot write to the state directory: {error}"))
+    }
+
+    /// Tells of missed recovery points, of repositories that cannot be asked for them, and of exceptions that expire soon.
     pub fn standing(&self, status: &[DomainStatus], today: &Zoned) -> Vec<String> {
-        let late = status.iter().filter(|domain| domain.rpo.is_some());
-        let late = late.filter_map(|domain| {
-            let copy = domain.copies.iter().find(|copy| copy.health == Health::Critical)?;
+        let late = status.iter().filter_map(|domain| {
+            let is_late = |copy: &&CopyStatus| copy.health == Health::Critical && domain.rpo.is_some();
+            let late = domain.copies.iter().find(is_late);
+            let unknown = domain.copies.iter().find(|copy| copy.health == Health::Unknown);
+            let copy = late.or(unknown)?;
             let reason = copy.reasons.first()?;
             Some(Item::new(domain.domain.as_str(), &format!("in {}: {reason}", copy.repo)))
         });

@@ -192,6 +192,34 @@ fn who_could_not_be_told_is_told_the_next_time() {
 }
 
 #[test]
+fn that_it_is_well_again_is_told_as_soon_as_somebody_can_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let item = |message: &str| vec![Item::new("x", message)];
+    let fails = |notifier: &Notifier<'_>| notifier.changed(&item("no space"), &[]);
+    let is_well = |notifier: &Notifier<'_>| notifier.changed(&[], &item("ok"));
+    told(&played, &state, 0, &fails);
+    played.is_down.replace(true);
+    let warnings = told(&played, &state, 1, &is_well).1;
+    assert_eq!(warnings, ["notify: HOOK was not told of recovered: it is down"]);
+    played.is_down.replace(false);
+    // Nothing is run any more: `notify` tells it.
+    let nothing = |notifier: &Notifier<'_>| notifier.changed(&[], &[]);
+    let recovered = "http://h/HOOK recovered Strongroom on box: recovered: x: is well again";
+    assert_eq!(told(&played, &state, 2, &nothing).0, [recovered]);
+    assert_eq!(told(&played, &state, 3, &nothing).0, [] as [&str; 0]);
+    // It fails again before anybody could be told that it was well: it is not told then.
+    told(&played, &state, 30, &fails);
+    played.is_down.replace(true);
+    told(&played, &state, 31, &is_well);
+    played.is_down.replace(false);
+    let failure = "http://h/HOOK failure Strongroom on box: failure: x: no space";
+    assert_eq!(told(&played, &state, 32, &fails).0, [failure, "http://h/BEAT/fail"]);
+    assert_eq!(told(&played, &state, 33, &is_well).0, [recovered]);
+}
+
+#[test]
 fn drills_are_told_of_each_time_and_self_tests_are_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = State::new(folder.path()).expect("made");
@@ -266,6 +294,24 @@ fn exceptions_and_late_domains_are_told_of() {
             "exception-expiring: EX-7: the exception of the domain x from copies expires on 2026-12-05";
         assert!(calls.iter().all(|call| call.ends_with(expected)), "{calls:?}");
     }
+}
+
+#[test]
+fn a_repository_that_cannot_be_asked_is_told_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let now: Zoned = crate::testing::now();
+    let gone = |_: &crate::plan::values::Name| Err("the mount is gone".to_owned());
+    let standing = |notifier: &Notifier<'_>| {
+        // Long before any exception expires.
+        let found = crate::status::status(notifier.plan, "box", &gone, &[], &now);
+        notifier.standing(&found, &"2026-10-01T12:00:00[UTC]".parse().expect("a time"))
+    };
+    let rpo = "http://h/HOOK rpo Strongroom on box: rpo: x: in a: the repository cannot be asked: the mount is gone";
+    assert_eq!(told(&played, &state, 0, &standing).0, [rpo]);
+    assert_eq!(told(&played, &state, 1, &standing).0, [] as [&str; 0]);
+    assert_eq!(told(&played, &state, 24, &standing).0, [rpo]);
 }
 
 #[test]

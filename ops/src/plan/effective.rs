@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::drill::choose::repository;
+use crate::drill::steps::READY;
 use crate::plan::load::{Place, Plan};
-use crate::plan::types::Domain;
+use crate::plan::types::{Domain, Drill};
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,17 +58,20 @@ const DEFAULT_OBJECTIVES: [(&str, &str); 6] = [
     ("min_consistency", "\"fuzzy\""),
 ];
 
-/// All values in force, by key.
-pub fn effective(plan: &Plan) -> Vec<Entry> {
+/// All values in force, by key. `host` is the system's own name.
+pub fn effective(plan: &Plan, host: &str) -> Vec<Entry> {
     let given = plan.places.iter().filter(|(_, place)| !place.value.is_empty());
     let mut entries: BTreeMap<String, (String, Origin)> = given
         .map(|(key, place)| (key.clone(), (place.value.clone(), Origin::Given(place.clone()))))
         .collect();
+    let mut found = vec![("host_id".to_owned(), text(host))];
     for domain in &plan.domains {
         inherit(plan, domain, &mut entries);
-        for (key, value) in defaults(plan, domain) {
-            entries.entry(key).or_insert((value, Origin::Default));
-        }
+        found.extend(defaults(plan, domain));
+    }
+    found.extend(plan.drills.iter().flat_map(|drill| of_drill(plan, drill)));
+    for (key, value) in found {
+        entries.entry(key).or_insert((value, Origin::Default));
     }
     entries.into_iter().map(|(key, (value, origin))| Entry { key, value, origin }).collect()
 }
@@ -85,21 +90,47 @@ fn inherit(plan: &Plan, domain: &Domain, entries: &mut BTreeMap<String, (String,
     }
 }
 
+fn text(value: &str) -> String {
+    format!("{value:?}")
+}
+
+fn ready(key: &str) -> (String, String) {
+    (format!("{key}.ready.timeout"), text(&format!("{}s", READY.as_secs())))
+}
+
+/// What holds for a drill where the plan does not say.
+fn of_drill(plan: &Plan, drill: &Drill) -> Vec<(String, String)> {
+    let name = format!("drill.{}", drill.name);
+    let mut found = vec![
+        (format!("{name}.snapshot"), text("latest")),
+        (format!("{name}.scratch"), text("scratch in the state directory")),
+    ];
+    let from = repository(plan, drill, None, &[]).ok();
+    found.extend(from.map(|from| (format!("{name}.from"), text(from.as_str()))));
+    let waiting = drill.step.iter().enumerate().filter(|(_, step)| step.ready.is_some());
+    found.extend(waiting.map(|(number, _)| ready(&format!("{name}.step.{}", number + 1))));
+    found
+}
+
 fn defaults(plan: &Plan, domain: &Domain) -> Vec<(String, String)> {
     let name = format!("domain.{}", domain.name);
-    let text = |value: &str| format!("{value:?}");
     let mut found: Vec<_> = DEFAULT_OBJECTIVES
         .iter()
         .map(|(key, value)| (format!("{name}.objectives.{key}"), (*value).to_owned()))
         .collect();
     let all: Vec<_> = plan.repos.keys().map(|repo| text(repo.as_str())).collect();
     found.push((format!("{name}.to"), format!("[{}]", all.join(", "))));
+    let consistency = format!("{:?}", domain.consistency()).to_lowercase();
+    found.push((format!("{name}.consistency"), text(&consistency)));
+    found.push((format!("{name}.one_file_system"), "false".into()));
     let timeouts = domain.stream.iter().map(|stream| format!("stream.{}", stream.name));
     found.extend(timeouts.map(|stream| (format!("{name}.{stream}.timeout"), text(STREAM_TIMEOUT))));
     if domain.hooks.is_some() {
         found.push((format!("{name}.hooks.timeout"), text(HOOK_TIMEOUT)));
     }
-    if domain.recover.is_some() {
+    if let Some(recover) = &domain.recover {
+        found.extend(recover.ready.is_some().then(|| ready(&format!("{name}.recover"))));
+        found.push((format!("{name}.recover.scratch"), text("the state directory")));
         found.push((format!("{name}.recover.timeout"), text(RECOVER_TIMEOUT)));
         found.push((format!("{name}.recover.excluded"), text("carry")));
     }

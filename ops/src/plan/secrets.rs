@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// Something that looks like a secret, at a place in the text. It is never repeated in a message.
 pub struct Secret {
@@ -28,6 +28,17 @@ const KEYS: [(&str, &str); 12] = [
 
 const WORDS: [&str; 5] = ["password", "passwd", "passphrase", "secret", "token"];
 
+/// The same for what unlocks an interface, as options and assignments write it.
+const KEY_WORDS: [&str; 7] =
+    ["api-key", "api_key", "apikey", "access-key", "access_key", "secret-key", "secret_key"];
+
+/// Lines of HTTP that carry a secret.
+const HEADERS: [&str; 4] = ["authorization:", "x-api-key:", "private-token:", "x-auth-token:"];
+/// What may stand in them before it.
+const SCHEMES: [&str; 4] = ["bearer", "basic", "token", "apikey"];
+
+const HELD: &str = "this argument holds a password or the like";
+
 /// The first secret in a table or below it.
 pub fn find(table: &DeTable<'_>) -> Option<Secret> {
     in_table(table, false)
@@ -43,8 +54,13 @@ fn in_table(table: &DeTable<'_>, is_environment: bool) -> Option<Secret> {
             return Some(Secret { span: key.span(), message });
         }
         let names_secret = WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("file");
-        let is_text = matches!(value.get_ref(), DeValue::String(text) if !text.is_empty());
-        if is_environment && names_secret && is_text {
+        let names_key = name.ends_with("_key") && !name.contains("public") || name.ends_with("apikey");
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.as_ref(),
+            _ => "",
+        };
+        let is_secret = names_secret && !text.is_empty() || names_key && is_literal(text);
+        if is_environment && is_secret {
             let message = format!(
                 "a secret must not stand in a plan (`{}`): leave it to the environment",
                 key.get_ref()
@@ -64,11 +80,54 @@ fn in_value(value: &DeValue<'_>, span: Range<usize>, is_environment: bool) -> Op
             ),
         }),
         DeValue::Array(values) => {
-            values.iter().find_map(|value| in_value(value.get_ref(), value.span(), false))
+            let first = values.iter().find_map(|value| in_value(value.get_ref(), value.span(), false));
+            first.or_else(|| in_words(values))
         }
         DeValue::Table(table) => in_table(table, is_environment),
         _ => None,
     }
+}
+
+/// A secret that is the word behind an option, or sticks to one.
+fn in_words(values: &DeArray<'_>) -> Option<Secret> {
+    let text = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => text.to_string(),
+        _ => String::new(),
+    };
+    let words: Vec<_> = values.iter().map(|value| (text(value.get_ref()), value.span())).collect();
+    let program = words.first()?.0.rsplit('/').next().unwrap_or_default().to_owned();
+    let found = |span: &Range<usize>| Secret {
+        span: span.clone(),
+        message: format!(
+            "a secret must not stand in a plan: {HELD}; use a file, a command or the environment"
+        ),
+    };
+    let behind = words.windows(2).find(|pair| takes_secret(&program, &pair[0].0, &pair[1].0));
+    let is_mysql = program.starts_with("mysql") || program.starts_with("mariadb");
+    let sticks = |word: &str| word.strip_prefix("-p").is_some_and(is_literal);
+    let stuck = words.iter().skip(1).find(|(word, _)| (is_mysql || program == "sshpass") && sticks(word));
+    behind.map(|pair| found(&pair[1].1)).or_else(|| stuck.map(|(_, span)| found(span)))
+}
+
+/// Whether an option of a program is given a secret with the word behind it.
+fn takes_secret(program: &str, option: &str, value: &str) -> bool {
+    let long = option.strip_prefix("--").unwrap_or_default().to_ascii_lowercase();
+    let names = || WORDS.iter().chain(&KEY_WORDS).any(|word| long.ends_with(word));
+    let is_long = !long.starts_with("no-") && names();
+    let is_short = match option {
+        "-a" | "--pass" => program.starts_with("redis"),
+        "-p" => program == "sshpass",
+        "-u" | "--user" => {
+            program == "curl" && value.split_once(':').is_some_and(|(_, word)| is_literal(word))
+        }
+        _ => false,
+    };
+    (is_long || is_short) && is_literal(value)
+}
+
+/// Whether a value is there as it stands: neither filled in later, nor a file, nor another option.
+fn is_literal(value: &str) -> bool {
+    !(value.is_empty() || value.starts_with([' ', '$', '&', '\'', '"', '`', '/', '-', '=']))
 }
 
 fn in_text(text: &str) -> Option<&'static str> {
@@ -80,14 +139,21 @@ fn in_text(text: &str) -> Option<&'static str> {
         return Some("this address holds a password");
     }
     let lower = text.to_ascii_lowercase();
-    let assigned = WORDS.iter().any(|word| {
+    let assigned = WORDS.iter().chain(&KEY_WORDS).any(|word| {
         lower.match_indices(&format!("{word}=")).any(|(at, found)| {
             let value = &lower[at + found.len()..];
             // A value that is filled in later is no secret.
             !(value.is_empty() || value.starts_with([' ', '$', '&', '\'', '"']))
         })
     });
-    assigned.then_some("this argument holds a password or the like")
+    let sent = HEADERS.iter().any(|header| {
+        lower.match_indices(header).any(|(at, found)| {
+            let value = lower[at + found.len()..].trim_start();
+            let (first, rest) = value.split_once(' ').unwrap_or((value, ""));
+            is_literal(if SCHEMES.contains(&first) { rest.trim_start() } else { value })
+        })
+    });
+    (assigned || sent).then_some(HELD)
 }
 
 #[cfg(test)]
@@ -108,6 +174,18 @@ mod tests {
             "command = ['mysqldump', '--password=hunter2']",
             "command = ['psql', 'host=db password=hunter2']",
             "[[drill]]\nenv = { PGPASSWORD = 'hunter2' }",
+            "[[drill]]\nenv = { API_KEY = 'hunter2' }",
+            "[[drill]]\nenv = { MAIL_APIKEY = 'hunter2' }",
+            "command = ['mysqldump', '--password', 'hunter2']",
+            "command = ['mysqldump', '-phunter2', 'shop']",
+            "command = ['/usr/bin/redis-cli', '-a', 'hunter2', '--rdb', '-']",
+            "command = ['sshpass', '-p', 'hunter2', 'ssh', 'host']",
+            "hooks = { before = [['true'], ['tool', '--auth-token', 'hunter2']] }",
+            "command = ['tool', '--api-key', 'hunter2']",
+            "command = ['tool', '--api-key=hunter2']",
+            "command = ['curl', '-u', 'anna:hunter2', 'https://host']",
+            "command = ['curl', '-H', 'Authorization: Bearer hunter2', 'https://host']",
+            "command = ['sh', '-c', 'curl -H \"X-API-Key: hunter2\" https://host']",
             "Token = 'x'",
         ] {
             let message = found(text).unwrap_or_else(|| panic!("not seen: {text}"));
@@ -123,7 +201,14 @@ mod tests {
             "webhook_env = 'URL'",
             "url = 'sftp://anna@host/dir'",
             "command = ['mysqldump', '--defaults-extra-file=/etc/x', '--password=', 'password=$PW']",
-            "[[drill]]\nenv = { PGSERVICE = 'drill', PGPASSWORD_FILE = '/x' }",
+            "[[drill]]\nenv = { PGSERVICE = 'drill', PGPASSWORD_FILE = '/x', SSH_KEY = '/etc/key', PUBLIC_KEY = 'x' }",
+            "command = ['pg_dump', '--no-password', 'shop']",
+            "command = ['tar', '-a', 'x', '-p', '3306']",
+            "command = ['mysqldump', '-p', '-uroot']",
+            "command = ['tool', '--token', '${token}', '--password', '/run/secret', '--token-file', 'x']",
+            "command = ['tool', '--password']",
+            "command = ['curl', '-u', 'anna:', 'https://host']",
+            "command = ['sh', '-c', 'curl -H \"Authorization: Bearer $TOKEN\" https://host']",
         ] {
             assert_eq!(found(text), None, "{text}");
         }

@@ -111,8 +111,8 @@ fn every_mistake_names_its_line() {
             "p.toml:4: a secret must not stand in a plan (`password`)",
         ),
         (
-            "version = 1\n[class.a]\non_change = 'retry'",
-            "p.toml:3: unknown variant `retry`, expected `warn` or `fail`",
+            "version = 1\n[class.a]\non_change = 'again'",
+            "p.toml:3: unknown variant `again`, expected one of `warn`, `fail`, `retry`, `prefix`",
         ),
         ("version = 1\n[class.a]\nrpo = '1h'\nrpo = '2h'", "p.toml:4: duplicate key"),
         ("version = 1\n[[exception]]\nid = 'x'", "p.toml:2: missing field `control`"),
@@ -169,7 +169,7 @@ fn every_value_in_force_has_its_origin() {
         "[class.c]\nrpo = '1d'\nretain = { daily = 3 }\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n\
          objectives = { retain = { weekly = 1 } }\n",
     );
-    let entries = effective(&plan);
+    let entries = effective(&plan, "box");
     let find = |key: &str| {
         let entry = entries.iter().find(|entry| entry.key == key);
         entry.map(|entry| format!("{} # {}", entry.value, entry.origin))
@@ -181,10 +181,34 @@ fn every_value_in_force_has_its_origin() {
     assert_eq!(find("domain.x.to").as_deref(), Some("[\"a\"] # default"));
     assert_eq!(find("domain.x.paths").as_deref(), Some("[\"/x\"] # p.toml:10"));
     let defaults = entries.iter().filter(|entry| entry.origin == Origin::Default).count();
-    assert_eq!(defaults, 7);
+    assert_eq!(defaults, 10);
+    assert_eq!(find("host_id").as_deref(), Some("\"box\" # default"));
+    assert_eq!(find("domain.x.consistency").as_deref(), Some("\"fuzzy\" # default"));
     let objectives = plan.objectives(&plan.domains[0]);
     let retain = objectives.retain.expect("given");
     assert_eq!((retain.weekly, retain.daily), (Some(1), None));
+}
+
+#[test]
+fn what_holds_for_drills_and_recoveries_by_default_is_shown() {
+    let text = "[repo.b]\nurl = '/b'\n[[domain]]\nname = 'x'\npaths = ['/x']\nto = ['b', 'a']\nrecover = { ready = { command = ['r'] } }\n\
+                [[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nsnapshot = 'random'\n\
+                step = [{ run = ['x'] }, { start = ['x'], ready = { command = ['r'] } }]\n";
+    let entries = effective(&plan(text), "box");
+    let by_default = entries.iter().filter(|entry| entry.origin == Origin::Default);
+    let by_default: Vec<_> = by_default.map(|entry| format!("{} = {}", entry.key, entry.value)).collect();
+    for expected in [
+        "drill.d.from = \"b\"",
+        "drill.d.scratch = \"scratch in the state directory\"",
+        "drill.d.step.2.ready.timeout = \"60s\"",
+        "domain.x.recover.ready.timeout = \"60s\"",
+        "domain.x.recover.scratch = \"the state directory\"",
+        "domain.x.recover.excluded = \"carry\"",
+    ] {
+        assert!(by_default.iter().any(|found| found == expected), "{expected}: {by_default:#?}");
+    }
+    let given = entries.iter().find(|entry| entry.key == "drill.d.snapshot").expect("given");
+    assert_eq!((given.value.as_str(), given.origin == Origin::Default), ("\"random\"", false));
 }
 
 #[test]
@@ -228,6 +252,23 @@ fn what_cannot_be_is_an_error() {
         findings("[class.critical]\n[[domain]]\nname = 'x'\npaths = ['/x']\nclass = 'critcal'").remove(0);
     assert_eq!(hint.hint.as_deref(), Some("did you mean \"critical\"?"));
     assert_eq!(hint.place.map(|place| place.line), Some(8));
+}
+
+#[test]
+fn a_drill_that_no_repository_has_everything_for_is_told_of() {
+    let plan = "[repo.b]\nurl = '/b'\n[[domain]]\nname = 'x'\npaths = ['/x']\nto = ['a']\n[[domain]]\nname = 'y'\n\
+                paths = ['/y']\nto = ['b']\n[[drill]]\nname = 'd'\ntier = 'metadata'\nschedule = 'daily'\n";
+    for (drill, expected) in [
+        ("domains = ['x', 'y']", &["drill-nowhere"][..]),
+        ("domains = ['x', 'y']\nfrom = 'rotate'", &["drill-nowhere"]),
+        ("domains = ['x']\nfrom = 'b'", &["drill-nowhere"]),
+        ("domains = ['x']\nfrom = 'a'", &[]),
+        ("domains = ['x', 'z']", &["unknown-name"]),
+    ] {
+        assert_eq!(codes(&format!("{plan}{drill}\n")), expected, "{drill}");
+    }
+    let roots = "[[domain]]\nname = 'x'\npaths = ['/x']\n[inventory]\nroots = ['/srv', 'srv']\n";
+    assert!(findings(roots).iter().any(|found| found.code == "relative-path"));
 }
 
 #[test]

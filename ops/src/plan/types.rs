@@ -96,6 +96,10 @@ pub enum OnChange {
     Warn,
     /// There is no snapshot.
     Fail,
+    /// It is read again, twice, before it is stored as with `warn`. So it is with all others, too.
+    Retry,
+    /// Of a file that has only grown, as logs do, what was there when it was opened is stored; any other as with `warn`.
+    Prefix,
 }
 
 /// How the parts of a snapshot belong together, from least to most.

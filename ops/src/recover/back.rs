@@ -10,6 +10,7 @@ use crate::plan::values::Name;
 use crate::recover::carry;
 use crate::recover::commands::wanted;
 use crate::recover::disk::Disk;
+use crate::recover::elsewhere::nothing;
 use crate::recover::guard;
 use crate::recover::journal::{Journal, Step};
 use crate::recover::machine::{BY_HAND, Recoverer};
@@ -198,12 +199,14 @@ impl Recoverer<'_> {
         } else if let Some(absent) =
             names.iter().find(|name| !all.iter().any(|journal| journal.domain.as_str() == *name))
         {
-            return Err(nothing(&format!("of {absent} there is nothing to {what}")));
+            let message = format!("of {absent} there is nothing to {what}");
+            return Err(self.nothing(message, std::slice::from_ref(absent)));
         } else {
             all.retain(|journal| names.iter().any(|name| name == journal.domain.as_str()));
         }
         if all.is_empty() {
-            return Err(nothing(&format!("there is nothing to {what}")));
+            let all: Vec<_> = self.plan.domains.iter().map(|domain| domain.name.to_string()).collect();
+            return Err(self.nothing(format!("there is nothing to {what}"), &all));
         }
         Ok(all)
     }
@@ -357,12 +360,6 @@ impl Recoverer<'_> {
         }
         Ok(records)
     }
-}
-
-fn nothing(message: &str) -> Refusal {
-    let hint = "`strongroom status` tells of recoveries that are unfinished or of which something is kept"
-        .to_owned();
-    Refusal::failed("no-recovery", message.to_owned(), hint)
 }
 
 /// Something in the place of what was restored that somebody else has put there, or that cannot be looked at.

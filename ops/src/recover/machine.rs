@@ -174,9 +174,8 @@ impl Recoverer<'_> {
     /// [`Refusal`] where it is.
     pub fn standing(&self, domain: &Name) -> Result<(), Refusal> {
         let journal = self.state.recovery(domain).map_err(|error| self.unwritable(&error))?;
-        let Some((journal, advice)) =
-            journal.and_then(|journal| advice(&journal).map(|advice| (journal, advice)))
-        else {
+        let own = journal.and_then(|journal| Some((advice(&journal)?, journal)));
+        let Some((advice, journal)) = own.map_or_else(|| self.elsewhere(domain), |own| Ok(Some(own)))? else {
             return Ok(());
         };
         let code = if journal.is_unfinished() { "unfinished" } else { "kept" };

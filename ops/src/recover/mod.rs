@@ -18,6 +18,7 @@
 //! - `guard`: what must not be moved or removed with a target
 //! - [`disk`]: what is asked of the file system beyond the usual
 //! - [`record`]: how one ended
+//! - [`elsewhere`]: those that were begun with a copy of the plan
 //!
 //! For each domain: staged beside what it is to replace, compared with the repository, streams loaded under another name, services
 //! stopped, everything swapped, services started, asked. A failure anywhere swaps the domain back.
@@ -27,6 +28,7 @@ mod carry;
 pub mod choose;
 mod commands;
 pub mod disk;
+pub mod elsewhere;
 pub mod facts;
 mod guard;
 pub mod journal;
@@ -36,7 +38,7 @@ mod newcomers;
 pub mod preview;
 pub mod record;
 mod steps;
-mod stored;
+pub(crate) mod stored;
 mod swap;
 pub mod targets;
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::io;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
+use strongroom::format::tree::Timestamp as Stamp;
+use strongroom::ids::SnapshotId;
 
 use crate::plan::types::Domain;
 use crate::plan::values::Name;
@@ -155,11 +157,27 @@ impl Runner<'_> {
     fn anomalies(&self, domain: &Domain, guard: &Guard, report: &DomainReport) -> Vec<String> {
         for repo in &report.repositories {
             let (Some(made), Some(done)) = (repo.snapshot(), &repo.report) else { continue };
-            let Ok(snapshots) = self.vault.snapshots(&repo.repo) else { continue };
-            let before =
-                snapshots.iter().filter(|(id, snapshot)| *id != made && self.is_of(domain, guard, snapshot));
-            let before = before.map(|(_, snapshot)| &snapshot.summary).collect();
-            let found = unlike_before(&repo.repo, before, guard, &done.summary);
+            let Ok(own) = self.vault.snapshots(&repo.repo) else { continue };
+            let time = own.iter().find(|(id, _)| *id == made).map(|(_, snapshot)| snapshot.time);
+            let counted = |snapshots: Vec<(SnapshotId, Snapshot)>| -> Vec<SnapshotSummary> {
+                let before = snapshots.into_iter().map(|(_, snapshot)| snapshot);
+                let before = before.filter(|one| Some(one.time) != time && self.is_of(domain, guard, one));
+                before.map(|snapshot| snapshot.summary).collect()
+            };
+            let mut history = counted(own);
+            // A repository that was made anew knows nothing yet.
+            let others = self.plan.repositories(domain).into_iter().filter(|other| **other != repo.repo);
+            for other in others {
+                if history.len() >= HISTORY_MIN {
+                    break;
+                }
+                let Ok(theirs) = self.vault.snapshots(other) else { continue };
+                let theirs = counted(theirs);
+                if theirs.len() > history.len() {
+                    history = theirs;
+                }
+            }
+            let found = unlike_before(&repo.repo, history.iter().collect(), guard, &done.summary);
             if !found.is_empty() {
                 return found;
             }

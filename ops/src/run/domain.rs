@@ -96,10 +96,15 @@ impl Runner<'_> {
     }
 
     fn unfinished_recovery(&self, domain: &Domain) -> Option<String> {
-        match self.state.recovery(&domain.name) {
-            Ok(journal) => recover::record::advice(&journal.filter(recover::Journal::is_unfinished)?),
-            Err(error) => Some(format!("whether a recovery is unfinished cannot be read: {error}")),
-        }
+        let asked = self.state.recovery(&domain.name).and_then(|own| {
+            let elsewhere = self.state.recoveries_elsewhere(domain)?;
+            let mut elsewhere = elsewhere.iter().filter(|other| other.journal.is_unfinished());
+            let own = own.filter(recover::Journal::is_unfinished);
+            let own = own.as_ref().and_then(recover::record::advice);
+            Ok(own.or_else(|| elsewhere.find_map(recover::elsewhere::Elsewhere::advice)))
+        });
+        asked
+            .unwrap_or_else(|error| Some(format!("whether a recovery is unfinished cannot be read: {error}")))
     }
 
     /// Another run is at work on the domain, and records itself. What is due waits for it, and may not be due any more then.
@@ -138,11 +143,7 @@ impl Runner<'_> {
             began: began.timestamp(),
             ended: Some((self.now)().timestamp()),
             outcome: report.outcome,
-            message: report
-                .message
-                .as_ref()
-                .or(report.warnings.first())
-                .map(|message| without_output(message)),
+            message: report.why().map(without_output),
             repositories: repositories.collect(),
         };
         if let Err(error) = self.state.record(&attempt) {
@@ -241,6 +242,12 @@ impl Runner<'_> {
     /// Retention, where all went well.
     fn retain(&self, domain: &Domain, report: &mut DomainReport) {
         if report.outcome != Outcome::Ok {
+            if report.outcome == Outcome::Partial
+                && !report.is_guarded
+                && self.plan.objectives(domain).retain.is_some()
+            {
+                report.warn("no old snapshot is forgotten: that is done only by runs that lack nothing");
+            }
             return;
         }
         let mut warnings = Vec::new();

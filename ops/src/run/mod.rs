@@ -4,11 +4,13 @@
 //! - [`all`]: all of them, one after the other
 //! - [`domain`]: one domain, from its first hook to its last
 //! - [`read`]: what it is read from
+//! - `refused`: runs that cannot begin, on record all the same
 //! - [`copies`]: its other repositories
 //! - `facts`: what is recorded with snapshots of the world around the data
 //! - [`turn`]: of several runs of what is due, one at a time
 //! - [`anomaly`]: snapshots that are not like those before
 //! - [`process`]: commands: started, watched, ended
+//! - [`plans`]: which state folder a plan has
 //! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
 //! - [`vault`]: what a run needs of repositories
 
@@ -20,8 +22,10 @@ pub mod domain;
 pub(crate) mod facts;
 mod lines;
 pub(crate) mod marks;
+pub mod plans;
 pub mod process;
 mod read;
+mod refused;
 mod report;
 mod retention;
 pub mod select;
@@ -36,5 +40,6 @@ pub mod turn;
 pub mod vault;
 
 pub use domain::Runner;
+pub use refused::refused;
 pub use report::{Copied, DomainReport, RepoReport};
 pub use state::Outcome;

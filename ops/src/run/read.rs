@@ -118,13 +118,15 @@ impl Runner<'_> {
             Ok(filter) => filter,
             Err(error) => return Ok(RepoReport::failed(repo, &error.to_string())),
         };
+        let on_change = self.plan.objectives(domain).on_change;
         let job = Job {
             host: Some(self.host.clone()),
             tags: domain.tags.clone(),
             roots: roots.to_vec(),
             filter,
             streams: domain.stream.iter().map(|one| stream::source(one, &env, &self.processes)).collect(),
-            accept: accept(self.plan.objectives(domain).on_change),
+            growing: on_change == OnChange::Prefix,
+            accept: accept(on_change),
             provenance: provenance.clone(),
         };
         let report = self.vault.back_up(repo, job)?;

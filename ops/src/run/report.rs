@@ -139,6 +139,13 @@ impl DomainReport {
         !self.is_bad() && !self.repositories.iter().any(RepoReport::is_missing)
     }
 
+    /// Why it is not well: what failed first, what a snapshot lacks, or what else is worse than it should be.
+    pub fn why(&self) -> Option<&str> {
+        let lacking = self.repositories.iter().filter(|repo| repo.outcome == Outcome::Partial);
+        let lacking = lacking.filter_map(|repo| repo.message.as_ref());
+        self.message.iter().chain(lacking).chain(&self.warnings).next().map(String::as_str)
+    }
+
     /// Whether something is known of a repository.
     pub(super) fn knows(&self, repo: &Name) -> bool {
         self.repositories.iter().any(|known| known.repo == *repo)

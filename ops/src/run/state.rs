@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::values::{Argv, Name};
+use crate::run::plans::Other;
 
 const ATTEMPTS: &str = "attempts.jsonl";
 
@@ -161,6 +162,8 @@ impl Journal {
 #[derive(Debug, Clone)]
 pub struct State {
     folder: PathBuf,
+    /// Folders of other plans for the same host.
+    pub(crate) others: Vec<Other>,
 }
 
 /// As long as it lives, nobody else runs the domain.
@@ -182,7 +185,7 @@ impl State {
 
     /// In this folder, which is there.
     pub(crate) fn at(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), others: Vec::new() }
     }
 
     /// A file of the plan as a whole.

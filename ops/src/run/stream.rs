@@ -91,10 +91,14 @@ impl Checked {
     fn finish(&mut self) -> Result<(), String> {
         let running = self.running.take().ok_or("the command was not started")?;
         running.finish().map_err(|error| error.to_string())?;
-        if let Some(least) = self.stream.min_bytes
-            && self.length < least.bytes()
-        {
-            return Err(format!("it has {} bytes, and min_bytes is {least}", self.length));
+        match self.stream.min_bytes {
+            Some(least) if self.length < least.bytes() => {
+                return Err(format!("it has {} bytes, and min_bytes is {least}", self.length));
+            }
+            None if self.length == 0 => {
+                return Err("it is empty: if it may be, say min_bytes = \"0\"".into());
+            }
+            _ => {}
         }
         if let Some(expected) = &self.stream.expect_tail {
             let tail = String::from_utf8_lossy(&self.tail);

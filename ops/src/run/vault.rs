@@ -77,6 +77,8 @@ pub struct Job {
     pub roots: Vec<SourceRoot>,
     /// What to leave out of them.
     pub filter: FilterOptions,
+    /// Whether files that do nothing but grow while they are read are stored as they were.
+    pub growing: bool,
     /// Outputs of commands.
     pub streams: Vec<StreamSource>,
     /// The last word.

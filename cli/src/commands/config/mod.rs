@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{object, visible};
-use crate::plan::{PlanArgs, is_program};
+use crate::plan::{PlanArgs, host, is_program};
 
 /// Arguments of `config`.
 #[derive(Debug, clap::Args)]
@@ -140,7 +140,7 @@ fn report(findings: &[Finding], context: &Context) -> Result<(), Failure> {
 
 fn show(args: &ShowArgs, context: &Context) -> Outcome {
     let plan = args.plan.load()?;
-    for entry in effective(&plan) {
+    for entry in effective(&plan, &host(&plan)) {
         if !args.effective && !matches!(entry.origin, Origin::Given(_)) {
             continue;
         }

@@ -2,6 +2,7 @@
 
 mod broken_off;
 mod entries;
+mod growing;
 mod streams;
 mod unchanged;
 

@@ -11,6 +11,7 @@ use jiff::civil::Date;
 
 use strongroom::source::Filter;
 
+use crate::drill::choose::repository;
 use crate::order::order;
 use crate::plan::load::{Place, Plan};
 use crate::plan::mistake::nearest;
@@ -94,6 +95,12 @@ impl Lint<'_> {
             let message = "the plan protects nothing: it has no domain".to_owned();
             self.error("no-domain", "domain", message).hint =
                 Some("add a table [[domain]] with a name".into());
+        }
+        let roots = self.plan.inventory.iter().flat_map(|inventory| &inventory.roots);
+        for root in roots.filter(|root| !root.starts_with('/')) {
+            let message = format!("the inventory has the relative path {root:?}");
+            self.add(Severity::Warning, "relative-path", "inventory.roots", message).hint =
+                Some("write the whole path: `coverage` has to look at the same wherever it is run".into());
         }
         for (name, repo) in &self.plan.repos {
             let key = format!("repo.{name}");
@@ -316,6 +323,20 @@ impl Lint<'_> {
         if !matches!(choice, "latest" | "random") && !is_before {
             let message = format!("{choice:?} is no choice of a snapshot: it is latest, random or before:7d");
             self.error("bad-choice", &key("snapshot"), message);
+        }
+        let from = drill.from.as_deref().filter(|from| *from != "rotate");
+        let is_known = from.is_none_or(|from| self.plan.repos.keys().any(|repo| repo.as_str() == from))
+            && drill.domains.iter().all(|domain| self.plan.domain(domain.as_str()).is_some());
+        if let Err(reason) = repository(self.plan, drill, None, &[])
+            && is_known
+            && !drill.domains.is_empty()
+        {
+            let message =
+                format!("the drill {} can only end with \"could not be verified\": {reason}", drill.name);
+            let field = if from.is_some() { "from" } else { "domains" };
+            self.add(Severity::Violation, "drill-nowhere", &key(field), message).hint = Some(
+                "a drill restores all of its domains from one repository: split it, or change `to`".into(),
+            );
         }
         for (domain, stream) in self.plan.unloaded(drill) {
             let message = format!(

@@ -7,8 +7,12 @@ mod played;
 mod used;
 mod world;
 
-use super::RecoveryOutcome as Outcome;
 use super::journal::Step;
+use super::{Recoverer, RecoveryOutcome as Outcome, elsewhere};
+use crate::run::plans::Other;
+use crate::run::state::State;
+use crate::status::{Health, status};
+use crate::testing::now;
 use world::{PLAN, World};
 
 #[test]
@@ -143,4 +147,44 @@ fn a_run_waits_for_the_end_of_an_unfinished_recovery_and_status_tells_of_it() {
     assert_eq!(world.recoverer().resume(&[]).expect_err("at work").code, "busy");
     drop(lock);
     assert_eq!(world.recoverer().resume(&[]).expect("resumed")[0].outcome, Outcome::Recovered);
+}
+
+#[test]
+fn a_recovery_that_was_begun_with_a_copy_of_the_plan_is_seen() {
+    let world = World::new(PLAN);
+    assert!(world.killed_at(12, |world| drop(world.recover(&["shop"]))));
+    let mut copy = State::new(&world.path("copy")).expect("made");
+    copy.others = vec![Other { folder: world.path("state"), plan: Some(world.path("old.toml")) }];
+    let domain = &world.plan.domains[0];
+    let with =
+        format!("each with --config {} (put a copy of the plan there)", world.path("old.toml").display());
+    {
+        let recoverer = Recoverer { state: &copy, ..world.recoverer() };
+        let refused = recoverer.standing(&domain.name).expect_err("unfinished");
+        assert!(refused.code == "unfinished" && refused.message.contains(&with), "{refused:?}");
+        let nothing = recoverer.resume(&[]).expect_err("it is not begun here");
+        assert!(nothing.code == "no-recovery" && nothing.hint.expect("a hint").contains(&with));
+        let nothing = recoverer.rollback(&["shop".into()]).expect_err("it is not begun here");
+        assert!(nothing.hint.expect("a hint").contains(&with));
+    }
+    let judged = || {
+        let mut found = status(&world.plan, "box", &|_| Ok(&[]), &[], &now());
+        found.iter_mut().for_each(|domain| domain.health = Health::Ok);
+        elsewhere::judge(&world.plan, &mut found, &copy).expect("readable");
+        found.remove(0)
+    };
+    assert!(judged().health == Health::Critical && judged().reasons[0].contains(&with), "{:?}", judged());
+    assert_eq!(copy.recoveries_elsewhere(domain).expect("readable").len(), 1);
+    // A domain of the same name with other data is another application's.
+    let mut other = domain.clone();
+    (other.paths, other.sqlite, other.stream) = (vec!["/elsewhere".into()], Vec::new(), Vec::new());
+    assert_eq!(copy.recoveries_elsewhere(&other).expect("readable"), []);
+    // At its end it stands in the way of another recovery only.
+    assert_eq!(world.recoverer().resume(&[]).expect("resumed")[0].outcome, Outcome::Recovered);
+    assert_eq!(judged().health, Health::Ok);
+    let recoverer = Recoverer { state: &copy, ..world.recoverer() };
+    assert_eq!(recoverer.standing(&domain.name).expect_err("kept").code, "kept");
+    world.recoverer().commit(&[]).expect("removed");
+    recoverer.standing(&domain.name).expect("nothing is left");
+    assert_eq!(judged().reasons, [] as [&str; 0]);
 }

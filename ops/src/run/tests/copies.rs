@@ -170,3 +170,27 @@ fn a_source_that_fails_is_not_read_again_for_another_repository() {
     assert_eq!(outcomes, [Outcome::Failed, Outcome::Failed]);
     assert_eq!(report.message.as_deref(), Some("a: fail failed: exit code 1"));
 }
+
+#[test]
+fn a_repository_that_was_made_anew_is_judged_by_what_the_others_have() {
+    let plan = "[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { daily = 3 } }\n";
+    let usual = SnapshotSummary { files: 1000, bytes: 100 << 20, ..SnapshotSummary::default() };
+    let before = |days: u8| {
+        let snapshot = Snapshot { summary: usual.clone(), ..record("x", i64::from(days) * 24) };
+        ("b", id(100 - days), snapshot)
+    };
+    for (days, files, anomalies) in [(3, 10, 3), (3, 990, 0), (2, 10, 0)] {
+        let mut stage = Stage::new(plan);
+        stage.vault.history = (1..=days).rev().map(before).collect();
+        stage.vault.summary = SnapshotSummary { files, bytes: files << 10, ..SnapshotSummary::default() };
+        if files > 900 {
+            stage.vault.summary.bytes = usual.bytes;
+        }
+        let report = stage.run().remove(0);
+        assert_eq!(report.anomalies.len(), anomalies, "{days} {files}: {report:?}");
+        assert_eq!(report.is_guarded, anomalies > 0);
+        let log = stage.log();
+        assert_eq!(log.iter().any(|line| line.starts_with("forget")), anomalies == 0, "{log:?}");
+        assert!(log.iter().any(|line| line.starts_with("copy")), "a warning skips no copy: {log:?}");
+    }
+}

@@ -27,8 +27,8 @@ use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::ids::SnapshotId;
 use tempfile::TempDir;
 
-/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, `cancel` cancels the run, everything else
-/// is good.
+/// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, `dump` and `moody` have an output, `cancel`
+/// cancels the run, everything else is good.
 #[derive(Default)]
 struct Played {
     log: Arc<Mutex<Vec<String>>>,
@@ -56,6 +56,7 @@ impl Played {
                 self.cancelled.store(true, Ordering::Relaxed);
                 Ok(Vec::new())
             }
+            "dump" | "moody" => Ok(b"dump".to_vec()),
             "print" => Ok(format!("{}\n", words[1..].join(" ")).into_bytes()),
             _ => Ok(Vec::new()),
         }
@@ -136,6 +137,8 @@ struct PlayedVault {
     summaries: BTreeMap<SnapshotId, SnapshotSummary>,
     /// When those were made that are not of just now.
     hours_ago: BTreeMap<SnapshotId, i64>,
+    /// Snapshots that were there before.
+    history: Vec<(&'static str, SnapshotId, Snapshot)>,
     jobs: RefCell<Vec<Seen>>,
 }
 
@@ -147,6 +150,7 @@ impl PlayedVault {
 
 /// What a job was.
 struct Seen {
+    growing: bool,
     facts: Vec<(String, String)>,
     read_from: Vec<(PathBuf, Option<PathBuf>)>,
     contents: BTreeMap<PathBuf, Vec<u8>>,
@@ -171,7 +175,9 @@ impl Vault for PlayedVault {
         let hours = |id: &SnapshotId| self.hours_ago.get(id).copied().unwrap_or(0);
         let record =
             |id: &SnapshotId, domain: &str| Snapshot { summary: summary(id), ..record(domain, hours(id)) };
-        Ok(here.map(|(_, id, domain)| (*id, record(id, domain))).collect())
+        let before = self.history.iter().filter(|(at, _, _)| *at == repo.as_str());
+        let before = before.map(|(_, id, snapshot)| (*id, snapshot.clone()));
+        Ok(before.chain(here.map(|(_, id, domain)| (*id, record(id, domain)))).collect())
     }
 
     fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
@@ -231,6 +237,7 @@ impl Vault for PlayedVault {
         let place = |root: &strongroom::backup::SourceRoot| root.place().to_owned();
         let files = job.roots.iter().map(place).filter(|path| path.is_file());
         self.jobs.borrow_mut().push(Seen {
+            growing: job.growing,
             facts: job.provenance.facts.iter().map(|fact| (fact.name.clone(), fact.value.clone())).collect(),
             contents: files.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect(),
             read_from: job.roots.into_iter().map(|root| (root.path, root.read_from)).collect(),

@@ -91,6 +91,8 @@ fn a_stream_that_is_not_what_it_should_be_is_no_stream() {
         ("command = ['print', 'abc'], expect_tail = 'complete'", "it does not end with \"complete\""),
         ("command = ['print', 'abc'], tee_check = ['fail']", "tee_check: fail failed"),
         ("command = ['fail']", "fail failed"),
+        ("command = ['nothing']", "it is empty: if it may be, say min_bytes = \"0\""),
+        ("command = ['nothing'], tee_check = ['good']", "it is empty"),
     ] {
         let stage = Stage::new(&format!(
             "[[domain]]\nname = 'x'\nto = ['a']\nstream = [{{ name = 's', {stream} }}]\n"
@@ -102,6 +104,22 @@ fn a_stream_that_is_not_what_it_should_be_is_no_stream() {
             "{message}"
         );
         assert!(stage.vault.jobs.borrow().is_empty());
+    }
+}
+
+#[test]
+fn files_that_only_grow_are_wanted_where_the_plan_says_so() {
+    for (on_change, growing) in [("warn", false), ("retry", false), ("fail", false), ("prefix", true)] {
+        let plan = format!(
+            "[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = {{ on_change = '{on_change}' }}\n"
+        );
+        let mut stage = Stage::new(&plan);
+        assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+        assert_eq!(stage.vault.jobs.borrow()[0].growing, growing, "{on_change}");
+        // What is unstable all the same is dealt with as before.
+        stage.vault.summary.unstable = 1;
+        let outcome = if on_change == "fail" { Outcome::Failed } else { Outcome::Partial };
+        assert_eq!(stage.run()[0].outcome, outcome, "{on_change}");
     }
 }
 

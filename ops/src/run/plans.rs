@@ -1,0 +1,152 @@
+//! Which state folder a plan has, and those of its copies on the same host.
+//!
+//! A folder is named after the place of the plan, and holds that in `plan.json`. The same file by another path, as with `..` or
+//! through a link, has the same folder. A copy of the plan has a folder of its own; what is unfinished in the other one is
+//! seen from there.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::load::hash;
+use crate::recover::stored;
+use crate::run::state::{State, write_whole};
+
+const FILE: &str = "plan.json";
+
+/// Whose a state folder is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    /// The plan's path when the folder was made.
+    #[serde(with = "stored")]
+    path: PathBuf,
+    /// The host that its snapshots say they are from.
+    host: String,
+}
+
+impl Owner {
+    /// None where a program that did not write it has made the folder, or it cannot be read.
+    fn of(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()
+    }
+}
+
+/// The state folder of another plan for the same host, or of a copy of this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Where that plan is, or was; unknown of old folders.
+    pub plan: Option<PathBuf>,
+}
+
+impl State {
+    /// The state of the plan at `path`, in one of the folders in `base`.
+    ///
+    /// # Errors
+    /// Where they cannot be listed, or its folder cannot be written.
+    pub fn of_plan(base: &Path, path: &Path, host: &str) -> io::Result<Self> {
+        let named = base.join(&hex(path)[..16]);
+        let mut known = folders(base)?;
+        // Where there are several, as of times before they were told apart, it is always the same one.
+        let is_own = |(folder, owner): &&(PathBuf, Option<Owner>)| match owner {
+            Some(owner) => is_same(&owner.path, path),
+            None => *folder == named,
+        };
+        let folder = known.iter().find(is_own).map_or(named, |(folder, _)| folder.clone());
+        known.retain(|(other, _)| *other != folder);
+        let mut state = Self::new(&folder)?;
+        let place = Owner::of(&folder).map_or_else(|| path.to_owned(), |owner| owner.path);
+        let owner = Owner { path: place, host: host.to_owned() };
+        if Owner::of(&folder).as_ref() != Some(&owner) {
+            write_whole(&state.path(FILE), &serde_json::to_vec(&owner)?)?;
+        }
+        let is_of_host = |owner: &Option<Owner>| owner.as_ref().is_none_or(|owner| owner.host == host);
+        known.retain(|(_, owner)| is_of_host(owner));
+        let other =
+            |(folder, owner): (PathBuf, Option<Owner>)| Other { folder, plan: owner.map(|owner| owner.path) };
+        state.others = known.into_iter().map(other).collect();
+        Ok(state)
+    }
+}
+
+/// All folders, in the order of their names.
+fn folders(base: &Path) -> io::Result<Vec<(PathBuf, Option<Owner>)>> {
+    let entries = match fs::read_dir(base) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.is_dir());
+    paths.sort();
+    Ok(paths.into_iter().map(|path| (path.clone(), Owner::of(&path))).collect())
+}
+
+fn hex(path: &Path) -> String {
+    strongroom::ids::PlanHash::from_bytes(hash([path.as_os_str().as_encoded_bytes()])).to_string()
+}
+
+/// Whether two paths lead to one file, or are one path.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let file = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    one == other || file(one).is_some_and(|found| file(other) == Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn one_plan_has_one_state_by_whatever_path() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let base = dir.path().join("state/plans");
+        let plan = dir.path().join("etc/plan.toml");
+        fs::create_dir_all(dir.path().join("etc/conf.d")).expect("made");
+        fs::write(&plan, "version = 1").expect("written");
+        symlink(&plan, dir.path().join("link.toml")).expect("a link");
+        let folder = |path: &str, host: &str| {
+            State::of_plan(&base, &dir.path().join(path), host).expect("a folder").folder().to_owned()
+        };
+        // Of a version that did not say whose it is.
+        let old = base.join(&hex(&plan)[..16]);
+        fs::create_dir_all(&old).expect("made");
+        let first = folder("etc/plan.toml", "box");
+        assert_eq!(first, old);
+        for path in ["etc/conf.d/../plan.toml", "link.toml", "etc/plan.toml"] {
+            assert_eq!(folder(path, "box"), first, "{path}");
+        }
+        // A link that leads elsewhere from now on, as one to the newest release does, is the same plan's place still.
+        let link = dir.path().join("current.toml");
+        symlink(dir.path().join("release-1"), &link).expect("a link");
+        fs::write(dir.path().join("release-1"), "").expect("written");
+        let released = folder("current.toml", "box");
+        fs::write(dir.path().join("release-2"), "").expect("written");
+        fs::remove_file(&link).expect("removed");
+        symlink(dir.path().join("release-2"), &link).expect("a link");
+        assert_eq!(folder("current.toml", "box"), released);
+        assert_ne!(released, first);
+    }
+
+    #[test]
+    fn folders_of_copies_are_known_and_those_of_other_hosts_are_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let base = dir.path().join("plans");
+        let state = |path: &str, host: &str| {
+            let path = dir.path().join(path);
+            fs::write(&path, "version = 1").expect("written");
+            State::of_plan(&base, &path, host).expect("a folder")
+        };
+        let one = state("one.toml", "box");
+        assert_eq!(one.others, []);
+        state("elsewhere.toml", "other");
+        let two = state("two.toml", "box");
+        let expected = Other { folder: one.folder().to_owned(), plan: Some(dir.path().join("one.toml")) };
+        assert_eq!(two.others, [expected]);
+    }
+}

@@ -1,0 +1,191 @@
+//! Runs that cannot do what they are to, and what is on record of them; plans that are found at several paths.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use crate::plan::{planned, write_plan};
+use crate::support::{Bench, Run};
+
+fn snapshots(bench: &Bench) -> usize {
+    bench.objects("log").len()
+}
+
+/// One domain with a stream of this command and more keys.
+fn stream(keys: &str) -> String {
+    format!("[[domain]]\nname = 'db'\nto = ['first']\nstream = [{{ name = 'dump', {keys} }}]\n")
+}
+
+#[test]
+fn a_stream_that_hangs_is_missing_or_is_empty_leaves_no_snapshot_and_a_record() {
+    for (keys, reason) in [
+        (
+            "command = ['sh', '-c', 'echo half; sleep 1000'], timeout = '1s'",
+            "sh took longer than 1 s and was ended",
+        ),
+        ("command = ['no-such-program-here']", "cannot run no-such-program-here: "),
+        (
+            "command = ['echo', 'x'], tee_check = ['no-such-program-here']",
+            "cannot run no-such-program-here: ",
+        ),
+        ("command = ['true']", "it is empty: if it may be, say min_bytes = \"0\""),
+    ] {
+        let bench = planned(&stream(keys));
+        let before = snapshots(&bench);
+        let began = Instant::now();
+        let run = bench.run(["run"]).expect(1);
+        assert!(began.elapsed() < Duration::from_secs(60), "{keys}: it was waited for");
+        let failed = format!("db: failed: first: dump: {reason}");
+        assert!(run.stderr.contains(&failed), "{failed}\n{run:?}");
+        assert_eq!(snapshots(&bench), before, "{keys}: something was committed");
+        let status = bench.run(["status", "--json"]).expect(4);
+        let attempt = &status.lines()[0]["attempt"];
+        assert_eq!(attempt["outcome"], "failed", "{status:?}");
+        assert!(attempt["message"].as_str().expect("text").contains(reason), "{attempt}");
+    }
+    let bench = planned(&stream("command = ['true'], min_bytes = '0'"));
+    bench.run(["run"]).expect(0);
+}
+
+#[test]
+fn a_hook_that_does_not_exist_leaves_no_snapshot_and_a_record() {
+    let bench = planned(
+        "[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\nhooks = { before = [['no-such-program-here']] }\n",
+    );
+    bench.source();
+    let before = snapshots(&bench);
+    let run = bench.run(["run"]).expect(1);
+    let failed = "files: failed: a hook before it: cannot run no-such-program-here: ";
+    assert!(run.stderr.contains(failed), "{run:?}");
+    assert_eq!(snapshots(&bench), before);
+    let status = bench.run(["status", "--json"]).expect(4);
+    assert_eq!(status.lines()[0]["attempt"]["outcome"], "failed");
+}
+
+#[test]
+fn a_plan_that_cannot_be_run_leaves_a_record_metrics_and_a_notice() {
+    let domain = |to: &str| {
+        format!(
+            "[metrics]\ntextfile = 'DIR/out.prom'\n[[notify]]\non = ['failure']\ncommand = ['sh', '-c', 'cat >> DIR/told']\n\
+             [[domain]]\nname = 'files'\nto = ['{to}']\nschedule = 'daily'\npaths = ['DIR/src']\n"
+        )
+    };
+    let bench = planned(&domain("first"));
+    bench.source();
+    bench.run(["run", "--due"]).expect(0);
+    let metrics = || fs::read_to_string(bench.path("out.prom")).expect("written");
+    assert!(metrics().contains("strongroom_attempt_success{domain=\"files\"} 1\n"), "{}", metrics());
+    write_plan(&bench, &domain("frist"));
+    bench.run(["run", "--due", "--dry-run"]).expect(2);
+    assert!(!bench.path("told").exists(), "nothing was to be done");
+    let run = bench.run(["run", "--due"]).expect(2);
+    assert!(run.message().contains("names the repository \"frist\", which is not in the plan"), "{run:?}");
+    assert!(metrics().contains("strongroom_attempt_success{domain=\"files\"} 0\n"), "{}", metrics());
+    let told = fs::read_to_string(bench.path("told")).expect("somebody was told");
+    assert!(told.contains("files: the plan cannot be run: "), "{told}");
+    // The plan is right again, and what happened is still known.
+    write_plan(&bench, &domain("first"));
+    let status = bench.run(["status", "--json"]).expect(3);
+    let attempt = &status.lines()[0]["attempt"];
+    assert!(attempt["message"].as_str().expect("text").contains("frist"), "{attempt}");
+    bench.run(["run"]).expect(0);
+    bench.run(["status"]).expect(0);
+}
+
+#[test]
+fn it_is_told_that_nothing_is_forgotten_as_long_as_something_is_missing() {
+    let bench = planned(
+        "[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\nfacts = { version = ['false'] }\n\
+         objectives = { retain = { last = 1 } }\n",
+    );
+    bench.source();
+    for _ in 0..2 {
+        let run = bench.run(["run"]).expect(3);
+        let warning =
+            "warning: files: no old snapshot is forgotten: that is done only by runs that lack nothing";
+        assert!(run.stderr.contains(warning), "{run:?}");
+    }
+    let status = bench.run(["status"]).expect(3).stdout;
+    assert!(
+        status.contains("files: the last attempt is partial: the fact version was not found out"),
+        "{status}"
+    );
+    let kept = "files: no old snapshot is forgotten as long as something is missing from each run, as the last 2 did";
+    assert!(status.contains(kept), "{status}");
+}
+
+#[test]
+fn a_plugin_that_cannot_find_out_says_so() {
+    let bench = planned("[[domain]]\nname = 'files'\npaths = ['DIR/src']\n");
+    bench.source();
+    bench.run(["run"]).expect(0);
+    bench.run(["status", "--nagios"]).expect(0);
+    let unknown = |run: Run, why: &str| {
+        let run = run.expect(3);
+        assert!(run.stdout.starts_with("STRONGROOM UNKNOWN - "), "{run:?}");
+        assert!(run.stdout.contains(why) && run.stdout.lines().count() == 1, "{run:?}");
+    };
+    let head = bench.run(["log", "head"]).expect(0).stdout;
+    let one_of_two = bench.run(["status", "--nagios", "--expect-head", head.trim()]);
+    unknown(one_of_two, "--expect-head is of one repository, and the plan has 2");
+    let folder = fs::read_dir(bench.path("state/plans")).expect("listed").next().expect("one").expect("one");
+    let folder = folder.path();
+    for (file, why) in [
+        ("attempts.jsonl", "cannot read the record of attempts"),
+        ("drills.jsonl", "cannot read how drills ended"),
+        ("files.recover", "cannot read how far recoveries are"),
+    ] {
+        let path = folder.join(file);
+        let before = fs::read(&path).ok();
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).expect("made");
+        unknown(bench.run(["status", "--nagios"]), why);
+        fs::remove_dir(&path).expect("removed");
+        if let Some(bytes) = before {
+            fs::write(&path, bytes).expect("written");
+        }
+    }
+    bench.run(["status", "--nagios"]).expect(0);
+    fs::write(bench.path("strongroom.toml"), "version = 1\nshedule = 1\n").expect("written");
+    unknown(bench.run(["status", "--nagios"]), "there is no key `shedule` here");
+}
+
+#[test]
+fn one_plan_has_one_state_by_whatever_path() {
+    let bench = planned("[[domain]]\nname = 'files'\npaths = ['DIR/src']\n");
+    bench.source();
+    bench.run(["run"]).expect(0);
+    symlink(bench.path("strongroom.toml"), bench.path("link.toml")).expect("a link");
+    for path in ["src/../strongroom.toml", "link.toml", "./strongroom.toml"] {
+        let status = bench.run(["status", "--json", "--config", path]).expect(0);
+        assert_eq!(status.lines()[0]["attempt"]["outcome"], "ok", "{path}");
+    }
+    assert_eq!(fs::read_dir(bench.path("state/plans")).expect("listed").count(), 1);
+}
+
+#[test]
+fn the_plan_is_looked_for_where_it_is_named_before_it_is_found() {
+    let bench = planned("[[domain]]\nname = 'here'\npaths = ['/a']\n");
+    let text = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    for name in ["variable", "option"] {
+        bench.write(&format!("{name}.toml"), text.replace("'here'", &format!("'{name}'")));
+    }
+    let shown = |variable: Option<&str>, option: Option<&str>| {
+        let mut command = bench.command();
+        if let Some(path) = variable {
+            command.env("STRONGROOM_CONFIG", bench.path(path));
+        }
+        command.args(["config", "show"]).args(option.map(|path| format!("--config={path}")));
+        let text = Run::of(&mut command).expect(0).stdout;
+        let name = ["here", "variable", "option"]
+            .into_iter()
+            .find(|name| text.contains(&format!("domain.{name}.paths")));
+        name.expect("a domain")
+    };
+    assert_eq!(shown(None, None), "here");
+    assert_eq!(shown(Some("variable.toml"), None), "variable");
+    assert_eq!(shown(Some("variable.toml"), Some("option.toml")), "option");
+    // What is named and not there is not made up for by what is.
+    let missing = bench.run(["config", "show", "--config", "no.toml"]).expect(2);
+    assert!(missing.message().contains("no.toml"), "{missing:?}");
+}
