@@ -9,7 +9,6 @@ use crate::plan::types::Tier;
 use crate::recover::{RecoveryOutcome, RecoveryRecord};
 use crate::run::process::{Ended, ProcessError, Sink, Source};
 use serde_json::Value;
-use strongroom::ids::SnapshotId;
 
 const PLAN: &str = "[[domain]]\nname = 'x'\npaths = ['/x']\n[[notify]]\non = ['failure', 'recovered', 'rpo', 'exception-expiring']\n\
                     webhook_env = 'HOOK'\n[[notify]]\non = ['start', 'success', 'failure']\nheartbeat_env = 'BEAT'\n[[notify]]\n\
@@ -189,7 +188,7 @@ fn recoveries_are_told_of_each_time_without_what_commands_said() {
         recovery: "r".into(),
         domain: "x".parse().expect("a name"),
         repository: "local".parse().expect("a name"),
-        snapshot: SnapshotId::from_bytes([1; 32]),
+        snapshot: crate::testing::id(1),
         began: Timestamp::UNIX_EPOCH,
         outcome: RecoveryOutcome::Failed,
         cause: None,
