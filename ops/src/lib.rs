@@ -6,6 +6,7 @@
 //! - [`run`]: running domains
 //! - [`drill`]: restores rehearsed
 //! - [`recover`]: restores that can be undone
+//! - [`noted`]: what the logs of repositories say of drills, recoveries and exceptions
 //! - [`status`]: how well everything is protected now
 //! - [`verify`]: repositories read again, a part at a time
 //! - [`notify`]: who is told of what
@@ -23,6 +24,7 @@ pub mod compliance;
 pub mod coverage;
 pub mod drill;
 pub mod metrics;
+pub mod noted;
 pub mod notify;
 pub mod order;
 pub mod plan;

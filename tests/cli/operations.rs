@@ -403,3 +403,47 @@ fn files_that_change_all_the_time_are_named_in_the_report() {
         "{page}"
     );
 }
+
+#[test]
+fn metrics_are_written_after_everything_that_changes_them() {
+    let bench = planned(
+        "[metrics]\ntextfile = 'DIR/metrics.prom'\n[class.c]\nrto = '1h'\ncopies = 2\nverify = { every = '7d', read = '100%' }\n\
+         [[domain]]\nname = 'files'\nclass = 'c'\npaths = ['DIR/src']\n\
+         [[drill]]\nname = 'all'\ndomains = ['files']\ntier = 'full'\nscratch = 'DIR/scratch'\n",
+    );
+    bench.source();
+    let after = |args: &[&str], code| {
+        bench.run(args.iter().copied()).expect(code);
+        let file = bench.path("metrics.prom");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+        fs::remove_file(file).expect("removed");
+        text
+    };
+    let has = |text: &str, line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    let run = after(&["run"], 0);
+    has(&run, "strongroom_target{domain=\"files\",target=\"copies\"} 0");
+    has(&run, "strongroom_target{domain=\"files\",target=\"rto\"} 3");
+    has(&run, "strongroom_rto_seconds{domain=\"files\"} 3600");
+    assert!(
+        !run.contains("strongroom_verify_timestamp_seconds{")
+            && !run.contains("strongroom_recovery_seconds{"),
+        "{run}"
+    );
+    assert!(after(&["verify"], 0).contains("strongroom_verify_timestamp_seconds{repository=\"first\"} "));
+    let drilled = after(&["drill"], 0);
+    has(&drilled, "strongroom_drill_outcome{drill=\"all\",repository=\"first\"} 0");
+    has(&drilled, "strongroom_target{domain=\"files\",target=\"rto\"} 0");
+    for gauge in ["strongroom_drill_timestamp_seconds", "strongroom_drill_seconds"] {
+        assert!(drilled.contains(&format!("{gauge}{{drill=\"all\",repository=\"first\"}} ")), "{drilled}");
+    }
+    let seconds = |text: &str| {
+        let line =
+            text.lines().find(|line| line.starts_with("strongroom_recovery_seconds{domain=\"files\"} "));
+        line.unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let by_drill = seconds(&drilled);
+    assert_ne!(seconds(&after(&["recover", "files"], 0)), by_drill, "what was measured last");
+    rot(&bench);
+    has(&after(&["drill"], 4), "strongroom_drill_outcome{drill=\"all\",repository=\"first\"} 2");
+    assert!(bench.run(["status", "--openmetrics"]).expect(4).stdout.contains("strongroom_drill_outcome{"));
+}

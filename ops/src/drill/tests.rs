@@ -85,6 +85,7 @@ struct Stage {
     plan: Plan,
     source: Played,
     cancelled: Arc<AtomicBool>,
+    known: Vec<DrillRecord>,
 }
 
 const DOMAIN: &str = "[repo.b]\nurl = '/b'\n[class.c]\nrto = '1h'\n[[domain]]\nname = 'x'\nclass = 'c'\n\
@@ -99,7 +100,8 @@ impl Stage {
         let plan = plan(&text.replace("DIR", folder.path().to_str().expect("text")));
         let snapshots =
             vec![(id(1), record("x", 9 * 24)), (id(2), record("y", 24)), (id(3), record("x", 24))];
-        Self { folder, plan, source: Played { snapshots, ..Played::default() }, cancelled: Arc::default() }
+        let source = Played { snapshots, ..Played::default() };
+        Self { folder, plan, source, cancelled: Arc::default(), known: Vec::new() }
     }
 
     fn place(&self) -> Place {
@@ -120,6 +122,7 @@ impl Stage {
             services: &|stop| Arc::new(SystemProcesses::new(stop)) as Arc<dyn Processes>,
             source: &self.source,
             place: &place,
+            records: &|| Ok(self.known.iter().cloned().chain(place.records()?).collect()),
             get: &|_| {
                 asked.set(asked.get() + 1);
                 if asked.get() < 3 { Err("nobody listens".into()) } else { Ok(200) }
@@ -237,7 +240,7 @@ fn each_way_to_end_has_its_outcome() {
     }
     let record = Stage::new(&run("{ prepare = ['false'] }")).run();
     let why = record.reason.unwrap_or_default();
-    assert!(record.outcome == unverified && why.starts_with("step 1: it cannot be prepared: "), "{why}");
+    assert!(record.outcome == unverified && why.starts_with("step 2: it cannot be prepared: "), "{why}");
     let mut stage = Stage::new(FULL);
     stage.source.snapshots.clear();
     let record = stage.run();
@@ -358,6 +361,10 @@ fn repositories_take_turns_and_snapshots_are_chosen() {
     assert_eq!(records[0].restored[0].snapshot, id(1), "the one of nine days ago");
     let wish = Wish { from: Some("b".into()), ..Wish::default() };
     assert_eq!(from(&stage.run_as(&wish)), "b");
+    // One that was run elsewhere counts, too.
+    let mut rebuilt = Stage::new(&format!("{FULL}from = 'rotate'\n"));
+    rebuilt.known = vec![records[0].clone()];
+    assert_eq!(from(&rebuilt.run()), "b");
     let drill = &stage.plan.drills[0];
     assert!(choose::repository(&stage.plan, drill, Some("c"), &[]).is_err());
     let chosen = |choice: &str, random: u64| {
