@@ -5,6 +5,7 @@ mod commands;
 mod context;
 mod drills;
 mod evidence;
+mod exceptions;
 mod exit;
 mod failure;
 mod heads;

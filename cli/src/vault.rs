@@ -75,6 +75,14 @@ impl<'a> Repositories<'a> {
         repository.clone()
     }
 
+    /// The repositories that are open.
+    pub fn opened(&self) -> impl Iterator<Item = (Name, Arc<Repository>)> {
+        let opened = self.opened.borrow();
+        let open =
+            opened.iter().filter_map(|(name, found)| Some((name.clone(), Arc::clone(found.as_ref().ok()?))));
+        open.collect::<Vec<_>>().into_iter()
+    }
+
     /// What the log of a repository says to this host; it is read once.
     pub fn noted(&self, name: &Name) -> Result<Rc<Noted>, VaultError> {
         if let Some(noted) = self.noted.borrow().get(name) {

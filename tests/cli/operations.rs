@@ -405,6 +405,52 @@ fn files_that_change_all_the_time_are_named_in_the_report() {
 }
 
 #[test]
+fn exceptions_are_on_record_in_the_logs() {
+    let domain = "[[domain]]\nname = 'files'\npaths = ['DIR/src']\n";
+    let bench = planned(domain);
+    bench.source();
+    let notes = |repository: &str| {
+        let mut command = bench.command();
+        let lines =
+            Run::of(command.arg("-r").arg(bench.path(repository)).args(["log", "--json"])).expect(0).lines();
+        let changes = lines.iter().flat_map(|line| line["changes"].as_array().expect("changes").clone());
+        changes.filter(|change| change["kind"] == "exceptions").collect::<Vec<_>>()
+    };
+    bench.run(["run"]).expect(0);
+    assert_eq!(notes("repo"), [] as [Value; 0], "there are none");
+    let with = |expires: &str| {
+        let exception = format!(
+            "[[exception]]\nid = 'EX-7'\ncontrol = 'copies'\ndomain = 'files'\nreason = 'ticket 114'\n\
+             approved_by = 'role: lead'\nexpires = {expires}\n"
+        );
+        write_plan(&bench, &format!("{domain}{exception}"));
+        bench.run(["run"]).expect(0);
+    };
+    with("2999-01-01");
+    with("2999-01-01");
+    // A host that was built anew finds in the log what was noted.
+    fs::remove_dir_all(bench.path("state")).expect("there");
+    with("2999-01-01");
+    for repository in ["repo", "second"] {
+        let [note] = &notes(repository)[..] else { panic!("one: {:?}", notes(repository)) };
+        let expected = serde_json::json!([{
+            "id": "EX-7", "control": "copies", "domain": "files", "reason": "ticket 114",
+            "approved_by": "role: lead", "expires": "2999-01-01",
+        }]);
+        assert_eq!((&note["host"], &note["exceptions"]), (&"box".into(), &expected));
+    }
+    with("2999-02-01");
+    write_plan(&bench, domain);
+    bench.run(["run"]).expect(0);
+    bench.run(["run"]).expect(0);
+    assert_eq!(notes("second").len(), 3, "once for each change");
+    let log = bench.run(["log"]).expect(0).stdout;
+    let told =
+        "exceptions of box: EX-7: copies of files until 2999-02-01, approved by role: lead: ticket 114";
+    assert!(log.contains(told) && log.contains("no exceptions of box any more"), "{log}");
+}
+
+#[test]
 fn metrics_are_written_after_everything_that_changes_them() {
     let bench = planned(
         "[metrics]\ntextfile = 'DIR/metrics.prom'\n[class.c]\nrto = '1h'\ncopies = 2\nverify = { every = '7d', read = '100%' }\n\

@@ -23,7 +23,7 @@ use crate::failure::{self, Failure};
 use crate::output::{Object, object, visible};
 use crate::plan::{self, PlanArgs};
 use crate::vault::Repositories;
-use crate::{notices, numbers, records, signals, units};
+use crate::{exceptions, notices, numbers, records, signals, units};
 
 const AFTER_HELP: &str = "\
 Domains are backed up in the order of their dependencies. What comes after a domain that failed goes
@@ -113,6 +113,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let domains: Vec<_> = chosen.iter().map(|chosen| chosen.domain.name.as_str()).collect();
     notices::tell(&plan, &state, context, |notifier| notifier.run_begins(&domains));
     let reports = runner.run_all(&chosen, &mut |report| tell(report, context));
+    exceptions::note(&plan, &repositories, &state, context);
     repositories.remember_heads();
     repositories.tell_parity_troubles();
     notices::tell(&plan, &state, context, |notifier| notifier.run_ended(&reports));
