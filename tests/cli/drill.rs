@@ -207,11 +207,18 @@ fn a_killed_drill_is_swept_and_reads_could_not_verify() {
     child.kill().expect("killed");
     child.wait().expect("ended");
     assert!(bench.path("scratch/slow/shop/rows").exists(), "nobody could clean up");
+    let status = bench.run(["status"]).expect(3).stdout;
+    for said in
+        ["the drill slow from first that began", "was killed, so it could not be verified", "scratch/slow"]
+    {
+        assert!(status.contains(said), "{status}");
+    }
     bench.write("quick", "");
     bench.run(["drill"]).expect(0);
     assert!(!bench.path("scratch/slow").exists());
     let log = bench.run(["log"]).expect(0).stdout;
     assert!(log.contains("drill slow (full): unverified: it was killed"), "{log}");
+    assert!(!bench.run(["status"]).expect(0).stdout.contains("killed"));
     // One that is asked to end cleans up by itself.
     fs::remove_file(bench.path("quick")).expect("removed");
     fs::remove_file(bench.path("begun")).expect("removed");

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 use strongroom_ops::drill::history;
+use strongroom_ops::leftover;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::{Lapse, Name};
 use strongroom_ops::recover;
@@ -157,6 +158,7 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let evidence = Evidence::gather(plan.repos.keys(), repositories, Some(state))?;
     history::judge(plan, &mut domains, &evidence.drills, now.date());
     evidence.measurements().tell(plan, &mut domains);
+    leftover::judge(plan, state, &attempts, &mut domains);
     for copy in domains.iter_mut().flat_map(|domain| &mut domain.copies) {
         let unread = evidence.unasked.iter().find(|(repo, _)| *repo == copy.repo);
         // Of one that cannot be asked at all it is said already.
