@@ -6,14 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom::browse;
-use strongroom::format::commit::Change;
-use strongroom::format::config::Config;
-use strongroom::format::note::{DRILL_NOTE, DrillNote};
+use strongroom::format::note::DRILL_NOTE;
 use strongroom::format::record;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::NodeKind;
 use strongroom::ids::SnapshotId;
-use strongroom::log::{LogError, read_all};
 use strongroom::monitor::{Monitor, Problem as Report};
 use strongroom::repo::Repository;
 use strongroom::restore::{self, RestoreOptions, RestoreReport};
@@ -63,22 +60,6 @@ impl Monitor for Listener {
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
-}
-
-/// What the log of a repository says of drills, in its order. A record that nobody understands says nothing.
-pub fn notes(repository: &Repository) -> Result<Vec<DrillNote>, LogError> {
-    let config = Config::hash(repository.config_bytes());
-    let mut found = Vec::new();
-    read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |entry| {
-        for change in entry.iter().flat_map(|entry| &entry.commit.changes) {
-            if let Change::Note { kind, record } = change
-                && kind == DRILL_NOTE
-            {
-                found.extend(record::decode::<DrillNote>(record));
-            }
-        }
-    })?;
-    Ok(found)
 }
 
 impl Drills<'_> {
@@ -232,11 +213,7 @@ impl Source for Drills<'_> {
     }
 
     fn note(&self, repo: &Name, record: &DrillRecord) -> Result<(), VaultError> {
-        let repository = self.repositories.open(repo)?;
-        let bytes = record::encode(&record.note());
-        let change = Change::Note { kind: DRILL_NOTE.into(), record: bytes.into() };
-        repository.commit(&mut |_| Ok(vec![change.clone()])).map_err(failed)?;
-        Ok(())
+        self.repositories.note(repo, DRILL_NOTE, &record::encode(&record.note()))
     }
 }
 

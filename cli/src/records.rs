@@ -5,8 +5,10 @@ use strongroom::crypto::keys::BlobKind;
 use strongroom::format::chunk_list::{self, TableError};
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::ledger::Ledger;
+use strongroom::format::note::{EXCEPTIONS_NOTE, ExceptionsNote};
 use strongroom::format::pack::{Directory, DirectoryBlock};
 use strongroom::format::provenance::Provenance;
+use strongroom::format::record;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::format::tree::{FileContent, Grain, Metadata, Node, NodeKind, Tree, TreePart};
 use strongroom::ids::{LedgerId, SnapshotId};
@@ -284,7 +286,15 @@ fn change(change: &Change) -> Value {
         }
         Change::ParitySet { overhead } => json!({"change": "parity_set", "tenths_of_percent": overhead}),
         Change::ReserveSet { bytes } => json!({"change": "reserve_set", "bytes": bytes}),
-        Change::Note { kind, record } => json!({"change": "note", "kind": kind, "bytes": record.len()}),
+        Change::Note { kind, record } => {
+            let exceptions = (kind == EXCEPTIONS_NOTE).then(|| record::decode::<ExceptionsNote>(record).ok());
+            let mut change = json!({"change": "note", "kind": kind, "bytes": record.len()});
+            if let Some(ExceptionsNote { host, exceptions }) = exceptions.flatten() {
+                change["host"] = json!(host);
+                change["exceptions"] = json!(exceptions);
+            }
+            change
+        }
     }
 }
 

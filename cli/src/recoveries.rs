@@ -8,7 +8,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use strongroom::browse::{self, BrowseError, Found};
-use strongroom::format::commit::Change;
 use strongroom::format::note::RECOVERY_NOTE;
 use strongroom::format::record;
 use strongroom::format::snapshot::Snapshot;
@@ -192,10 +191,7 @@ impl Source for Recoveries<'_> {
     }
 
     fn note(&self, repo: &Name, record: &RecoveryRecord) -> Result<(), VaultError> {
-        let repository = self.repositories.open(repo)?;
-        let note = Change::Note { kind: RECOVERY_NOTE.into(), record: record::encode(&record.note()).into() };
-        repository.commit(&mut |_| Ok(vec![note.clone()])).map_err(failed)?;
-        Ok(())
+        self.repositories.note(repo, RECOVERY_NOTE, &record::encode(&record.note()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -9,11 +10,13 @@ use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, Snapsh
 use strongroom::check;
 use strongroom::copy::{self, Choice, CopyError, CopyOptions, CopyReport};
 use strongroom::forget::{self, ForgetOptions};
+use strongroom::format::commit::Change;
 use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
 use strongroom::ids::SnapshotId;
 use strongroom::repo::Repository;
+use strongroom_ops::noted::Noted;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::vault::{CopyFailure, Job, Vault, VaultError};
@@ -21,10 +24,11 @@ use strongroom_ops::verify::Known;
 
 use crate::commands::reserve::tell_spent;
 use crate::context::{self, Context};
-use crate::drills;
+use crate::evidence;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::monitor::CliMonitor;
+use crate::plan;
 use crate::units::LocalCalendar;
 
 /// Repositories that were asked for, each opened once.
@@ -37,8 +41,8 @@ pub struct Repositories<'a> {
     opened: RefCell<BTreeMap<Name, Result<Arc<Repository>, VaultError>>>,
     /// Those that could not be opened because they are damaged.
     damaged: RefCell<BTreeSet<Name>>,
-    /// What their logs say of drills, as far as anybody has asked: whole logs are read for it.
-    noted: RefCell<BTreeMap<Name, Vec<DrillNote>>>,
+    /// What their logs say to this host, as far as anybody has asked: whole logs are read for it.
+    noted: RefCell<BTreeMap<Name, Rc<Noted>>>,
 }
 
 impl<'a> Repositories<'a> {
@@ -69,6 +73,33 @@ impl<'a> Repositories<'a> {
             })
         });
         repository.clone()
+    }
+
+    /// The repositories that are open.
+    pub fn opened(&self) -> impl Iterator<Item = (Name, Arc<Repository>)> {
+        let opened = self.opened.borrow();
+        let open = opened.iter().filter_map(|(name, found)| Some((name.clone(), Arc::clone(found.as_ref().ok()?))));
+        open.collect::<Vec<_>>().into_iter()
+    }
+
+    /// What the log of a repository says to this host; it is read once.
+    pub fn noted(&self, name: &Name) -> Result<Rc<Noted>, VaultError> {
+        if let Some(noted) = self.noted.borrow().get(name) {
+            return Ok(Rc::clone(noted));
+        }
+        let repository = self.open(name)?;
+        let noted = Rc::new(evidence::noted(&repository, &plan::host(self.plan)).map_err(failed)?);
+        self.noted.borrow_mut().insert(name.clone(), Rc::clone(&noted));
+        Ok(noted)
+    }
+
+    /// Leaves a note in the log of a repository.
+    pub fn note(&self, name: &Name, kind: &str, record: &[u8]) -> Result<(), VaultError> {
+        let repository = self.open(name)?;
+        let note = Change::Note { kind: kind.into(), record: record.to_vec().into() };
+        repository.commit(&mut |_| Ok(vec![note.clone()])).map_err(failed)?;
+        self.noted.borrow_mut().remove(name);
+        Ok(())
     }
 
     /// Whether a repository could not be opened because it is damaged.
@@ -141,14 +172,7 @@ impl Vault for Repositories<'_> {
     }
 
     fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {
-        let mut noted = self.noted.borrow_mut();
-        if let Some(notes) = noted.get(repo) {
-            return Ok(notes.clone());
-        }
-        let repository = self.open(repo)?;
-        let notes = drills::notes(&repository).map_err(failed)?;
-        noted.insert(repo.clone(), notes.clone());
-        Ok(notes)
+        Ok(self.noted(repo)?.drill_notes().cloned().collect())
     }
 
     fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError> {

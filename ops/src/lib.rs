@@ -6,7 +6,9 @@
 //! - [`run`]: running domains
 //! - [`drill`]: restores rehearsed
 //! - [`recover`]: restores that can be undone
+//! - [`noted`]: what the logs of repositories say of drills, recoveries and exceptions
 //! - [`status`]: how well everything is protected now
+//! - [`leftover`]: what was killed, and what is left of it
 //! - [`verify`]: repositories read again, a part at a time
 //! - [`notify`]: who is told of what
 //! - [`compliance`]: whether its targets are met, and what excuses those that are not
@@ -22,7 +24,9 @@ pub mod calendar;
 pub mod compliance;
 pub mod coverage;
 pub mod drill;
+pub mod leftover;
 pub mod metrics;
+pub mod noted;
 pub mod notify;
 pub mod order;
 pub mod plan;

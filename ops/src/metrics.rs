@@ -6,12 +6,30 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::compliance::{Compliance, Standing};
+use crate::drill::{DrillOutcome, DrillRecord, history};
+use crate::plan::Plan;
 use crate::run::state::Outcome;
 use crate::status::DomainStatus;
 use crate::verify::RepoStatus;
 
-/// All numbers of a status.
-pub fn render(status: &[DomainStatus], verified: &[RepoStatus]) -> String {
+/// What there are numbers of.
+pub struct Numbers<'n> {
+    /// The plan.
+    pub plan: &'n Plan,
+    /// How well domains are protected.
+    pub domains: &'n [DomainStatus],
+    /// How well repositories are verified.
+    pub repositories: &'n [RepoStatus],
+    /// Drills.
+    pub drills: &'n [DrillRecord],
+    /// How targets stand.
+    pub compliance: &'n Compliance,
+}
+
+/// All numbers.
+pub fn render(numbers: &Numbers<'_>) -> String {
+    let status = numbers.domains;
     let mut text = Text::default();
     let copies = || status.iter().flat_map(|domain| domain.copies.iter().map(move |copy| (domain, copy)));
     text.family("strongroom_health", "gauge", "0 ok, 1 warning, 2 critical, 3 unknown.");
@@ -67,7 +85,9 @@ pub fn render(status: &[DomainStatus], verified: &[RepoStatus]) -> String {
             text.value("strongroom_attempt_success", &[("domain", domain.domain.as_str())], is_good);
         }
     }
-    of_repositories(&mut text, verified);
+    of_repositories(&mut text, numbers.repositories);
+    of_recoveries(&mut text, numbers);
+    of_targets(&mut text, numbers.compliance);
     text.0.push_str("# EOF\n");
     text.0
 }
@@ -98,6 +118,73 @@ fn of_repositories(text: &mut Text, verified: &[RepoStatus]) {
     }
 }
 
+fn of_recoveries(text: &mut Text, numbers: &Numbers<'_>) {
+    let drills = || {
+        let latest = history::latest(numbers.plan, numbers.drills).into_iter();
+        latest.filter_map(|drill| {
+            let repo = drill.repository.as_ref()?;
+            Some(([("drill", drill.drill.as_str()), ("repository", repo.as_str())], drill))
+        })
+    };
+    text.family(
+        "strongroom_drill_outcome",
+        "gauge",
+        "How the last try of a drill from a repository ended: 0 passed, 1 could not be verified, 2 failed.",
+    );
+    for (labels, drill) in drills() {
+        let outcome = match drill.outcome {
+            DrillOutcome::Pass => 0,
+            DrillOutcome::Unverified => 1,
+            DrillOutcome::Fail => 2,
+        };
+        text.value("strongroom_drill_outcome", &labels, outcome);
+    }
+    text.family("strongroom_drill_timestamp_seconds", "gauge", "When it was begun.");
+    for (labels, drill) in drills() {
+        text.value("strongroom_drill_timestamp_seconds", &labels, drill.began.as_second());
+    }
+    text.family("strongroom_drill_seconds", "gauge", "How long it took, but for the cleanup.");
+    for (labels, drill) in drills() {
+        text.value("strongroom_drill_seconds", &labels, drill.seconds());
+    }
+    text.family(
+        "strongroom_recovery_seconds",
+        "gauge",
+        "How long the last recovery took, or the last drill that restored everything, whichever is newer.",
+    );
+    for domain in numbers.domains {
+        if let Some(seconds) = domain.recovery_seconds {
+            text.value("strongroom_recovery_seconds", &[("domain", domain.domain.as_str())], seconds);
+        }
+    }
+    text.family("strongroom_rto_seconds", "gauge", "Longest that it may take.");
+    for domain in &numbers.plan.domains {
+        if let Some(rto) = numbers.plan.objectives(domain).rto {
+            text.value("strongroom_rto_seconds", &[("domain", domain.name.as_str())], rto.as_secs());
+        }
+    }
+}
+
+fn of_targets(text: &mut Text, compliance: &Compliance) {
+    text.family(
+        "strongroom_target",
+        "gauge",
+        "How a target of a domain stands: 0 met, 1 excused, 2 violated, 3 unknown.",
+    );
+    for finding in &compliance.findings {
+        let standing = match finding.standing {
+            Standing::Met => 0,
+            Standing::Excused => 1,
+            Standing::Violated => 2,
+            Standing::Unknown => 3,
+        };
+        let labels = [("domain", finding.domain.as_str()), ("target", finding.control.name())];
+        text.value("strongroom_target", &labels, standing);
+    }
+    text.family("strongroom_exceptions_expired", "gauge", "Exceptions that do not hold any more.");
+    text.value("strongroom_exceptions_expired", &[], compliance.expired.len());
+}
+
 fn labels<'a>(domain: &'a DomainStatus, repo: &'a str) -> [(&'static str, &'a str); 2] {
     [("domain", domain.domain.as_str()), ("repository", repo)]
 }
@@ -113,7 +200,8 @@ impl Text {
     /// Names of domains and repositories need no escapes.
     fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        let _ = writeln!(self.0, "{name}{{{}}} {value}", labels.join(","));
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
     }
 }
 
@@ -134,7 +222,12 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compliance::Finding;
+    use crate::drill::{Phase, Timed};
+    use crate::plan::load::tests_support::plan;
+    use crate::plan::types::{Control, Tier};
     use crate::status::{CopyStatus, Health, NewestCopy};
+    use crate::testing::name;
     use crate::verify::{Demand, Known};
     use jiff::Timestamp;
     use strongroom::ids::{BlobId, SnapshotId};
@@ -162,7 +255,7 @@ mod tests {
             attempt: None,
             next: None,
             drill: None,
-            recovery_seconds: None,
+            recovery_seconds: Some(12.5),
         };
         let verified = RepoStatus {
             repo: "local".parse().expect("a name"),
@@ -172,7 +265,50 @@ mod tests {
             known: Some(Known { packs_never_read: 7, ..Known::default() }),
             last: None,
         };
-        let text = render(&[status], &[verified]);
+        let plan = plan(
+            "[repo.b]\nurl = '/b'\n[class.c]\nrto = '45m'\n[[domain]]\nname = 'shop'\nclass = 'c'\npaths = ['/x']\n\
+             [[drill]]\nname = 'weekly'\ndomains = ['shop']\ntier = 'full'\n",
+        );
+        let drill = |repo, outcome, began| DrillRecord {
+            drill: name("weekly"),
+            tier: Tier::Full,
+            repository: Some(name(repo)),
+            began: Timestamp::from_second(began).expect("a time"),
+            outcome,
+            reason: None,
+            self_test: false,
+            restored: Vec::new(),
+            phases: vec![Timed { phase: Phase::Fetch, seconds: 1.5 }],
+            rto: None,
+        };
+        let drills = [
+            drill("b", DrillOutcome::Pass, 1),
+            drill("b", DrillOutcome::Fail, 2),
+            drill("a", DrillOutcome::Unverified, 3),
+        ];
+        let finding = |control, standing| Finding {
+            domain: name("shop"),
+            control,
+            standing,
+            wanted: String::new(),
+            found: String::new(),
+            exception: None,
+        };
+        let compliance = Compliance {
+            findings: vec![
+                finding(Control::Rpo, Standing::Met),
+                finding(Control::Rto, Standing::Unknown),
+                finding(Control::Copies, Standing::Violated),
+            ],
+            expired: Vec::new(),
+        };
+        let text = render(&Numbers {
+            plan: &plan,
+            domains: &[status],
+            repositories: &[verified],
+            drills: &drills,
+            compliance: &compliance,
+        });
         for line in [
             "# TYPE strongroom_health gauge",
             "strongroom_health{domain=\"shop\"} 2",
@@ -181,6 +317,16 @@ mod tests {
             "strongroom_rpo_seconds{domain=\"shop\"} 86400",
             "strongroom_verify_health{repository=\"local\"} 1",
             "strongroom_packs_never_verified{repository=\"local\"} 7",
+            "strongroom_drill_outcome{drill=\"weekly\",repository=\"a\"} 1",
+            "strongroom_drill_outcome{drill=\"weekly\",repository=\"b\"} 2",
+            "strongroom_drill_timestamp_seconds{drill=\"weekly\",repository=\"b\"} 2",
+            "strongroom_drill_seconds{drill=\"weekly\",repository=\"b\"} 1.5",
+            "strongroom_recovery_seconds{domain=\"shop\"} 12.5",
+            "strongroom_rto_seconds{domain=\"shop\"} 2700",
+            "strongroom_target{domain=\"shop\",target=\"rpo\"} 0",
+            "strongroom_target{domain=\"shop\",target=\"rto\"} 3",
+            "strongroom_target{domain=\"shop\",target=\"copies\"} 2",
+            "strongroom_exceptions_expired 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

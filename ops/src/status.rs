@@ -97,9 +97,9 @@ pub struct DomainStatus {
     pub attempt: Option<Attempt>,
     /// When it runs next.
     pub next: Option<Timestamp>,
-    /// The last drill of it on this host.
+    /// The last drill of it.
     pub drill: Option<DrillRecord>,
-    /// Seconds that a recovery took in the last drill that says so.
+    /// Seconds that a recovery took in the last one, or the last drill that says so, whichever is newer.
     pub recovery_seconds: Option<f64>,
 }
 
@@ -247,7 +247,8 @@ impl Judge<'_, '_> {
 }
 
 impl CopyStatus {
-    fn add(&mut self, health: Health, reason: String) {
+    /// Adds something to say of it.
+    pub fn add(&mut self, health: Health, reason: String) {
         self.health = self.health.max(health);
         self.reasons.push(reason);
     }

@@ -173,7 +173,7 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
         bench.run(["compliance"])
     };
     let missed = bench.run(["compliance"]).expect(4).stdout;
-    assert!(missed.contains("that it passes") && missed.contains("data failed 0m ago"), "{missed}");
+    assert!(missed.contains("that it passes") && missed.contains("data from first failed 0m ago"), "{missed}");
     assert!(compliance("2999-01-01").expect(0).stdout.contains("excused (EX-9)"));
     assert!(compliance("2001-01-01").expect(4).stdout.contains("exception EX-9 expired on 2001-01-01"));
     bench.run(["drill", "nothing"]).expect(2);
@@ -221,11 +221,16 @@ fn a_killed_drill_is_swept_and_reads_could_not_verify() {
     child.kill().expect("killed");
     child.wait().expect("ended");
     assert!(bench.path("scratch/slow/shop/rows").exists(), "nobody could clean up");
+    let status = bench.run(["status"]).expect(3).stdout;
+    for said in ["the drill slow from first that began", "was killed, so it could not be verified", "scratch/slow"] {
+        assert!(status.contains(said), "{status}");
+    }
     bench.write("quick", "");
     bench.run(["drill"]).expect(0);
     assert!(!bench.path("scratch/slow").exists());
     let log = bench.run(["log"]).expect(0).stdout;
     assert!(log.contains("drill slow (full): unverified: it was killed"), "{log}");
+    assert!(!bench.run(["status"]).expect(0).stdout.contains("killed"));
     // One that is asked to end cleans up by itself.
     fs::remove_file(bench.path("quick")).expect("removed");
     fs::remove_file(bench.path("begun")).expect("removed");
@@ -239,4 +244,122 @@ fn a_killed_drill_is_swept_and_reads_could_not_verify() {
     rustix::process::kill_process(pid, Signal::INT).expect("told");
     assert_eq!(child.wait().expect("ended").code(), Some(5));
     assert!(!bench.path("scratch/slow").exists());
+}
+
+/// A drill that needs nothing but this program.
+const ROTATING: &str = "
+[[drill]]
+name = 'data'
+domains = ['shop']
+tier = 'full'
+from = 'rotate'
+schedule = 'yearly'
+scratch = 'DIR/scratch'
+step = [{ restore = 'shop', target = 'loaded' }]
+";
+
+/// Changes a byte of the largest pack.
+fn rot(bench: &Bench) {
+    let largest =
+        bench.objects("packs").into_iter().max_by_key(|path| fs::metadata(path).expect("a pack").len());
+    let largest = largest.expect("a pack");
+    let mut bytes = fs::read(&largest).expect("a pack");
+    bytes[2000] ^= 1;
+    overwrite(&largest, &bytes);
+}
+
+#[test]
+fn a_host_that_was_built_anew_knows_of_its_drills() {
+    let bench = planned(ROTATING);
+    let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    bench.write("strongroom.toml", plan.replace("rto = '1h'", "rto = '1h'\ndrill_every = '30d'"));
+    let missed = bench.run(["compliance"]).expect(4).stdout;
+    assert!(missed.contains("never measured") && missed.contains("every 30d"), "{missed}");
+    let first = drill(&bench.run(["drill", "--due", "--json"]).expect(0));
+    assert_eq!(first["repository"], "first");
+    let forget = || fs::remove_dir_all(bench.path("state")).expect("there");
+    forget();
+    assert_eq!(bench.run(["drill", "--due"]).expect(0).stdout, "nothing is due\n");
+    let status = bench.run(["status", "--json"]).expect(0).lines().remove(0);
+    assert_eq!((&status["drill"]["outcome"], &status["drill"]["repository"]), (&"pass".into(), &"first".into()));
+    assert_eq!(status["recovery_seconds"], first["seconds"]);
+    bench.run(["compliance"]).expect(0);
+    assert!(bench.run(["runbook"]).expect(0).stdout.contains("A drill on "));
+    let looked = bench.run(["recover", "shop", "--plan", "--json"]);
+    let measured = looked.lines().into_iter().find(|line| line["type"] == "recovery-plan").expect("a plan");
+    assert_eq!(measured["measured"]["drill"], "data", "{measured}");
+    bench.run(["report", "--html", "report.html"]).expect(0);
+    let page = fs::read_to_string(bench.path("report.html")).expect("a page");
+    assert!(page.contains("data (full)") && !page.contains("No restore was rehearsed"), "{page}");
+    // The repositories take turns all the same.
+    assert_eq!(drill(&bench.run(["drill", "--json"]).expect(0))["repository"], "second");
+    forget();
+    // Nor does one that cannot be asked take away what others say.
+    fs::rename(bench.path("second"), bench.path("away")).expect("moved");
+    let alone = bench.run(["compliance"]);
+    assert!(alone.stdout.contains("s in the drill data"), "{alone:?}");
+    let said = "warning: what the log of second says of drills and recoveries is not known: there is no repository";
+    for asked in [alone, bench.run(["drill", "--due"]).expect(0), bench.run(["runbook"]).expect(0)] {
+        assert!(asked.stderr.contains(said), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_repository_that_cannot_be_restored_stays_red_whatever_another_one_says() {
+    let bench = planned(ROTATING);
+    rot(&bench);
+    let failed = drill(&bench.run(["drill", "--json"]).expect(4));
+    assert_eq!(failed["repository"], "first");
+    let passed = drill(&bench.run(["drill", "--json"]).expect(0));
+    assert_eq!(passed["repository"], "second");
+    for forgotten in [false, true] {
+        if forgotten {
+            fs::remove_dir_all(bench.path("state")).expect("there");
+        }
+        let status = bench.run(["status"]).expect(4).stdout;
+        assert!(status.contains("the drill data from first failed: shop cannot be restored"), "{status}");
+        let missed = bench.run(["compliance"]).expect(4).stdout;
+        assert!(missed.contains("data from first failed 0m ago"), "{missed}");
+    }
+    fs::rename(bench.path("second"), bench.path("away")).expect("moved");
+    bench.run(["drill", "--from", "second"]).expect(5);
+    fs::rename(bench.path("away"), bench.path("second")).expect("moved back");
+    let status = bench.run(["status"]).expect(4).stdout;
+    assert!(status.contains("the drill data from second could not be verified: there is no repository"), "{status}");
+    bench.run(["drill", "--from", "second"]).expect(0);
+    assert!(!bench.run(["status"]).expect(4).stdout.contains("from second"));
+}
+
+#[test]
+fn a_drill_that_is_late_is_excused_with_the_time() {
+    let bench = planned(
+        "[[drill]]\nname = 'slow'\ndomains = ['shop']\ntier = 'full'\nscratch = 'DIR/scratch'\n\
+         step = [{ restore = 'shop', target = 'loaded' }, { run = ['sleep', '1.2'] }]\n",
+    );
+    let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text").replace("'1h'", "'1s'");
+    bench.write("strongroom.toml", &plan);
+    let never = bench.run(["compliance"]).expect(5).stdout;
+    assert!(never.contains("rto") && never.contains("never measured"), "{never}");
+    let late = drill(&bench.run(["drill", "--json"]).expect(4));
+    assert!(late["message"].as_str().is_some_and(|text| text.contains("has to be done in 1 s")), "{late}");
+    fs::remove_dir_all(bench.path("state")).expect("there");
+    let standings = |code| {
+        let lines = bench.run(["compliance", "--json"]).expect(code).lines();
+        let of = |control: &str| {
+            let found = lines.iter().find(|line| line["control"] == control).expect("a target");
+            found["standing"].as_str().expect("text").to_owned()
+        };
+        [of("rto"), of("drill")]
+    };
+    assert_eq!(standings(4), ["violated", "violated"]);
+    bench.run(["status"]).expect(4);
+    bench.write(
+        "strongroom.toml",
+        format!(
+            "{plan}[[exception]]\nid = 'EX-9'\ncontrol = 'rto'\ndomain = 'shop'\nreason = 'the disk is on its way'\n\
+             approved_by = 'role: lead'\nexpires = 2999-01-01\n"
+        ),
+    );
+    assert_eq!(standings(0), ["excused", "excused"]);
+    bench.run(["status"]).expect(3);
 }

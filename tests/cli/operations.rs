@@ -514,3 +514,86 @@ fn files_that_change_all_the_time_are_named_in_the_report() {
         "{page}"
     );
 }
+
+#[test]
+fn exceptions_are_on_record_in_the_logs() {
+    let domain = "[[domain]]\nname = 'files'\npaths = ['DIR/src']\n";
+    let bench = planned(domain);
+    bench.source();
+    let notes = |repository: &str| {
+        let mut command = bench.command();
+        let lines = Run::of(command.arg("-r").arg(bench.path(repository)).args(["log", "--json"])).expect(0).lines();
+        let changes = lines.iter().flat_map(|line| line["changes"].as_array().expect("changes").clone());
+        changes.filter(|change| change["kind"] == "exceptions").collect::<Vec<_>>()
+    };
+    bench.run(["run"]).expect(0);
+    assert_eq!(notes("repo"), [] as [Value; 0], "there are none");
+    let with = |expires: &str| {
+        let exception = format!(
+            "[[exception]]\nid = 'EX-7'\ncontrol = 'copies'\ndomain = 'files'\nreason = 'ticket 114'\n\
+             approved_by = 'role: lead'\nexpires = {expires}\n"
+        );
+        write_plan(&bench, &format!("{domain}{exception}"));
+        bench.run(["run"]).expect(0);
+    };
+    with("2999-01-01");
+    with("2999-01-01");
+    // A host that was built anew finds in the log what was noted.
+    fs::remove_dir_all(bench.path("state")).expect("there");
+    with("2999-01-01");
+    for repository in ["repo", "second"] {
+        let [note] = &notes(repository)[..] else { panic!("one: {:?}", notes(repository)) };
+        let expected = serde_json::json!([{
+            "id": "EX-7", "control": "copies", "domain": "files", "reason": "ticket 114",
+            "approved_by": "role: lead", "expires": "2999-01-01",
+        }]);
+        assert_eq!((&note["host"], &note["exceptions"]), (&"box".into(), &expected));
+    }
+    with("2999-02-01");
+    write_plan(&bench, domain);
+    bench.run(["run"]).expect(0);
+    bench.run(["run"]).expect(0);
+    assert_eq!(notes("second").len(), 3, "once for each change");
+    let log = bench.run(["log"]).expect(0).stdout;
+    let told = "exceptions of box: EX-7: copies of files until 2999-02-01, approved by role: lead: ticket 114";
+    assert!(log.contains(told) && log.contains("no exceptions of box any more"), "{log}");
+}
+
+#[test]
+fn metrics_are_written_after_everything_that_changes_them() {
+    let bench = planned(
+        "[metrics]\ntextfile = 'DIR/metrics.prom'\n[class.c]\nrto = '1h'\ncopies = 2\nverify = { every = '7d', read = '100%' }\n\
+         [[domain]]\nname = 'files'\nclass = 'c'\npaths = ['DIR/src']\n\
+         [[drill]]\nname = 'all'\ndomains = ['files']\ntier = 'full'\nscratch = 'DIR/scratch'\n",
+    );
+    bench.source();
+    let after = |args: &[&str], code| {
+        bench.run(args.iter().copied()).expect(code);
+        let file = bench.path("metrics.prom");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+        fs::remove_file(file).expect("removed");
+        text
+    };
+    let has = |text: &str, line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    let run = after(&["run"], 0);
+    has(&run, "strongroom_target{domain=\"files\",target=\"copies\"} 0");
+    has(&run, "strongroom_target{domain=\"files\",target=\"rto\"} 3");
+    has(&run, "strongroom_rto_seconds{domain=\"files\"} 3600");
+    assert!(!run.contains("strongroom_verify_timestamp_seconds{") && !run.contains("strongroom_recovery_seconds{"), "{run}");
+    assert!(after(&["verify"], 0).contains("strongroom_verify_timestamp_seconds{repository=\"first\"} "));
+    let drilled = after(&["drill"], 0);
+    has(&drilled, "strongroom_drill_outcome{drill=\"all\",repository=\"first\"} 0");
+    has(&drilled, "strongroom_target{domain=\"files\",target=\"rto\"} 0");
+    for gauge in ["strongroom_drill_timestamp_seconds", "strongroom_drill_seconds"] {
+        assert!(drilled.contains(&format!("{gauge}{{drill=\"all\",repository=\"first\"}} ")), "{drilled}");
+    }
+    let seconds = |text: &str| {
+        let line = text.lines().find(|line| line.starts_with("strongroom_recovery_seconds{domain=\"files\"} "));
+        line.unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let by_drill = seconds(&drilled);
+    assert_ne!(seconds(&after(&["recover", "files"], 0)), by_drill, "what was measured last");
+    rot(&bench);
+    has(&after(&["drill"], 4), "strongroom_drill_outcome{drill=\"all\",repository=\"first\"} 2");
+    assert!(bench.run(["status", "--openmetrics"]).expect(4).stdout.contains("strongroom_drill_outcome{"));
+}

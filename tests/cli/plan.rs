@@ -414,6 +414,8 @@ fn what_a_killed_run_left_behind_is_cleaned_up_by_the_next() {
     assert!(busy.stderr.contains("another run of the domain slow is at work"), "{busy:?}");
     child.kill().and_then(|()| child.wait()).expect("killed");
     assert!(!bench.path("finally").exists());
+    let status = bench.run(["status"]).expect(4).stdout;
+    assert!(status.contains("was killed: the next one (`strongroom run slow`)"), "{status}");
     bench.write("quick", "");
     let pid = fs::read_to_string(bench.path("pid")).expect("a pid");
     let is_at_work = || {

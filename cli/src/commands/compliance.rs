@@ -5,8 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use jiff::Zoned;
 use serde_json::json;
-use strongroom_ops::compliance::{self, Compliance, Evidence, Finding, Standing};
-use strongroom_ops::drill::place::Place;
+use strongroom_ops::compliance::{self, Compliance, Finding, Standing};
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Exception;
 use strongroom_ops::plan::values::Name;
@@ -15,6 +14,7 @@ use strongroom_ops::run::state::State;
 use crate::commands::snapshots::aligned;
 use crate::commands::status::Known;
 use crate::context::Context;
+use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Object, object, visible};
@@ -23,11 +23,12 @@ use crate::vault::Repositories;
 
 /// What stands below the help.
 pub const AFTER_HELP: &str = "\
-Each target of each domain is compared with what is in the repositories: age of the newest snapshot,
-copies, sites, consistency, verification, drills, and how many snapshots there are at least. A target
-that an [[exception]] allows to be missed is excused until that expires; then the exception itself is
-a violation. A snapshot that lacks entries which could not be read, or says that it was made in the
-future, counts for none; damage that was found is excused by nothing.
+Each target of each domain is compared with what is in the repositories and their logs: age of the
+newest snapshot, measured time of a recovery, copies, sites, consistency, verification, drills, and
+how many snapshots there are at least. A target that an [[exception]] allows to be missed is excused
+until that expires; then the exception itself is a violation. A snapshot that lacks entries which
+could not be read, or says that it was made in the future, counts for none; damage that was found is
+excused by nothing.
 
 Exit codes: 0 all targets are met or excused, 4 one is missed or an exception has expired, 5 it cannot
 be told of one.
@@ -41,7 +42,9 @@ pub fn run(plan: &Plan, context: &Context) -> Outcome {
     plan::warn_of_includes(plan, context);
     let state = plan::state(plan, context)?;
     let repositories = Repositories::new(context, plan, Arc::new(AtomicBool::new(false)));
-    let found = judge(plan, &repositories, &state)?;
+    let evidence = Evidence::gather(plan.repos.keys(), &repositories, Some(&state))?;
+    evidence.warn(context);
+    let found = judge(plan, &repositories, &state, &evidence)?;
     repositories.remember_heads();
     if context.output.json() {
         json_lines(&found, context)?;
@@ -56,25 +59,30 @@ pub fn run(plan: &Plan, context: &Context) -> Outcome {
 }
 
 /// How the targets stand.
-pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Result<Compliance, Failure> {
+pub fn judge(
+    plan: &Plan,
+    repositories: &Repositories<'_>,
+    state: &State,
+    evidence: &Evidence,
+) -> Result<Compliance, Failure> {
     let known = Known::of(plan, repositories);
     let attempts =
         state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
-    let drills = Place::new(state.folder()).records();
-    let drills = drills.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
     let verifications = state.verifications();
     let verifications =
         verifications.map_err(|error| Failure::io("cannot read how verifications ended", &error))?;
-    let evidence = Evidence {
+    let all = compliance::Evidence {
         host: &plan::host(plan),
         snapshots: &|name| known.snapshots(name),
         known: &|name: &Name| repositories.known(name).map_err(|error| error.message),
         verifications: &verifications,
         attempts: &attempts,
-        drills: &drills,
+        drills: &evidence.drills,
+        recoveries: &evidence.recoveries,
+        unasked: &evidence.unasked(),
         now: &Zoned::now(),
     };
-    Ok(compliance::compliance(plan, &evidence))
+    Ok(compliance::compliance(plan, &all))
 }
 
 fn text(found: &Compliance, context: &Context) -> Result<(), Failure> {

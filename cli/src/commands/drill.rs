@@ -9,18 +9,20 @@ use jiff::Zoned;
 use serde_json::{Value, json};
 use strongroom_ops::drill::place::Place;
 use strongroom_ops::drill::{DrillOutcome, DrillRecord, Driller, Wish, choose, probe};
+use strongroom_ops::noted;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Drill;
 use strongroom_ops::run::process::Processes;
 
 use crate::context::Context;
 use crate::drills::Drills;
+use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{object, visible};
 use crate::plan::{self, PlanArgs};
 use crate::vault::Repositories;
-use crate::{notices, signals};
+use crate::{notices, numbers, signals};
 
 const AFTER_HELP: &str = "\
 Snapshots are restored into a scratch directory and compared with the repository; a drill of the
@@ -50,7 +52,7 @@ pub struct Args {
     drills: Vec<String>,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Only what is due by its schedule, as this host remembers
+    /// Only what is due by its schedule, as the logs of the repositories and this host tell
     #[arg(long)]
     due: bool,
     /// Restore from this repository of the plan
@@ -61,7 +63,7 @@ pub struct Args {
     self_test: bool,
 }
 
-fn chosen<'p>(args: &Args, plan: &'p Plan, place: &Place) -> Result<Vec<&'p Drill>, Failure> {
+fn chosen<'p>(args: &Args, plan: &'p Plan) -> Result<Vec<&'p Drill>, Failure> {
     let names: Vec<_> = plan.drills.iter().map(|drill| drill.name.as_str()).collect();
     if let Some(unknown) = args.drills.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(Failure::usage("usage", format!("the plan has no drill {unknown:?}"))
@@ -78,12 +80,8 @@ fn chosen<'p>(args: &Args, plan: &'p Plan, place: &Place) -> Result<Vec<&'p Dril
         return Err(Failure::usage("usage", format!("the plan has no repository {from:?}"))
             .hint(format!("it has: {}", repos.join(", "))));
     }
-    let records = place.records().map_err(|error| Failure::io("cannot read how drills ended", &error))?;
-    let now = Zoned::now();
-    let is_wanted = |drill: &&Drill| {
-        (args.drills.is_empty() || args.drills.iter().any(|name| name == drill.name.as_str()))
-            && (!args.due || choose::is_due(drill, &records, &now))
-    };
+    let is_wanted =
+        |drill: &&Drill| args.drills.is_empty() || args.drills.iter().any(|name| name == drill.name.as_str());
     Ok(plan.drills.iter().filter(is_wanted).collect())
 }
 
@@ -93,9 +91,20 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     plan::refuse_head(&plan, context)?;
     let state = plan::state(&plan, context)?;
     let place = Place::new(state.folder());
-    let drills = chosen(args, &plan, &place)?;
+    let mut drills = chosen(args, &plan)?;
     let cancelled = signals::cancel_flag()?;
     let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
+    // Where it is not asked when or from where drills were run last, no other repository has to be there.
+    let takes_turns = |drill: &&Drill| args.from.is_none() && drill.from.as_deref() == Some("rotate");
+    let evidence = match args.due || drills.iter().any(takes_turns) {
+        true => Evidence::gather(plan.repos.keys(), &repositories, Some(&state))?,
+        false => Evidence::default(),
+    };
+    evidence.warn(context);
+    if args.due {
+        let now = Zoned::now();
+        drills.retain(|drill| choose::is_due(drill, &evidence.drills, &now));
+    }
     let random = |below: u64| RandomState::new().build_hasher().finish() % below;
     let source = Drills { repositories: &repositories, random: &random };
     let began = Instant::now();
@@ -106,6 +115,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         services: &|stop| Arc::new(plan::processes(&plan, stop)) as Arc<dyn Processes>,
         source: &source,
         place: &place,
+        records: &|| Ok(noted::drills(place.records()?, vec![evidence.drills.clone()])),
         get: &probe::get,
         free_port: &probe::free_port,
         pause: &std::thread::sleep,
@@ -131,6 +141,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     repositories.remember_heads();
     notices::tell(&plan, &state, context, |notifier| notifier.drills_ended(&records));
+    numbers::write(&plan, &repositories, &state, context);
     let count = |outcome| records.iter().filter(|record| record.outcome == outcome).count();
     let (pass, fail) = (count(DrillOutcome::Pass), count(DrillOutcome::Fail));
     let unverified = count(DrillOutcome::Unverified);
@@ -208,7 +219,7 @@ fn tell(record: &DrillRecord, context: &Context) -> Result<(), Failure> {
     if !phases.is_empty() {
         context.output.text(format!("  {}", phases.join(", ")));
     }
-    if record.is_measured() {
+    if record.is_measured() && record.outcome == DrillOutcome::Pass {
         let rto = record.rto.map_or(String::new(), |rto| format!(", and has to be done in {rto} s"));
         context.output.text(format!("  a recovery takes {:.1} s{rto}", record.seconds()));
     }

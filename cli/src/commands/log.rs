@@ -4,7 +4,7 @@ use serde_json::json;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
 use strongroom::format::note::{
-    DRILL_NOTE, DrillNote, LOG_LOSS_NOTE, LogLossNote, REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE,
+    DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, LOG_LOSS_NOTE, LogLossNote, NotedException, REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE,
     RecoveryNote, RepairNote,
 };
 use strongroom::format::parity::Overhead;
@@ -228,9 +228,29 @@ fn describe(change: &Change) -> String {
                 Err(_) => "note of a recovery, with an unreadable record".to_owned(),
             }
         }
+        Change::Note { kind, record } if kind == EXCEPTIONS_NOTE => {
+            match record::decode::<ExceptionsNote>(record) {
+                Ok(note) => exceptions(&note),
+                Err(_) => "note of exceptions, with an unreadable record".to_owned(),
+            }
+        }
         Change::Note { kind, .. } if kind == REBUILD_NOTE => "index rebuilt from the packs".to_owned(),
         Change::Note { kind, record } => {
             format!("note of kind {} ({} bytes)", visible(kind.as_bytes()), record.len())
         }
+    }
+}
+
+/// Who agreed to what, and until when.
+fn exceptions(note: &ExceptionsNote) -> String {
+    let host = visible(note.host.as_bytes());
+    let told = note.exceptions.iter().map(|exception| {
+        let NotedException { id, control, domain, reason, approved_by, expires } = exception;
+        let line = format!("{id}: {control} of {domain} until {expires}, approved by {approved_by}: {reason}");
+        visible(line.as_bytes())
+    });
+    match told.collect::<Vec<_>>() {
+        told if told.is_empty() => format!("no exceptions of {host} any more"),
+        told => format!("exceptions of {host}: {}", told.join("; ")),
     }
 }

@@ -12,7 +12,6 @@ use strongroom::format::config::Config;
 use strongroom::format::tree::NodeKind;
 use strongroom::log::read_all;
 use strongroom_ops::compliance::Standing;
-use strongroom_ops::drill::place::Place;
 use strongroom_ops::metrics;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::Name;
@@ -60,13 +59,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let now = Zoned::now();
     let host = plan::host(&plan);
     let overview = status::judge(&plan, &repositories, &state)?;
-    let compliance = compliance::judge(&plan, &repositories, &state)?;
+    overview.evidence.warn(context);
+    let compliance = compliance::judge(&plan, &repositories, &state, &overview.evidence)?;
     let known = status::Known::of(&plan, &repositories);
     let facts = |name: &Name| known.snapshots(name);
     let attempts =
         state.attempts().map_err(|error| Failure::io("cannot read the record of attempts", &error))?;
-    let drills = Place::new(state.folder()).records();
-    let drills = drills.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
     let (unstable, more_unstable) = unstable(&plan, &host, &known, &repositories);
     let logs: Vec<_> = plan
         .repos
@@ -87,7 +85,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         more_unstable,
         logs: &logs,
         attempts: &attempts,
-        drills: &drills,
+        drills: &overview.evidence.drills,
     });
     write(&args.html, &page)?;
     if context.output.json() {

@@ -1,6 +1,5 @@
 //! `run`: what a plan says, done.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -8,7 +7,6 @@ use std::time::Instant;
 use jiff::Zoned;
 use serde_json::json;
 use strongroom::copy::Fate;
-use strongroom_ops::metrics;
 use strongroom_ops::notify::Item;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
@@ -26,7 +24,7 @@ use crate::failure::{self, Failure};
 use crate::output::{Object, object, visible};
 use crate::plan::{self, PlanArgs};
 use crate::vault::Repositories;
-use crate::{notices, records, signals, units};
+use crate::{exceptions, notices, numbers, records, signals, units};
 
 const AFTER_HELP: &str = "\
 Domains are backed up in the order of their dependencies. What comes after a domain that failed goes
@@ -126,6 +124,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let domains: Vec<_> = chosen.iter().map(|chosen| chosen.domain.name.as_str()).collect();
     notices::tell(&plan, &state, context, |notifier| notifier.run_begins(&domains));
     let reports = runner.run_all(&chosen, &mut |report| tell(report, context));
+    exceptions::note(&plan, &repositories, &state, context);
     repositories.remember_heads();
     repositories.tell_parity_troubles();
     notices::tell(&plan, &state, context, |notifier| notifier.run_ended(&reports));
@@ -204,14 +203,9 @@ fn tell_of_status(plan: &Plan, repositories: &Repositories<'_>, state: &State, c
     }
     let written = status::judge(plan, repositories, state).and_then(|found| {
         notices::tell(plan, state, context, |notifier| notifier.standing(&found.domains, &Zoned::now()));
-        let Some(wanted) = &plan.metrics else { return Ok(()) };
-        let path = Path::new(&wanted.textfile);
-        metrics::write(path, &metrics::render(&found.domains, &found.repositories))
-            .map_err(|error| Failure::io(format_args!("cannot write {}", path.display()), &error))
+        numbers::write_what_was_found(&found, plan, repositories, state)
     });
-    if let Err(failure) = written {
-        context.output.warn(&format!("warning: metrics and notices: {}", failure.message));
-    }
+    numbers::warn(written, context);
 }
 
 fn end(reports: &[DomainReport], partial: usize) -> failure::Outcome {

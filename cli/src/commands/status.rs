@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 use strongroom_ops::drill::history;
-use strongroom_ops::drill::place::Place;
-use strongroom_ops::metrics;
+use strongroom_ops::leftover;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::{Lapse, Name};
 use strongroom_ops::recover;
@@ -21,16 +20,20 @@ use strongroom_ops::verify::{self, Demand, RepoStatus};
 
 use crate::commands::snapshots::aligned;
 use crate::context::Context;
+use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
+use crate::numbers;
 use crate::output::{object, visible};
 use crate::plan::{self, PlanArgs};
 use crate::vault::Repositories;
 
 const AFTER_HELP: &str = "\
 What counts is what is in the repositories: a job that never ran has no snapshot, and its domain is
-critical. The record of attempts on this host adds what failed since. Of repositories whose
-verification a class demands, it is told when they were read, and how much never was.
+critical. The record of attempts on this host adds what failed since. Drills are judged by the logs of
+the repositories, wherever they were run, and in each repository by itself; a run or drill that was
+killed is told of until the next one has cleaned up. Of repositories whose verification a class
+demands, it is told when they were read, and how much never was.
 
 Exit codes: 0 all is well, 3 there are warnings, 4 a target is missed, 5 a repository cannot be
 asked. With --nagios as monitoring plugins end: 0 ok, 1 warning, 2 critical, 3 unknown, also where
@@ -72,8 +75,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             Health::Unknown => Exit::Partial,
         });
     }
-    if args.openmetrics {
-        context.output.line(metrics::render(&found.domains, &found.repositories).trim_end())?;
+    if let Some(numbers) = numbers {
+        context.output.line(numbers.trim_end())?;
     } else if context.output.json() {
         json_lines(&found, worst, context)?;
     } else {
@@ -130,6 +133,8 @@ pub struct Overview {
     pub domains: Vec<DomainStatus>,
     /// Of the verification of repositories.
     pub repositories: Vec<RepoStatus>,
+    /// What is known of drills and recoveries.
+    pub evidence: Evidence,
 }
 
 impl Overview {
@@ -151,16 +156,29 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let known = |name: &Name| repositories.known(name).map_err(|error| error.message);
     let now = Zoned::now();
     let mut domains = status(plan, &plan::host(plan), &facts, &attempts, &now);
-    let records = Place::new(state.folder()).records();
-    let records = records.map_err(|error| Failure::io("cannot read how drills ended", &error))?;
-    history::judge(plan, &mut domains, &records, now.date());
+    let evidence = Evidence::gather(plan.repos.keys(), repositories, Some(state))?;
+    history::judge(plan, &mut domains, &evidence.drills, now.date());
+    evidence.measurements().tell(plan, &mut domains);
+    leftover::judge(plan, state, &attempts, &mut domains);
+    for copy in domains.iter_mut().flat_map(|domain| &mut domain.copies) {
+        let unread = evidence.unasked.iter().find(|(repo, _)| *repo == copy.repo);
+        // Of one that cannot be asked at all it is said already.
+        if let Some((_, error)) = unread.filter(|_| all.snapshots(&copy.repo).is_ok()) {
+            copy.add(Health::Unknown, format!("what its log says of drills and recoveries is not known: {error}"));
+        }
+    }
+    for domain in &mut domains {
+        let of_copies = domain.copies.iter().map(|copy| copy.health).max();
+        domain.health = domain.health.max(of_copies.unwrap_or(Health::Critical));
+    }
     let recoveries = state.recoveries(plan);
     let recoveries = recoveries.map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     // Whoever is at work on a domain has it locked.
     recover::record::judge(&mut domains, &recoveries, &|domain| matches!(state.lock(domain), Ok(None)));
     recover::elsewhere::judge(plan, &mut domains, state)
         .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
-    Ok(Overview { domains, repositories: verify::status(plan, &known, &verifications, &now) })
+    let verified = verify::status(plan, &known, &verifications, &now);
+    Ok(Overview { domains, repositories: verified, evidence })
 }
 
 fn age(copy: &CopyStatus, now: jiff::Timestamp) -> Option<Lapse> {
@@ -259,6 +277,7 @@ fn json_lines(found: &Overview, worst: Health, context: &Context) -> Result<(), 
             "recovery_seconds": domain.recovery_seconds,
             "drill": domain.drill.as_ref().map(|drill| json!({
                 "drill": drill.drill,
+                "repository": drill.repository,
                 "tier": drill.tier.name(),
                 "began": format!("{:.9}", drill.began),
                 "outcome": drill.outcome.name(),

@@ -22,7 +22,7 @@ use crate::monitor::CliMonitor;
 use crate::output::{object, visible};
 use crate::plan::{self, PlanArgs};
 use crate::vault::Repositories;
-use crate::{notices, signals, units};
+use crate::{notices, numbers, signals, units};
 
 const AFTER_HELP: &str = "\
 Each repository of which a class of the plan demands it (verify = { every = \"7d\", read = \"10%\" }) is
@@ -119,6 +119,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     repositories.remember_heads();
     notices::tell(&plan, &state, context, |notifier| notifier.changed(&failed, &good));
+    numbers::write(&plan, &repositories, &state, context);
     let count = |verdict| verdicts.iter().filter(|found| **found == verdict).count();
     let (damaged, unverified) = (count(Verdict::Damaged), count(Verdict::Unverified));
     if context.output.json() {

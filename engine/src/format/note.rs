@@ -100,6 +100,37 @@ pub struct RecoveryNote {
     pub phases: Vec<DrillPhase>,
 }
 
+/// Kind of the note of targets that a host may miss; its record is an [`ExceptionsNote`].
+pub const EXCEPTIONS_NOTE: &str = "exceptions";
+
+/// All exceptions from the targets of a host that are in force from now on, in the place of those that were noted before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExceptionsNote {
+    /// The host, as its snapshots name it.
+    pub host: String,
+    /// None where there were some, and are no more.
+    pub exceptions: Vec<NotedException>,
+}
+
+/// A target that may be missed for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotedException {
+    /// How it is referred to.
+    pub id: String,
+    /// Which target.
+    pub control: String,
+    /// The domain in the plan.
+    pub domain: String,
+    /// Why.
+    pub reason: String,
+    /// Who agreed.
+    pub approved_by: String,
+    /// The last day on which it holds, as `2027-01-31`.
+    pub expires: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +155,26 @@ mod tests {
             b"\xa5began\x82\xa7seconds\x01\xa5nanos\x02\xa8snapshot\xc4\x20",
             &[7; 32],
             b"\xa6phases\x91\x82\xa5phase\xa5stage\xabduration_ns\x05",
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
+
+    #[test]
+    fn a_note_of_exceptions_is_what_the_specification_says() {
+        let one = NotedException {
+            id: "EX-7".into(),
+            control: "copies".into(),
+            domain: "shop".into(),
+            reason: "no".into(),
+            approved_by: "me".into(),
+            expires: "2027-01-31".into(),
+        };
+        let note = ExceptionsNote { host: "box".into(), exceptions: vec![one] };
+        let bytes = record::encode(&note);
+        assert_eq!(record::decode::<ExceptionsNote>(&bytes).expect("just encoded"), note);
+        let expected = [
+            &b"\x82\xa4host\xa3box\xaaexceptions\x91\x86\xa2id\xa4EX-7\xa7control\xa6copies\xa6domain\xa4shop"[..],
+            b"\xa6reason\xa2no\xabapproved_by\xa2me\xa7expires\xaa2027-01-31",
         ];
         assert_eq!(bytes, expected.concat());
     }

@@ -1,9 +1,10 @@
-//! Whether the targets of a plan are met: by what is in the repositories, and by the records of this host.
+//! Whether the targets of a plan are met: by what is in the repositories and their logs, and by the records of this host.
 //!
 //! A target that an exception allows to be missed is excused as long as that holds; an exception that has expired is itself a
 //! violation, until it is approved anew or taken out of the plan.
 
 mod copies;
+mod rehearsed;
 #[cfg(test)]
 mod tests;
 
@@ -11,10 +12,11 @@ use jiff::{Timestamp, Zoned};
 use strongroom::format::provenance::Consistency as Recorded;
 
 use self::copies::Copy;
-use crate::drill::{DrillOutcome, DrillRecord, history};
+use crate::drill::DrillRecord;
 use crate::plan::types::{Consistency, Control, Domain, Exception, Verify};
 use crate::plan::values::{Lapse, Name};
 use crate::plan::{Objectives, Plan};
+use crate::recover::RecoveryRecord;
 use crate::run::state::{Attempt, RepoAttempt};
 use crate::status::{Facts, is_to_come, rough};
 use crate::verify::{Known, Verdict, Verification, too_little};
@@ -92,8 +94,12 @@ pub struct Evidence<'e, 'f> {
     pub verifications: &'e [Verification],
     /// Attempts on this host.
     pub attempts: &'e [Attempt],
-    /// Drills on this host.
+    /// Drills.
     pub drills: &'e [DrillRecord],
+    /// Recoveries.
+    pub recoveries: &'e [RecoveryRecord],
+    /// Repositories whose logs may tell of more of both.
+    pub unasked: &'e [Name],
     /// The time.
     pub now: &'e Zoned,
 }
@@ -111,8 +117,12 @@ pub fn compliance(plan: &Plan, evidence: &Evidence<'_, '_>) -> Compliance {
         let judge = Judge::new(plan, evidence, domain);
         findings.extend(judge.all());
     }
-    let may_be_excused =
-        |finding: &&mut Finding| finding.standing == Standing::Violated && !finding.is_damage;
+    let may_be_excused = |finding: &&mut Finding| match finding.standing {
+        Standing::Violated => !finding.is_damage,
+        // Whoever allows that it takes longer need not have it measured.
+        Standing::Unknown => finding.control == Control::Rto,
+        Standing::Met | Standing::Excused => false,
+    };
     for finding in findings.iter_mut().filter(may_be_excused) {
         if let Some(exception) = plan.exception(finding.control, &finding.domain, today) {
             finding.standing = Standing::Excused;
@@ -142,6 +152,7 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
     fn all(&self) -> Vec<Finding> {
         let found = [
             self.rpo(),
+            self.rto(),
             Some(self.copies()),
             self.sites(),
             self.consistency(),
@@ -224,6 +235,7 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
         self.at_least(Control::Copies, self.objectives.copies, self.fresh().len(), "with a fresh snapshot")
     }
 
+    /// One that does not say where it is may be where another one is.
     fn sites(&self) -> Option<Finding> {
         let (wanted, sites) = (self.objectives.sites, self.plan.sites(self.fresh()));
         (wanted > 1).then(|| self.at_least(Control::Sites, wanted, sites, "with a fresh snapshot"))
@@ -299,27 +311,6 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
             (None, Some(since)) => (in_time(self.age(since)), "nothing was read yet".into()),
             (None, None) => (Standing::Met, "nothing was read yet".into()),
         }
-    }
-
-    /// One that failed counts also where nobody says how often there is to be one.
-    fn drill(&self) -> Option<Finding> {
-        let (name, drills) = (&self.domain.name, self.evidence.drills);
-        let every = self.objectives.drill_every;
-        let failed = history::failed(self.plan, name, drills);
-        if !failed.is_empty() {
-            let wanted = every.map_or("that it passes".to_owned(), |every| format!("every {every}"));
-            let told =
-                |drill: &&DrillRecord| format!("{} failed {} ago", drill.drill, rough(self.age(drill.began)));
-            let found = failed.iter().map(told).collect::<Vec<_>>().join(", ");
-            return Some(self.finding(Control::Drill, Standing::Violated, wanted, found));
-        }
-        let (every, passed) = (every?, history::passed(self.plan, name, drills));
-        let (standing, found) = match passed.map(|drill| self.age(drill.began)) {
-            None => (Standing::Violated, "never".to_owned()),
-            Some(age) if age <= every => (Standing::Met, format!("{} ago", rough(age))),
-            Some(age) => (Standing::Violated, format!("{} ago", rough(age))),
-        };
-        Some(self.finding(Control::Drill, standing, format!("every {every}"), found))
     }
 
     /// Fewer snapshots than are to be kept are too few only where there have been enough.

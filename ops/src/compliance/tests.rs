@@ -9,8 +9,10 @@ use super::*;
 use crate::drill::DrillOutcome;
 use crate::plan::load::tests_support::plan;
 use crate::plan::types::Tier;
+use crate::recover::journal::Timed;
+use crate::recover::{RecoveryOutcome, Step};
 use crate::run::state::{Outcome, RepoAttempt};
-use crate::testing::{NOW, id, name, record};
+use crate::testing::{NOW, id, name, record, snapshot};
 
 const PLAN: &str = "site = 'here'\n[repo.b]\nurl = '/b'\nsite = 'elsewhere'\n[class.c]\nrpo = '24h'\nrpo_grace = '4h'\ncopies = 2\nsites = 2\n\
                     min_consistency = 'crash'\nverify = { every = '7d', read = '10%' }\ndrill_every = '30d'\n\
@@ -26,11 +28,40 @@ struct Case {
     drills_since: Vec<(&'static str, DrillOutcome, i64)>,
     attempts: usize,
     exceptions: String,
+    /// Within which time everything has to be back, if somebody says so.
+    rto: &'static str,
+    /// How long the steps of drills and of a recovery took, in seconds, and how many days ago that was.
+    took: f64,
+    recovered: Option<(f64, i64)>,
+    /// What there is to say of a drill that failed.
+    reason: Option<&'static str>,
+    no_site: bool,
 }
 
 fn days_ago(days: i64) -> Timestamp {
     let now: Zoned = NOW.parse().expect("a time");
     Timestamp::from_second(now.timestamp().as_second() - days * 86_400).expect("a time")
+}
+
+/// One that took so long.
+fn recovery(seconds: f64, began: Timestamp) -> RecoveryRecord {
+    RecoveryRecord {
+        recovery: "r".into(),
+        domain: name("x"),
+        repository: name("a"),
+        snapshot: id(1),
+        began,
+        outcome: RecoveryOutcome::Recovered,
+        cause: None,
+        reason: None,
+        steps: vec![Timed { step: Step::Stage, seconds }],
+        files: 1,
+        bytes: 1,
+        rto: None,
+        left: Vec::new(),
+        kept: Vec::new(),
+        warnings: Vec::new(),
+    }
 }
 
 impl Case {
@@ -50,6 +81,11 @@ impl Case {
             drills_since: Vec::new(),
             attempts: 5,
             exceptions: String::new(),
+            rto: "",
+            took: 1.0,
+            recovered: None,
+            reason: None,
+            no_site: false,
         }
     }
 
@@ -68,7 +104,10 @@ impl Case {
     }
 
     fn judged(&self) -> Compliance {
-        let plan = plan(&format!("{PLAN}{}", self.exceptions));
+        let text = PLAN.replace("drill_every", &format!("{}\ndrill_every", self.rto));
+        let text = if self.no_site { text.replace("site = 'elsewhere'\n", "") } else { text };
+        let mut plan = plan(&format!("{text}{}", self.exceptions));
+        plan.repos.values_mut().take(1).for_each(|repo| repo.site = Some("here".into()));
         let snapshots = |name: &Name| {
             self.snapshots.get(name.as_str()).map(Vec::as_slice).ok_or_else(|| "down".to_owned())
         };
@@ -88,15 +127,19 @@ impl Case {
             repository: None,
             began: days_ago(days),
             outcome,
-            reason: None,
+            reason: self.reason.map(str::to_owned).filter(|_| outcome == DrillOutcome::Fail),
             self_test: false,
             restored: Vec::new(),
-            phases: Vec::new(),
+            phases: vec![crate::drill::Timed { phase: crate::drill::Phase::Fetch, seconds: self.took }],
             rto: None,
         };
         let first = self.drilled_days_ago.map(|days| drill("d", DrillOutcome::Pass, days));
         let since = self.drills_since.iter().map(|(name, outcome, days)| drill(name, *outcome, *days));
         let drills: Vec<_> = first.into_iter().chain(since).collect();
+        let recoveries: Vec<_> =
+            self.recovered.into_iter().map(|(seconds, days)| recovery(seconds, days_ago(days))).collect();
+        let unasked: Vec<_> =
+            ["a", "b"].into_iter().filter(|repo| !self.snapshots.contains_key(repo)).map(name).collect();
         compliance(
             &plan,
             &Evidence {
@@ -106,6 +149,8 @@ impl Case {
                 verifications: &self.verifications(),
                 attempts: &attempts,
                 drills: &drills,
+                recoveries: &recoveries,
+                unasked: &unasked,
                 now: &NOW.parse().expect("a time"),
             },
         )
@@ -290,4 +335,78 @@ fn one_repository_under_two_names_is_one_copy() {
     case.snapshots.insert("b", same);
     let once = "1 with a fresh snapshot; a and b are one repository";
     assert_eq!(case.missed(), format!("copies violated: {once}; sites violated: {once}"));
+}
+
+#[test]
+fn a_recovery_time_is_met_missed_or_was_never_measured() {
+    let case = || Case { rto: "rto = '1m'", ..Case::good() };
+    let with = |change: &dyn Fn(&mut Case)| {
+        let mut case = case();
+        change(&mut case);
+        case.missed()
+    };
+    assert_eq!((case().missed().as_str(), case().judged().count(Standing::Met)), ("", 8));
+    let found = |case: &Case| {
+        let rto = case.judged().findings.into_iter().find(|finding| finding.control == Control::Rto);
+        rto.map(|finding| format!("{} of {}", finding.found, finding.wanted))
+    };
+    assert_eq!(found(&case()).as_deref(), Some("1.0 s in the drill d, 3d 0h ago of back within 1m"));
+    assert_eq!(found(&Case::good()), None, "nobody wants it");
+    let never = "rto unknown: never measured; drill violated: never";
+    assert_eq!(with(&|case| case.drilled_days_ago = None), never);
+    assert_eq!(with(&|case| case.took = 61.0), "rto violated: 61.0 s in the drill d, 3d 0h ago");
+    // What was measured later counts, better or worse.
+    let slow = "rto violated: 70.0 s in a recovery, 2d 0h ago";
+    assert_eq!(with(&|case| case.recovered = Some((70.0, 2))), slow);
+    assert_eq!(with(&|case| case.recovered = Some((70.0, 4))), "");
+    let late = |case: &mut Case| {
+        case.took = 61.0;
+        case.reason = Some("a recovery takes 61 s, and has to be done in 60 s");
+        case.drills_since = vec![("d", DrillOutcome::Fail, 1)];
+    };
+    let both = "rto violated: 61.0 s in the drill d, 1d 0h ago; drill violated: d failed 1d 0h ago";
+    assert_eq!(with(&late), both);
+    let excuse = |expires: &str| {
+        format!(
+            "[[exception]]\nid = 'E'\ncontrol = 'rto'\ndomain = 'x'\nreason = 'r'\napproved_by = 'a'\nexpires = {expires}\n"
+        )
+    };
+    let mut excused = Case { exceptions: excuse("2026-11-28"), ..case() };
+    late(&mut excused);
+    assert_eq!(excused.missed(), both.replace("violated", "excused"));
+    assert!(excused.judged().findings.iter().filter(|one| one.exception.as_deref() == Some("E")).count() == 2);
+    excused.exceptions = excuse("2026-11-27");
+    assert_eq!((excused.missed(), excused.judged().count(Standing::Violated)), (both.to_owned(), 3));
+    // It excuses the time, and nothing else that is wrong.
+    let mut wrong = Case { exceptions: excuse("2026-11-28"), ..case() };
+    late(&mut wrong);
+    wrong.reason = Some("step 2: echo: it printed 5, expected < 5");
+    assert_eq!(wrong.missed(), "rto excused: 61.0 s in the drill d, 3d 0h ago; drill violated: d failed 1d 0h ago");
+    let never = Case { drilled_days_ago: None, exceptions: excuse("2026-11-28"), ..case() };
+    assert_eq!(never.missed(), "rto excused: never measured; drill violated: never");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_leaves_open_what_it_might_say() {
+    let mut case = Case { rto: "rto = '1m'", ..Case::good() };
+    case.snapshots.remove("b");
+    assert!(!case.missed().contains("drill") && !case.missed().contains("rto"), "what is known stays known");
+    case.drilled_days_ago = Some(31);
+    assert!(case.missed().contains("drill unknown: 31d 0h ago; b cannot be asked"), "{}", case.missed());
+    case.drilled_days_ago = None;
+    let missed = case.missed();
+    for said in ["rto unknown: never measured; b cannot be asked", "drill unknown: never; b cannot be asked"] {
+        assert!(missed.contains(said), "{missed}");
+    }
+    case.drills_since = vec![("d", DrillOutcome::Fail, 1)];
+    assert!(case.missed().contains("drill violated: d failed"), "{}", case.missed());
+}
+
+#[test]
+fn what_restores_nothing_is_no_rehearsal_and_what_has_no_site_is_at_none() {
+    let names = vec![("names", DrillOutcome::Pass, 0)];
+    let metadata = Case { drilled_days_ago: None, drills_since: names, ..Case::good() };
+    assert_eq!(metadata.missed(), "drill violated: never");
+    let nowhere = Case { no_site: true, ..Case::good() };
+    assert_eq!(nowhere.missed(), "sites violated: 1 with a fresh snapshot");
 }

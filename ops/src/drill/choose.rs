@@ -18,15 +18,7 @@ pub fn repository<'p>(
     named: Option<&str>,
     records: &[DrillRecord],
 ) -> Result<&'p Name, String> {
-    let domains: Vec<_> = drill.domains.iter().filter_map(|name| plan.domain(name.as_str())).collect();
-    let has_all = |repo: &&Name| domains.iter().all(|domain| plan.repositories(domain).contains(repo));
-    let common: Vec<&Name> = domains
-        .first()
-        .map(|domain| plan.repositories(domain))
-        .into_iter()
-        .flatten()
-        .filter(has_all)
-        .collect();
+    let common = common(plan, drill);
     let first = *common.first().ok_or("no repository has all of its domains")?;
     match named.or(drill.from.as_deref()) {
         None => Ok(first),
@@ -41,6 +33,19 @@ pub fn repository<'p>(
             .find(|repo| repo.as_str() == named)
             .ok_or_else(|| format!("{named} is no repository that has all of its domains")),
     }
+}
+
+/// The repositories that all domains of a drill go to, each once.
+pub fn common<'p>(plan: &'p Plan, drill: &Drill) -> Vec<&'p Name> {
+    let domains: Vec<_> = drill.domains.iter().filter_map(|name| plan.domain(name.as_str())).collect();
+    let has_all = |repo: &Name| domains.iter().all(|domain| plan.repositories(domain).contains(&repo));
+    let mut found = Vec::new();
+    for repo in domains.first().map(|domain| plan.repositories(domain)).into_iter().flatten() {
+        if has_all(repo) && !found.contains(&repo) {
+            found.push(repo);
+        }
+    }
+    found
 }
 
 /// The snapshot of a domain that a drill restores. `random` gives a number below another.

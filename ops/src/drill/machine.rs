@@ -45,6 +45,8 @@ pub struct Driller<'a> {
     pub source: &'a dyn Source,
     /// What this host remembers.
     pub place: &'a Place,
+    /// All drills that are known of by now, wherever they were run.
+    pub records: &'a dyn Fn() -> std::io::Result<Vec<DrillRecord>>,
     /// Asks an address for its status code.
     pub get: &'a dyn Fn(&str) -> Result<u16, String>,
     /// A port that nobody listens on.
@@ -201,7 +203,7 @@ impl Driller<'_> {
 
     fn prepare(&self, drill: &Drill, wish: &Wish, record: &mut DrillRecord) -> Result<Journal, Stop> {
         let unknown = |error| Stop::Unverified(format!("how drills ended cannot be read: {error}"));
-        let records = self.place.records().map_err(unknown)?;
+        let records = (self.records)().map_err(unknown)?;
         let repo =
             choose::repository(self.plan, drill, wish.from.as_deref(), &records).map_err(Stop::Unverified)?;
         record.repository = Some(repo.clone());
@@ -249,8 +251,7 @@ impl Driller<'_> {
         if let Some(rto) = record.rto.filter(|_| drill.tier == Tier::Full)
             && record.seconds() > rto as f64
         {
-            let took = record.seconds().ceil();
-            return Err(Stop::Fail(format!("a recovery takes {took} s, and has to be done in {rto} s")));
+            return Err(Stop::Fail(record.too_slow(rto)));
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! How a drill ended.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom::format::note::{DrillNote, DrillPhase};
@@ -87,11 +89,13 @@ pub struct DrillRecord {
     pub restored: Vec<Restoration>,
     /// How long its phases took.
     pub phases: Vec<Timed>,
-    /// The time within which its domains have to be back, in seconds.
+    /// The time within which its domains have to be back, in seconds; a log does not say it.
     pub rto: Option<u64>,
 }
 
 impl DrillOutcome {
+    const ALL: [Self; 3] = [Self::Pass, Self::Fail, Self::Unverified];
+
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {
@@ -103,6 +107,18 @@ impl DrillOutcome {
 }
 
 impl Phase {
+    /// All of them, in their order.
+    pub const ALL: [Self; 8] = [
+        Self::Locate,
+        Self::Fetch,
+        Self::Verify,
+        Self::Load,
+        Self::Start,
+        Self::Ready,
+        Self::Check,
+        Self::Cleanup,
+    ];
+
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {
@@ -119,6 +135,8 @@ impl Phase {
 }
 
 impl Tier {
+    const ALL: [Self; 3] = [Self::Metadata, Self::Sample, Self::Full];
+
     /// As a plan has it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -151,15 +169,57 @@ impl DrillRecord {
         self.reason = Some(format!("{why}{more}"));
     }
 
+    /// The drill, and from where, for a sentence.
+    pub fn told(&self) -> String {
+        let from = self.repository.as_ref().map_or(String::new(), |repo| format!(" from {repo}"));
+        format!("{}{from}", self.drill)
+    }
+
     /// Whether it says how long a recovery takes: a whole one, of sound data.
     pub fn is_measured(&self) -> bool {
-        self.outcome == DrillOutcome::Pass && self.tier == Tier::Full && !self.self_test
+        let is_sound = self.outcome == DrillOutcome::Pass || self.is_late();
+        is_sound && self.tier == Tier::Full && !self.self_test
+    }
+
+    /// What there is to say of one that did everything, and not in time.
+    pub(super) fn too_slow(&self, rto: u64) -> String {
+        format!("{}{rto} s", self.took())
+    }
+
+    fn took(&self) -> String {
+        format!("a recovery takes {} s, and has to be done in ", self.seconds().ceil())
+    }
+
+    /// Whether it failed by its time alone. Of what a log keeps nothing else tells.
+    pub fn is_late(&self) -> bool {
+        let says_so = |reason: &String| reason.starts_with(&self.took());
+        self.outcome == DrillOutcome::Fail && self.reason.as_ref().is_some_and(says_so)
+    }
+
+    /// What a note says, in the log of this repository, of which `restored` is known; nothing if it cannot be understood.
+    pub(crate) fn of_note(note: &DrillNote, repo: &Name, restored: Vec<Restoration>) -> Option<Self> {
+        let timed = |part: &DrillPhase| {
+            let phase = Phase::ALL.into_iter().find(|phase| phase.name() == part.phase)?;
+            Some(Timed { phase, seconds: Duration::from_nanos(part.duration_ns).as_secs_f64() })
+        };
+        Some(Self {
+            drill: note.drill.parse().ok()?,
+            tier: Tier::ALL.into_iter().find(|tier| tier.name() == note.tier)?,
+            repository: Some(repo.clone()),
+            began: Timestamp::new(note.began.seconds, i32::try_from(note.began.nanos).ok()?).ok()?,
+            outcome: DrillOutcome::ALL.into_iter().find(|outcome| outcome.name() == note.outcome)?,
+            reason: Some(note.reason.clone()).filter(|reason| !reason.is_empty()),
+            self_test: note.self_test,
+            restored,
+            phases: note.phases.iter().map(timed).collect::<Option<_>>()?,
+            rto: None,
+        })
     }
 
     /// What the repository's log keeps of it.
     pub fn note(&self) -> DrillNote {
         let nanos = |seconds: f64| {
-            u64::try_from(std::time::Duration::from_secs_f64(seconds.max(0.0)).as_nanos()).unwrap_or(u64::MAX)
+            u64::try_from(Duration::from_secs_f64(seconds.max(0.0)).as_nanos()).unwrap_or(u64::MAX)
         };
         DrillNote {
             drill: self.drill.to_string(),

@@ -102,6 +102,7 @@ struct Stage {
     /// How often addresses are asked in vain.
     silent: usize,
     cancelled: Arc<AtomicBool>,
+    known: Vec<DrillRecord>,
 }
 
 const DOMAIN: &str = "[repo.b]\nurl = '/b'\n[class.c]\nrto = '1h'\n[[domain]]\nname = 'x'\nclass = 'c'\n\
@@ -117,7 +118,7 @@ impl Stage {
         let snapshots =
             vec![(id(1), record("x", 9 * 24)), (id(2), record("y", 24)), (id(3), record("x", 24))];
         let source = Played { snapshots, ..Played::default() };
-        Self { folder, plan, source, silent: 2, cancelled: Arc::default() }
+        Self { folder, plan, source, silent: 2, cancelled: Arc::default(), known: Vec::new() }
     }
 
     fn place(&self) -> Place {
@@ -138,6 +139,7 @@ impl Stage {
             services: &|stop| Arc::new(SystemProcesses::new(stop)) as Arc<dyn Processes>,
             source: &self.source,
             place: &place,
+            records: &|| Ok(self.known.iter().cloned().chain(place.records()?).collect()),
             get: &|_| {
                 asked.set(asked.get() + 1);
                 if asked.get() <= self.silent { Err("nobody listens".into()) } else { Ok(200) }
@@ -515,6 +517,10 @@ fn repositories_take_turns_and_snapshots_are_chosen() {
     assert_eq!(records[0].restored[0].snapshot, id(1), "the one of nine days ago");
     let wish = Wish { from: Some("b".into()), ..Wish::default() };
     assert_eq!(from(&stage.run_as(&wish)), "b");
+    // One that was run elsewhere counts, too.
+    let mut rebuilt = Stage::new(&format!("{FULL}from = 'rotate'\n"));
+    rebuilt.known = vec![records[0].clone()];
+    assert_eq!(from(&rebuilt.run()), "b");
     let drill = &stage.plan.drills[0];
     assert!(choose::repository(&stage.plan, drill, Some("c"), &[]).is_err());
     let chosen = |choice: &str, random: u64| {

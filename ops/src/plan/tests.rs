@@ -298,6 +298,21 @@ fn targets_that_the_plan_misses_are_violations() {
             "[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nschedule = 'weekly'",
             &[],
         ),
+        // What nobody runs, and what restores nothing, is no rehearsal.
+        ("drill_every = '30d'", "[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'", &["drill-missing"]),
+        (
+            "drill_every = '30d'",
+            "[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'metadata'\nschedule = 'weekly'",
+            &["drill-missing"],
+        ),
+        (
+            "drill_every = '30d'",
+            "[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'sample'\nschedule = 'weekly'",
+            &[],
+        ),
+        // Where that repository is, nobody says.
+        ("sites = 2", "[repo.b]\nurl = '/b'\nsite = 'there'", &["too-few-sites"]),
+        ("sites = 2", "[repo.b]\nurl = '/b'\nsite = 'there'\n[repo.c]\nurl = '/c'\nsite = 'here'", &[]),
     ] {
         assert_eq!(codes(&format!("[class.c]\n{class}\n{domain}{more}")), expected, "{class} {more}");
     }
@@ -327,6 +342,14 @@ fn targets_that_the_plan_misses_are_violations() {
     assert_eq!(read_from_snapshot("['backup']"), [] as [&str; 0]);
     let warned = findings(&format!("[class.c]\nrpo = '1d'\n{domain}"));
     assert_eq!(warned.iter().map(|found| found.code).collect::<Vec<_>>(), ["no-schedule"]);
+    let of_time = |more: &str| {
+        let found = findings(&format!("[class.c]\nrto = '1h'\n{domain}{more}"));
+        found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
+    };
+    let unmeasured = [(Severity::Warning, "rto-not-measured")];
+    let drill = |tier: &str| format!("[[drill]]\nname = 'd'\ndomains = ['x']\ntier = '{tier}'\n");
+    assert_eq!((of_time(""), of_time(&drill("sample"))), (unmeasured.to_vec(), unmeasured.to_vec()));
+    assert_eq!(of_time(&drill("full")), []);
 }
 
 #[test]

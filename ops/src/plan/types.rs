@@ -401,7 +401,7 @@ pub struct Inventory {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
-    /// A file in the OpenMetrics text format, written after every run.
+    /// A file in the OpenMetrics text format, written after every run, verification, drill and recovery.
     pub textfile: String,
 }
 

@@ -49,6 +49,20 @@ pub enum Step {
 }
 
 impl Step {
+    pub(super) const ALL: [Self; 11] = [
+        Self::Waiting,
+        Self::Stage,
+        Self::Verify,
+        Self::Load,
+        Self::Stop,
+        Self::Swap,
+        Self::Start,
+        Self::Health,
+        Self::Done,
+        Self::Undone,
+        Self::Removing,
+    ];
+
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {

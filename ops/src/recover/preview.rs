@@ -14,6 +14,7 @@ use crate::recover::journal::Load;
 use crate::recover::record::{self, RecoveryRecord};
 use crate::recover::targets::Found;
 use crate::run::vault::VaultError;
+use crate::status::DomainStatus;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +155,8 @@ impl Preview {
     }
 }
 
-/// What this host has measured.
+/// What was measured.
+#[derive(Debug, Clone, Copy)]
 pub struct Measurements<'a> {
     /// By drills.
     pub drills: &'a [DrillRecord],
@@ -165,14 +167,28 @@ pub struct Measurements<'a> {
 impl Measurements<'_> {
     /// What says best how long a domain takes: its last recovery, else the last drill that restored all of it.
     pub fn of(&self, plan: &Plan, domain: &Name) -> Option<Measured> {
-        if let Some(last) = record::measured(self.recoveries, domain) {
-            return Some(Measured {
-                seconds: last.seconds(),
-                drill: None,
-                began: last.began,
-                bytes: last.bytes,
-            });
+        self.by_recovery(domain).or_else(|| self.by_drill(plan, domain))
+    }
+
+    /// What was measured last, which is what a target is held against.
+    pub fn newest(&self, plan: &Plan, domain: &Name) -> Option<Measured> {
+        let both = [self.by_recovery(domain), self.by_drill(plan, domain)];
+        both.into_iter().flatten().max_by_key(|measured| measured.began)
+    }
+
+    /// Adds to the status of domains how long a recovery takes.
+    pub fn tell(&self, plan: &Plan, found: &mut [DomainStatus]) {
+        for status in found {
+            status.recovery_seconds = self.newest(plan, &status.domain).map(|measured| measured.seconds);
         }
+    }
+
+    fn by_recovery(&self, domain: &Name) -> Option<Measured> {
+        let last = record::measured(self.recoveries, domain)?;
+        Some(Measured { seconds: last.seconds(), drill: None, began: last.began, bytes: last.bytes })
+    }
+
+    fn by_drill(&self, plan: &Plan, domain: &Name) -> Option<Measured> {
         let drill = history::measured(plan, domain, self.drills)?;
         let bytes = drill.restored.iter().find(|one| one.domain == *domain).map_or(0, |one| one.bytes);
         Some(Measured {

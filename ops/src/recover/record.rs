@@ -37,6 +37,16 @@ pub enum RecoveryOutcome {
 }
 
 impl RecoveryOutcome {
+    const ALL: [Self; 7] = [
+        Self::Recovered,
+        Self::Partial,
+        Self::Failed,
+        Self::Skipped,
+        Self::Unfinished,
+        Self::RolledBack,
+        Self::Committed,
+    ];
+
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {
@@ -125,6 +135,31 @@ impl RecoveryRecord {
     #[expect(clippy::needless_pass_by_value, reason = "callers hand on what they have just made")]
     pub(super) fn warn(&mut self, message: impl ToString) {
         self.warnings.push(message.to_string());
+    }
+
+    /// What a note says, in the log of this repository, of a snapshot of so many files and bytes; nothing if it cannot be understood.
+    pub(crate) fn of_note(note: &RecoveryNote, repository: &Name, files: u64, bytes: u64) -> Option<Self> {
+        let timed = |part: &DrillPhase| {
+            let step = Step::ALL.into_iter().find(|step| step.name() == part.phase)?;
+            Some(Timed { step, seconds: Duration::from_nanos(part.duration_ns).as_secs_f64() })
+        };
+        Some(Self {
+            recovery: note.recovery.clone(),
+            domain: note.domain.parse().ok()?,
+            repository: repository.clone(),
+            snapshot: note.snapshot,
+            began: Timestamp::new(note.began.seconds, i32::try_from(note.began.nanos).ok()?).ok()?,
+            outcome: RecoveryOutcome::ALL.into_iter().find(|outcome| outcome.name() == note.outcome)?,
+            cause: None,
+            reason: Some(note.reason.clone()).filter(|reason| !reason.is_empty()),
+            steps: note.phases.iter().map(timed).collect::<Option<_>>()?,
+            files,
+            bytes,
+            rto: None,
+            left: Vec::new(),
+            kept: Vec::new(),
+            warnings: Vec::new(),
+        })
     }
 
     /// What the repository's log keeps of it.

@@ -6,16 +6,6 @@ use crate::drill::{DrillOutcome, DrillRecord, Phase};
 /// Drills that are shown, the last.
 const SHOWN_MAX: usize = 20;
 const WIDTH: f64 = 320.0;
-const PHASES: [Phase; 8] = [
-    Phase::Locate,
-    Phase::Fetch,
-    Phase::Verify,
-    Phase::Load,
-    Phase::Start,
-    Phase::Ready,
-    Phase::Check,
-    Phase::Cleanup,
-];
 
 /// The class of a phase's part of a bar.
 fn class(phase: Phase) -> &'static str {
@@ -35,11 +25,11 @@ fn class(phase: Phase) -> &'static str {
 pub fn section(page: &mut Html, records: &[DrillRecord]) {
     page.raw("<h2>").text("Drills").raw("</h2>\n");
     if records.is_empty() {
-        page.raw("<p class=\"none\">").text("No restore was rehearsed on this host yet.").raw("</p>\n");
+        page.raw("<p class=\"none\">").text("No restore was rehearsed yet.").raw("</p>\n");
         return;
     }
     page.raw("<p class=\"small\">");
-    for phase in PHASES {
+    for phase in Phase::ALL {
         page.raw(
             "<svg width=\"12\" height=\"12\" viewBox=\"0 0 12 12\"><rect width=\"12\" height=\"12\" class=\"",
         );

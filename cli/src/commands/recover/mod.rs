@@ -2,6 +2,7 @@
 
 mod show;
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,25 +10,25 @@ use std::time::Instant;
 
 use jiff::Zoned;
 use serde_json::json;
-use strongroom_ops::drill::place::Place;
 use strongroom_ops::drill::probe;
 use strongroom_ops::plan::Plan;
+use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
-use strongroom_ops::recover::preview::{Measurements, Refusal};
+use strongroom_ops::recover::preview::Refusal;
 use strongroom_ops::recover::{
     Cause, Preview, Recoverer, RecoveryOutcome, RecoveryRecord, Step, SystemDisk, Wish,
 };
 use strongroom_ops::run::state::State;
 
 use crate::context::Context;
+use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
-use crate::notices;
 use crate::output::object;
 use crate::plan::{self, PlanArgs};
 use crate::recoveries::Recoveries;
-use crate::signals;
 use crate::vault::Repositories;
+use crate::{notices, numbers, signals};
 
 const AFTER_HELP: &str = "\
 For each domain, in the order of their dependencies: it is restored beside what is there and
@@ -106,7 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         is_cancelled: &|| cancelled.load(Ordering::Relaxed),
         tell: &|domain: &Name, step: Step| context.output.note(&format!("{domain}: {}", step.name())),
     };
-    let outcome = work(args, context, &plan, &state, &recoverer);
+    let outcome = work(args, context, &plan, &state, &recoverer, &repositories);
     repositories.remember_heads();
     let records = match outcome? {
         Done::Looked(exit) => return Ok(exit),
@@ -116,6 +117,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         show::record(record, context)?;
     }
     notices::tell(&plan, &state, context, |notifier| notifier.recoveries_ended(&records));
+    numbers::write(&plan, &repositories, &state, context);
     if context.output.json() {
         let count = |outcome| records.iter().filter(|record| record.outcome == outcome).count();
         context.output.message(object(json!({
@@ -145,6 +147,7 @@ fn work(
     plan: &Plan,
     state: &State,
     recoverer: &Recoverer<'_>,
+    repositories: &Repositories<'_>,
 ) -> Result<Done, Failure> {
     let worked = match (args.resume, args.rollback, args.commit) {
         (true, _, _) => recoverer.resume(&args.domains),
@@ -153,7 +156,15 @@ fn work(
         _ => {
             // Short enough for the name of a database.
             let id = format!("{:08x}", RandomState::new().build_hasher().finish() >> 32);
-            let previews = preview(args, plan, state, recoverer, &id)?;
+            let wish = wish(args, plan, recoverer)?;
+            // Only who looks at it first is told how long it takes.
+            let evidence = match args.plan {
+                true => evidence(args, plan, state, repositories)?,
+                false => Evidence::default(),
+            };
+            evidence.warn(context);
+            let previews = recoverer.preview(&id, &wish, &evidence.measurements());
+            let previews = previews.map_err(|refusal| failure(&refusal))?;
             if args.plan {
                 return show::previews(&previews, plan, context).map(Done::Looked);
             }
@@ -173,30 +184,32 @@ fn work(
     worked.map(Done::Worked).map_err(|refusal| failure(&refusal))
 }
 
-fn preview(
-    args: &Args,
-    plan: &Plan,
-    state: &State,
-    recoverer: &Recoverer<'_>,
-    id: &str,
-) -> Result<Vec<Preview>, Failure> {
-    let unreadable = |error| Failure::io("cannot read how long recoveries took", &error);
-    let drills = Place::new(state.folder()).records().map_err(unreadable)?;
-    let recoveries = state.recovery_records().map_err(unreadable)?;
-    let wish = Wish {
+/// What is asked for, once it is known that nothing stands in its way on this host: repositories may take a while to be asked.
+fn wish(args: &Args, plan: &Plan, recoverer: &Recoverer<'_>) -> Result<Wish, Failure> {
+    for domain in named(args, plan) {
+        recoverer.standing(&domain.name).map_err(|refusal| failure(&refusal))?;
+    }
+    Ok(Wish {
         names: args.domains.clone(),
         from: args.from.clone(),
         snapshot: args.snapshot.clone().unwrap_or_else(|| "latest".into()),
         allow_drift: args.allow_drift.clone(),
-    };
-    // Before repositories are asked, which may take a while.
-    for domain in
-        plan.domains.iter().filter(|domain| args.domains.iter().any(|name| name == domain.name.as_str()))
-    {
-        recoverer.standing(&domain.name).map_err(|refusal| failure(&refusal))?;
-    }
-    let measured = Measurements { drills: &drills, recoveries: &recoveries };
-    recoverer.preview(id, &wish, &measured).map_err(|refusal| failure(&refusal))
+    })
+}
+
+fn named<'p>(args: &Args, plan: &'p Plan) -> impl Iterator<Item = &'p Domain> {
+    plan.domains.iter().filter(|domain| args.domains.iter().any(|name| name == domain.name.as_str()))
+}
+
+/// What the repositories that the domains go to, and this host, say of drills and recoveries.
+fn evidence(
+    args: &Args,
+    plan: &Plan,
+    state: &State,
+    repositories: &Repositories<'_>,
+) -> Result<Evidence, Failure> {
+    let repos: BTreeSet<_> = named(args, plan).flat_map(|domain| plan.repositories(domain)).collect();
+    Evidence::gather(repos.into_iter(), repositories, Some(state))
 }
 
 /// Why nothing was begun.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Lint, Severity};
 use crate::plan::types::{Control, Domain, Drill, Tier};
-use crate::plan::values::Lapse;
+use crate::plan::values::{Lapse, Name};
 
 impl Lint<'_> {
     /// A target that is missed, unless an exception allows it.
@@ -29,12 +29,7 @@ impl Lint<'_> {
                 format!("the domain {name} wants {} copies, and goes to {copies}", objectives.copies);
             self.violation(Control::Copies, "too-few-copies", domain, message);
         }
-        let sites = self.plan.sites(repos.iter().copied());
-        if sites < objectives.sites as usize {
-            let message =
-                format!("the domain {name} wants copies at {} sites, and goes to {sites}", objectives.sites);
-            self.violation(Control::Sites, "too-few-sites", domain, message);
-        }
+        self.sites(domain, &repos, objectives.sites);
         if domain.consistency() < objectives.min_consistency {
             let message = format!(
                 "the domain {name} wants {:?} consistency, and its plan gives {:?}",
@@ -68,6 +63,7 @@ impl Lint<'_> {
             }
         }
         self.rehearsals(domain, objectives.drill_every);
+        self.measurements(domain, objectives.rto);
         let restores = |drill: &Drill| drill.tier != Tier::Metadata && drill.domains.contains(name);
         if objectives.retain.is_some_and(|retain| retain.keep_last_drilled)
             && !self.plan.drills.iter().any(restores)
@@ -79,21 +75,49 @@ impl Lint<'_> {
         }
     }
 
+    /// One that does not say where it is may be where another one is.
+    fn sites(&mut self, domain: &Domain, repos: &[&Name], wanted: u32) {
+        if wanted < 2 {
+            return;
+        }
+        let site = |repo: &Name| self.plan.repos.get(repo).and_then(|repo| repo.site.as_deref());
+        let nowhere: BTreeSet<_> =
+            repos.iter().filter(|repo| site(repo).is_none()).map(|repo| repo.as_str()).collect();
+        let sites = repos.iter().filter_map(|repo| site(repo)).collect::<BTreeSet<_>>().len();
+        if sites >= wanted as usize {
+            return;
+        }
+        let unknown = match nowhere.len() {
+            0 => String::new(),
+            _ => {
+                let names: Vec<_> = nowhere.into_iter().collect();
+                format!(" (no `site` is given for {})", names.join(", "))
+            }
+        };
+        let message = format!(
+            "the domain {} wants copies at {wanted} sites, and goes to {sites} that are known{unknown}",
+            domain.name
+        );
+        self.violation(Control::Sites, "too-few-sites", domain, message);
+    }
+
+    /// Only what has a schedule comes about by itself, and only what restores something is a rehearsal.
     fn rehearsals(&mut self, domain: &Domain, drill_every: Option<Lapse>) {
         let Some(every) = drill_every else { return };
         let name = &domain.name;
-        let drills = self.plan.drills.iter().filter(|drill| drill.domains.contains(name));
-        let scheduled = drills.clone().filter_map(|drill| drill.schedule.as_ref()?.longest_gap()).min();
-        let message = match (drills.count(), scheduled) {
-            (0, _) => format!("the domain {name} wants a drill every {every}, and is in none"),
-            (_, Some(gap)) if gap > every.as_secs() => {
-                format!(
-                    "the domain {name} wants a drill every {every}, and its drills are up to {} apart",
-                    Lapse::seconds(gap)
-                )
-            }
-            _ => return,
+        let drills: Vec<_> = self.plan.drills.iter().filter(|drill| drill.domains.contains(name)).collect();
+        let restoring = drills.iter().filter(|drill| drill.tier != Tier::Metadata);
+        let schedules: Vec<_> = restoring.clone().filter_map(|drill| drill.schedule.as_ref()).collect();
+        let gap = schedules.iter().filter_map(|schedule| schedule.longest_gap()).min();
+        let what = match (drills.len(), restoring.count(), schedules.len(), gap) {
+            (0, ..) => "is in none".to_owned(),
+            (_, 0, ..) => "its drills are of the tier metadata, which restores nothing".to_owned(),
+            (_, _, 0, _) => "no drill that restores it has a schedule".to_owned(),
+            (_, _, _, Some(gap)) if gap <= every.as_secs() => return,
+            (_, _, _, Some(gap)) => format!("its drills are up to {} apart", Lapse::seconds(gap)),
+            (_, _, _, None) => "its drills run once at most".to_owned(),
         };
+        let message = format!("the domain {name} wants a drill every {every}, and {what}");
         self.violation(Control::Drill, "drill-missing", domain, message);
     }
 
@@ -106,6 +130,22 @@ impl Lint<'_> {
                     .into(),
             );
         }
+    }
+
+    /// How long a restore takes is known when all was restored once.
+    fn measurements(&mut self, domain: &Domain, rto: Option<Lapse>) {
+        let Some(rto) = rto else { return };
+        let name = &domain.name;
+        let measures = |drill: &Drill| drill.tier == Tier::Full && drill.domains.contains(name);
+        if self.plan.drills.iter().any(measures)
+            || self.plan.exception(Control::Rto, name, self.today).is_some()
+        {
+            return;
+        }
+        let message =
+            format!("the domain {name} has to be back within {rto}, and no drill measures how long that takes");
+        self.add(Severity::Warning, "rto-not-measured", &format!("domain.{name}"), message).hint =
+            Some("add a drill of the tier full".into());
     }
 
     pub(super) fn exceptions(&mut self) {
