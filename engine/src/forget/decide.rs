@@ -269,3 +269,16 @@ fn check_guards(groups: &[Group], total: usize, guards: &Guards) -> Result<(), F
     }
     Ok(())
 }
+
+/// What is not forgotten unless a group may be left without any snapshot: of each group the last complete one, or the last one where
+/// none is complete.
+pub(crate) fn last_of_groups(candidates: &[Candidate], by: GroupBy) -> BTreeSet<SnapshotId> {
+    let mut last: BTreeMap<GroupKey, &Candidate> = BTreeMap::new();
+    for candidate in candidates {
+        let last = last.entry(GroupKey::of(candidate, by)).or_insert(candidate);
+        if last.snapshot.partial || !candidate.snapshot.partial {
+            *last = candidate;
+        }
+    }
+    last.into_values().map(|candidate| candidate.id).collect()
+}

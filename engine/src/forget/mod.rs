@@ -14,6 +14,7 @@ pub mod policy;
 mod tests;
 mod times;
 
+pub(crate) use decide::last_of_groups;
 pub use decide::{Candidate, Group, GroupKey, Verdict, Wish, decide};
 pub use times::TimesError;
 
@@ -210,7 +211,7 @@ fn decide_for(
 }
 
 /// All live snapshots, in the order of [`Repository::snapshots`].
-fn candidates(fold: &Fold) -> Result<Vec<Candidate>, RepositoryError> {
+pub(crate) fn candidates(fold: &Fold) -> Result<Vec<Candidate>, RepositoryError> {
     let mut candidates = Vec::new();
     for entry in fold.snapshots() {
         let snapshot = snapshot_record(entry.snapshot, &entry.record)?;

@@ -432,6 +432,31 @@ fn an_appender_of_the_future_keeps_its_own_series_only() {
 }
 
 #[test]
+fn the_last_ones_of_groups_are_those_that_guards_protect() {
+    let partial = |n| Snapshot { partial: true, ..record(START + n) };
+    let of = |host: &str, snapshot: Snapshot| Snapshot { hostname: host.into(), ..snapshot };
+    let mut all = candidates([
+        record(START),
+        record(START + 1),
+        partial(2),
+        of("only partial", partial(3)),
+        of("only partial", partial(4)),
+        record(START + 5),
+    ]);
+    all[5].appender = Some(WriterId::from_bytes([1; 32]));
+    let by = GroupBy::default();
+    assert_eq!(last_of_groups(&all, by).into_iter().collect::<Vec<_>>(), [id(1), id(4), id(5)]);
+    // All others may go at once, and none of these after them.
+    let others = Wish::Named(vec![id(0), id(2), id(3)]);
+    assert!(decide_with(all.clone(), &others, Guards::default()).is_ok());
+    for one in [1, 4, 5] {
+        let more = Wish::Named(vec![id(0), id(2), id(3), id(one)]);
+        let result = decide_with(all.clone(), &more, Guards::default());
+        assert!(matches!(result, Err(ForgetError::EmptiesGroup { .. })), "{one}");
+    }
+}
+
+#[test]
 fn what_a_drill_restored_stays_and_says_why() {
     let all = candidates([0, 1, 2].map(|day| record(START + day * DAY)));
     let rules = vec![rule(Period::Each, Reach::Count(1))];
