@@ -116,6 +116,17 @@ impl Output {
         report_text(failure);
     }
 
+    /// Reports what failed in a part of the command, which goes on.
+    pub fn part_failed(&self, failure: &Failure) {
+        if self.json {
+            let mut line = failure_object(failure);
+            line.remove("exit_code");
+            return self.message(line);
+        }
+        let _ = self.flush();
+        report_text(failure);
+    }
+
     /// Warns people, whatever becomes of the results: on standard error, and of a program's output no part.
     pub fn warn(&self, text: &str) {
         if !self.quiet {
@@ -167,6 +178,7 @@ pub fn failure_object(failure: &Failure) -> Object {
     if let Some(hint) = &failure.hint {
         line.insert("hint".into(), json!(hint));
     }
+    line.extend(failure.details.clone());
     line
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use strongroom::backup::{self, BackupOptions, BackupReport, BackupSource, SnapshotLabels};
 use strongroom::check;
 use strongroom::copy::{self, Choice, CopyError, CopyOptions, CopyReport};
-use strongroom::forget::{self, ForgetOptions};
+use strongroom::forget::{self, ForgetOptions, ForgetReport};
 use strongroom::format::commit::Change;
 use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::Snapshot;
@@ -19,14 +19,14 @@ use strongroom::repo::Repository;
 use strongroom_ops::noted::Noted;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::Name;
-use strongroom_ops::run::vault::{CopyFailure, Job, Vault, VaultError};
+use strongroom_ops::run::vault::{CopyFailure, Forgotten, Job, Vault, VaultError};
 use strongroom_ops::verify::Known;
 
 use crate::commands::reserve::tell_spent;
 use crate::context::{self, Context};
 use crate::evidence;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, refused_group};
 use crate::monitor::CliMonitor;
 use crate::plan;
 use crate::units::LocalCalendar;
@@ -166,6 +166,16 @@ pub fn failed(error: impl Into<Failure>) -> VaultError {
     vault_error(&error.into())
 }
 
+/// Why policies were not asked about some groups.
+///
+/// # Errors
+/// Why, where they were asked about none.
+fn refused(report: &ForgetReport) -> Result<Vec<VaultError>, VaultError> {
+    let mut errors: Vec<_> =
+        report.refused().map(|(group, error)| failed(refused_group(group, error))).collect();
+    if report.is_refused() { Err(errors.swap_remove(0)) } else { Ok(errors) }
+}
+
 impl Vault for Repositories<'_> {
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
         self.open(repo)?.snapshots().map_err(failed)
@@ -204,6 +214,7 @@ impl Vault for Repositories<'_> {
         let repository = self.open(repo)?;
         let options = ForgetOptions { dry_run: true, ..options.clone() };
         let report = forget::run(&repository, &options, &LocalCalendar::system()).map_err(failed)?;
+        refused(&report)?;
         let verdicts = report.groups.iter().flat_map(|group| &group.verdicts);
         Ok(verdicts.filter(|verdict| verdict.keep).map(|verdict| verdict.candidate.id).collect())
     }
@@ -235,10 +246,42 @@ impl Vault for Repositories<'_> {
         })
     }
 
-    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {
+    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<Forgotten, VaultError> {
         let repository = self.open(repo)?;
         let report = forget::run(&repository, options, &LocalCalendar::system()).map_err(failed)?;
         tell_spent(&self.context.output, &report.reserve);
-        Ok(report.counts().1)
+        Ok(Forgotten { snapshots: report.counts().1, refused: refused(&report)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom::forget::{Group, GroupKey, TimesError};
+    use strongroom::ids::BlobId;
+    use strongroom::reserve::Spent;
+
+    use super::*;
+
+    fn report(groups: &[bool]) -> ForgetReport {
+        let (snapshot, time) = (SnapshotId::new(BlobId::from_bytes([7; 32])), Timestamp::default());
+        let future = TimesError::Future { snapshot, time, now: time };
+        let group = |is_refused: &bool| Group {
+            key: GroupKey { host: Some("box".into()), ..GroupKey::default() },
+            verdicts: Vec::new(),
+            is_stale: false,
+            refusal: is_refused.then(|| future.clone()),
+        };
+        let groups = groups.iter().map(group).collect();
+        ForgetReport { groups, commit: None, reserve: Spent::default() }
+    }
+
+    #[test]
+    fn retention_that_asks_nothing_fails_and_one_that_asks_something_tells_the_rest() {
+        assert_eq!(refused(&report(&[])), Ok(Vec::new()));
+        assert_eq!(refused(&report(&[false, false])), Ok(Vec::new()));
+        let some = refused(&report(&[false, true])).expect("something was decided");
+        assert!(some.len() == 1 && some[0].message.contains("host box"), "{some:?}");
+        let none = refused(&report(&[true, true])).expect_err("nothing was decided");
+        assert_eq!(none.code, "times-future");
     }
 }

@@ -90,6 +90,72 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
+fn a_host_with_a_wrong_clock_stops_nobody_else() {
+    let bench = days(4);
+    let before = ids(&bench);
+    let back_up = |host: &str, time: &str| {
+        bench.write("src/a.txt", format!("{host} {time}"));
+        let mut backup = bench.command();
+        Run::of(backup.args(["backup", "src", "--host", host, "--time", time])).expect(0);
+    };
+    back_up("ahead", "2099-01-01");
+    back_up("behind", "2025-02-02");
+    back_up("behind", "2025-02-01");
+    let all = ids(&bench);
+    let policy = ["forget", "--keep-daily", "2"];
+    let dry = bench.run([&policy[..], &["-n", "--explain"]].concat()).expect(3);
+    let untrusted = "the times of its group cannot be trusted";
+    assert_eq!(dry.stdout.matches(untrusted).count(), 3, "{dry:?}");
+    assert!(dry.stdout.contains("Would forget 2 snapshots, keeping 5"), "{dry:?}");
+    assert_eq!(ids(&bench), all);
+
+    let run = bench.run([&policy[..], &["--json"]].concat()).expect(3);
+    let lines = run.lines();
+    let told = |code: &str| {
+        let mut errors = lines.iter().filter(|line| line["type"] == "error" && line["code"] == code);
+        let error = errors.next().unwrap_or_else(|| panic!("{code}: {lines:#?}"));
+        assert!(errors.next().is_none() && error["hint"].is_string() && error.get("exit_code").is_none());
+        (error["group"].as_str().expect("text").to_owned(), error["snapshot_id"].clone())
+    };
+    let (group, snapshot) = told("times-future");
+    assert!(group.starts_with("host ahead; ") && snapshot == all[4].as_str(), "{group} {snapshot}");
+    let (group, snapshot) = told("times-backwards");
+    assert!(group.starts_with("host behind; ") && snapshot == all[6].as_str(), "{group} {snapshot}");
+    let kept = lines.iter().filter(|line| line["type"] == "verdict" && line["reasons"][0] == untrusted);
+    assert!(kept.clone().count() == 3 && kept.clone().all(|verdict| verdict["keep"] == true), "{lines:#?}");
+    let summary = run.last("summary");
+    let counts =
+        ["groups", "groups_refused", "snapshots_kept", "snapshots_forgotten"].map(|name| &summary[name]);
+    assert_eq!(counts, [3, 2, 5, 2]);
+    let left = [&before[2..], &all[4..]].concat();
+    assert_eq!(ids(&bench), left);
+
+    // Where nothing else is looked at, nothing is decided.
+    let run = bench.run([&policy[..], &["--host", "ahead", "--host", "behind"]].concat()).expect(1);
+    assert!(run.stderr.contains("host ahead") && run.stderr.contains("host behind"), "{run:?}");
+    assert!(!run.stdout.contains("Forgot"), "{run:?}");
+    let run = bench.run([&policy[..], &["--host", "ahead", "--json"]].concat()).expect(1);
+    let error = run.last("error");
+    assert_eq!((&error["exit_code"], &error["snapshot_id"]), (&1.into(), &all[4].as_str().into()));
+    assert_eq!(ids(&bench), left);
+    // What the errors say helps.
+    bench.run([&policy[..], &["--host", "behind", "--trust-times"]].concat()).expect(0);
+    bench.run(["forget", all[4].as_str(), "--allow-empty"]).expect(0);
+    bench.run([&policy[..], &["--host", "ahead"]].concat()).expect(0);
+}
+
+#[test]
+fn a_snapshot_that_is_named_but_not_chosen_is_an_error() {
+    let bench = days(2);
+    let before = ids(&bench);
+    let run = bench.run(["forget", before[0].as_str(), "--host", "another"]).expect(1);
+    assert!(run.message().contains(&before[0]) && run.stderr.contains("--host"), "{run:?}");
+    let run = bench.run(["forget", before[0].as_str(), "--tag", "t", "-n", "--json"]).expect(1);
+    assert_eq!(run.last("error")["code"], "snapshot-not-chosen");
+    assert_eq!(ids(&bench), before);
+}
+
+#[test]
 fn snapshots_are_listed_by_host_tag_and_path() {
     let bench = Bench::new();
     let source = bench.source().canonicalize().expect("there");

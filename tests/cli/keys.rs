@@ -149,6 +149,24 @@ fn an_append_only_password_backs_up_and_the_ordinary_one_restores() {
     bench.run(["check", "--read-data"]).expect(0);
 }
 
+/// Whoever took a host over can say any time, and any host: that must not keep others' snapshots for ever.
+#[test]
+fn an_append_only_host_of_the_future_keeps_its_own_snapshots_only() {
+    let bench = with_appender();
+    bench.write("source/theirs", "what the others have the next day");
+    bench.run(["backup", "source"]).expect(0);
+    Run::of(append(&bench).args(["backup", "source", "--time", "2099-01-01"])).expect(0);
+    let run = bench.run(["forget", "--keep-yearly", "1", "--json"]).expect(3);
+    let summary = run.last("summary");
+    assert_eq!((&summary["snapshots_forgotten"], &summary["groups_refused"]), (&1.into(), &1.into()));
+    let errors: Vec<_> = run.lines().into_iter().filter(|line| line["type"] == "error").collect();
+    assert_eq!(errors.len(), 1, "{run:?}");
+    assert!(errors[0]["group"].as_str().is_some_and(|group| group.contains("append-only writer")), "{run:?}");
+    assert_eq!(errors[0]["code"], "times-future");
+    bench.run(["prune", "--grace", "0s"]).expect(0);
+    bench.run(["check", "--read-data"]).expect(0);
+}
+
 #[test]
 fn an_append_only_password_is_refused_what_takes_more() {
     let bench = with_appender();

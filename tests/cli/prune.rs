@@ -21,6 +21,7 @@ fn forget_and_prune_give_space_back() {
     let dead = dry["packs_unneeded_bytes"].as_u64().expect("a number");
     assert!(dead > 300_000, "{dry}");
     let before = bench.objects("packs").len();
+    assert_eq!(dry["packs_waiting"], dry["packs_condemned"], "{dry}");
     let run = bench.run(["prune"]).expect(0);
     assert!(run.stdout.contains("to be deleted by a later run"), "{run:?}");
     assert_eq!(bench.objects("packs").len(), before, "24 hours are not over");
@@ -41,6 +42,37 @@ fn both_steps_fit_into_one_run() {
     assert_eq!(summary["packs_condemned"], summary["packs_removed"]);
     assert_eq!(summary["packs_waiting"], 0);
     bench.run(["check", "--read-data"]).expect(0);
+}
+
+/// Bytes of packs, index and their parity.
+fn stored(bench: &Bench) -> i64 {
+    let files = ["packs", "index", "parity"].into_iter().flat_map(|folder| bench.objects(folder));
+    let bytes: u64 = files.map(|file| std::fs::metadata(file).expect("a file").len()).sum();
+    i64::try_from(bytes).expect("small")
+}
+
+#[test]
+fn a_dry_run_says_to_the_byte_what_a_run_frees() {
+    for grace in ["0s", "1d"] {
+        let bench = two_snapshots();
+        bench.run(["forget", "--keep-last", "1"]).expect(0);
+        let prune = ["prune", "--grace", grace, "--max-unused", "unlimited"];
+        let text = bench.run([&prune[..], &["-n"]].concat()).expect(0).stdout;
+        let told = text.lines().find(|line| line.starts_with("To be "));
+        assert!(told.is_some_and(|told| !told.contains("about")), "nothing is rewritten: {text}");
+        let dry = bench.run([&prune[..], &["-n", "--json"]].concat()).expect(0).last("summary");
+        let before = stored(&bench);
+        let real = bench.run([&prune[..], &["--json"]].concat()).expect(0).last("summary");
+        assert_eq!(real["bytes_freed"], before - stored(&bench), "{real}");
+        let same = |name: &&String| !["dry_run", "total_duration"].contains(&name.as_str());
+        let names: Vec<_> = real.as_object().expect("fields").keys().filter(same).collect();
+        assert!(names.len() > 20, "{names:?}");
+        for name in names {
+            assert_eq!(dry[name], real[name], "{name} with --grace {grace}");
+        }
+        assert_eq!(real["is_estimate"], false);
+        assert_eq!(real["bytes_freed"].as_i64() > Some(300_000), grace == "0s", "{real}");
+    }
 }
 
 #[test]

@@ -87,3 +87,25 @@ fn what_is_named_for_a_size_gives_it_back() {
     assert!(text.contains("less than"), "{text}");
     bench.run(["stats", "--free", "much"]).expect(2);
 }
+
+#[test]
+fn the_only_snapshot_of_a_host_is_not_proposed() {
+    let bench = Bench::new();
+    bench.write("src/file", noise(1, 200_000));
+    bench.run(["backup", "src", "--host", "alone"]).expect(0);
+    for seed in 2..=4 {
+        bench.write("src/file", noise(seed, 200_000));
+        bench.run(["backup", "src", "--host", "nightly"]).expect(0);
+    }
+    let list = bench.run(["snapshots", "--json"]).expect(0).stdout;
+    let list: Vec<serde_json::Value> = serde_json::from_str(&list).expect("an array");
+    let plan = bench.run(["stats", "--free", "1K", "--json"]).expect(0).last("summary");
+    assert_eq!(plan["snapshots"], serde_json::json!([list[1]["id"]]), "{plan}");
+    assert_eq!(plan["needs_allow_mass"], false);
+    let all = bench.run(["stats", "--free", "1T", "--json"]).expect(0).last("summary");
+    assert_eq!(all["snapshots"], serde_json::json!([list[1]["id"], list[2]["id"]]), "{all}");
+    assert_eq!(all["is_enough"], false);
+    let ids: Vec<_> =
+        all["snapshots"].as_array().expect("ids").iter().map(|id| id.as_str().expect("one")).collect();
+    bench.run([&["forget"], ids.as_slice()].concat()).expect(0);
+}

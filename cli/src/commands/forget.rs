@@ -15,7 +15,7 @@ use crate::commands::snapshots::aligned;
 use crate::context::Context;
 use crate::evidence;
 use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, refused_group};
 use crate::output::{object, visible};
 use crate::units::{self, LocalCalendar};
 
@@ -25,7 +25,12 @@ goes by the order of commits and needs no clock. --keep-within counts back from 
 snapshot of the group, not from today. Partial snapshots go when a later complete one took their
 place.
 
+Rules that go by times are not asked about a group whose times run backwards or lie in the future:
+all of it stays, and the other groups are dealt with.
+
 Forgetting frees no space: `strongroom prune` does. What is forgotten is gone for good.
+
+Exit codes: 0 done; 3 done, but for groups whose times cannot be trusted; 1 nothing was forgotten.
 
 Examples:
   strongroom -r /backup/repo forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --explain -n
@@ -210,15 +215,31 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         context.output.warn(&format!("warning: {NONE_CHOSEN}"));
     }
     if context.output.json() {
-        json_lines(&report, args.dry_run, context);
+        verdict_lines(&report, context);
     } else {
         text(&report, args, context)?;
     }
-    tell_spent(&context.output, &report.reserve);
-    Ok(Exit::Ok)
+    conclude(&report, args.dry_run, context)
 }
 
-fn json_lines(report: &ForgetReport, dry_run: bool, context: &Context) {
+/// Names the groups that nothing was decided about, and tells how it went.
+fn conclude(report: &ForgetReport, dry_run: bool, context: &Context) -> Outcome {
+    let mut failures: Vec<_> = report.refused().map(|(group, error)| refused_group(group, error)).collect();
+    // The last word is that of a failure where there is nothing else to tell.
+    let last = if report.is_refused() { failures.pop() } else { None };
+    failures.iter().for_each(|failure| context.output.part_failed(failure));
+    if last.is_none() && context.output.json() {
+        summary_line(report, dry_run, context);
+    }
+    tell_spent(&context.output, &report.reserve);
+    match last {
+        Some(failure) => Err(failure),
+        None if failures.is_empty() => Ok(Exit::Ok),
+        None => Ok(Exit::Partial),
+    }
+}
+
+fn verdict_lines(report: &ForgetReport, context: &Context) {
     for group in &report.groups {
         if group.is_stale {
             let message = stale(group);
@@ -238,11 +259,15 @@ fn json_lines(report: &ForgetReport, dry_run: bool, context: &Context) {
             })));
         }
     }
+}
+
+fn summary_line(report: &ForgetReport, dry_run: bool, context: &Context) {
     let (kept, forgotten) = report.counts();
     let mut summary = object(json!({
         "type": "summary",
         "dry_run": dry_run,
         "groups": report.groups.len(),
+        "groups_refused": report.refused().count(),
         "snapshots_kept": kept,
         "snapshots_forgotten": forgotten,
         "reserve_given_back": report.reserve.given_back,
@@ -272,6 +297,9 @@ fn text(report: &ForgetReport, args: &Args, context: &Context) -> Result<(), Fai
         if group.is_stale {
             out.note(&format!("warning: {}", stale(group)));
         }
+    }
+    if report.is_refused() {
+        return Ok(());
     }
     let (kept, forgotten) = report.counts();
     let verb = if args.dry_run { "Would forget" } else { "Forgot" };

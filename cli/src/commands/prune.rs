@@ -18,6 +18,10 @@ A run condemns packs, and a later one deletes them: by default once they were co
 hours, so that readers at work finish in peace. With --grace 0s both happen in one run. Backups go
 on meanwhile: what they need of condemned packs they rescue.
 
+--dry-run tells what a run with the same options would do, to the byte: what is to be freed counts
+packs, the index and parity, less what is written anew. Where packs would be rewritten in part, that
+is an estimate, and called so.
+
 Disk full: `prune --max-unused unlimited --grace 0s` writes no data, only the index anew; what
 earlier runs condemned is deleted first. Where there is no room even for that, the reserve is used,
 if there is one (`reserve set`).
@@ -105,6 +109,12 @@ fn json_line(report: &PruneReport, elapsed: Duration, context: &Context) {
         "packs_removed_bytes": report.packs_removed_bytes,
         "sidecars_removed": report.sidecars_removed,
         "packs_waiting": report.packs_waiting,
+        "packs_waiting_bytes": report.packs_waiting_bytes,
+        "bytes_freed": report.bytes_freed(),
+        "bytes_deleted": report.bytes_deleted,
+        "bytes_written": report.bytes_written,
+        "is_estimate": report.is_estimate,
+        "segments_unvetted": report.segments_unvetted,
         "unused_bytes": report.unused_bytes,
         "reserve_given_back": report.reserve.given_back,
         "reserve_lacking": report.reserve.lacking,
@@ -164,18 +174,39 @@ fn text(report: &PruneReport, elapsed: Duration, context: &Context) {
     ));
     if report.dry_run && report.packs_condemned > 0 {
         out.text(format!(
-            "Would condemn: {}, {}, to be deleted by a later run",
+            "Would condemn: {}, {}",
             units::count(report.packs_condemned, "pack"),
             size(report.packs_condemned_bytes)
         ));
     }
     if report.packs_waiting > 0 {
         out.text(format!(
-            "Condemned: {}, to be deleted by a later run",
-            units::count(report.packs_waiting, "pack")
+            "Condemned: {}, {} with parity, to be deleted by a later run",
+            units::count(report.packs_waiting, "pack"),
+            size(report.packs_waiting_bytes)
+        ));
+    }
+    out.text(freed(report));
+    if report.segments_unvetted > 0 {
+        out.text(format!(
+            "Not counted: what comes of {} that append-only passwords added, and that a prune reads first",
+            units::count(report.segments_unvetted, "index segment")
         ));
     }
     out.text(format!("Left:      about {} that no snapshot needs", size(report.unused_bytes)));
+}
+
+/// What the storage has more room by, in a line.
+fn freed(report: &PruneReport) -> String {
+    let bytes = report.bytes_freed();
+    let about = if report.is_estimate { "about " } else { "" };
+    let size = units::size(bytes.unsigned_abs());
+    match (report.dry_run, bytes >= 0) {
+        (true, true) => format!("To be freed: {about}{size}, with index and parity"),
+        (false, true) => format!("Freed:     {size}, with index and parity"),
+        (true, false) => format!("To be taken: {about}{size}, until a later run deletes what is condemned"),
+        (false, false) => format!("Taken:     {size}, until a later run deletes what is condemned"),
+    }
 }
 
 #[cfg(test)]
@@ -191,5 +222,22 @@ mod tests {
         for bad in ["", "%", "101%", "-1%", "NaN%", "much"] {
             assert!(parse_limit(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_freed_is_told_in_a_line() {
+        let told = |dry_run, is_estimate, bytes_deleted, bytes_written| {
+            freed(&PruneReport {
+                dry_run,
+                is_estimate,
+                bytes_deleted,
+                bytes_written,
+                ..PruneReport::default()
+            })
+        };
+        assert_eq!(told(false, false, 2048, 1024), "Freed:     1.00 KiB, with index and parity");
+        assert_eq!(told(true, true, 2048, 0), "To be freed: about 2.00 KiB, with index and parity");
+        assert!(told(true, false, 0, 1024).starts_with("To be taken: 1.00 KiB, until"));
+        assert!(told(false, false, 0, 1024).starts_with("Taken:     1.00 KiB, until"));
     }
 }

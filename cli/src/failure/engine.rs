@@ -2,13 +2,14 @@
 
 use std::io;
 
+use serde_json::json;
 use strongroom::backend::BackendError;
 use strongroom::backup::BackupError;
 use strongroom::browse::BrowseError;
 use strongroom::check::ReadingsError;
 use strongroom::copy::CopyError;
 use strongroom::crypto::KdfError;
-use strongroom::forget::ForgetError;
+use strongroom::forget::{ForgetError, GroupKey, TimesError};
 use strongroom::format::config::ConfigError;
 use strongroom::index::{IndexError, MergeError};
 use strongroom::log::{FoldError, HeadError, LogError, PublishError};
@@ -28,6 +29,7 @@ use strongroom::vet::VetError;
 
 use super::Failure;
 use crate::exit::Exit;
+use crate::output::{object, visible};
 use crate::units::local_time;
 
 const SNAPSHOTS_HINT: &str = "`strongroom snapshots` lists what there is; `latest` names the newest";
@@ -330,21 +332,34 @@ impl From<ForgetError> for Failure {
             ForgetError::Mass { .. } => Self::new("mass-forget", message).hint(
                 "nothing was forgotten; look at --dry-run --explain, then --allow-mass if that is meant",
             ),
-            ForgetError::Backwards { earlier_time, later_time, .. } => {
-                let (earlier, later) = (local_time(earlier_time), local_time(later_time));
-                Self::new("times-backwards", message).hint(format!(
-                    "they say {earlier} and {later}: a clock was wrong. Nothing was forgotten; --keep-last and ids                      need no clock, or --trust-times goes by these times"
-                ))
-            }
-            ForgetError::Future { time, now, .. } => {
-                let (time, now) = (local_time(time), local_time(now));
-                Self::new("times-future", message).hint(format!(
-                    "it says {time}, here it is {now}: one clock is wrong. Nothing was forgotten; --keep-last and                      ids need no clock, or --trust-times goes by these times"
-                ))
-            }
+            ForgetError::NotChosen { .. } => Self::new("snapshot-not-chosen", message)
+                .hint("nothing was forgotten; leave --host, --tag, --domain and --path out, or name others"),
             ForgetError::Repository(error) => error.into(),
         }
     }
+}
+
+/// What it means that a policy was not asked about a group of snapshots.
+pub fn refused_group(group: &GroupKey, error: &TimesError) -> Failure {
+    let (code, why) = match error {
+        TimesError::Backwards { earlier_time, later_time, .. } => {
+            let (earlier, later) = (local_time(*earlier_time), local_time(*later_time));
+            ("times-backwards", format!("they say {earlier} and {later}: a clock was wrong"))
+        }
+        TimesError::Future { snapshot, time, now } => {
+            let (time, now, id) = (local_time(*time), local_time(*now), snapshot.short());
+            let why = format!(
+                "it says {time}, here it is {now}: one clock is wrong. `strongroom forget {id}` takes it away"
+            );
+            ("times-future", why)
+        }
+    };
+    let message = format!("{error}: all of its group stays ({})", visible(group.to_string().as_bytes()));
+    let mut failure = Failure::new(code, message).hint(format!(
+        "{why}; --keep-last and ids need no clock; --trust-times goes by these times, with --host and --path for one group alone"
+    ));
+    failure.details = object(json!({"group": group.to_string(), "snapshot_id": error.snapshot()}));
+    failure
 }
 
 impl From<PruneError> for Failure {

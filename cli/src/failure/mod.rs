@@ -2,9 +2,10 @@
 
 mod engine;
 
-pub use engine::{Origin, absent, unexpected_head};
+pub use engine::{Origin, absent, refused_group, unexpected_head};
 
 use crate::exit::Exit;
+use crate::output::Object;
 
 /// The end of a command that did not do what it was asked.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Failure {
     pub message: String,
     /// What to do next.
     pub hint: Option<String>,
+    /// What programs are told besides.
+    pub details: Object,
 }
 
 /// What a command ends with.
@@ -27,7 +30,8 @@ pub type Outcome = Result<Exit, Failure>;
 impl Failure {
     /// A failure with exit code 1.
     pub fn new(code: &'static str, message: impl ToString) -> Self {
-        Self { exit: Exit::Failed, code, message: message.to_string(), hint: None }
+        let (message, details) = (message.to_string(), Object::new());
+        Self { exit: Exit::Failed, code, message, hint: None, details }
     }
 
     /// A command line that cannot be used.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::forget::policy::{Calendar, GroupBy, Period, Policy, Reach, Reason, Rule};
+use crate::forget::times::{self, TimesError};
 use crate::forget::{ForgetError, Guards};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
-use crate::ids::{RepositoryId, SnapshotId, WriterId};
+use crate::ids::{SnapshotId, WriterId};
 
 /// A snapshot to decide on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Group {
     pub verdicts: Vec<Verdict>,
     /// The group gets no new snapshots any more: with this policy the rest of it stays for ever.
     pub is_stale: bool,
+    /// Why the policy was not asked, and the whole group stays.
+    pub refusal: Option<TimesError>,
 }
 
 /// What the snapshots of a group have in common; empty where that is not asked for.
@@ -99,11 +102,9 @@ impl std::fmt::Display for GroupKey {
 /// Groups whose newest snapshot is older than this get no new ones, as far as anybody can tell: 30 days.
 const STALE_SECONDS: i64 = 30 * 86_400;
 
-/// Clocks of two hosts may differ by this much without a word: one hour.
-const FUTURE_SECONDS: i64 = 3600;
-
 /// Decides about `candidates`, which come in the order in which they were committed. `now` is used for two things only:
-/// to refuse times that lie in the future, and to warn of groups that have become stale.
+/// to refuse times that lie in the future, and to warn of groups that have become stale. A group whose times cannot be trusted
+/// stays whole, and no other one is the worse for it.
 ///
 /// # Errors
 /// [`ForgetError`] where a guard forbids what is asked for.
@@ -129,18 +130,22 @@ pub fn decide(
     for (key, members) in groups {
         let newest = members.iter().map(|member| member.snapshot.time).max();
         let is_old = newest.is_some_and(|time| time.seconds < now.seconds.saturating_sub(STALE_SECONDS));
+        let refusal = match wish {
+            Wish::Policy(policy) if policy.reads_times() && !guards.trust_times => {
+                times::check(&members, now).err()
+            }
+            _ => None,
+        };
         let verdicts = match wish {
             Wish::Named(ids) => named(members, ids)?,
-            Wish::Policy(policy) => {
-                if policy.reads_times() && !guards.trust_times {
-                    check_times(&members, now)?;
-                }
-                by_policy(members, policy, calendar)
-            }
+            Wish::Policy(_) if refusal.is_some() => kept_whole(members),
+            Wish::Policy(policy) => by_policy(members, policy, calendar),
         };
-        let is_stale =
-            matches!(wish, Wish::Policy(_)) && is_old && verdicts.iter().all(|verdict| verdict.keep);
-        decided.push(Group { key, verdicts, is_stale });
+        let is_stale = matches!(wish, Wish::Policy(_))
+            && refusal.is_none()
+            && is_old
+            && verdicts.iter().all(|verdict| verdict.keep);
+        decided.push(Group { key, verdicts, is_stale, refusal });
     }
     check_guards(&decided, total, guards)?;
     Ok(decided)
@@ -162,34 +167,10 @@ fn named(members: Vec<Candidate>, ids: &[SnapshotId]) -> Result<Vec<Verdict>, Fo
     members.into_iter().map(verdict).collect()
 }
 
-/// Times that run against the order of commits were told by a clock that jumped: rules that go by them would keep the
-/// wrong snapshots. A copy keeps the time and the order of the repository that it is from, and may be made at any time: what
-/// is compared is of one origin.
-fn check_times(members: &[Candidate], now: Timestamp) -> Result<(), ForgetError> {
-    let mut latest_of: BTreeMap<Option<RepositoryId>, &Candidate> = BTreeMap::new();
-    for member in members.iter().filter(|member| !member.snapshot.partial) {
-        let time = member.snapshot.time;
-        if time.seconds > now.seconds.saturating_add(FUTURE_SECONDS) {
-            return Err(ForgetError::Future { snapshot: member.id, time, now });
-        }
-        // Of two backups at once the one that began later may be committed first.
-        let end =
-            i128::from(time.seconds) + i128::from(member.snapshot.summary.duration_ns / 1_000_000_000) + 1;
-        let origin = member.snapshot.origin.map(|origin| origin.repository);
-        let latest = latest_of.entry(origin).or_insert(member);
-        if i128::from(latest.snapshot.time.seconds) > end {
-            return Err(ForgetError::Backwards {
-                earlier: latest.id,
-                earlier_time: latest.snapshot.time,
-                later: member.id,
-                later_time: time,
-            });
-        }
-        if latest.snapshot.time < time {
-            *latest = member;
-        }
-    }
-    Ok(())
+/// None of a group goes whose times cannot be trusted.
+fn kept_whole(members: Vec<Candidate>) -> Vec<Verdict> {
+    let kept = |candidate| Verdict { candidate, keep: true, reasons: vec![Reason::TimesNotTrusted] };
+    members.into_iter().map(kept).collect()
 }
 
 fn by_policy(members: Vec<Candidate>, policy: &Policy, calendar: &dyn Calendar) -> Vec<Verdict> {
@@ -283,8 +264,21 @@ fn check_guards(groups: &[Group], total: usize, guards: &Guards) -> Result<(), F
             }
         }
     }
-    if !guards.allow_mass && forgotten > Guards::MASS_COUNT && forgotten > total / 2 {
+    if !guards.allow_mass && Guards::is_mass(forgotten, total) {
         return Err(ForgetError::Mass { forgotten, total });
     }
     Ok(())
+}
+
+/// What is not forgotten unless a group may be left without any snapshot: of each group the last complete one, or the last one where
+/// none is complete.
+pub(crate) fn last_of_groups(candidates: &[Candidate], by: GroupBy) -> BTreeSet<SnapshotId> {
+    let mut last: BTreeMap<GroupKey, &Candidate> = BTreeMap::new();
+    for candidate in candidates {
+        let last = last.entry(GroupKey::of(candidate, by)).or_insert(candidate);
+        if last.snapshot.partial || !candidate.snapshot.partial {
+            *last = candidate;
+        }
+    }
+    last.into_values().map(|candidate| candidate.id).collect()
 }

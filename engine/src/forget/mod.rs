@@ -2,6 +2,7 @@
 //!
 //! - [`policy`]: what a policy can say
 //! - [`decide`](decide()): the pure decision
+//! - [`TimesError`]: why a group's times cannot be gone by
 //! - [`hold`], [`release`]: snapshots that must not be forgotten
 //!
 //! Forgetting is one commit. It frees no space: what only forgotten snapshots need is for `prune` to give back.
@@ -11,13 +12,15 @@ mod decide;
 pub mod policy;
 #[cfg(test)]
 mod tests;
+mod times;
 
+pub(crate) use decide::last_of_groups;
 pub use decide::{Candidate, Group, GroupKey, Verdict, Wish, decide};
+pub use times::TimesError;
 
 use crate::forget::policy::{Calendar, GroupBy};
 use crate::format::commit::Change;
 use crate::format::snapshot::{self, Snapshot};
-use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
 use crate::log::{Fold, snapshot_record};
 use crate::repo::{Repository, RepositoryError};
@@ -37,6 +40,11 @@ pub struct Guards {
 impl Guards {
     /// So many snapshots may always go at once.
     pub const MASS_COUNT: usize = 50;
+
+    /// Whether so many of all snapshots go at once only where that was asked for.
+    pub fn is_mass(forgotten: usize, total: usize) -> bool {
+        forgotten > Self::MASS_COUNT && forgotten > total / 2
+    }
 }
 
 /// Which snapshots are looked at; the others stay, whatever else is said. Empty lists choose all.
@@ -84,7 +92,7 @@ pub struct ForgetOptions {
     pub reason: String,
 }
 
-/// What was decided and done.
+/// What was decided and done. A caller looks at [`ForgetReport::refused`], too: those groups stay, whatever was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForgetReport {
     /// The groups with all verdicts.
@@ -101,6 +109,16 @@ impl ForgetReport {
         let verdicts = || self.groups.iter().flat_map(|group| &group.verdicts);
         let kept = verdicts().filter(|verdict| verdict.keep).count();
         (kept, verdicts().count() - kept)
+    }
+
+    /// Groups that stay whole because their times cannot be trusted.
+    pub fn refused(&self) -> impl Iterator<Item = (&GroupKey, &TimesError)> {
+        self.groups.iter().filter_map(|group| Some((&group.key, group.refusal.as_ref()?)))
+    }
+
+    /// Whether there are groups, and all of them stay for that: nothing was decided.
+    pub fn is_refused(&self) -> bool {
+        !self.groups.is_empty() && self.refused().count() == self.groups.len()
     }
 }
 
@@ -134,29 +152,11 @@ pub enum ForgetError {
         /// Of how many.
         total: usize,
     },
-    /// A clock was set back between two backups.
-    #[error(
-        "the times of snapshots run backwards: {later} was committed after {earlier}, but says that it was made earlier"
-    )]
-    Backwards {
-        /// The one committed first.
-        earlier: SnapshotId,
-        /// Its time.
-        earlier_time: Timestamp,
-        /// The one committed after it.
-        later: SnapshotId,
-        /// Its time.
-        later_time: Timestamp,
-    },
-    /// A snapshot of tomorrow.
-    #[error("snapshot {snapshot} says that it was made in the future")]
-    Future {
+    /// A snapshot was named that is not among those to look at.
+    #[error("snapshot {snapshot} is named, but it is none of those that host, tag, domain and path choose")]
+    NotChosen {
         /// The snapshot.
         snapshot: SnapshotId,
-        /// Its time.
-        time: Timestamp,
-        /// The time here.
-        now: Timestamp,
     },
     /// The repository failed.
     #[error(transparent)]
@@ -197,9 +197,24 @@ fn decide_for(
     options: &ForgetOptions,
     calendar: &dyn Calendar,
 ) -> Result<Vec<Group>, ForgetError> {
+    let mut candidates = candidates(fold)?;
+    if let Wish::Named(ids) = &options.wish {
+        let is_left_out =
+            |one: &&Candidate| ids.contains(&one.id) && !options.selection.chooses(&one.snapshot);
+        if let Some(Candidate { id, .. }) = candidates.iter().find(is_left_out) {
+            return Err(ForgetError::NotChosen { snapshot: *id });
+        }
+    }
+    candidates.retain(|candidate| options.selection.chooses(&candidate.snapshot));
+    let now = (repository.environment().now)();
+    decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)
+}
+
+/// All live snapshots, in the order of [`Repository::snapshots`].
+pub(crate) fn candidates(fold: &Fold) -> Result<Vec<Candidate>, RepositoryError> {
     let mut candidates = Vec::new();
     for entry in fold.snapshots() {
-        let snapshot = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
+        let snapshot = snapshot_record(entry.snapshot, &entry.record)?;
         let (hold, appender) = (entry.hold.clone(), snapshot.appender(entry.appender));
         candidates.push((entry.added, Candidate { id: entry.snapshot, snapshot, hold, appender }));
     }
@@ -207,10 +222,7 @@ fn decide_for(
     let positions = snapshot::positions(&added);
     let mut ordered: Vec<_> = positions.into_iter().zip(candidates).collect();
     ordered.sort_by_key(|(position, (_, candidate))| (*position, candidate.id));
-    let chosen = ordered.into_iter().map(|(_, (_, candidate))| candidate);
-    let candidates = chosen.filter(|candidate| options.selection.chooses(&candidate.snapshot)).collect();
-    let now = (repository.environment().now)();
-    decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)
+    Ok(ordered.into_iter().map(|(_, (_, candidate))| candidate).collect())
 }
 
 /// The changes that forget what goes, each with its reason for the audit trail.

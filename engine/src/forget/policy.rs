@@ -278,6 +278,8 @@ pub enum Reason {
     Held(String),
     /// It is partial, and the next backup goes on from it.
     Unfinished,
+    /// The rules go by times, and those of its group cannot be trusted.
+    TimesNotTrusted,
     /// It is not among those that were named.
     NotNamed,
     /// It was named to be forgotten.
@@ -297,6 +299,7 @@ impl fmt::Display for Reason {
             Self::Drilled => f.write_str("keep-drilled: the last one that a drill restored"),
             Self::Held(reason) => write!(f, "held: {reason}"),
             Self::Unfinished => f.write_str("partial, and the next backup goes on from it"),
+            Self::TimesNotTrusted => f.write_str("the times of its group cannot be trusted"),
             Self::NotNamed => f.write_str("not named"),
             Self::Named => f.write_str("named"),
             Self::Superseded => f.write_str("partial, and a later complete snapshot took its place"),

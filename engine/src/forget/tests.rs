@@ -9,6 +9,7 @@ use super::policy::{CivilTime, Period, Policy, Reach, Reason, Rule, Span};
 use super::*;
 use crate::backend::MemoryBackend;
 use crate::format::snapshot::{Origin, SnapshotSummary};
+use crate::format::tree::Timestamp;
 use crate::ids::{BlobId, RepositoryId, WriterId};
 use crate::testing;
 
@@ -352,16 +353,24 @@ fn an_appenders_snapshots_crowd_out_nobody_elses() {
     }
 }
 
+/// The snapshots by which it was noticed that the times of the first group run backwards.
+fn backwards(groups: &[Group]) -> Option<(SnapshotId, SnapshotId)> {
+    match groups[0].refusal {
+        Some(TimesError::Backwards { earlier, later, .. }) => Some((earlier, later)),
+        _ => None,
+    }
+}
+
 /// kopia #1949: after a clock jump, maintenance deleted live data. Here a clock can make rules refuse to work, no more.
 #[test]
 fn kopia_1949_clock_jumps_are_noticed_and_named() {
     let daily = policy(&[rule(Period::Day, Reach::Count(2))]);
     // Set back by ten days between the second backup and the third.
     let jump = || candidates([0, 1, -9, -8].map(|day| record(START + day * DAY)));
-    match decide_with(jump(), &daily, Guards::default()) {
-        Err(ForgetError::Backwards { earlier, later, .. }) => assert_eq!((earlier, later), (id(1), id(2))),
-        other => panic!("{other:?}"),
-    }
+    let refused = decide_with(jump(), &daily, Guards::default()).expect("the group stays");
+    assert_eq!(backwards(&refused), Some((id(1), id(2))));
+    assert_eq!(kept(&refused), [0, 1, 2, 3]);
+    assert!(refused[0].verdicts.iter().all(|verdict| verdict.reasons == [Reason::TimesNotTrusted]));
     let trusted = Guards { trust_times: true, ..Guards::default() };
     assert_eq!(kept(&decide_with(jump(), &daily, trusted).expect("asked for")), [0, 1]);
     // What needs no clock works with a wrong one.
@@ -369,13 +378,82 @@ fn kopia_1949_clock_jumps_are_noticed_and_named() {
     assert!(decide_with(jump(), &Wish::Named(vec![id(0)]), Guards::default()).is_ok());
 
     let future = || candidates([record(START), record(NOW.seconds + 2 * DAY)]);
-    let result = decide_with(future(), &daily, Guards::default());
-    assert!(matches!(result, Err(ForgetError::Future { snapshot, .. }) if snapshot == id(1)));
-    assert!(decide_with(future(), &daily, trusted).is_ok());
+    let refused = decide_with(future(), &daily, Guards::default()).expect("the group stays");
+    assert!(matches!(refused[0].refusal, Some(TimesError::Future { snapshot, .. }) if snapshot == id(1)));
+    assert_eq!(decide_with(future(), &daily, trusted).expect("asked for")[0].refusal, None);
     // A clock here that runs ahead changes nothing: spans count from the newest snapshot.
     let within = policy(&[rule(Period::Each, Reach::Within(Span { days: 1, ..Span::default() }))]);
     let all = candidates([0, 1, 2].map(|day| record(START + day * DAY)));
     assert_eq!(kept(&decide_with(all, &within, Guards::default()).expect("allowed")), [1, 2]);
+}
+
+#[test]
+fn a_wrong_clock_stops_its_own_group_only() {
+    let of = |host: &str, day: i64| Snapshot { hostname: host.into(), ..record(START + day * DAY) };
+    let all = || {
+        candidates([
+            of("a", 0),
+            of("ahead", 0),
+            of("back", 9),
+            of("a", 1),
+            of("ahead", 2000),
+            of("back", 0),
+            of("a", 2),
+        ])
+    };
+    let daily = policy(&[rule(Period::Day, Reach::Count(1))]);
+    let groups = decide_with(all(), &daily, Guards::default()).expect("the others are decided");
+    assert_eq!(kept(&groups), [1, 2, 4, 5, 6]);
+    let refused: Vec<_> =
+        groups.iter().map(|group| group.refusal.as_ref().map(TimesError::snapshot)).collect();
+    assert_eq!(refused, [None, Some(id(4)), Some(id(5))]);
+    assert!(!groups[2].is_stale, "that is not why it stays");
+    // In one group with a wrong clock nothing is decided.
+    let nothing = GroupBy { host: false, paths: false, tags: false };
+    let groups = decide(all(), &daily, nothing, &Guards::default(), &Utc, NOW).expect("the group stays");
+    assert_eq!(kept(&groups).len(), 7);
+}
+
+/// An append-only host with a clock of tomorrow, or one that was taken over, must not stop what is done about all others.
+#[test]
+fn an_appender_of_the_future_keeps_its_own_series_only() {
+    let mut all = candidates((0..4).map(|day| record(START + day * DAY)));
+    let mut tomorrow = candidates([record(NOW.seconds + 2 * DAY)]);
+    tomorrow[0].id = id(4);
+    tomorrow[0].appender = Some(WriterId::from_bytes([1; 32]));
+    all.append(&mut tomorrow);
+    let daily = policy(&[rule(Period::Day, Reach::Count(1))]);
+    for by in [GroupBy::default(), GroupBy { host: false, paths: false, tags: false }] {
+        let groups = decide(all.clone(), &daily, by, &Guards::default(), &Utc, NOW).expect("decided");
+        assert_eq!(kept(&groups), [3, 4]);
+        let refused: Vec<_> = groups.iter().filter(|group| group.refusal.is_some()).collect();
+        assert!(refused.len() == 1 && refused[0].key.appender.is_some(), "{refused:?}");
+    }
+}
+
+#[test]
+fn the_last_ones_of_groups_are_those_that_guards_protect() {
+    let partial = |n| Snapshot { partial: true, ..record(START + n) };
+    let of = |host: &str, snapshot: Snapshot| Snapshot { hostname: host.into(), ..snapshot };
+    let mut all = candidates([
+        record(START),
+        record(START + 1),
+        partial(2),
+        of("only partial", partial(3)),
+        of("only partial", partial(4)),
+        record(START + 5),
+    ]);
+    all[5].appender = Some(WriterId::from_bytes([1; 32]));
+    let by = GroupBy::default();
+    assert_eq!(last_of_groups(&all, by).into_iter().collect::<Vec<_>>(), [id(1), id(4), id(5)]);
+    // All others may go at once, and none of these after them.
+    let others = Wish::Named(vec![id(0), id(2), id(3)]);
+    assert!(decide_with(all.clone(), &others, Guards::default()).is_ok());
+    for one in [1, 4, 5] {
+        let more = Wish::Named(vec![id(0), id(2), id(3), id(one)]);
+        let result = decide_with(all.clone(), &more, Guards::default());
+        assert!(matches!(result, Err(ForgetError::EmptiesGroup { .. })), "{one}");
+    }
 }
 
 #[test]
@@ -407,10 +485,8 @@ fn copies_made_late_are_no_clock_jump() {
     assert_eq!(kept(&groups), [3, 4], "days count, not when copies were made");
     // A clock that jumped where copies are from is noticed here, too.
     let jump = [copy(1, 1, 9), record(START + 9 * DAY), copy(1, 2, 0)];
-    match decide_with(candidates(jump), &daily, Guards::default()) {
-        Err(ForgetError::Backwards { earlier, later, .. }) => assert_eq!((earlier, later), (id(0), id(2))),
-        other => panic!("{other:?}"),
-    }
+    let refused = decide_with(candidates(jump), &daily, Guards::default()).expect("the group stays");
+    assert_eq!(backwards(&refused), Some((id(0), id(2))));
 }
 
 #[test]
@@ -529,4 +605,52 @@ fn what_is_not_selected_is_not_looked_at() {
     let selection = Selection { hosts: vec!["another".into()], ..Selection::default() };
     let report = run(&repository, &ForgetOptions { selection, ..options(last(1)) }, &Utc).expect("allowed");
     assert_eq!((report.counts(), live(&repository)), ((0, 0), ids));
+}
+
+#[test]
+fn a_snapshot_that_is_named_and_not_chosen_is_an_error() {
+    let (repository, ids) = repository(3);
+    let selection = Selection { hosts: vec!["another".into()], ..Selection::default() };
+    let named = ForgetOptions { selection, ..options(Wish::Named(vec![ids[1]])) };
+    for dry_run in [true, false] {
+        let result = run(&repository, &ForgetOptions { dry_run, ..named.clone() }, &Utc);
+        assert!(
+            matches!(result, Err(ForgetError::NotChosen { snapshot }) if snapshot == ids[1]),
+            "{result:?}"
+        );
+    }
+    assert_eq!((live(&repository), repository.fold().seq()), (ids.clone(), 4));
+    let chosen = Selection { hosts: vec!["host".into()], ..Selection::default() };
+    run(&repository, &ForgetOptions { selection: chosen, ..named }, &Utc).expect("chosen");
+    assert_eq!(live(&repository), [ids[0], ids[2]]);
+}
+
+#[test]
+fn a_group_that_is_refused_stays_and_the_report_says_so() {
+    let (repository, _) = repository(0);
+    let now = (repository.environment().now)().seconds;
+    let add = |host: &str, seconds: i64| {
+        let snapshot = Snapshot { hostname: host.into(), ..record(seconds) };
+        let record = crate::format::record::encode(&snapshot);
+        let blob = repository.keys().blob_id(crate::crypto::keys::BlobKind::Snapshot, &record);
+        let change = Change::SnapshotAdded { snapshot: SnapshotId::new(blob), record: record.into() };
+        repository.commit(&mut |_| Ok(vec![change.clone()])).expect("committed");
+        SnapshotId::new(blob)
+    };
+    let old = [add("right", now - 3 * DAY), add("right", now - 2 * DAY)];
+    let (last, ahead) = (add("right", now - DAY), [add("ahead", now - DAY), add("ahead", now + DAY)]);
+    let daily = || options(policy(&[rule(Period::Day, Reach::Count(1))]));
+    let dry = run(&repository, &ForgetOptions { dry_run: true, ..daily() }, &Utc).expect("decided");
+    let report = run(&repository, &daily(), &Utc).expect("the others are decided");
+    for report in [dry, report] {
+        let refused: Vec<_> =
+            report.refused().map(|(key, error)| (key.host.as_deref(), error.snapshot())).collect();
+        assert_eq!(refused, [(Some("ahead"), ahead[1])]);
+        assert_eq!((report.counts(), report.is_refused()), ((3, 2), false));
+    }
+    assert_eq!(live(&repository), [last, ahead[0], ahead[1]], "not {old:?}");
+    let selection = Selection { hosts: vec!["ahead".into()], ..Selection::default() };
+    let report = run(&repository, &ForgetOptions { selection, ..daily() }, &Utc).expect("it is told");
+    assert!(report.is_refused() && report.commit.is_none());
+    assert_eq!(live(&repository).len(), 3);
 }

@@ -17,7 +17,8 @@ pub const PACK_LEN_MAX: u64 = 256 << 20;
 pub const TRAILER_LEN: usize = 16 + TAG_LEN;
 
 const BLOCK_ENTRY_LEN: usize = 16;
-const BLOB_ENTRY_LEN: usize = 40;
+/// Length of what a directory has of a blob.
+pub const BLOB_ENTRY_LEN: usize = 40;
 
 /// Where a block lies in its pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -168,43 +168,95 @@ pub fn merge_filtered(
     backend: &dyn Backend,
     sealer: &Sealer<'_>,
 ) -> Result<Option<(SegmentId, Layout)>, MergeError> {
-    let mut table = Vec::new();
-    let mut known = HashMap::new();
-    // For packs numbered on from segment to segment, the number of each that stays.
-    let mut numbers: Vec<Option<u32>> = Vec::new();
-    for segment in segments {
-        for pack in segment.packs() {
-            let pack = pack?;
-            numbers.push(keep(&pack.id).then(|| {
-                *known.entry(pack).or_insert_with(|| {
-                    table.push(pack);
-                    u32::try_from(table.len() - 1).expect("fewer than 2^32 packs")
-                })
-            }));
-        }
-    }
-    if table.is_empty() {
+    let chosen = Chosen::of(segments, keep)?;
+    if chosen.table.is_empty() {
         return Ok(None);
     }
     let mut writer = SegmentWriter::new(backend, sealer)?;
     let mut stored = Ok(());
-    // Of one blob. A pack that two segments list has most entries in both, but neither has to have all.
-    let mut same: BTreeSet<IndexEntry> = BTreeSet::new();
-    merge_entries(segments, &mut |entry| {
-        let Some(Some(pack)) = numbers.get(entry.pack as usize) else { return ControlFlow::Continue(()) };
-        if same.first().is_some_and(|other| other.id != entry.id) {
-            stored = same.iter().try_for_each(|entry| writer.push(entry));
-            same.clear();
-        }
-        same.insert(IndexEntry { pack: *pack, ..*entry });
+    chosen.entries(segments, &mut |entry| {
+        stored = writer.push(entry);
         if stored.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     stored?;
-    same.iter().try_for_each(|entry| writer.push(entry))?;
-    for pack in &table {
+    for pack in &chosen.table {
         writer.push_pack(pack)?;
     }
     Ok(Some(writer.finish()?))
+}
+
+/// The counts of the segment that [`merge_filtered`] would store.
+///
+/// # Errors
+/// [`IndexError`] where it would find a segment damaged.
+pub fn filtered_layout(
+    segments: &[Arc<Segment>],
+    keep: &dyn Fn(&PackId) -> bool,
+) -> Result<Option<Layout>, IndexError> {
+    let chosen = Chosen::of(segments, keep)?;
+    if chosen.table.is_empty() {
+        return Ok(None);
+    }
+    let mut entries = 0;
+    chosen.entries(segments, &mut |_| {
+        entries += 1;
+        ControlFlow::Continue(())
+    })?;
+    let packs = u32::try_from(chosen.table.len()).expect("fewer than 2^32 packs");
+    Ok(Some(Layout { entries, packs }))
+}
+
+/// Packs that are chosen from several segments.
+struct Chosen {
+    /// Each once, by its number in the new segment.
+    table: Vec<PackEntry>,
+    /// For packs numbered on from segment to segment, the number in the table of each that is chosen.
+    numbers: Vec<Option<u32>>,
+}
+
+impl Chosen {
+    fn of(segments: &[Arc<Segment>], keep: &dyn Fn(&PackId) -> bool) -> Result<Self, IndexError> {
+        let (mut table, mut numbers) = (Vec::new(), Vec::new());
+        let mut known = HashMap::new();
+        for segment in segments {
+            for pack in segment.packs() {
+                let pack = pack?;
+                numbers.push(keep(&pack.id).then(|| {
+                    *known.entry(pack).or_insert_with(|| {
+                        table.push(pack);
+                        u32::try_from(table.len() - 1).expect("fewer than 2^32 packs")
+                    })
+                }));
+            }
+        }
+        Ok(Self { table, numbers })
+    }
+
+    /// Calls `visit` with all entries of these packs in ascending order, each once, until it breaks.
+    fn entries(
+        &self,
+        segments: &[Arc<Segment>],
+        visit: &mut dyn FnMut(&IndexEntry) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        // Of one blob. A pack that two segments list has most entries in both, but neither has to have all.
+        let mut same: BTreeSet<IndexEntry> = BTreeSet::new();
+        let mut flow = ControlFlow::Continue(());
+        merge_entries(segments, &mut |entry| {
+            let Some(Some(pack)) = self.numbers.get(entry.pack as usize) else {
+                return ControlFlow::Continue(());
+            };
+            if same.first().is_some_and(|other| other.id != entry.id) {
+                flow = same.iter().try_for_each(&mut *visit);
+                same.clear();
+            }
+            same.insert(IndexEntry { pack: *pack, ..*entry });
+            flow
+        })?;
+        if flow.is_continue() {
+            let _end = same.iter().try_for_each(visit);
+        }
+        Ok(())
+    }
 }
 
 /// Calls `visit` with all entries of several segments in ascending order, until it breaks. Packs are numbered on from

@@ -16,7 +16,10 @@ use crate::crypto::KeySet;
 use crate::format::segment::{IndexEntry, PackEntry, SEGMENT_LEN_MAX, SegmentError};
 use crate::ids::{BlobId, RepositoryId, SegmentId};
 
-pub use build::{MergeError, SegmentWriter, build, directory_entries, merge, merge_entries, merge_filtered};
+pub use build::{
+    MergeError, SegmentWriter, build, directory_entries, filtered_layout, merge, merge_entries,
+    merge_filtered,
+};
 pub use pending::Pending;
 pub use segment::Segment;
 

@@ -11,12 +11,12 @@ use crate::backend::ObjectKey;
 use crate::format::chunk_list::Chunk;
 use crate::format::commit::{Change, SegmentInfo};
 use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
-use crate::index::{Index, Location};
+use crate::index::{Index, Location, Segment};
 use crate::log::{Fold, snapshot_record};
 use crate::prune::copy::Copies;
 use crate::prune::plan::Plan;
 use crate::prune::survey::{Survey, refuse_broken};
-use crate::prune::{PruneError, PruneOptions};
+use crate::prune::{PruneError, PruneOptions, PruneReport, footprint};
 use crate::reach::{self, Needs, ReachError};
 use crate::repo::{NewSegment, Repository, RepositoryError};
 use crate::store::ReadError;
@@ -59,6 +59,7 @@ pub(super) fn run(
     plan: &Plan,
     copies: &Copies,
     options: &PruneOptions,
+    report: &mut PruneReport,
 ) -> Result<Outcome, PruneError> {
     let mut work = Work::new(repository, survey, plan, copies, options);
     let mut overtaken = false;
@@ -69,7 +70,8 @@ pub(super) fn run(
     if overtaken {
         return Ok(Outcome::AnotherPrune);
     }
-    work.delete_segments()?;
+    report.bytes_written += work.written();
+    work.delete_segments(report)?;
     Ok(Outcome::Done(Condemned { packs: work.doomed }))
 }
 
@@ -187,16 +189,7 @@ impl<'a> Work<'a> {
     /// Makes the segment that takes the place of all live ones that list doomed packs.
     fn replace_segments(&mut self) -> Result<(), PruneError> {
         let doomed: BTreeSet<PackId> = self.doomed.keys().copied().collect();
-        let mut affected = Vec::new();
-        for segment in self.repository.index().segments().iter() {
-            for pack in segment.packs() {
-                let pack = pack?;
-                if doomed.contains(&pack.id) {
-                    affected.push(Arc::clone(segment));
-                    break;
-                }
-            }
-        }
+        let affected = listing(self.repository, &doomed)?;
         let ids: BTreeSet<SegmentId> = affected.iter().map(|segment| segment.id()).collect();
         if ids == self.replaced && doomed == self.replacement_without {
             return Ok(());
@@ -210,13 +203,42 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Bytes of the packs and segments that the commit added.
+    fn written(&self) -> u64 {
+        let packs = self.copies.written.iter().map(ObjectKey::pack);
+        let segments = self.copies.segments.iter().chain(&self.replacement);
+        let keys = packs.chain(segments.map(|new| ObjectKey::segment(&new.info.segment)));
+        keys.map(|key| footprint::of(self.repository, &key)).sum()
+    }
+
     /// Deletes segments that are not part of the index any more, or never were.
-    fn delete_segments(&self) -> Result<(), PruneError> {
-        for id in self.replaced.iter().chain(&self.dropped).chain(&self.useless) {
+    fn delete_segments(&self, report: &mut PruneReport) -> Result<(), PruneError> {
+        for id in self.replaced.iter().chain(&self.dropped) {
+            report.bytes_deleted += footprint::delete(self.repository, &ObjectKey::segment(id))?;
+        }
+        // They came with this run.
+        for id in &self.useless {
             self.repository.delete_object(&ObjectKey::segment(id))?;
         }
         Ok(())
     }
+}
+
+/// The segments of the index that list any of these packs; those of appenders are left alone.
+pub(super) fn listing(
+    repository: &Repository,
+    packs: &BTreeSet<PackId>,
+) -> Result<Vec<Arc<Segment>>, PruneError> {
+    let mut listing = Vec::new();
+    for segment in repository.index().segments().iter() {
+        for pack in segment.packs() {
+            if packs.contains(&pack?.id) {
+                listing.push(Arc::clone(segment));
+                break;
+            }
+        }
+    }
+    Ok(listing)
 }
 
 /// Finds homes for what new snapshots need, and spares packs that are the only ones.

@@ -6,6 +6,8 @@
 //! - [`copy`]: what is needed of mostly dead packs, written anew
 //! - [`condemn`]: the commit that takes packs out of the index
 //! - [`discard`]: what was written anew and is of no use
+//! - [`forecast`]: what all this would come to, for a dry run
+//! - [`footprint`]: the room that objects take
 //! - [`remove`]: the commit, some time later, that lets them be deleted, and the deletion
 //! - [`sweep`]: parity of what is gone
 //!
@@ -16,6 +18,10 @@
 mod condemn;
 mod copy;
 mod discard;
+mod footprint;
+mod forecast;
+#[cfg(test)]
+pub(crate) mod forecast_tests;
 mod marks;
 mod options;
 mod plan;
@@ -102,8 +108,10 @@ fn once(
     verify_log(repository)?;
     // What lost commits need would be taken for unneeded.
     repository.check_tail()?;
-    if !options.dry_run {
+    if !options.dry_run && !repository.index().appended().is_empty() {
+        let before = footprint::of_segments(repository);
         let vetted = vet::run(repository, Strictness::WholeSegments, monitor)?;
+        report.take_segments(&before, &footprint::of_segments(repository));
         (report.segments_vetted, report.segments_untrue) =
             (report.segments_vetted + vetted.segments, vetted.untrue);
     }
@@ -120,12 +128,15 @@ fn once(
                     remove::run(repository, &due, false, report)?;
                 }
                 match sweep::run(repository) {
-                    Ok(removed) => report.sidecars_removed = removed,
+                    Ok(swept) => {
+                        report.sidecars_removed = swept.sidecars;
+                        report.bytes_deleted += swept.bytes;
+                    }
                     Err(error) => repository.note_parity_trouble(format!(
                         "parity of what is gone could not be looked for: {error}; a later prune deletes it"
                     )),
                 }
-                report.packs_waiting = repository.fold().condemned().count() as u64;
+                report.take_waiting(repository, repository.fold().condemned().map(|(pack, _)| *pack));
                 return Ok(());
             }
             Ok(None) if options.dry_run => return Ok(()),
@@ -156,11 +167,12 @@ fn attempt(
     let plan = plan::make(&survey, options);
     report.take_plan(&plan);
     if options.dry_run {
+        forecast::tell(repository, &survey, &plan, options, report)?;
         return Ok(None);
     }
     let mut copies = Copies::default();
     let written = copies.write(repository, &survey, &plan, options, monitor, report);
-    match written.and_then(|()| condemn::run(repository, &survey, &plan, &copies, options)) {
+    match written.and_then(|()| condemn::run(repository, &survey, &plan, &copies, options, report)) {
         Ok(Outcome::Done(condemned)) => {
             report.take_condemned(&condemned);
             Ok(Some(condemned))

@@ -1,11 +1,14 @@
 //! What a prune is asked to do and what it tells afterwards.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::ids::{BlobId, PackId};
+use crate::backend::ObjectKey;
+use crate::ids::{BlobId, PackId, SegmentId};
+use crate::prune::footprint;
 use crate::prune::plan::Plan;
 use crate::reach::ReachError;
-use crate::repo::RepositoryError;
+use crate::repo::{Repository, RepositoryError};
 use crate::reserve::Spent;
 use crate::store::{ReadError, StoreError};
 use crate::vet::VetError;
@@ -89,14 +92,24 @@ pub struct PruneReport {
     pub packs_condemned: u64,
     /// Their bytes.
     pub packs_condemned_bytes: u64,
-    /// Packs deleted by this run.
+    /// Packs deleted by this run. In a dry run, those that it would delete, with packs that it would condemn where there is no grace.
     pub packs_removed: u64,
     /// Their bytes.
     pub packs_removed_bytes: u64,
     /// Parity sidecars deleted because their objects are gone, or no parity is wanted any more.
     pub sidecars_removed: u64,
+    /// Bytes of all packs, index segments and sidecars of these that were deleted; exact in a dry run, too.
+    pub bytes_deleted: u64,
+    /// Bytes of all packs, index segments and sidecars of these that were written. The log is not counted.
+    pub bytes_written: u64,
+    /// `bytes_written` is about right only: the dry run would write packs anew, or there is something to vet first.
+    pub is_estimate: bool,
+    /// In a dry run, segments of appenders that were to be vetted first. What comes of that is in no figure.
+    pub segments_unvetted: u64,
     /// Packs that wait, condemned, to be removed by a later run.
     pub packs_waiting: u64,
+    /// Bytes of these and of their sidecars.
+    pub packs_waiting_bytes: u64,
     /// About how many bytes of the packs that stay are not needed.
     pub unused_bytes: u64,
     /// What became of the reserve.
@@ -178,6 +191,13 @@ impl From<crate::index::IndexError> for PruneError {
 }
 
 impl PruneReport {
+    /// By how many bytes packs, index segments and their sidecars became fewer; below 0 where they became more, since what is written
+    /// anew comes before what is condemned for it goes.
+    pub fn bytes_freed(&self) -> i64 {
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        signed(self.bytes_deleted) - signed(self.bytes_written)
+    }
+
     pub(super) fn take_plan(&mut self, plan: &Plan) {
         let sum = |packs: &[(PackId, u64)]| packs.iter().map(|(_, bytes)| bytes).sum::<u64>();
         self.snapshots = plan.snapshots;
@@ -187,11 +207,27 @@ impl PruneReport {
         (self.packs_stray, self.packs_stray_bytes) = (plan.stray.len() as u64, sum(&plan.stray));
         self.segments_stray = plan.stray_segments.len() as u64;
         self.unused_bytes = plan.unused_bytes;
-        if self.dry_run {
-            self.bytes_rewritten = plan.rewrite_bytes;
-            self.packs_condemned = self.packs_dead + self.packs_repacked + self.packs_stray;
-            self.packs_condemned_bytes =
-                self.packs_dead_bytes + self.packs_repacked_bytes + self.packs_stray_bytes;
+    }
+
+    /// Takes note of segments that came and went, given the bytes of those before and after.
+    pub(super) fn take_segments(
+        &mut self,
+        before: &BTreeMap<SegmentId, u64>,
+        after: &BTreeMap<SegmentId, u64>,
+    ) {
+        let only = |one: &BTreeMap<SegmentId, u64>, other: &BTreeMap<SegmentId, u64>| -> u64 {
+            one.iter().filter(|(id, _)| !other.contains_key(id)).map(|(_, bytes)| bytes).sum()
+        };
+        self.bytes_deleted += only(before, after);
+        self.bytes_written += only(after, before);
+    }
+
+    /// Takes note of packs that are condemned in the end and still there.
+    pub(super) fn take_waiting(&mut self, repository: &Repository, packs: impl Iterator<Item = PackId>) {
+        (self.packs_waiting, self.packs_waiting_bytes) = (0, 0);
+        for pack in packs {
+            self.packs_waiting += 1;
+            self.packs_waiting_bytes += footprint::of(repository, &ObjectKey::pack(&pack));
         }
     }
 

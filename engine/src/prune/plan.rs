@@ -17,8 +17,6 @@ pub struct Plan {
     pub dead: Vec<(PackId, u64)>,
     /// Packs to be condemned once what is needed of them is written anew.
     pub repack: Vec<(PackId, u64)>,
-    /// About how many bytes are written anew.
-    pub rewrite_bytes: u64,
     /// Packs that no commit names: to be condemned.
     pub stray: Vec<(PackId, u64)>,
     /// Segments that no commit names: to be dropped.
@@ -77,7 +75,6 @@ fn choose(plan: &mut Plan, mut partly: Vec<&PackUse>, options: &PruneOptions) {
         }
         room -= pack.entry.size;
         unused_bytes -= unused(pack);
-        plan.rewrite_bytes += pack.bytes_needed;
         plan.repack.push((pack.entry.id, pack.entry.size));
     }
     plan.unused_bytes = unused_bytes;

@@ -7,8 +7,8 @@ use crate::backend::ObjectKey;
 use crate::format::commit::Change;
 use crate::format::tree::Timestamp;
 use crate::ids::PackId;
-use crate::log;
-use crate::prune::{PruneError, PruneReport};
+use crate::log::{self, Fold};
+use crate::prune::{PruneError, PruneReport, footprint};
 use crate::repo::{Repository, RepositoryError};
 
 /// Condemned packs whose grace is over, with the commit that condemned each. Grace goes by clocks, and is no part of
@@ -58,38 +58,40 @@ fn listed(repository: &Repository) -> Result<HashSet<PackId>, RepositoryError> {
     Ok(listed)
 }
 
-/// Removes packs that are still condemned by the same commit, and deletes their objects once that is published.
+/// Removes packs that are still condemned by the same commit, and deletes their objects once that is published. In a dry run, only
+/// counts them.
 pub(super) fn run(
     repository: &Repository,
     due: &BTreeMap<PackId, u64>,
     dry_run: bool,
     report: &mut PruneReport,
 ) -> Result<(), PruneError> {
-    let backend = repository.backend();
-    let mut sizes = BTreeMap::new();
-    for pack in due.keys() {
-        // Only to tell how much was freed; one that is gone already frees nothing.
-        sizes.insert(*pack, backend.stat(&ObjectKey::pack(pack)).map_or(0, |info| info.size));
+    if due.is_empty() {
+        return Ok(());
     }
-    let mut removed: Vec<PackId> = due.keys().copied().collect();
-    if !dry_run && !due.is_empty() {
-        repository.commit(&mut |fold| {
-            let listed = listed(repository)?;
-            // Rescued and condemned again: another grace has begun.
-            let is_due = |(id, seq): &(&PackId, &u64)| fold.condemned_since(id) == Some(**seq);
-            removed =
-                due.iter().filter(is_due).map(|(id, _)| *id).filter(|id| !listed.contains(id)).collect();
-            Ok(if removed.is_empty() {
-                Vec::new()
-            } else {
-                vec![Change::PacksRemoved { packs: removed.clone() }]
-            })
-        })?;
-        for pack in &removed {
-            repository.delete_object(&ObjectKey::pack(pack))?;
-        }
+    let mut removed: Vec<PackId> = Vec::new();
+    let mut choose = |fold: &Fold| -> Result<Vec<Change>, RepositoryError> {
+        let listed = listed(repository)?;
+        // Rescued and condemned again: another grace has begun.
+        let is_due = |(id, seq): &(&PackId, &u64)| fold.condemned_since(id) == Some(**seq);
+        removed = due.iter().filter(is_due).map(|(id, _)| *id).filter(|id| !listed.contains(id)).collect();
+        let change = Change::PacksRemoved { packs: removed.clone() };
+        Ok(if removed.is_empty() { Vec::new() } else { vec![change] })
+    };
+    if dry_run {
+        choose(&repository.fold())?;
+    } else {
+        repository.commit(&mut choose)?;
+    }
+    for pack in &removed {
+        let key = ObjectKey::pack(pack);
+        // Only to tell how much was freed; one that is gone already frees nothing.
+        report.packs_removed_bytes += repository.backend().stat(&key).map_or(0, |info| info.size);
+        report.bytes_deleted += match dry_run {
+            true => footprint::of(repository, &key),
+            false => footprint::delete(repository, &key)?,
+        };
     }
     report.packs_removed += removed.len() as u64;
-    report.packs_removed_bytes += removed.iter().filter_map(|pack| sizes.get(pack)).sum::<u64>();
     Ok(())
 }

@@ -8,18 +8,38 @@ use crate::ids::ParityId;
 use crate::repo::{Repository, RepositoryError, tail};
 use crate::sidecar;
 
-/// Deletes them, and returns how many there were. Sidecars are listed first: the objects of those that are found are then
-/// there to be found, or have been deleted. Those of log entries behind the last one stay: no commit is ever deleted, so they
-/// tell that some are lost.
-pub(crate) fn run(repository: &Repository) -> Result<u64, RepositoryError> {
+/// How many were deleted, and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Swept {
+    /// Their number.
+    pub sidecars: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Deletes them.
+pub(crate) fn run(repository: &Repository) -> Result<Swept, RepositoryError> {
+    let mut swept = Swept::default();
+    for (id, bytes) in find(repository)? {
+        repository.backend().delete(&ObjectKey::parity(&id))?;
+        swept.sidecars += 1;
+        swept.bytes += bytes;
+    }
+    Ok(swept)
+}
+
+/// Finds them, with their lengths. Sidecars are listed first: the objects of those that are found are then there to be found, or have
+/// been deleted. Those of log entries behind the last one stay: no commit is ever deleted, so they tell that some are lost.
+pub(super) fn find(repository: &Repository) -> Result<Vec<(ParityId, u64)>, RepositoryError> {
     let backend = &**repository.backend();
-    let mut sidecars: Vec<ParityId> = Vec::new();
+    let mut sidecars: Vec<(ParityId, u64)> = Vec::new();
     backend.list(Folder::Parity, None, &mut |info| {
-        sidecars.extend(info.key.parity_id().filter(|_| info.key.is_well_formed()));
+        let id = info.key.parity_id().filter(|_| info.key.is_well_formed());
+        sidecars.extend(id.map(|id| (id, info.size)));
         ControlFlow::Continue(())
     })?;
     if sidecars.is_empty() {
-        return Ok(0);
+        return Ok(sidecars);
     }
     repository.refresh()?;
     let fold = repository.fold();
@@ -27,9 +47,6 @@ pub(crate) fn run(repository: &Repository) -> Result<u64, RepositoryError> {
     if fold.parity().is_some() {
         kept.extend(sidecar::of_stored(backend)?);
     }
-    sidecars.retain(|id| !kept.contains(id));
-    for id in &sidecars {
-        backend.delete(&ObjectKey::parity(id))?;
-    }
-    Ok(sidecars.len() as u64)
+    sidecars.retain(|(id, _)| !kept.contains(id));
+    Ok(sidecars)
 }

@@ -14,7 +14,7 @@ use crate::ids::{BlobId, PackId};
 use crate::monitor::Silent;
 
 /// A source of eight files in which some chunks stay and some go from snapshot to snapshot.
-fn three_snapshots() -> (World, Vec<crate::ids::SnapshotId>) {
+pub(super) fn three_snapshots() -> (World, Vec<crate::ids::SnapshotId>) {
     let mut world = World::new();
     let repository = world.open();
     let mut ids = Vec::new();
@@ -39,7 +39,7 @@ fn what_only_forgotten_snapshots_needed_is_freed() {
     assert_eq!((report.packs_dead, report.packs_repacked, report.packs_removed), (0, 0, 0), "all is needed");
     world.forget(&repository, ids[1]);
     let dry = prune(&repository, &PruneOptions { dry_run: true, ..at_once() });
-    assert!(dry.packs_dead + dry.packs_repacked > 0 && dry.bytes_rewritten > 0 || dry.packs_dead > 0);
+    assert!(dry.packs_dead + dry.packs_repacked > 0 && dry.packs_removed > 0, "{dry:?}");
     let (stored, listed) = world.packs();
     assert_eq!(stored, listed, "a dry run changes nothing");
     let before: u64 = world.storage.objects().iter().map(|(_, bytes)| bytes.len() as u64).sum();

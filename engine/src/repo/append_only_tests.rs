@@ -17,10 +17,11 @@ use crate::format::pack::{Directory, DirectoryBlob, DirectoryBlock, PackError};
 use crate::format::record;
 use crate::ids::BlobId;
 use crate::monitor::{Monitor, Problem, Silent};
+use crate::prune::forecast_tests::stored;
 use crate::prune::test_support::{
     Hooked, World, a_commit, assert_restores, at_once, files_of, forget, later, noise, open, options, prune,
 };
-use crate::prune::{self, PruneError};
+use crate::prune::{self, PruneError, PruneOptions};
 use crate::restore::{self, RestoreOptions};
 use crate::store::ReadError;
 use crate::testing;
@@ -591,4 +592,18 @@ fn a_copy_of_an_appenders_snapshot_is_still_an_appenders_and_no_appender_takes_c
     );
     let result = copy::run(&append_to(&world), &target, &options, &Silent);
     assert!(matches!(result, Err(CopyError::Source(RepositoryError::AppendOnly(_)))), "{result:?}");
+}
+
+#[test]
+fn a_dry_prune_names_what_is_vetted_first_and_the_run_counts_it() {
+    let mut world = shared();
+    world.write("d/new", &noise(90, 30_000));
+    world.back_up(&append_to(&world));
+    let dry = prune(&world.open(), &PruneOptions { dry_run: true, ..at_once() });
+    assert!(dry.is_estimate && dry.segments_unvetted > 0, "{dry:?}");
+    let before = stored(&world.storage);
+    let report = prune(&world.open(), &at_once());
+    assert_eq!(report.bytes_freed(), before - stored(&world.storage), "{report:?}");
+    assert_eq!((report.segments_vetted, report.is_estimate), (dry.segments_unvetted, false));
+    world.verify();
 }

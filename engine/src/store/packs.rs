@@ -86,7 +86,7 @@ impl StoreOptions {
         if kind == ObjectKind::DataPack { self.block_len } else { self.block_len.min(METADATA_BLOCK_LEN) }
     }
 
-    fn pack_len_of(&self, kind: ObjectKind) -> usize {
+    pub(crate) fn pack_len_of(&self, kind: ObjectKind) -> usize {
         if kind == ObjectKind::DataPack { self.pack_len } else { self.pack_len / 4 }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Zoned;
+use strongroom::forget::ForgetOptions;
 
 use crate::plan::Plan;
 use crate::plan::effective::HOOK_TIMEOUT;
@@ -14,7 +15,7 @@ use crate::run::report::DomainReport;
 use crate::run::state::{Attempt, Chore, Journal, Outcome, RepoAttempt, State};
 use crate::run::stream::timeout;
 use crate::run::turn;
-use crate::run::vault::Vault;
+use crate::run::vault::{Forgotten, Vault};
 
 /// Runs domains of a plan.
 pub struct Runner<'a> {
@@ -252,11 +253,15 @@ impl Runner<'_> {
         }
         let mut warnings = Vec::new();
         for repo in &mut report.repositories {
-            let options = self.retention(domain, &repo.repo);
-            match options
-                .and_then(|options| options.map_or(Ok(0), |options| self.vault.forget(&repo.repo, &options)))
-            {
-                Ok(forgotten) => repo.forgotten = forgotten,
+            let forget = |options: Option<ForgetOptions>| match options {
+                Some(options) => self.vault.forget(&repo.repo, &options),
+                None => Ok(Forgotten::default()),
+            };
+            match self.retention(domain, &repo.repo).and_then(forget) {
+                Ok(done) => {
+                    repo.forgotten = done.snapshots;
+                    warnings.extend(done.refused.iter().map(|error| format!("{}: {error}", repo.repo)));
+                }
                 Err(error) => warnings.push(format!("{}: nothing was forgotten: {error}", repo.repo)),
             }
         }

@@ -67,6 +67,15 @@ pub struct CopyFailure {
     pub error: VaultError,
 }
 
+/// What was forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Forgotten {
+    /// So many snapshots.
+    pub snapshots: usize,
+    /// Why all snapshots of a group stay, of each such group: what an append-only host added under the domain's name is one by itself.
+    pub refused: Vec<VaultError>,
+}
+
 /// What is to become a snapshot.
 pub struct Job {
     /// The host that it says it is from; the system's own name if absent.
@@ -119,9 +128,9 @@ pub trait Vault {
     /// [`CopyFailure`]: some may be there by then.
     fn copy(&self, from: &Name, to: &Name, snapshots: &[SnapshotId]) -> Result<CopyReport, CopyFailure>;
 
-    /// Forgets snapshots; returns how many.
+    /// Forgets snapshots.
     ///
     /// # Errors
     /// [`VaultError`]: none was forgotten.
-    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError>;
+    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<Forgotten, VaultError>;
 }

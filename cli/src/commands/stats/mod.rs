@@ -37,7 +37,8 @@ pub struct Args {
     /// With --by path, how many directories deep [default: 1]
     #[arg(long, value_name = "LEVELS", value_parser = clap::value_parser!(u32).range(1..=64))]
     depth: Option<u32>,
-    /// Which snapshots to forget to free this much: the oldest ones that together give it, without those held
+    /// Which snapshots to forget to free this much: the oldest ones that together give it, but none that is held or the last
+    /// complete one of its host and paths
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, conflicts_with_all = ["by", "snapshot", "depth"])]
     free: Option<u64>,
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use serde_json::{Value, json};
 use strongroom::browse;
 use strongroom::repo::Repository;
-use strongroom::usage::{self, SnapshotUsage, UsageError};
+use strongroom::usage::{self, Proposal, SnapshotUsage, UsageError};
 
 use crate::commands::ls::{normal, split_snapshot};
 use crate::commands::snapshots::aligned;
@@ -148,22 +148,13 @@ pub fn by_path(repository: &Repository, snapshot: &[OsString], depth: u32, conte
     Ok(Exit::Ok)
 }
 
-/// The oldest snapshots that together give back what is wanted. The latest one and those held stay.
+/// The oldest snapshots that together give back what is wanted, of those that `forget` takes.
 pub fn free(repository: &Repository, wanted: u64, context: &Context) -> Outcome {
-    let usages = counted(context, |threads, monitor| usage::of_snapshots(repository, threads, monitor))?;
-    let mut freed = 0;
-    let mut chosen: Vec<&SnapshotUsage> = Vec::new();
-    let older = usages.split_last().map_or(&usages[..], |(_, older)| older);
-    for usage in older.iter().filter(|usage| !usage.is_held) {
-        if freed >= wanted {
-            break;
-        }
-        freed += usage.usage.last;
-        chosen.push(usage);
-    }
+    let Proposal { snapshots, freed, is_mass } =
+        counted(context, |threads, monitor| usage::to_free(repository, wanted, threads, monitor))?;
     let enough = freed >= wanted;
     if context.output.json() {
-        for usage in &chosen {
+        for usage in &snapshots {
             context.output.object(snapshot_record(usage))?;
         }
         context.output.object(object(json!({
@@ -171,24 +162,27 @@ pub fn free(repository: &Repository, wanted: u64, context: &Context) -> Outcome 
             "wanted_size": wanted,
             "freed_size": freed,
             "is_enough": enough,
-            "snapshots": chosen.iter().map(|usage| usage.id.to_string()).collect::<Vec<_>>(),
+            "needs_allow_mass": is_mass,
+            "snapshots": snapshots.iter().map(|usage| usage.id.to_string()).collect::<Vec<_>>(),
         })))?;
         return Ok(Exit::Ok);
     }
     if !enough {
         context.output.line(format!(
-            "Without all snapshots but the latest and those held, about {} would be free: less than {}",
+            "Without all snapshots that can go, about {} would be free: less than {}",
             units::size(freed),
             units::size(wanted)
         ))?;
+        context.output.note("the last complete one of each host and its paths stays, and those held");
         return Ok(Exit::Ok);
     }
-    for usage in &chosen {
+    for usage in &snapshots {
         let time = units::local_time(usage.snapshot.time);
         context.output.line(format!("{}  {time}  {}", usage.id.short(), shown_paths(usage)))?;
     }
-    let oldest = if chosen.len() == 1 { "this, the oldest one" } else { "these, the oldest ones" };
-    context.output.text(format!("Without {oldest}, about {} would be free", units::size(freed)));
-    context.output.note("`strongroom forget ID…` and `strongroom prune` do it");
+    let oldest = if snapshots.len() == 1 { "this, the oldest one" } else { "these, the oldest ones" };
+    context.output.text(format!("Without {oldest} that can go, about {} would be free", units::size(freed)));
+    let mass = if is_mass { " --allow-mass" } else { "" };
+    context.output.note(&format!("`strongroom forget{mass} ID…` and `strongroom prune` do it"));
     Ok(Exit::Ok)
 }

@@ -6,7 +6,7 @@ mod turns;
 use super::process::{Ended, Order, ProcessError, Processes, Sink, Source};
 use super::select::{Choice, Newest, SelectError, select};
 use super::state::{Journal, Outcome, State};
-use super::vault::{CopyFailure, Job, Vault, VaultError};
+use super::vault::{CopyFailure, Forgotten, Job, Vault, VaultError};
 use super::{DomainReport, Runner};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
@@ -130,6 +130,8 @@ struct PlayedVault {
     logs_down: bool,
     /// Each backup is cancelled when a part of it is stored.
     cut_short: bool,
+    /// Why some groups are not dealt with.
+    refused: Vec<VaultError>,
     /// Repository, snapshot, domain.
     made: RefCell<Vec<(Name, SnapshotId, String)>>,
     summary: SnapshotSummary,
@@ -254,11 +256,11 @@ impl Vault for PlayedVault {
         })
     }
 
-    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<usize, VaultError> {
+    fn forget(&self, repo: &Name, options: &ForgetOptions) -> Result<Forgotten, VaultError> {
         let Wish::Policy(policy) = &options.wish else { panic!("a policy") };
         let but: Vec<_> = policy.drilled.iter().map(|id| format!(" but {}", id.short())).collect();
         self.note(format!("forget in {repo}: {}{}", options.selection.domains.join(","), but.concat()));
-        Ok(3)
+        Ok(Forgotten { snapshots: 3, refused: self.refused.clone() })
     }
 }
 

@@ -31,6 +31,17 @@ fn everything_has_its_turn() {
 }
 
 #[test]
+fn a_group_that_retention_refuses_is_told_and_the_rest_forgotten() {
+    let mut stage =
+        Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { daily = 3 } }\n");
+    let message = "snapshot 1 says that it was made in the future".to_owned();
+    stage.vault.refused = vec![VaultError { code: "times-future".into(), message: message.clone() }];
+    let report = &stage.run()[0];
+    assert_eq!((report.outcome, report.repositories[0].forgotten), (Outcome::Partial, 3));
+    assert!(report.warnings.iter().any(|warning| warning.contains(&message)), "{report:?}");
+}
+
+#[test]
 fn hooks_at_the_end_are_run_whatever_fails() {
     let hooks = |before: &str| HOOKS.replace("'before'", before);
     let path = "paths = ['DIR']\n";

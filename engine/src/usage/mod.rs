@@ -8,11 +8,18 @@
 //! Space is that of sealed blocks: a blob takes the part of its block that it makes up before compression. Blobs that are
 //! stored twice count once; directories and padding of packs, and what only forgotten snapshots needed, do not count.
 
-use std::collections::{BTreeMap, HashSet};
+mod free;
+#[cfg(test)]
+mod tests;
+
+pub use free::{Proposal, to_free};
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use crate::browse::{self, BrowseError};
 use crate::crypto::keys::BlobKind;
+use crate::forget::{self, Candidate};
 use crate::format::chunk_list::{self, Chunk};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{FileContent, NodeKind, Tree};
@@ -74,19 +81,32 @@ pub fn of_snapshots(
     threads: usize,
     monitor: &dyn Monitor,
 ) -> Result<Vec<SnapshotUsage>, UsageError> {
-    let fold = repository.fold();
-    let held: HashSet<SnapshotId> =
-        fold.snapshots().filter(|entry| entry.hold.is_some()).map(|entry| entry.snapshot).collect();
-    let mut all: Vec<_> = repository
-        .snapshots()?
-        .into_iter()
-        .map(|(id, snapshot)| {
-            let is_held = held.contains(&id);
-            SnapshotUsage { id, snapshot, is_held, usage: Usage::default() }
-        })
-        .collect();
+    let candidates = forget::candidates(&repository.fold())?;
+    let held: BTreeSet<SnapshotId> = held(&candidates).collect();
+    of_candidates(repository, candidates, &held, threads, monitor)
+}
+
+fn held(candidates: &[Candidate]) -> impl Iterator<Item = SnapshotId> {
+    candidates.iter().filter(|candidate| candidate.hold.is_some()).map(|candidate| candidate.id)
+}
+
+/// What each takes, those that stay whatever is forgotten being counted as the latest.
+fn of_candidates(
+    repository: &Repository,
+    candidates: Vec<Candidate>,
+    staying: &BTreeSet<SnapshotId>,
+    threads: usize,
+    monitor: &dyn Monitor,
+) -> Result<Vec<SnapshotUsage>, UsageError> {
+    let usage = |Candidate { id, snapshot, hold, .. }: Candidate| SnapshotUsage {
+        id,
+        snapshot,
+        is_held: hold.is_some(),
+        usage: Usage::default(),
+    };
+    let mut all: Vec<_> = candidates.into_iter().map(usage).collect();
     let mut order: Vec<usize> = (0..all.len()).collect();
-    order.sort_by_key(|at| (all[*at].is_held, *at));
+    order.sort_by_key(|at| (staying.contains(&all[*at].id), *at));
     let groups: Vec<Group> =
         order.iter().map(|at| Group::of_snapshots([(&all[*at].id, &all[*at].snapshot)])).collect();
     let usages = measure(repository, &groups, threads, monitor)?;
@@ -355,127 +375,5 @@ impl Needs for Count<'_> {
 
     fn is_cancelled(&self) -> bool {
         self.monitor.is_cancelled()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::monitor::Silent;
-    use crate::prune::test_support::{World, noise};
-
-    /// All blobs that a snapshot needs, found the simple way.
-    struct All<'a> {
-        index: &'a Index,
-        met: BTreeMap<BlobId, u64>,
-    }
-
-    impl Needs for All<'_> {
-        fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
-            let location = self.index.get(id).expect("readable").expect("it is there");
-            let is_new = self.met.insert(*id, location.entry.stored_len()).is_none();
-            Ok(is_new.then_some(location))
-        }
-
-        fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {
-            self.tree(&chunk.id).map(drop)
-        }
-    }
-
-    fn all(repository: &Repository, id: &SnapshotId, snapshot: &Snapshot) -> BTreeMap<BlobId, u64> {
-        let mut all = All { index: repository.index(), met: BTreeMap::new() };
-        reach::follow(repository.reader(), [snapshot.tree], &mut all, 1).expect("whole");
-        if let Some(at) = repository.index().get(id.blob()).expect("readable") {
-            all.met.insert(*id.blob(), at.entry.stored_len());
-        }
-        all.met
-    }
-
-    /// Snapshots that share some, and the directories `kept`, which never changes, and `d`, which does.
-    fn world() -> World {
-        let mut world = World::new();
-        for file in 0..20u64 {
-            world.write(&format!("kept/deep/f{file}"), &noise(file, 3000));
-        }
-        for night in 0..5u64 {
-            let repository = world.open();
-            world.write(&format!("d/f{}", night % 3), &noise(100 + night, 50_000));
-            world.write("d/back", &noise(200 + night % 2, 20_000));
-            world.back_up(&repository);
-        }
-        world
-    }
-
-    fn needed_by_none_of(blobs: &BTreeMap<BlobId, u64>, others: &[&BTreeMap<BlobId, u64>]) -> u64 {
-        let is_alone = |id: &BlobId| !others.iter().any(|other| other.contains_key(id));
-        blobs.iter().filter(|(id, _)| is_alone(id)).map(|(_, bytes)| bytes).sum()
-    }
-
-    #[test]
-    fn snapshots_are_told_what_only_they_need_and_what_no_later_one_does() {
-        let world = world();
-        let repository = world.open();
-        let usages = of_snapshots(&repository, 2, &Silent).expect("counted");
-        let sets: Vec<_> = usages.iter().map(|usage| all(&repository, &usage.id, &usage.snapshot)).collect();
-        assert_eq!(sets.len(), 5);
-        for (at, usage) in usages.iter().enumerate() {
-            let later: Vec<_> = sets[at + 1..].iter().collect();
-            let others: Vec<_> = sets[..at].iter().chain(later.iter().copied()).collect();
-            assert_eq!(usage.usage.unique, needed_by_none_of(&sets[at], &others), "snapshot {at}");
-            assert_eq!(usage.usage.last, needed_by_none_of(&sets[at], &later), "snapshot {at}");
-        }
-        assert!(usages[0].usage.unique > 0 && usages[4].usage.last > usages[4].usage.unique);
-    }
-
-    #[test]
-    fn held_snapshots_count_as_the_latest() {
-        let world = world();
-        let repository = world.open();
-        let held = of_snapshots(&repository, 1, &Silent).expect("counted")[1].id;
-        let hold = crate::format::commit::Change::SnapshotHeld { snapshot: held, reason: "court".into() };
-        repository.commit(&mut |_| Ok(vec![hold.clone()])).expect("held");
-        let usages = of_snapshots(&repository, 1, &Silent).expect("counted");
-        let sets: Vec<_> = usages.iter().map(|usage| all(&repository, &usage.id, &usage.snapshot)).collect();
-        assert!(usages[1].is_held && !usages[0].is_held);
-        assert_eq!(usages[0].usage.last, needed_by_none_of(&sets[0], &sets[1..].iter().collect::<Vec<_>>()));
-        assert_eq!(usages[2].usage.last, needed_by_none_of(&sets[2], &[&sets[1], &sets[3], &sets[4]]));
-        assert_eq!(usages[1].usage.last, sets[1].values().sum::<u64>());
-    }
-
-    #[test]
-    fn hosts_and_paths_share_nothing_that_counts_for_one() {
-        let world = world();
-        let repository = world.open();
-        let (id, snapshot) = repository.find_snapshot("latest").expect("there is one");
-        let hosts = of_hosts(&repository, 1, &Silent).expect("counted");
-        assert_eq!((hosts.len(), hosts[0].1), (1, 5), "{hosts:?}");
-        let source = world.source.path().as_os_str().as_encoded_bytes();
-        let root = browse::find(repository.reader(), &snapshot.tree, source).expect("it is there");
-        let root = root.tree().expect("a directory");
-        let paths = of_paths(&repository, root, source, 1, 1, &Silent).expect("counted");
-        let names: Vec<_> = paths.iter().map(|path| (path.path.clone(), path.is_rest)).collect();
-        let below = |name: &str| [source, name.as_bytes()].concat();
-        assert_eq!(names, [(below(""), true), (below("/d"), false), (below("/kept"), false)]);
-        // Nothing lies in two of them: together they are all but the way down and the record.
-        let met = all(&repository, &id, &snapshot);
-        let all_bytes: u64 = met.values().sum();
-        let told: u64 = paths.iter().map(|path| path.usage.unique).sum();
-        assert!(told < all_bytes && told > all_bytes * 9 / 10, "{told} of {all_bytes}");
-        // The same content in two directories frees nothing with either.
-        let before = paths[2].usage.unique;
-        world.write("copy/f", &noise(1, 3000));
-        let mut world = world;
-        world.back_up(&repository);
-        let (_, snapshot) = repository.find_snapshot("latest").expect("there is one");
-        let root = browse::find(repository.reader(), &snapshot.tree, source_of(&world)).expect("it is there");
-        let paths =
-            of_paths(&repository, root.tree().expect("a directory"), source_of(&world), 1, 1, &Silent)
-                .expect("counted");
-        assert_eq!(paths.len(), 4);
-        assert!(paths[3].usage.unique < before - 2900, "{paths:?}");
-    }
-
-    fn source_of(world: &World) -> &[u8] {
-        world.source.path().as_os_str().as_encoded_bytes()
     }
 }
