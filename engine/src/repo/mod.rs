@@ -93,6 +93,14 @@ pub enum RepositoryError {
         /// Where.
         location: String,
     },
+    /// Nothing was committed to it yet.
+    #[error("the repository at {location} has no first commit: `init` was broken off, or is still at work{problem}")]
+    Unfinished {
+        /// Where.
+        location: String,
+        /// Why it cannot be gone on with, to go on with the sentence; empty where nobody tried.
+        problem: String,
+    },
     /// The storage failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
