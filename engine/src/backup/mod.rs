@@ -429,9 +429,11 @@ fn finish(
             session.commit_blobs(assembler.writer())?;
             report.stored = session.packs_stored();
         }
+        tell_absent(session, monitor);
         return Ok(report);
     }
     let id = session.commit(assembler.writer(), snapshot, partials)?;
+    tell_absent(session, monitor);
     report.stored = session.packs_stored();
     if !options.dry_run {
         report.snapshot = Some(id);
@@ -443,6 +445,17 @@ fn finish(
         }
     }
     Ok(report)
+}
+
+/// Tells which packs are not there that the index lists. The snapshot lacks nothing for that, but others may.
+fn tell_absent(session: &Session<'_>, monitor: &dyn Monitor) {
+    for pack in session.absent_packs() {
+        let message = format!(
+            "the index lists pack {pack}, which is not there or has another length: what is needed of it was stored again. Other \
+             snapshots may rest on it: a check tells"
+        );
+        monitor.problem(&Problem { code: "pack-missing", path: None, message, is_error: false });
+    }
 }
 
 fn finished_summary(summary: &SnapshotSummary, session: &Session<'_>, started: Duration) -> SnapshotSummary {

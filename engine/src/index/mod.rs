@@ -151,6 +151,36 @@ impl Index {
         Ok(false)
     }
 
+    /// The same of packs that `is_there` finds. It is asked once for each pack of a segment, as long as that is open.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open.
+    pub fn contains_stored(
+        &self,
+        id: &BlobId,
+        is_there: &dyn Fn(&PackEntry) -> bool,
+    ) -> Result<bool, IndexError> {
+        for segment in self.segments().iter() {
+            let mut unseen = Vec::new();
+            let is_seen = segment.find(&self.cache, id, Tags::Trusted, &mut |_, entry| {
+                let seen = segment.seen(entry.pack);
+                unseen.extend(seen.is_none().then_some(entry.pack));
+                seen == Some(true)
+            })?;
+            if is_seen {
+                return Ok(true);
+            }
+            for number in unseen {
+                let found = is_there(&segment.pack(&self.cache, number)?);
+                segment.set_seen(number, found);
+                if found {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// A place of the blob in a segment that no appender added: for those who rely on it being there.
     ///
     /// # Errors

@@ -111,7 +111,8 @@ impl Marks {
             Some(first) => {
                 let mut id = [0; 32];
                 id[..16].copy_from_slice(&first.to_be_bytes());
-                Err(PruneError::Missing { first: BlobId::from_bytes(id), count: self.missing })
+                let first = BlobId::from_bytes(id);
+                Err(PruneError::Missing { first, count: self.missing, packs: String::new() })
             }
         }
     }

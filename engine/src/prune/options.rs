@@ -108,7 +108,7 @@ pub struct PruneReport {
 pub enum PruneError {
     /// Something that a snapshot needs is missing already.
     #[error(
-        "snapshots need {count} blobs that no stored pack holds, such as {first}: nothing was pruned, for what is left of a \
+        "snapshots need {count} blobs that no stored pack holds, such as {first}{packs}: nothing was pruned, for what is left of a \
          damaged repository may be wanted for its repair"
     )]
     Missing {
@@ -116,6 +116,8 @@ pub enum PruneError {
         first: BlobId,
         /// How many.
         count: u64,
+        /// Which packs are not there, to go on with the sentence; empty where all are.
+        packs: String,
     },
     /// A snapshot's trees cannot be read.
     #[error("nothing was pruned, since what snapshots need cannot be told: {0}")]

@@ -18,6 +18,9 @@ use crate::reach::{self, Needs, ReachError};
 use crate::repo::{Repository, RepositoryError};
 use crate::store::ReadError;
 
+/// Packs that an error names, at most.
+const PACKS_NAMED: usize = 8;
+
 /// A pack that live segments list.
 #[derive(Debug, Clone)]
 pub(super) struct PackUse {
@@ -112,6 +115,19 @@ impl Survey {
         Ok(Self { base, snapshots, roots, marks, tables, packs, known_segments, stray, stray_segments })
     }
 
+    /// Packs that are listed and not there, in words; nothing where there are none.
+    fn absent_packs(&self) -> String {
+        let absent = self.packs.iter().filter(|pack| !pack.stored).map(|pack| pack.entry.id.to_string());
+        let mut absent: Vec<String> = absent.take(PACKS_NAMED + 1).collect();
+        if absent.is_empty() {
+            return String::new();
+        }
+        if absent.len() > PACKS_NAMED {
+            absent[PACKS_NAMED] = "…".into();
+        }
+        format!(" (the index lists packs that are not there: {})", absent.join(", "))
+    }
+
     /// Marks all that live snapshots need, and sums up what that is of each pack.
     pub fn mark(
         &mut self,
@@ -134,7 +150,12 @@ impl Survey {
                 if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() }
             })?;
             met = marking.met;
-            self.marks.finish()?;
+            self.marks.finish().map_err(|error| match error {
+                PruneError::Missing { first, count, .. } => {
+                    PruneError::Missing { first, count, packs: self.absent_packs() }
+                }
+                error => error,
+            })?;
             // What appenders added was vetted before, unless nothing is to change: what is left of it says what is not so.
             if !is_appended
                 && !options.dry_run

@@ -75,8 +75,9 @@ pub(super) fn publish(repository: &Repository, changes: Vec<Change>) -> u64 {
     commit.seq
 }
 
+/// Keeps all problems.
 #[derive(Default)]
-struct Collect(std::sync::Mutex<Vec<Problem>>);
+pub(super) struct Collect(pub std::sync::Mutex<Vec<Problem>>);
 
 impl Monitor for Collect {
     fn problem(&self, problem: &Problem) {

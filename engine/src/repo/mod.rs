@@ -7,6 +7,8 @@ mod append_only_repair_tests;
 #[cfg(test)]
 mod append_only_tests;
 mod keyslots;
+#[cfg(test)]
+mod never_stored_tests;
 mod open;
 pub(crate) mod tail;
 mod unlock;
