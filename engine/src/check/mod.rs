@@ -109,6 +109,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
         let present = segments.packs.iter().filter(|pack| pack.stored.is_some());
         verified.add(Method::Listed, present.map(|pack| (pack.entry.id, !pack.is_suspect)));
         verified.mark_suspects(&mut segments.packs);
+        verified.note_strangers(context, &fold, &segments.packs);
     }
     let reader = BlobReader::new(
         Arc::clone(context.backend()),
