@@ -30,6 +30,8 @@ step "many processes at once"
 python3 $here/together.py --binary "$binary" --seconds "$(pick 1800 60)" --seed "$seed"
 [ -z "$short" ] || exit 0
 
+step "little memory"
+python3 $here/memory.py --binary "$binary" --seed "$seed"
 # The rest is part of the ordinary tests, with fewer cases.
 step "simulated power cuts, damage, parity, schedules"
 STRONGROOM_POWER_STATES=200000 cargo test --release -p strongroom --lib -- --nocapture power_cuts_at_every_step

@@ -50,6 +50,7 @@ pub use options::{
 pub(crate) use reinsert::reinsert;
 pub(crate) use session::{RestsOn, Session};
 
+use crate::budget;
 use crate::chunk::GearTable;
 use crate::format::snapshot::{Snapshot, SnapshotSummary};
 use crate::format::tree::Timestamp;
@@ -94,6 +95,7 @@ fn run_within(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     check_limits(options)?;
+    repository.live_in(options.memory);
     if options.dry_run {
         return back_up(repository, source, options, limits, monitor);
     }
@@ -254,14 +256,13 @@ fn with_workers<T>(
     let (jobs, job_queue) = unbounded();
     let (answer_queue, answers) = unbounded();
     std::thread::scope(|scope| {
-        for _ in 0..options.threads {
+        let shares = budget::Pipeline::new(options.threads, options.memory);
+        for _ in 0..shares.workers {
             let (job_queue, answer_queue) = (job_queue.clone(), answer_queue.clone());
             scope.spawn(move || workers::work(session, &job_queue, &answer_queue));
         }
         drop(answer_queue);
-        let buffers = Pipeline::buffers(options.threads);
-        let pipeline =
-            Pipeline::new(session, assembler, monitor, summary, &jobs, &answers, options.threads, buffers);
+        let pipeline = Pipeline::new(session, assembler, monitor, summary, &jobs, &answers, &shares);
         let result = produce(pipeline);
         // Workers end when nobody can send them jobs any more.
         drop(jobs);

@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 use crate::backend::ObjectKey;
 use crate::backup::options::{BackupError, BackupOptions, PacksStored};
 use crate::backup::revalidate::{Claim, Homes};
+use crate::budget;
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
 use crate::format::header::ObjectKind;
@@ -74,7 +75,7 @@ impl<'r> Session<'r> {
             base: repository.fold().seq(),
             known: Mutex::new(repository.index().segments().to_vec()),
             threads: options.threads,
-            blobs_per_commit: options.blobs_per_commit,
+            blobs_per_commit: options.blobs_per_commit.min(budget::uncommitted(options.memory)),
             blobs_committed: AtomicU64::new(0),
             only: None,
             relied_on: repository.is_append_only().then(Mutex::default),

@@ -12,6 +12,7 @@ pub mod tiers;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::backend::{Backend, BackendError, ObjectKey};
+use crate::budget;
 use crate::crypto::KeySet;
 use crate::format::segment::{IndexEntry, PackEntry, SEGMENT_LEN_MAX, SegmentError};
 use crate::ids::{BlobId, RepositoryId, SegmentId};
@@ -22,10 +23,6 @@ pub use segment::Segment;
 
 use cache::PageCache;
 use segment::Tags;
-
-/// Opened pages kept in memory: 4096 leaves of 4 KiB, all that an index of some 250,000 entries has, and as many of the pages that
-/// lead to them, enough for some 7.5 million entries. Smaller indexes take less.
-const CACHED_PAGES: usize = 8192;
 
 /// Where a blob is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +77,7 @@ pub struct Index {
 
 impl Default for Index {
     fn default() -> Self {
-        Self::with_cached_pages(CACHED_PAGES)
+        Self::with_cached_pages(budget::cached_pages(budget::USUAL))
     }
 }
 
@@ -104,6 +101,11 @@ impl Index {
     /// An index without segments that keeps `pages` opened pages of 4 KiB in memory.
     pub fn with_cached_pages(pages: usize) -> Self {
         Self { segments: RwLock::default(), appended: RwLock::default(), cache: PageCache::new(pages) }
+    }
+
+    /// Keeps so many opened pages from now on, or as many as it was made with if those are fewer.
+    pub fn keep_pages(&self, pages: usize) {
+        self.cache.keep(pages);
     }
 
     /// The segments at this moment, but for those that appenders added.

@@ -49,7 +49,7 @@ impl Default for PruneOptions {
             dry_run: false,
             level: 3,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            memory: 160 << 20,
+            memory: crate::budget::USUAL,
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Survey {
 impl Survey {
     /// Looks at everything but what is needed. Objects are listed before the log is read on: what was committed in
     /// between is then known as such and not taken for a stray.
-    pub fn take(repository: &Repository) -> Result<Self, PruneError> {
+    pub fn take(repository: &Repository, memory: u64) -> Result<Self, PruneError> {
         let backend = &**repository.backend();
         let mut stored_packs = BTreeMap::new();
         backend.list(Folder::Packs, None, &mut |info| {
@@ -110,7 +110,7 @@ impl Survey {
         known.extend(fold.condemned().map(|(pack, _)| *pack));
         let stray = stored_packs.into_iter().filter(|(pack, _)| !known.contains(pack)).collect();
         let is_stored = |table: &Vec<usize>| table.iter().map(|at| packs[*at].stored).collect();
-        let marks = Marks::new(segments, tables.iter().map(is_stored).collect());
+        let marks = Marks::new(segments, tables.iter().map(is_stored).collect()).within(memory);
         let base = fold.seq();
         Ok(Self { base, snapshots, roots, marks, tables, packs, known_segments, stray, stray_segments })
     }

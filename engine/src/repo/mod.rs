@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Backend, BackendError};
+use crate::budget;
 use crate::crypto::{Entropy, KdfError, KeySet};
 use crate::format::commit::WriterKey;
 use crate::format::config::ConfigError;
@@ -96,7 +97,9 @@ pub enum RepositoryError {
         location: String,
     },
     /// Nothing was committed to it yet.
-    #[error("the repository at {location} has no first commit: `init` was broken off, or is still at work{problem}")]
+    #[error(
+        "the repository at {location} has no first commit: `init` was broken off, or is still at work{problem}"
+    )]
     Unfinished {
         /// Where.
         location: String,
@@ -298,6 +301,11 @@ impl Repository {
     /// Its index.
     pub fn index(&self) -> &Arc<Index> {
         self.view.index()
+    }
+
+    /// Takes no more memory for opened pages of its index than is right for somebody who lives in so many bytes.
+    pub fn live_in(&self, memory: u64) {
+        self.index().keep_pages(budget::cached_pages(memory));
     }
 
     /// Reads its blobs.
