@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod met;
 mod pages;
 mod pending;
 mod segment;
@@ -18,6 +19,7 @@ use crate::format::segment::{IndexEntry, PackEntry, SEGMENT_LEN_MAX, SegmentErro
 use crate::ids::{BlobId, RepositoryId, SegmentId};
 
 pub use build::{MergeError, SegmentWriter, build, directory_entries, merge, merge_entries, merge_filtered};
+pub use met::{Bits, Meeting, Met};
 pub use pending::Pending;
 pub use segment::Segment;
 

@@ -1,15 +1,15 @@
 //! What there is: live segments and their packs, how much of each is needed, and what no commit names.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::backend::{Folder, ObjectKey};
+use crate::budget;
 use crate::format::chunk_list::Chunk;
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
-use crate::index::{Location, Segment};
+use crate::index::{Location, Meeting, Met, Segment};
 use crate::log::snapshot_record;
 use crate::monitor::{Monitor, Progress};
 use crate::prune::marks::Marks;
@@ -141,11 +141,11 @@ impl Survey {
                 self.marks.need(snapshot.blob())?;
             }
         }
-        let mut met = HashSet::default();
+        let mut met = Met::of(self.marks.segments().to_vec(), budget::cached_pages(options.memory));
         let [others, appended] = std::mem::take(&mut self.roots);
         for (roots, is_appended) in [(others, false), (appended, true)] {
             let marks = &mut self.marks;
-            let mut marking = Marking { repository, marks, met, monitor, blobs: 0 };
+            let mut marking = Marking { marks, met, monitor, blobs: 0 };
             reach::follow(repository.reader(), roots, &mut marking, options.threads).map_err(|error| {
                 if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() }
             })?;
@@ -254,29 +254,11 @@ fn tables(segments: &[Arc<Segment>], known_segments: usize) -> Result<Tables, Pr
     Ok((packs, tables))
 }
 
-/// Halves of ids are hashes already.
-#[derive(Default)]
-struct HalfHasher(u64);
-
-impl Hasher for HalfHasher {
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u128(&mut self, half: u128) {
-        // Half of a half is as good as all of it.
-        self.0 = half as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// The walk over all snapshots.
 struct Marking<'a> {
-    repository: &'a Repository,
     marks: &'a mut Marks,
-    /// Trees met: their number is that of directories, far below that of blobs.
-    met: HashSet<u128, BuildHasherDefault<HalfHasher>>,
+    /// Trees met.
+    met: Met,
     monitor: &'a dyn Monitor,
     blobs: u64,
 }
@@ -289,15 +271,18 @@ impl Marking<'_> {
 
 impl Needs for Marking<'_> {
     fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
-        let half = u128::from_le_bytes(*id.as_bytes().first_chunk().expect("ids have 32 bytes"));
-        if !self.met.insert(half) {
-            return Ok(None);
+        match self.met.meet(id).map_err(ReadError::Index)? {
+            Meeting::Again => Ok(None),
+            Meeting::First(location) => {
+                self.need(id)?;
+                Ok(Some(location))
+            }
+            // There is nothing to be marked, nor to be read.
+            Meeting::Nowhere => {
+                let kind = crate::crypto::keys::BlobKind::Tree;
+                Err(ReachError::Read(ReadError::Missing { id: *id, kind }))
+            }
         }
-        self.need(id)?;
-        let location = self.repository.index().get(id).map_err(ReadError::Index)?;
-        // One that is missing is found out when the marks are joined; here it could not be read.
-        let kind = crate::crypto::keys::BlobKind::Tree;
-        location.map(Some).ok_or(ReachError::Read(ReadError::Missing { id: *id, kind }))
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {
