@@ -91,13 +91,13 @@ pub struct Global {
     /// Refuse a repository whose log does not contain this entry, as `log head` printed it
     #[arg(long, global = true, value_name = "HEAD")]
     pub expect_head: Option<Head>,
-    /// Memory to live in
+    /// Memory to live in: 80MiB or more, of which trying a password takes 64MiB [default: 160MiB]
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,
     /// Read a repository whose commit log is damaged as far as that goes; nothing can be written
     #[arg(long, global = true)]
     pub ignore_log_damage: bool,
-    /// Threads that do the work [default: one per processor]
+    /// Threads that do the work, or fewer where --memory has no room for all [default: one per processor]
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
     pub threads: Option<usize>,
 }
@@ -106,7 +106,10 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     let memory = units::parse_size(text)?;
     let min = BackupOptions::MEMORY_MIN;
     if memory < min {
-        return Err(format!("that is less than {} ({min} bytes), the least that works", units::size(min)));
+        let least = units::size(min);
+        return Err(format!(
+            "that is less than {least} ({min} bytes), the least that works: trying a password takes 64 MiB of it"
+        ));
     }
     Ok(memory)
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use nix::unistd::{Uid, User};
 use strongroom::backend::{Backend, BackendError, LocalBackend};
+use strongroom::budget;
 use strongroom::crypto::{Password, SystemEntropy};
 use strongroom::log::Head;
 use strongroom::repo::{Environment, Repository, RepositoryError};
@@ -131,6 +132,7 @@ impl Context {
             true => Repository::open_salvaged(backend, &password, environment())?,
             false => open(backend, &password, environment())?,
         };
+        repository.live_in(self.memory(budget::USUAL));
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {void}"));
         }

@@ -20,6 +20,7 @@ use crate::backup;
 use crate::check::{self, CheckOptions, ReadData};
 use crate::copy::{self, CopyOptions};
 use crate::crypto::Password;
+use crate::format::parity::Overhead;
 use crate::ids::SnapshotId;
 use crate::monitor::Silent;
 use crate::parity::{self, AddOptions};
@@ -28,7 +29,7 @@ use crate::prune::test_support::{
 };
 use crate::rebuild::{self, RebuildOptions};
 use crate::repair::test_support::{all_packs, flip, repair_from, thorough};
-use crate::repo::{Repository, RepositoryError};
+use crate::repo::{InitOptions, Repository, RepositoryError};
 use crate::reserve;
 use crate::testing::{self, CHEAP, PASSWORD};
 
@@ -383,25 +384,43 @@ fn power_cuts_at_every_step_lose_nothing() {
     println!("{states} states, {distinct} of them distinct, seeds {first} to {}", seed - 1);
 }
 
-/// Before its config is there no repository is; making it again then works.
+/// The same `init` given again goes on with what there is, or finds all of it there: never less than was asked for.
 #[test]
-fn a_repository_that_was_being_made_is_made_again_or_whole() {
+fn a_repository_that_was_being_made_is_made_as_asked() {
+    let parity = Overhead::from_tenths(100);
+    let options =
+        InitOptions { kdf: CHEAP, label: "mine".into(), parity, reserve: Some(reserve::LEN_MIN) };
+    let make = |folder: &Path| {
+        let backend = LocalBackend::create_repository(folder).expect("a folder");
+        let password = Password::new(PASSWORD.to_vec());
+        Repository::init(Arc::new(backend), &password, &options, testing::environment(next_seed()))
+    };
     let folder = tempfile::tempdir().expect("a folder");
     let journal = Journal::begin(folder.path());
-    testing::init(Arc::new(LocalBackend::create_repository(folder.path()).expect("made")), next_seed());
+    make(folder.path()).expect("made");
     let story = Story::new(Tree::new(), journal.end());
+    let mut broken_off = 0;
     for cut in story.cuts() {
         let folder = write_tree(&story.tree_after(cut));
-        let backend = || Arc::new(LocalBackend::open(folder.path()).expect("a folder"));
-        let repository = testing::open(backend(), next_seed()).unwrap_or_else(|error| {
-            assert!(cut.after < story.len(), "{error}");
-            assert!(
-                matches!(error, RepositoryError::Absent { .. } | RepositoryError::NoConfig { .. }),
-                "{cut:?}: {error}"
-            );
-            LocalBackend::create_repository(folder.path()).expect("made");
-            testing::init(backend(), next_seed())
-        });
+        let open =
+            || testing::open(Arc::new(LocalBackend::open(folder.path()).expect("a folder")), next_seed());
+        match open() {
+            Ok(_) => {}
+            Err(RepositoryError::Unfinished { .. }) => broken_off += 1,
+            Err(error) => {
+                assert!(cut.after < story.len(), "{error}");
+                assert!(matches!(error, RepositoryError::Absent { .. }), "{cut:?}: {error}");
+            }
+        }
+        let repository = match make(folder.path()) {
+            Err(RepositoryError::Exists { .. }) => open(),
+            made => made,
+        };
+        let repository = repository.unwrap_or_else(|error| panic!("{cut:?}: {error}"));
+        let fold = repository.fold();
+        let label = fold.keyslots().next().map(|slot| slot.label.as_str());
+        assert_eq!((label, fold.parity(), fold.reserve()), (Some("mine"), parity, options.reserve), "{cut:?}");
         assert_clean(&repository);
     }
+    assert!(broken_off > 0, "some cuts come before the first commit");
 }

@@ -76,7 +76,7 @@ class Base:
             "repair index": (self.plain, ["repair", "index"], []),
             "repair packs": (self.damaged, ["repair", "packs", "--read-data", "--from", self.plain.repository], []),
             "copy": (self.plain, ["copy", "--to", copied], []),
-            "init": (None, ["init", *CHEAP], []),
+            "init": (None, ["init", *CHEAP, "--parity", "10%", "--reserve", "1MiB", "--label", "mine"], []),
         }
 
 
@@ -131,6 +131,10 @@ class Killer:
             if again.returncode != 0 and "already" not in again.stderr:
                 raise Failed(f"init cannot be made again: {again.stderr}")
             tool.run("check", "-q")
+            parity, reserve = (tool.summary(policy, "status") for policy in ("parity", "reserve"))
+            made = (parity["tenths_of_percent"], reserve["wanted"], keys_of(tool)[0]["label"])
+            if made != (100, 1 << 20, "mine"):
+                raise Failed(f"init was asked for more than it has made: {made}")
             return
         if original is not self.base.damaged:
             tool.run("check", "--read-data", "--no-record", "-q")

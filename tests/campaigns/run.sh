@@ -26,6 +26,9 @@ step "faults in system calls"
 python3 $here/injected.py --binary "$binary" --every "$(pick 1 11)" --seed "$seed"
 step "turned bits"
 python3 $here/flips.py --binary "$binary" --flips "$(pick 10000 200)" --size "$(pick 256 32)" --seed "$seed"
+step "little memory"
+# shellcheck disable=SC2086  # nothing, or an option
+python3 $here/memory.py --binary "$binary" ${short:+--short} --seed "$seed"
 step "many processes at once"
 python3 $here/together.py --binary "$binary" --seconds "$(pick 1800 60)" --seed "$seed"
 [ -z "$short" ] || exit 0

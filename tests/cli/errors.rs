@@ -101,7 +101,7 @@ fn wrong_usage_is_2() {
 fn limits_are_told_with_their_number() {
     let bench = Bench::empty();
     let run = bench.run(["snapshots", "--memory", "1M"]).expect(2);
-    assert!(run.stderr.contains("67108864"), "{run:?}");
+    assert!(run.stderr.contains("83886080") && run.stderr.contains("a password takes 64 MiB"), "{run:?}");
     let run = bench.run(["snapshots", "-r", "s3:bucket"]).expect(2);
     assert!(run.message().contains("\"s3\"") && run.message().contains("file:PATH"), "{run:?}");
 }

@@ -45,6 +45,35 @@ fn init_wants_a_folder_of_its_own() {
 }
 
 #[test]
+fn an_init_that_was_broken_off_is_gone_on_with_as_asked() {
+    let bench = Bench::empty();
+    Run::of(bench.command().env("STRONGROOM_NO_STATE", "1").arg("init").args(CHEAP)).expect(0);
+    // As a kill leaves it before the first commit.
+    let [commit] = &bench.objects("log")[..] else { panic!("one commit") };
+    fs::remove_file(commit).expect("removed");
+    let run = bench.run(["backup", "."]).expect(10);
+    assert!(run.message().contains("has no first commit: `init` was broken off"), "{run:?}");
+    assert!(run.stderr.contains("hint: `strongroom init` with the same password and all options"), "{run:?}");
+    assert_eq!(bench.run(["check", "--json"]).expect(10).last("error")["code"], "init-unfinished");
+    assert_eq!(bench.objects("log").len(), 0, "no other command makes it with less than was asked for");
+    let run = bench.run(["init"]).expect(10);
+    let cost = "its password was to cost 19456 KiB and 2 passes, and now 65536 KiB and 3 passes are asked for";
+    assert!(run.message().contains(cost), "{run:?}");
+    let run = Run::of(bench.command().env("STRONGROOM_PASSWORD", "another").arg("init").args(CHEAP)).expect(12);
+    assert!(run.stderr.contains("hint: an `init` was broken off here"), "{run:?}");
+    let wanted = ["--parity", "10%", "--reserve", "1MiB", "--label", "mine"];
+    bench.run(["init"].into_iter().chain(CHEAP).chain(wanted)).expect(0);
+    let keys = bench.run(["key", "list"]).expect(0).stdout;
+    assert!(keys.contains("mine"), "{keys}");
+    let status = bench.run(["parity", "status", "--json"]).expect(0).last("summary");
+    assert_eq!(status["tenths_of_percent"], 100);
+    let status = bench.run(["reserve", "status", "--json"]).expect(0).last("summary");
+    assert_eq!((&status["wanted"], &status["kept_free"]), (&(1 << 20).into(), &(1 << 20).into()));
+    assert_eq!(bench.objects("keys").len(), 1);
+    bench.run(["init"].into_iter().chain(CHEAP)).expect(1);
+}
+
+#[test]
 fn init_in_json_is_one_summary() {
     let bench = Bench::empty();
     let run = bench.run(["init", "--json"].into_iter().chain(CHEAP)).expect(0);

@@ -18,7 +18,8 @@ use crate::{password, units};
 
 const AFTER_HELP: &str = "\
 The folder is made if it is missing. One that exists has to be empty: a repository shares its
-folder with nothing.
+folder with nothing. An `init` that was broken off is gone on with by the next one, with the
+same password and with the options that are given then.
 
 Example:
   strongroom -r /backup/repo init --password-file /etc/strongroom/password";
@@ -70,13 +71,16 @@ impl KdfArgs {
 
 /// Makes a repository.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let options = InitOptions { kdf: args.kdf.params()?, label: args.label.clone(), parity: args.parity };
+    let (kdf, label) = (args.kdf.params()?, args.label.clone());
+    let options = InitOptions { kdf, label, parity: args.parity, reserve: args.reserve };
     args.reserve.map_or(Ok(()), reserve::check_len)?;
     let Location::Local(path) = context.location()?;
     // Before anybody is asked for a password, and before any folder is made in something else.
     if let Ok(backend) = LocalBackend::open(&path) {
         let location = backend.location();
         match Repository::find(&backend) {
+            // One that was broken off is gone on with.
+            Ok(()) if Repository::is_unfinished(&backend)? => {}
             Ok(()) => return Err(RepositoryError::Exists { location }.into()),
             Err(RepositoryError::Absent { .. }) => {
                 if let Some(found) = backend.foreign_entry()? {
@@ -93,7 +97,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         return Err(RepositoryError::EmptyPassword.into());
     }
     let backend = LocalBackend::create_repository(&path)?;
-    let repository = Repository::init(Arc::new(backend), &password, &options, environment())?;
+    let made = Repository::init(Arc::new(backend), &password, &options, environment());
+    let repository = made.map_err(|error| match error {
+        RepositoryError::WrongPassword { .. } => Failure::from(error).hint(
+            "an `init` was broken off here: give the password that it was given. Nothing is stored yet, so the folder can also be removed",
+        ),
+        error => error.into(),
+    })?;
     let (id, location) = (repository.id(), repository.location());
     let reserved = args.reserve.map_or(Ok(()), |bytes| reserve::set(&repository, bytes).map(drop));
     context.work_on(repository);

@@ -45,6 +45,10 @@ impl From<RepositoryError> for Failure {
             ),
             RepositoryError::Exists { .. } => Self::new("repository-exists", message)
                 .hint("it is ready for use, or choose another place for a new one"),
+            RepositoryError::Unfinished { .. } => Self::new("init-unfinished", message).exit(Exit::NoRepository).hint(
+                "`strongroom init` with the same password and all options that are wanted goes on with it. Nothing is stored yet, so the \
+                 folder can also be removed",
+            ),
             RepositoryError::NotEmpty { location, .. } => Self::new("folder-not-empty", message)
                 .hint(format!("name a folder of its own, such as {location}/strongroom: missing folders are made")),
             RepositoryError::Config { source, .. } => config(&source, message),

@@ -51,6 +51,7 @@ pub use options::{
 pub(crate) use reinsert::reinsert;
 pub(crate) use session::{RestsOn, Session};
 
+use crate::budget;
 use crate::chunk::GearTable;
 use crate::format::snapshot::{Snapshot, SnapshotSummary};
 use crate::format::tree::Timestamp;
@@ -95,6 +96,7 @@ fn run_within(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     check_limits(options)?;
+    repository.live_in(options.memory);
     if options.dry_run {
         return back_up(repository, source, options, limits, monitor);
     }
@@ -255,14 +257,13 @@ fn with_workers<T>(
     let (jobs, job_queue) = unbounded();
     let (answer_queue, answers) = unbounded();
     std::thread::scope(|scope| {
-        for _ in 0..options.threads {
+        let shares = budget::Pipeline::new(options.threads, options.memory);
+        for _ in 0..shares.workers {
             let (job_queue, answer_queue) = (job_queue.clone(), answer_queue.clone());
             scope.spawn(move || workers::work(session, options.growing, &job_queue, &answer_queue));
         }
         drop(answer_queue);
-        let buffers = Pipeline::buffers(options.threads);
-        let pipeline =
-            Pipeline::new(session, assembler, monitor, summary, &jobs, &answers, options.threads, buffers);
+        let pipeline = Pipeline::new(session, assembler, monitor, summary, &jobs, &answers, &shares);
         let result = produce(pipeline);
         // Workers end when nobody can send them jobs any more.
         drop(jobs);
@@ -430,9 +431,11 @@ fn finish(
             session.commit_blobs(assembler.writer())?;
             report.stored = session.packs_stored();
         }
+        tell_absent(session, monitor);
         return Ok(report);
     }
     let id = session.commit(assembler.writer(), snapshot, partials)?;
+    tell_absent(session, monitor);
     report.stored = session.packs_stored();
     if !options.dry_run {
         report.snapshot = Some(id);
@@ -444,6 +447,17 @@ fn finish(
         }
     }
     Ok(report)
+}
+
+/// Tells which packs are not there that the index lists. The snapshot lacks nothing for that, but others may.
+fn tell_absent(session: &Session<'_>, monitor: &dyn Monitor) {
+    for pack in session.absent_packs() {
+        let message = format!(
+            "the index lists pack {pack}, which is not there or has another length: what is needed of it was stored again. Other \
+             snapshots may rest on it: a check tells"
+        );
+        monitor.problem(&Problem { code: "pack-missing", path: None, message, is_error: false });
+    }
 }
 
 fn finished_summary(summary: &SnapshotSummary, session: &Session<'_>, started: Duration) -> SnapshotSummary {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backup::grains::GrainRule;
+use crate::budget;
 use crate::format::provenance::Provenance;
 use crate::format::snapshot::SnapshotSummary;
 use crate::format::tree::Timestamp;
@@ -61,20 +62,21 @@ pub struct BackupOptions {
     pub grains: Vec<GrainRule>,
     /// Files that do nothing but grow while they are read are stored as they were when they were opened, and are not unstable.
     pub growing: bool,
-    /// Threads that hash, compress and seal.
+    /// Threads that hash, compress and seal; fewer where there is no memory for so many.
     pub threads: usize,
     /// Memory to live in, in bytes.
     pub memory: u64,
     /// A directory for temporary files, which get no name there: names of very large directories wait in them. Without one,
     /// or where it takes no file, they stay in memory.
     pub spill: Option<PathBuf>,
-    /// Blobs stored before they are committed, whatever the time: until then each takes memory.
+    /// Blobs stored before they are committed, whatever the time: until then each takes memory, and where there is little of it, they
+    /// are fewer.
     pub blobs_per_commit: u64,
 }
 
 impl BackupOptions {
     /// The least memory a backup can live in.
-    pub const MEMORY_MIN: u64 = 64 << 20;
+    pub const MEMORY_MIN: u64 = budget::LEAST;
 }
 
 impl Default for BackupOptions {
@@ -91,7 +93,7 @@ impl Default for BackupOptions {
             grains: Vec::new(),
             growing: false,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            memory: 160 << 20,
+            memory: budget::USUAL,
             spill: None,
             blobs_per_commit: 256 << 10,
         }

@@ -15,12 +15,14 @@ use crate::backup::session::Session;
 use crate::backup::small::{FileBatch, FileJob, FileOutcome};
 use crate::backup::workers::{Answer, Batch, Job};
 use crate::backup::{roots, scan};
+use crate::budget::{self, BUFFER_LEN};
+use crate::chunk::grain::CHUNK_LEN_MAX;
 use crate::format::snapshot::SnapshotSummary;
 use crate::format::tree::{Node, NodeKind};
 use crate::monitor::{EntryAction, Monitor, Problem, Progress};
 
-/// Capacity of a buffer: room for the longest chunk twice over.
-const BUFFER_LEN: usize = 4 << 20;
+/// A buffer has room for the longest chunk twice over.
+const _: () = assert!(BUFFER_LEN >= 2 * CHUNK_LEN_MAX);
 /// Small files go to a worker when they have this many bytes, or are this many: so that all workers get some.
 const FILES_LEN: u64 = 1 << 20;
 const FILES_MAX: usize = 256;
@@ -57,7 +59,6 @@ pub(super) struct Pipeline<'p, 's> {
 }
 
 impl<'p, 's> Pipeline<'p, 's> {
-    #[allow(clippy::too_many_arguments, reason = "wiring, called once")]
     pub fn new(
         session: &'p Session<'s>,
         assembler: &'p mut Assembler,
@@ -65,9 +66,9 @@ impl<'p, 's> Pipeline<'p, 's> {
         summary: &'p mut SnapshotSummary,
         jobs: &'p Sender<Job>,
         answers: &'p Receiver<Answer>,
-        workers: usize,
-        free: Vec<Batch>,
+        shares: &budget::Pipeline,
     ) -> Self {
+        let workers = shares.workers;
         Self {
             session,
             assembler,
@@ -78,7 +79,7 @@ impl<'p, 's> Pipeline<'p, 's> {
             jobs,
             answers,
             workers,
-            free,
+            free: (0..shares.buffers).map(|_| Batch::default()).collect(),
             batch: Batch::default(),
             free_files: (0..2 * workers + 1).map(|_| FileBatch::default()).collect(),
             files: FileBatch::default(),
@@ -88,11 +89,6 @@ impl<'p, 's> Pipeline<'p, 's> {
             deferred: Vec::new(),
             outstanding: 0,
         }
-    }
-
-    /// Buffers for a pipeline with so many workers: one each to work on and one to wait, and two to read into.
-    pub fn buffers(workers: usize) -> Vec<Batch> {
-        (0..2 * workers + 2).map(|_| Batch::default()).collect()
     }
 
     /// Counts bytes of complete files.

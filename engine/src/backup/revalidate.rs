@@ -12,7 +12,7 @@ use crate::format::commit::{Change, SegmentInfo};
 use crate::format::pack::Directory;
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
-use crate::index::{Index, Location, Segment};
+use crate::index::{Index, Location, Met, Segment};
 use crate::log::Fold;
 use crate::reach::{self, Needs, ReachError};
 use crate::repo::{NewSegment, Repository, RepositoryError};
@@ -70,7 +70,7 @@ impl Claim<'_> {
     ) -> Result<Homes, RepositoryError> {
         let mut homes = Homes::default();
         let own = self.own_segment(fold, &mut homes)?;
-        let live = Index::default();
+        let live = Arc::new(Index::default());
         let mut segments = self.repository.index().segments().to_vec();
         segments.retain(|segment| fold.has_segment(&segment.id()));
         segments.extend(own);
@@ -78,8 +78,8 @@ impl Claim<'_> {
         let known = Index::default();
         known.replace(self.known.to_vec(), &[]);
         let (own, rescued) = (homes.rescued.clone(), BTreeSet::new());
-        let mut search =
-            Search { repository: self.repository, fold, live, known, own, rescued, met: HashSet::new() };
+        let met = Met::new(Arc::clone(&live));
+        let mut search = Search { repository: self.repository, fold, live, known, own, rescued, met };
         for record in records {
             search.place(record).map_err(conflict)?;
         }
@@ -153,12 +153,12 @@ fn conflict(error: ReachError) -> RepositoryError {
 struct Search<'a> {
     repository: &'a Repository,
     fold: &'a Fold,
-    live: Index,
+    live: Arc<Index>,
     known: Index,
     /// Condemned packs of this run that are rescued whatever else is.
     own: BTreeSet<PackId>,
     rescued: BTreeSet<PackId>,
-    met: HashSet<BlobId>,
+    met: Met,
 }
 
 impl Search<'_> {
@@ -189,7 +189,7 @@ impl Search<'_> {
 
 impl Needs for Search<'_> {
     fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
-        if self.met.insert(*id) { self.place(id).map(Some) } else { Ok(None) }
+        if self.met.is_new(id).map_err(ReadError::Index)? { self.place(id).map(Some) } else { Ok(None) }
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {

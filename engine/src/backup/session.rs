@@ -1,6 +1,6 @@
 //! What a backup run stores into: packs, the ids it has stored, and the commits that make them count.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 use crate::backend::ObjectKey;
 use crate::backup::options::{BackupError, BackupOptions, PacksStored};
 use crate::backup::revalidate::{Claim, Homes};
+use crate::budget;
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
 use crate::format::header::ObjectKind;
@@ -40,6 +41,8 @@ pub(crate) struct Session<'r> {
     /// Packs that an appender's run rests on, besides those it has not committed yet: it cannot read trees to find out
     /// later. None for all others.
     relied_on: Option<Mutex<ReliedOn>>,
+    /// Packs that the index lists and that are not there: what lies in them is stored again.
+    absent: Mutex<BTreeSet<PackId>>,
 }
 
 /// What an appender's run rests on.
@@ -72,10 +75,11 @@ impl<'r> Session<'r> {
             base: repository.fold().seq(),
             known: Mutex::new(repository.index().segments().to_vec()),
             threads: options.threads,
-            blobs_per_commit: options.blobs_per_commit,
+            blobs_per_commit: options.blobs_per_commit.min(budget::uncommitted(options.memory)),
             blobs_committed: AtomicU64::new(0),
             only: None,
             relied_on: repository.is_append_only().then(Mutex::default),
+            absent: Mutex::default(),
         }
     }
 
@@ -114,7 +118,15 @@ impl<'r> Session<'r> {
 
     fn is_stored(&self, id: &BlobId) -> Result<bool, IndexError> {
         let index = self.repository.index();
-        let Some(relied_on) = &self.relied_on else { return index.contains(id) };
+        let Some(relied_on) = &self.relied_on else {
+            return index.contains_stored(id, &|pack| {
+                let is_there = self.is_pack_stored(pack);
+                if !is_there {
+                    lock(&self.absent).insert(pack.id);
+                }
+                is_there
+            });
+        };
         // A segment of its own may list what was taken out of the index since, or what is not there.
         let fold = self.repository.fold();
         let is_part = |at: &Location| {
@@ -129,11 +141,23 @@ impl<'r> Session<'r> {
         if relied_on.packs.contains(&pack.id) || relied_on.absent.contains(&pack.id) {
             return relied_on.packs.contains(&pack.id);
         }
-        let found = self.repository.backend().stat(&ObjectKey::pack(&pack.id));
-        let is_there = found.is_ok_and(|info| info.size == pack.size);
+        let is_there = self.is_pack_stored(pack);
         let kept = if is_there { &mut relied_on.packs } else { &mut relied_on.absent };
         kept.insert(pack.id);
         is_there
+    }
+
+    /// Whether a pack is there with the length that the index has. One that cannot be looked up is not relied on.
+    fn is_pack_stored(&self, pack: &PackEntry) -> bool {
+        let found = self.repository.backend().stat(&ObjectKey::pack(&pack.id));
+        found.is_ok_and(|info| info.size == pack.size)
+    }
+
+    /// Packs that the index lists, as far as the log was read, and that were looked for in vain.
+    pub fn absent_packs(&self) -> Vec<PackId> {
+        let fold = self.repository.fold();
+        let absent = lock(&self.absent).clone();
+        absent.into_iter().filter(|pack| self.repository.is_pack_in_force(&fold, pack)).collect()
     }
 
     /// The same for a blob that has to be stored although the index lists it: true once.

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::budget;
 use crate::check::newer::{Newer, Watch};
+use crate::check::segments::CACHE_SHARE;
 use crate::check::{CheckOptions, CheckReport, Damage};
 use crate::format::ledger::Method;
 use crate::ids::{BlobId, PackId};
@@ -52,6 +54,7 @@ struct Findings {
 pub(super) struct Context<'a> {
     pub repository: &'a Repository,
     pub options: &'a CheckOptions,
+    threads: usize,
     pub packs_read: AtomicU64,
     pub bytes_read: AtomicU64,
     pub blobs_verified: AtomicU64,
@@ -78,9 +81,11 @@ impl<'a> Context<'a> {
     pub fn new(repository: &'a Repository, options: &'a CheckOptions, monitor: &'a dyn Monitor) -> Self {
         let newer = Arc::new(Newer::new(repository));
         let inner = Arc::clone(repository.backend());
+        let CheckOptions { threads, memory, .. } = *options;
         Self {
             repository,
             options,
+            threads: budget::verifiers(threads, memory, memory / CACHE_SHARE),
             packs_read: AtomicU64::default(),
             bytes_read: AtomicU64::default(),
             blobs_verified: AtomicU64::default(),
@@ -287,7 +292,7 @@ impl<'a> Context<'a> {
             }
             out
         };
-        let threads = self.options.threads.max(1).min(items.len());
+        let threads = self.threads.min(items.len());
         if threads <= 1 {
             return run();
         }

@@ -40,7 +40,7 @@ pub(super) fn password() -> Password {
 
 /// An empty repository.
 pub(super) fn init(backend: Arc<dyn Backend>, seed: u64) -> Repository {
-    let options = InitOptions { kdf: KDF, label: "first".into(), parity: None };
+    let options = InitOptions { kdf: KDF, label: "first".into(), parity: None, reserve: None };
     Repository::init(backend, &password(), &options, environment(seed)).expect("a new repository")
 }
 

@@ -1,5 +1,6 @@
 //! The part of the check that knows what was verified before, and keeps what this check verified.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::backend::{Created, Folder, ObjectKey};
@@ -10,7 +11,7 @@ use crate::format::ledger::{self, Ledger, LedgerError, Method, Verification};
 use crate::format::record::{RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::format::tree::Timestamp;
 use crate::ids::{LedgerId, PackId};
-use crate::log::Fold;
+use crate::log::{self, Fold};
 use crate::repo::{Repository, RepositoryError};
 
 /// What was verified before, and what this check adds.
@@ -75,6 +76,46 @@ impl Verified {
             break Ledger::default();
         };
         Self { id, ledger, news: Vec::new(), now }
+    }
+
+    /// Notes packs of which the ledger says that they were verified, and of which nobody else knows. What it says of them is gone by for
+    /// nothing, and the next ledger leaves it out.
+    pub fn note_strangers(&self, context: &Context<'_>, fold: &Fold, packs: &[KnownPack]) {
+        let repository = context.repository;
+        // A later ledger may name what only later commits know, and a part of the log does not tell what was pruned.
+        let Some(id) = self.id.filter(|id| fold.ledger() == Some(*id) && !repository.is_salvaged()) else { return };
+        let mut strangers: BTreeSet<PackId> = self.ledger.entries().iter().map(|entry| entry.pack).collect();
+        for pack in packs {
+            strangers.remove(&pack.entry.id);
+        }
+        if strangers.is_empty() {
+            return;
+        }
+        // What a prune takes away stays in the ledger until the next check.
+        let (backend, keys) = (&**repository.backend(), repository.keys());
+        let mut read = Fold::empty(fold.config());
+        let result = log::read_until(backend, keys, &repository.id(), &mut read, fold.seq(), &mut |entry| {
+            for change in entry.iter().flat_map(|entry| &entry.commit.changes) {
+                if let Change::PacksCondemned { packs } = change {
+                    strangers.retain(|pack| !packs.contains(pack));
+                }
+            }
+        });
+        if result.is_err() {
+            return;
+        }
+        // One that is stored can be put back into the index.
+        strangers.retain(|pack| backend.stat(&ObjectKey::pack(pack)).is_err_and(|error| error.is_not_found()));
+        let Some(first) = strangers.first() else { return };
+        let more = match strangers.len() - 1 {
+            0 => String::new(),
+            more => format!(" and of {more} more"),
+        };
+        let message = format!(
+            "it says that pack {first} was verified{more}, but neither the index nor the log knows of it, and it is not there: that counts \
+             for nothing, and the next ledger leaves it out"
+        );
+        context.note("ledger-untrue", &ObjectKey::ledger(&id), message);
     }
 
     /// Packs are in doubt that were found damaged and not seen intact since: they are looked at again.

@@ -11,7 +11,8 @@ use super::ledger::Verified;
 use super::*;
 use crate::backend::testing::{Fault, FaultBackend, Operation};
 use crate::backend::{Backend, MemoryBackend, ObjectKey};
-use crate::format::ledger::Ledger;
+use crate::format::commit::Change;
+use crate::format::ledger::{Ledger, Verification};
 use crate::format::tree::Timestamp;
 use crate::ids::PackId;
 use crate::monitor::Silent;
@@ -163,6 +164,45 @@ fn a_ledger_that_is_gone_or_altered_is_reported_once() {
         let report = check_on(&backend, 3, &CheckOptions::default());
         assert_eq!((damage_codes(&report), report.packs_never_read), (vec![], 4), "begun anew");
     }
+}
+
+#[test]
+fn a_ledger_that_claims_more_than_there_is_is_told_and_gone_by_for_nothing() {
+    let Sample { backend, .. } = sample();
+    let [never, pruned] = [8, 9].map(|n| PackId::from_bytes([n; 32]));
+    let claim = |packs: &[PackId]| {
+        let repository = open_on(&backend, 1);
+        let time = Timestamp { seconds: DAY, nanos: 0 };
+        let read = |pack: &PackId| Verification { pack: *pack, method: Method::Read, is_intact: true, time };
+        let news: Vec<_> = packs.iter().map(read).collect();
+        let object = Ledger::default().after(&news, &|_| true).seal(&repository.sealer()).expect("short");
+        let ledger = crate::format::ledger::id(&object);
+        backend.create(&ObjectKey::ledger(&ledger), &object).expect("stored");
+        let replaced = |previous| vec![Change::LedgerReplaced { ledger, previous }];
+        repository.commit(&mut |fold| Ok(replaced(fold.ledger()))).expect("committed");
+        ObjectKey::ledger(&ledger).to_string()
+    };
+    let commit = |change: Change| {
+        open_on(&backend, 1).commit(&mut |_| Ok(vec![change.clone()])).expect("committed");
+    };
+    commit(Change::PacksCondemned { packs: vec![pruned] });
+    commit(Change::PacksRemoved { packs: vec![pruned] });
+    let told = |report: &CheckReport| -> Vec<_> {
+        report.findings.iter().map(|finding| (finding.code, finding.object.clone(), finding.is_damage)).collect()
+    };
+    claim(&[pruned]);
+    let quick = CheckOptions { threads: 1, ..CheckOptions::default() };
+    let look = || run(&open_on(&backend, 2), &quick, &Silent).expect("checked");
+    assert!(told(&look()).is_empty(), "a prune took it away");
+    let object = claim(&[pruned, never]);
+    let report = look();
+    assert_eq!(told(&report), [("ledger-untrue", object.clone(), false)]);
+    assert!(report.findings[0].message.contains(&never.to_string()), "{report:?}");
+    assert_eq!((report.packs, report.packs_never_read), (4, 4), "it lends nothing to others");
+    let report = check_on(&backend, 3, &reading(ReadData::Oldest { budget: None, max_age: None }));
+    assert_eq!((told(&report).len(), report.packs_read), (1, 4));
+    assert!(ledger_of(&open_on(&backend, 3)).of(&never).is_empty(), "it is left out");
+    assert!(told(&look()).is_empty());
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //! - [`newer`]: what was committed meanwhile, and let be deleted what was still to be looked at
 //!
 //! Nothing is taken from what the repository has open: every object is read again from the storage. Memory is
-//! proportional to the packs and distinct trees, not to the blobs.
+//! proportional to the packs, to the parts of large directories and files, and with a bit each to the blobs.
 
 mod context;
 #[cfg(test)]
@@ -109,6 +109,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
         let present = segments.packs.iter().filter(|pack| pack.stored.is_some());
         verified.add(Method::Listed, present.map(|pack| (pack.entry.id, !pack.is_suspect)));
         verified.mark_suspects(&mut segments.packs);
+        verified.note_strangers(context, &fold, &segments.packs);
     }
     let reader = BlobReader::new(
         Arc::clone(context.backend()),
@@ -118,7 +119,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
     );
     let mut read = std::collections::HashSet::new();
     if !context.is_over() {
-        reach::check(context, &fold, &reader);
+        reach::check(context, &fold, &reader, &segments.index);
         for (method, packs) in read::check(context, &segments, &verified) {
             read.extend(packs.iter().map(|(pack, _)| *pack));
             verified.add(method, packs);

@@ -56,7 +56,7 @@ impl Default for CheckOptions {
             hashes_only: false,
             record: false,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            memory: 160 << 20,
+            memory: crate::budget::USUAL,
         }
     }
 }

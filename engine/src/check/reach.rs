@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use crate::check::context::Context;
 use crate::check::trees::{self, Part, RuleError, Table};
@@ -15,7 +16,7 @@ use crate::format::header::ObjectKind;
 use crate::format::record;
 use crate::format::tree::{Node, NodeKind, Tree};
 use crate::ids::BlobId;
-use crate::index::{IndexError, Location};
+use crate::index::{Index, IndexError, Location, Meeting, Met};
 use crate::log::{Fold, snapshot_record};
 use crate::store::reader::DecodeScratch;
 use crate::store::{BlobReader, ReadError};
@@ -66,6 +67,28 @@ impl Hasher for KeyHasher {
     }
 }
 
+/// What need not be read any more.
+struct Seen {
+    /// Directories, but for parts of large ones.
+    trees: Met,
+    /// Those parts, chunk lists, and what is not in the index.
+    others: HashSet<u128, BuildHasherDefault<KeyHasher>>,
+}
+
+impl Seen {
+    fn is_new(&mut self, wanted: &Wanted) -> bool {
+        if let Wanted::Tree { id, part: None } = wanted {
+            match self.trees.meet(id) {
+                Ok(Meeting::First(_)) => return true,
+                Ok(Meeting::Again) => return false,
+                // Told when it is looked up to be read.
+                Ok(Meeting::Nowhere) | Err(_) => {}
+            }
+        }
+        self.others.insert(wanted.key())
+    }
+}
+
 struct Located {
     wanted: Wanted,
     location: Location,
@@ -77,18 +100,18 @@ struct Reach<'a> {
 }
 
 /// Checks that everything live snapshots need is in the index, and all trees.
-pub(super) fn check(context: &Context<'_>, fold: &Fold, reader: &BlobReader) {
+pub(super) fn check(context: &Context<'_>, fold: &Fold, reader: &BlobReader, index: &Arc<Index>) {
     let reach = Reach { context, reader };
-    let mut seen: HashSet<u128, BuildHasherDefault<KeyHasher>> = HashSet::default();
+    let mut seen = Seen { trees: Met::new(Arc::clone(index)), others: HashSet::default() };
     let mut pending: Vec<Wanted> = Vec::new();
     for entry in fold.snapshots() {
         pending.extend(reach.snapshot(entry));
     }
-    pending.retain(|wanted| seen.insert(wanted.key()));
+    pending.retain(|wanted| seen.is_new(wanted));
     while !pending.is_empty() && !context.is_over() {
         let batch = pending.split_off(pending.len().saturating_sub(BATCH));
         let below = reach.read_batch(batch);
-        pending.extend(below.into_iter().filter(|wanted| seen.insert(wanted.key())));
+        pending.extend(below.into_iter().filter(|wanted| seen.is_new(wanted)));
     }
 }
 

@@ -13,7 +13,7 @@ use crate::index::{self, Index, IndexError, Segment};
 use crate::log::Fold;
 
 /// Share of the memory that opened index pages may take: one in this many bytes.
-const CACHE_SHARE: u64 = 8;
+pub(super) const CACHE_SHARE: u64 = 8;
 
 /// The index as it is stored now.
 pub(super) struct Segments {

@@ -29,6 +29,7 @@ mod trees;
 pub use options::{Choice, CopiedSnapshot, CopyError, CopyOptions, CopyReport, Fate};
 
 use crate::backup::{BackupError, BackupOptions, Session};
+use crate::budget;
 use crate::format::snapshot::{Origin, Repaired, Snapshot};
 use crate::ids::{BlobId, SnapshotId};
 use crate::monitor::{Monitor, Problem};
@@ -73,6 +74,9 @@ pub fn run(
     options.check()?;
     source.require_full("read what is to be copied")?;
     target.require_full("take copies of another repository's snapshots").map_err(BackupError::Repository)?;
+    for repository in [source, target] {
+        repository.index().keep_pages(budget::cached_pages(options.memory) / 2);
+    }
     let mut report = CopyReport { dry_run: options.dry_run, ..CopyReport::default() };
     for _ in 0..RETRIES {
         let base = target.fold().seq();

@@ -219,6 +219,24 @@ impl Keyslot {
         }
     }
 
+    /// What a guess of the password costs, as a keyslot object says.
+    ///
+    /// # Errors
+    /// [`KeyslotError::Length`] or [`KeyslotError::Record`].
+    pub fn params(object: &[u8]) -> Result<KdfParams, KeyslotError> {
+        if object.len() != KEYSLOT_LEN {
+            return Err(KeyslotError::Length { found: object.len() });
+        }
+        let number = |at: usize| {
+            let bytes = &object[HEADER_LEN + at..HEADER_LEN + at + 4];
+            u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+        };
+        match number(12) {
+            0 => Ok(KdfParams { memory_kib: number(0), passes: number(4), lanes: number(8) }),
+            _ => Err(KeyslotError::Record(RecordError::Framing("reserved bytes are not zero"))),
+        }
+    }
+
     /// Opens a keyslot object with a password.
     ///
     /// # Errors
@@ -229,17 +247,7 @@ impl Keyslot {
         repository: &RepositoryId,
     ) -> Result<Self, KeyslotError> {
         let header = Header::decode(object, ObjectKind::Keyslot)?;
-        if object.len() != KEYSLOT_LEN {
-            return Err(KeyslotError::Length { found: object.len() });
-        }
-        let number = |at: usize| {
-            let bytes = &object[HEADER_LEN + at..HEADER_LEN + at + 4];
-            u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-        };
-        let params = KdfParams { memory_kib: number(0), passes: number(4), lanes: number(8) };
-        if number(12) != 0 {
-            return Err(KeyslotError::Record(RecordError::Framing("reserved bytes are not zero")));
-        }
+        let params = Self::params(object)?;
         let cipher = cipher(password, params, repository, &header)?;
         cipher.check_commitment(&header.commitment).map_err(|_| KeyslotError::WrongPassword)?;
         let mut message = zeroize::Zeroizing::new(object[MESSAGE_AT..].to_vec());

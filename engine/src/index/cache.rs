@@ -1,5 +1,6 @@
 //! A fixed number of opened index pages, shared by all segments and threads.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::format::segment::{self, PAGE_LEN, PAGE_PLAIN_LEN};
@@ -33,6 +34,8 @@ struct Slot {
 pub(super) struct PageCache {
     leaves: Box<[Mutex<Slot>]>,
     inner: Box<[Mutex<Slot>]>,
+    /// How many slots of each are used.
+    limit: AtomicUsize,
 }
 
 impl std::fmt::Debug for PageCache {
@@ -48,7 +51,13 @@ impl PageCache {
     pub fn new(pages: usize) -> Self {
         let slots = |count: usize| (0..count.max(1)).map(|_| Mutex::default()).collect();
         let leaves = pages / 2;
-        Self { leaves: slots(leaves), inner: slots(pages.saturating_sub(leaves)) }
+        let inner = pages.saturating_sub(leaves);
+        Self { leaves: slots(leaves), inner: slots(inner), limit: AtomicUsize::new(inner) }
+    }
+
+    /// Uses so many pages from now on, or all that it was made with if those are fewer.
+    pub fn keep(&self, pages: usize) {
+        self.limit.store(pages / 2, Ordering::Relaxed);
     }
 
     /// Calls `read` with the page, which `open` has to read and open in place first where it is not there.
@@ -65,7 +74,8 @@ impl PageCache {
         };
         // Neighbouring pages of one segment must not share a slot, nor equal pages of two segments.
         let hash = (name.segment.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20).wrapping_add(name.page);
-        let index = usize::try_from(hash % slots.len() as u64).expect("below the number of slots");
+        let used = self.limit.load(Ordering::Relaxed).clamp(1, slots.len());
+        let index = usize::try_from(hash % used as u64).expect("below the number of slots");
         // A panic while the lock was held can only have left a page that has no name.
         let mut slot = slots[index].lock().unwrap_or_else(PoisonError::into_inner);
         let Slot { name: held, page } = &mut *slot;

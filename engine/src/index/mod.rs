@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod met;
 mod pages;
 mod pending;
 mod segment;
@@ -12,6 +13,7 @@ pub mod tiers;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::backend::{Backend, BackendError, ObjectKey};
+use crate::budget;
 use crate::crypto::KeySet;
 use crate::format::segment::{IndexEntry, PackEntry, SEGMENT_LEN_MAX, SegmentError};
 use crate::ids::{BlobId, RepositoryId, SegmentId};
@@ -20,15 +22,12 @@ pub use build::{
     MergeError, SegmentWriter, build, directory_entries, filtered_layout, merge, merge_entries,
     merge_filtered,
 };
+pub use met::{Bits, Meeting, Met};
 pub use pending::Pending;
 pub use segment::Segment;
 
 use cache::PageCache;
 use segment::Tags;
-
-/// Opened pages kept in memory: 4096 leaves of 4 KiB, all that an index of some 250,000 entries has, and as many of the pages that
-/// lead to them, enough for some 7.5 million entries. Smaller indexes take less.
-const CACHED_PAGES: usize = 8192;
 
 /// Where a blob is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +82,7 @@ pub struct Index {
 
 impl Default for Index {
     fn default() -> Self {
-        Self::with_cached_pages(CACHED_PAGES)
+        Self::with_cached_pages(budget::cached_pages(budget::USUAL))
     }
 }
 
@@ -107,6 +106,11 @@ impl Index {
     /// An index without segments that keeps `pages` opened pages of 4 KiB in memory.
     pub fn with_cached_pages(pages: usize) -> Self {
         Self { segments: RwLock::default(), appended: RwLock::default(), cache: PageCache::new(pages) }
+    }
+
+    /// Keeps so many opened pages from now on, or as many as it was made with if those are fewer.
+    pub fn keep_pages(&self, pages: usize) {
+        self.cache.keep(pages);
     }
 
     /// The segments at this moment, but for those that appenders added.
@@ -149,6 +153,36 @@ impl Index {
         for segment in self.segments().iter() {
             if segment.find(&self.cache, id, Tags::Trusted, &mut |_, _| true)? {
                 return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The same of packs that `is_there` finds. It is asked once for each pack of a segment, as long as that is open.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open.
+    pub fn contains_stored(
+        &self,
+        id: &BlobId,
+        is_there: &dyn Fn(&PackEntry) -> bool,
+    ) -> Result<bool, IndexError> {
+        for segment in self.segments().iter() {
+            let mut unseen = Vec::new();
+            let is_seen = segment.find(&self.cache, id, Tags::Trusted, &mut |_, entry| {
+                let seen = segment.seen(entry.pack);
+                unseen.extend(seen.is_none().then_some(entry.pack));
+                seen == Some(true)
+            })?;
+            if is_seen {
+                return Ok(true);
+            }
+            for number in unseen {
+                let found = is_there(&segment.pack(&self.cache, number)?);
+                segment.set_seen(number, found);
+                if found {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)

@@ -1,7 +1,8 @@
 //! One open segment: lookups and scans in place.
 
 use std::ops::{ControlFlow, Range};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::backend::ObjectReader;
 use crate::crypto::{KeySet, ObjectCipher};
@@ -24,7 +25,14 @@ pub struct Segment {
     cipher: ObjectCipher,
     layout: Layout,
     number: u64,
+    /// Of each pack, whether it was looked for, and found: see [`Segment::seen`].
+    seen: OnceLock<Box<[AtomicU8]>>,
 }
+
+/// A pack that was found.
+const THERE: u8 = 1;
+/// One that was looked for in vain.
+const ABSENT: u8 = 2;
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -70,7 +78,27 @@ impl Segment {
             .and_then(|page| segment::layout(page, size))
             .map_err(damaged)?;
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { id, object, cipher, layout, number })
+        Ok(Self { id, object, cipher, layout, number, seen: OnceLock::new() })
+    }
+
+    fn all_seen(&self) -> &[AtomicU8] {
+        self.seen.get_or_init(|| (0..self.layout.packs).map(|_| AtomicU8::new(0)).collect())
+    }
+
+    /// Whether pack number `pack` is stored, if that was looked up: it takes a byte a pack to keep that in mind.
+    pub(super) fn seen(&self, pack: u32) -> Option<bool> {
+        match self.all_seen().get(pack as usize)?.load(Ordering::Relaxed) {
+            THERE => Some(true),
+            ABSENT => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Keeps in mind whether it is.
+    pub(super) fn set_seen(&self, pack: u32, is_there: bool) {
+        if let Some(seen) = self.all_seen().get(pack as usize) {
+            seen.store(if is_there { THERE } else { ABSENT }, Ordering::Relaxed);
+        }
     }
 
     /// What a commit says of it.

@@ -285,6 +285,7 @@ fn a_new_repository_with_parity_has_it_of_everything() {
         kdf: crate::testing::CHEAP,
         label: String::new(),
         parity: Some(overhead(30)),
+        reserve: None,
     };
     let password = crate::crypto::Password::new(crate::testing::PASSWORD.to_vec());
     let backend = std::sync::Arc::new(storage.clone());

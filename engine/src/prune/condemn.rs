@@ -4,14 +4,15 @@
 //! outside of what goes; a pack that has something they need is spared. Where another prune condemned or removed packs, the
 //! marks say nothing any more, and everything is planned anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::backend::ObjectKey;
+use crate::budget;
 use crate::format::chunk_list::Chunk;
 use crate::format::commit::{Change, SegmentInfo};
 use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
-use crate::index::{Index, Location, Segment};
+use crate::index::{Index, Location, Met};
 use crate::log::{Fold, snapshot_record};
 use crate::prune::copy::Copies;
 use crate::prune::plan::Plan;
@@ -172,7 +173,8 @@ impl<'a> Work<'a> {
         let copies = Index::default();
         copies.replace(self.copies.segments.iter().map(NewSegment::segment).collect(), &[]);
         let live = Arc::clone(self.repository.index());
-        let (repository, doomed, met) = (self.repository, &mut self.doomed, HashSet::new());
+        let met = Met::of(self.repository.index().everything(), budget::cached_pages(self.options.memory));
+        let (repository, doomed) = (self.repository, &mut self.doomed);
         let mut sparing = Sparing { repository, fold, live: &live, copies, doomed, met };
         for snapshot in &records {
             match sparing.place(snapshot.blob()) {
@@ -248,7 +250,7 @@ struct Sparing<'a> {
     live: &'a Index,
     copies: Index,
     doomed: &'a mut BTreeMap<PackId, Doomed>,
-    met: HashSet<BlobId>,
+    met: Met,
 }
 
 impl Sparing<'_> {
@@ -271,7 +273,7 @@ impl Sparing<'_> {
 
 impl Needs for Sparing<'_> {
     fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
-        if self.met.insert(*id) { self.place(id).map(Some) } else { Ok(None) }
+        if self.met.is_new(id).map_err(ReadError::Index)? { self.place(id).map(Some) } else { Ok(None) }
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::budget::Pipeline;
 use crate::crypto::TAG_LEN;
 use crate::crypto::keys::BlobKind;
 use crate::format::header::ObjectKind;
@@ -118,7 +119,8 @@ impl Copies {
             Ok(())
         };
         let copied = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..options.threads.min(packs.len())).map(|_| scope.spawn(work)).collect();
+            let workers = Pipeline::new(options.threads, options.memory).workers;
+            let others: Vec<_> = (1..workers.min(packs.len())).map(|_| scope.spawn(work)).collect();
             let mut result = work();
             for other in others {
                 match other.join() {

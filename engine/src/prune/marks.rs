@@ -9,8 +9,11 @@ use crate::ids::BlobId;
 use crate::index::{IndexError, Segment};
 use crate::prune::PruneError;
 
-/// Needed ids that are gathered before a pass: 32 MiB of them.
+/// Needed ids that are gathered before a pass, at most: 32 MiB of them.
 const GATHERED_MAX: usize = 2 << 20;
+
+/// Share of the memory that they take: one in so many bytes.
+const GATHERED_SHARE: u64 = 5;
 
 /// The first half of an id: ordered as ids are, and as good as unique.
 fn key(id: &BlobId) -> u128 {
@@ -48,6 +51,12 @@ impl Marks {
             missing: 0,
             first_missing: None,
         }
+    }
+
+    /// The same in so much memory.
+    pub fn within(self, memory: u64) -> Self {
+        let limit = usize::try_from(memory / GATHERED_SHARE / size_of::<u128>() as u64).unwrap_or(usize::MAX);
+        Self { limit: limit.clamp(1 << 10, GATHERED_MAX), ..self }
     }
 
     /// Says that a blob is needed.
@@ -111,7 +120,8 @@ impl Marks {
             Some(first) => {
                 let mut id = [0; 32];
                 id[..16].copy_from_slice(&first.to_be_bytes());
-                Err(PruneError::Missing { first: BlobId::from_bytes(id), count: self.missing })
+                let first = BlobId::from_bytes(id);
+                Err(PruneError::Missing { first, count: self.missing, packs: String::new() })
             }
         }
     }

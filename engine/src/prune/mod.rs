@@ -72,6 +72,7 @@ pub fn run(
     options: &PruneOptions,
     monitor: &dyn Monitor,
 ) -> Result<PruneReport, PruneError> {
+    repository.live_in(options.memory);
     let mut report = PruneReport { dry_run: options.dry_run, ..PruneReport::default() };
     let mut useless = BTreeSet::new();
     if options.dry_run {
@@ -162,7 +163,7 @@ fn attempt(
     report: &mut PruneReport,
     useless: &mut BTreeSet<PackId>,
 ) -> Result<Option<Condemned>, PruneError> {
-    let mut survey = Survey::take(repository)?;
+    let mut survey = Survey::take(repository, options.memory)?;
     survey.mark(repository, options, monitor)?;
     let plan = plan::make(&survey, options);
     report.take_plan(&plan);

@@ -52,7 +52,7 @@ impl Default for PruneOptions {
             dry_run: false,
             level: 3,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            memory: 160 << 20,
+            memory: crate::budget::USUAL,
         }
     }
 }
@@ -121,7 +121,7 @@ pub struct PruneReport {
 pub enum PruneError {
     /// Something that a snapshot needs is missing already.
     #[error(
-        "snapshots need {count} blobs that no stored pack holds, such as {first}: nothing was pruned, for what is left of a \
+        "snapshots need {count} blobs that no stored pack holds, such as {first}{packs}: nothing was pruned, for what is left of a \
          damaged repository may be wanted for its repair"
     )]
     Missing {
@@ -129,6 +129,8 @@ pub enum PruneError {
         first: BlobId,
         /// How many.
         count: u64,
+        /// Which packs are not there, to go on with the sentence; empty where all are.
+        packs: String,
     },
     /// A snapshot's trees cannot be read.
     #[error("nothing was pruned, since what snapshots need cannot be told: {0}")]

@@ -1,15 +1,15 @@
 //! What there is: live segments and their packs, how much of each is needed, and what no commit names.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::backend::{Folder, ObjectKey};
+use crate::budget;
 use crate::format::chunk_list::Chunk;
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
-use crate::index::{Location, Segment};
+use crate::index::{Location, Meeting, Met, Segment};
 use crate::log::snapshot_record;
 use crate::monitor::{Monitor, Progress};
 use crate::prune::marks::Marks;
@@ -17,6 +17,9 @@ use crate::prune::{PruneError, PruneOptions};
 use crate::reach::{self, Needs, ReachError};
 use crate::repo::{Repository, RepositoryError};
 use crate::store::ReadError;
+
+/// Packs that an error names, at most.
+const PACKS_NAMED: usize = 8;
 
 /// A pack that live segments list.
 #[derive(Debug, Clone)]
@@ -58,7 +61,7 @@ pub(super) struct Survey {
 impl Survey {
     /// Looks at everything but what is needed. Objects are listed before the log is read on: what was committed in
     /// between is then known as such and not taken for a stray.
-    pub fn take(repository: &Repository) -> Result<Self, PruneError> {
+    pub fn take(repository: &Repository, memory: u64) -> Result<Self, PruneError> {
         let backend = &**repository.backend();
         let mut stored_packs = BTreeMap::new();
         backend.list(Folder::Packs, None, &mut |info| {
@@ -107,9 +110,22 @@ impl Survey {
         known.extend(fold.condemned().map(|(pack, _)| *pack));
         let stray = stored_packs.into_iter().filter(|(pack, _)| !known.contains(pack)).collect();
         let is_stored = |table: &Vec<usize>| table.iter().map(|at| packs[*at].stored).collect();
-        let marks = Marks::new(segments, tables.iter().map(is_stored).collect());
+        let marks = Marks::new(segments, tables.iter().map(is_stored).collect()).within(memory);
         let base = fold.seq();
         Ok(Self { base, snapshots, roots, marks, tables, packs, known_segments, stray, stray_segments })
+    }
+
+    /// Packs that are listed and not there, in words; nothing where there are none.
+    fn absent_packs(&self) -> String {
+        let absent = self.packs.iter().filter(|pack| !pack.stored).map(|pack| pack.entry.id.to_string());
+        let mut absent: Vec<String> = absent.take(PACKS_NAMED + 1).collect();
+        if absent.is_empty() {
+            return String::new();
+        }
+        if absent.len() > PACKS_NAMED {
+            absent[PACKS_NAMED] = "…".into();
+        }
+        format!(" (the index lists packs that are not there: {})", absent.join(", "))
     }
 
     /// Marks all that live snapshots need, and sums up what that is of each pack.
@@ -125,7 +141,7 @@ impl Survey {
                 self.marks.need(snapshot.blob())?;
             }
         }
-        let mut met = HashSet::default();
+        let mut met = Met::of(self.marks.segments().to_vec(), budget::cached_pages(options.memory));
         let [others, appended] = std::mem::take(&mut self.roots);
         for (roots, is_appended) in [(others, false), (appended, true)] {
             let marks = &mut self.marks;
@@ -134,7 +150,12 @@ impl Survey {
                 if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() }
             })?;
             met = marking.met;
-            self.marks.finish()?;
+            self.marks.finish().map_err(|error| match error {
+                PruneError::Missing { first, count, .. } => {
+                    PruneError::Missing { first, count, packs: self.absent_packs() }
+                }
+                error => error,
+            })?;
             // What appenders added was vetted before, unless nothing is to change: what is left of it says what is not so.
             if !is_appended
                 && !options.dry_run
@@ -233,29 +254,12 @@ fn tables(segments: &[Arc<Segment>], known_segments: usize) -> Result<Tables, Pr
     Ok((packs, tables))
 }
 
-/// Halves of ids are hashes already.
-#[derive(Default)]
-struct HalfHasher(u64);
-
-impl Hasher for HalfHasher {
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u128(&mut self, half: u128) {
-        // Half of a half is as good as all of it.
-        self.0 = half as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// The walk over all snapshots.
 struct Marking<'a> {
     repository: &'a Repository,
     marks: &'a mut Marks,
-    /// Trees met: their number is that of directories, far below that of blobs.
-    met: HashSet<u128, BuildHasherDefault<HalfHasher>>,
+    /// Trees met.
+    met: Met,
     monitor: &'a dyn Monitor,
     blobs: u64,
 }
@@ -268,15 +272,18 @@ impl Marking<'_> {
 
 impl Needs for Marking<'_> {
     fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
-        let half = u128::from_le_bytes(*id.as_bytes().first_chunk().expect("ids have 32 bytes"));
-        if !self.met.insert(half) {
-            return Ok(None);
+        match self.met.meet(id).map_err(ReadError::Index)? {
+            Meeting::Again => Ok(None),
+            Meeting::First(location) => {
+                self.need(id)?;
+                Ok(Some(location))
+            }
+            // There is nothing to be marked, nor to be read.
+            Meeting::Nowhere => {
+                let kind = crate::crypto::keys::BlobKind::Tree;
+                Err(ReachError::Read(ReadError::Missing { id: *id, kind }))
+            }
         }
-        self.need(id)?;
-        let location = self.repository.index().get(id).map_err(ReadError::Index)?;
-        // One that is missing is found out when the marks are joined; here it could not be read.
-        let kind = crate::crypto::keys::BlobKind::Tree;
-        location.map(Some).ok_or(ReachError::Read(ReadError::Missing { id: *id, kind }))
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {

@@ -76,8 +76,9 @@ pub(super) fn publish(repository: &Repository, changes: Vec<Change>) -> u64 {
     commit.seq
 }
 
+/// Keeps all problems.
 #[derive(Default)]
-struct Collect(std::sync::Mutex<Vec<Problem>>);
+pub(super) struct Collect(pub std::sync::Mutex<Vec<Problem>>);
 
 impl Monitor for Collect {
     fn problem(&self, problem: &Problem) {
@@ -334,12 +335,39 @@ fn it_makes_no_states_and_those_sealed_with_its_keys_are_not_believed() {
         assert_eq!(world.open().snapshots().expect("readable").len(), 1, "{n}");
     }
     world.storage.delete(&ObjectKey::state(32)).expect("it is there");
-    let repository = world.open();
-    while !world.open().fold().seq().is_multiple_of(32) || states(&world) == 0 {
-        repository.commit(&mut |_| Ok(vec![nothing()])).expect("a commit");
-    }
+    world.open().commit(&mut |_| Ok(vec![nothing()])).expect("a commit");
+    assert_eq!(states(&world), 1, "the next one who can make it does");
     world.back_up(&append_to(&world));
     world.verify();
+}
+
+#[test]
+fn a_full_writer_makes_up_for_the_states_that_appenders_cannot_make() {
+    let world = shared();
+    let (appender, full) = (append_to(&world), world.open());
+    let commit = |repository: &Repository| {
+        repository.commit(&mut |_| Ok(vec![nothing()])).expect("a commit");
+        repository.fold().seq()
+    };
+    let states = || -> Vec<u64> {
+        let objects = world.storage.objects().into_iter().map(|(key, _)| key);
+        let states = objects.filter(|key| key.folder() == Some(Folder::State));
+        states.filter_map(|key| key.sequence()).collect()
+    };
+    let mut made = Vec::new();
+    for appended in [50, 31, 100] {
+        for _ in 0..appended {
+            commit(&appender);
+        }
+        made.push(commit(&full));
+        assert_eq!(states(), made[made.len().saturating_sub(2)..], "the newest and the one before");
+    }
+    for _ in 0..31 {
+        commit(&full);
+    }
+    assert_eq!(states(), made[1..], "31 behind the newest are few enough");
+    let last = commit(&world.open());
+    assert_eq!(states(), [made[2], last], "and 32 are not, whoever made them");
 }
 
 /// A change that an appender may make and that changes nothing.

@@ -7,6 +7,8 @@ mod append_only_repair_tests;
 #[cfg(test)]
 mod append_only_tests;
 mod keyslots;
+#[cfg(test)]
+mod never_stored_tests;
 mod open;
 pub(crate) mod tail;
 mod unlock;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Backend, BackendError};
+use crate::budget;
 use crate::crypto::{Entropy, KdfError, KeySet};
 use crate::format::commit::WriterKey;
 use crate::format::config::ConfigError;
@@ -92,6 +95,14 @@ pub enum RepositoryError {
     Exists {
         /// Where.
         location: String,
+    },
+    /// Nothing was committed to it yet.
+    #[error("the repository at {location} has no first commit: `init` was broken off, or is still at work{problem}")]
+    Unfinished {
+        /// Where.
+        location: String,
+        /// Why it cannot be gone on with, to go on with the sentence; empty where nobody tried.
+        problem: String,
     },
     /// The storage failed.
     #[error(transparent)]
@@ -288,6 +299,11 @@ impl Repository {
     /// Its index.
     pub fn index(&self) -> &Arc<Index> {
         self.view.index()
+    }
+
+    /// Takes no more memory for opened pages of its index than is right for somebody who lives in so many bytes.
+    pub fn live_in(&self, memory: u64) {
+        self.index().keep_pages(budget::cached_pages(memory));
     }
 
     /// Reads its blobs.

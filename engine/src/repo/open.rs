@@ -9,10 +9,10 @@ use crate::crypto::keys::SecretKey;
 use crate::crypto::{KdfParams, Password, RootSecret, random};
 use crate::format::commit::{Change, WriterKey};
 use crate::format::config::Config;
-use crate::format::keyslot::{Keyslot, Secrets};
+use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, Secrets};
 use crate::format::parity::Overhead;
 use crate::format::record::RECORD_OBJECT_LEN_MAX;
-use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId};
+use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, WriterId};
 use crate::index;
 use crate::log::{self, Fold, LogError};
 use crate::repo::unlock::{absent, first_of, open_config, open_keyslot};
@@ -20,6 +20,9 @@ use crate::repo::view::{Leniency, View};
 use crate::repo::{Environment, Repository, RepositoryError};
 use crate::sidecar;
 use crate::store::{BlobReader, Catalog};
+
+/// Where there is nothing before the first commit.
+const COMMITTED: [Folder; 5] = [Folder::Index, Folder::State, Folder::Packs, Folder::Ledger, Folder::Parity];
 
 /// How a repository is made.
 #[derive(Debug, Clone, Default)]
@@ -30,15 +33,30 @@ pub struct InitOptions {
     pub label: String,
     /// How much parity is wanted, if any.
     pub parity: Option<Overhead>,
+    /// How many bytes are to be kept free, if any: a policy, for [`reserve::set`](crate::reserve::set) to make the reserve of, which also
+    /// bounds it.
+    pub reserve: Option<u64>,
+}
+
+impl InitOptions {
+    /// The first commit of a repository: all that was asked for, or there is no repository.
+    fn changes(&self, keyslot: KeyslotId, writer: WriterId) -> Vec<Change> {
+        let added = Change::KeyslotAdded { keyslot, writer, label: self.label.clone() };
+        let parity = self.parity.map(|overhead| Change::ParitySet { overhead: overhead.tenths() });
+        let reserve = self.reserve.map(|bytes| Change::ReserveSet { bytes });
+        [added].into_iter().chain(parity).chain(reserve).collect()
+    }
 }
 
 impl Repository {
-    /// Makes a repository on an empty backend and opens it.
+    /// Makes a repository on an empty backend and opens it. One that was broken off before its first commit is gone on with, with the
+    /// options given now.
     ///
     /// Of two that try at once, one makes it and the other gets [`RepositoryError::Exists`].
     ///
     /// # Errors
-    /// [`RepositoryError::Exists`], [`RepositoryError::EmptyPassword`], or a failure of the storage.
+    /// [`RepositoryError::Exists`], [`RepositoryError::EmptyPassword`], or a failure of the storage. Where an earlier one was broken off,
+    /// also [`RepositoryError::WrongPassword`], or [`RepositoryError::Unfinished`] if its keyslot has another cost than asked for.
     pub fn init(
         backend: Arc<dyn Backend>,
         password: &Password,
@@ -50,6 +68,9 @@ impl Repository {
         }
         let exists = || RepositoryError::Exists { location: backend.location() };
         match Self::find(&*backend) {
+            Ok(()) if Self::is_unfinished(&*backend)? => {
+                return Self::go_on(backend, password, options, environment);
+            }
             Ok(()) => return Err(exists()),
             Err(RepositoryError::Absent { .. }) => {}
             // Another init may just have made all of it.
@@ -84,13 +105,48 @@ impl Repository {
         let fold = Fold::empty(Config::hash(&config_bytes));
         let config = (config.repository, config_bytes);
         let repository = Self::assemble(backend, environment, config, (keyslot, slot), fold, Leniency::None);
-        let change =
-            Change::KeyslotAdded { keyslot, writer: repository.writer.id(), label: options.label.clone() };
-        let parity = options.parity.map(|overhead| Change::ParitySet { overhead: overhead.tenths() });
-        let changes: Vec<_> = [change].into_iter().chain(parity).collect();
-        repository.commit(&mut |_| Ok(changes.clone()))?;
-        repository.cover_keys(&keyslot);
-        Ok(repository)
+        repository.begin(options)
+    }
+
+    /// Goes on where an `init` ended between the config and the first commit: nothing can have been stored yet.
+    fn go_on(
+        backend: Arc<dyn Backend>,
+        password: &Password,
+        options: &InitOptions,
+        environment: Environment,
+    ) -> Result<Self, RepositoryError> {
+        let repository = Self::unlock(backend, password, environment, Leniency::None, &HashSet::new())?;
+        let key = ObjectKey::keyslot(&repository.keyslot);
+        let found = Keyslot::params(&repository.backend.read(&key, KEYSLOT_LEN as u64)?);
+        if found.as_ref().ok() != Some(&options.kdf) {
+            let cost = |params: &KdfParams| format!("{} KiB and {} passes", params.memory_kib, params.passes);
+            let found = found.map_or_else(|error| error.to_string(), |params| cost(&params));
+            let asked = cost(&options.kdf);
+            let problem = format!(": its password was to cost {found}, and now {asked} are asked for");
+            return Err(RepositoryError::Unfinished { location: repository.location(), problem });
+        }
+        repository.begin(options)
+    }
+
+    /// Makes the first commit.
+    fn begin(self, options: &InitOptions) -> Result<Self, RepositoryError> {
+        let changes = options.changes(self.keyslot, self.writer.id());
+        self.commit(&mut |fold| match fold.seq() {
+            0 => Ok(changes.clone()),
+            // Who went on with this has come first, or who had begun it.
+            _ => Err(RepositoryError::Exists { location: self.location() }),
+        })?;
+        self.cover_keys(&self.keyslot);
+        Ok(self)
+    }
+
+    /// Whether a repository that [`Repository::find`] finds is the beginning of one: nothing has been committed, and nothing
+    /// says that something was.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Backend`].
+    pub fn is_unfinished(backend: &dyn Backend) -> Result<bool, RepositoryError> {
+        Ok(first_of(backend, &[Folder::Log])?.is_none() && first_of(backend, &COMMITTED)?.is_none())
     }
 
     /// Whether there is a repository: it has a config, or parity of one.
@@ -250,15 +306,13 @@ impl Repository {
             let found = ObjectKey::log(fold.seq());
             return Err(RepositoryError::NoLog { location: self.location(), found });
         }
-        // A keyslot whose first commit never got through has no repository to open: init did not finish.
-        if fold.seq() > 0 && fold.keyslot(&self.keyslot).is_none() {
-            return Err(RepositoryError::RemovedKeyslot(self.keyslot));
-        }
         if fold.seq() == 0 {
-            drop(fold);
-            self.finish_init()?;
+            return Err(self.lack_of_commits()?);
         }
-        Ok(())
+        match fold.keyslot(&self.keyslot) {
+            Some(_) => Ok(()),
+            None => Err(RepositoryError::RemovedKeyslot(self.keyslot)),
+        }
     }
 
     /// Reads the config and opens a keyslot: a repository of whose log nothing has been read.
@@ -277,21 +331,15 @@ impl Repository {
         Ok(Self::assemble(backend, environment, (id, config_bytes), (keyslot, slot), fold, leniency))
     }
 
-    /// An `init` that was interrupted between the config and the first commit is completed by the next open:
-    /// nothing can have been stored yet. Where something is, the log was lost: a new first commit would hide that.
-    fn finish_init(&self) -> Result<(), RepositoryError> {
-        log::check_end(&*self.backend, &self.fold())?;
-        if let Some(found) = first_of(&*self.backend, &[Folder::Index, Folder::State, Folder::Packs])? {
-            return Err(RepositoryError::NoLog { location: self.location(), found });
-        }
-        let (keyslot, writer) = (self.keyslot, self.writer.id());
-        self.commit(&mut |fold| {
-            if fold.seq() > 0 {
-                return Ok(Vec::new());
-            }
-            Ok(vec![Change::KeyslotAdded { keyslot, writer, label: String::new() }])
-        })?;
-        Ok(())
+    /// Why there is no commit. Only an `init` knows what the first one is to say. Where there is more than it leaves behind, the log was
+    /// lost: a new first commit would hide that.
+    fn lack_of_commits(&self) -> Result<RepositoryError, RepositoryError> {
+        self.check_tail()?;
+        let location = self.location();
+        Ok(match first_of(&*self.backend, &COMMITTED)? {
+            Some(found) => RepositoryError::NoLog { location, found },
+            None => RepositoryError::Unfinished { location, problem: String::new() },
+        })
     }
 
     fn assemble(

@@ -52,6 +52,7 @@ pub(super) struct View {
     /// ends what was tried.
     broken: Mutex<Vec<IndexError>>,
     last_prune: AtomicU64,
+    newest_state: AtomicU64,
     gone: Mutex<Gone>,
 }
 
@@ -81,6 +82,7 @@ impl View {
             voids: Mutex::default(),
             broken: Mutex::default(),
             last_prune: AtomicU64::new(0),
+            newest_state: AtomicU64::new(0),
             gone: Mutex::default(),
         }
     }
@@ -110,6 +112,15 @@ impl View {
     /// The last commit that condemned or removed packs or dropped segments; 0 for none.
     pub fn last_prune(&self) -> u64 {
         self.last_prune.load(Ordering::Relaxed)
+    }
+
+    /// Up to which commit the newest state goes that this process began with or wrote; 0 for none.
+    pub fn newest_state(&self) -> u64 {
+        self.newest_state.load(Ordering::Relaxed)
+    }
+
+    pub fn set_newest_state(&self, seq: u64) {
+        self.newest_state.fetch_max(seq, Ordering::Relaxed);
     }
 
     pub fn is_pack_gone(&self, pack: &PackId) -> bool {
@@ -171,6 +182,7 @@ impl View {
                 && is_usable(&state)
             {
                 self.set_head(Head { seq, hash: state.head });
+                self.set_newest_state(seq);
                 *lock(&self.fold) = Arc::new(Fold::from_state(state));
                 return Ok(());
             }

@@ -1,8 +1,9 @@
 //! Changing a repository: commits, new segments, states.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::{BackendError, Created, ObjectKey};
+use crate::backend::{BackendError, Created, Folder, ObjectKey};
 use crate::format::commit::{Change, Commit, SegmentInfo};
 use crate::format::header::ObjectKind;
 use crate::format::pack::Directory;
@@ -15,7 +16,7 @@ use crate::repo::{Repository, RepositoryError};
 use crate::sidecar;
 use crate::store::{PackStore, StoreOptions};
 
-/// A state is written when this many commits have come since the last one.
+/// A state is written by the commit that has this many entries, itself included, behind the newest one.
 const COMMITS_PER_STATE: u64 = 32;
 
 /// How often a segment is stored that prunes delete before it can be opened.
@@ -133,9 +134,9 @@ impl Repository {
 
     /// Writes a fold of the log now and then. Only a help for opening: a failure is no failure.
     fn write_state(&self) {
-        let fold = self.fold();
-        // An appender has no key for states: it could forge what others begin with.
-        if self.is_append_only() || fold.seq() == 0 || !fold.seq().is_multiple_of(COMMITS_PER_STATE) {
+        let (fold, before) = (self.fold(), self.view.newest_state());
+        // An appender has no key for states: it could forge what others begin with. So the next full writer makes up for it.
+        if self.is_append_only() || fold.seq().saturating_sub(before) < COMMITS_PER_STATE {
             return;
         }
         // A fold too large for one object is read from the log.
@@ -143,14 +144,28 @@ impl Repository {
             return;
         };
         let key = ObjectKey::state(fold.seq());
-        if let Ok(Created::New) = self.backend.create(&key, &object) {
+        let Ok(created) = self.backend.create(&key, &object) else { return };
+        self.view.set_newest_state(fold.seq());
+        if created == Created::New {
             if let Some(cover) = self.cover() {
                 cover.object_of(&*self.backend, &key, blake3::hash(&object).as_bytes());
             }
-            if let Some(old) = fold.seq().checked_sub(2 * COMMITS_PER_STATE).filter(|seq| *seq > 0) {
-                // The one before is kept, should the new one turn out unreadable.
-                let _ = self.delete_object(&ObjectKey::state(old));
-            }
+            self.delete_states_below(before);
+        }
+    }
+
+    /// Deletes states that nobody needs: the one before the newest is kept, should that one turn out unreadable.
+    fn delete_states_below(&self, kept: u64) {
+        let mut old = Vec::new();
+        let listed = self.backend.list(Folder::State, None, &mut |info| {
+            old.extend(info.key.sequence().filter(|seq| *seq < kept));
+            ControlFlow::Continue(())
+        });
+        if listed.is_err() {
+            return;
+        }
+        for seq in old {
+            let _ = self.delete_object(&ObjectKey::state(seq));
         }
     }
 

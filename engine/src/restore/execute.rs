@@ -26,8 +26,8 @@ pub(super) struct Executor<'a> {
 }
 
 impl<'a> Executor<'a> {
-    pub(super) fn new(context: &'a Context<'a>) -> Self {
-        let workers = (0..context.options.threads.max(1) * 2).map(|_| Worker::default()).collect();
+    pub(super) fn new(context: &'a Context<'a>, threads: usize) -> Self {
+        let workers = (0..threads.max(1) * 2).map(|_| Worker::default()).collect();
         Self { context, workers }
     }
 

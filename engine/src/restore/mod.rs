@@ -57,6 +57,7 @@ use window::{Limits, Window};
 use crate::browse::{self, BrowseError, Found};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Metadata, Node, NodeKind};
+use crate::budget::Restorers;
 use crate::ids::BlobId;
 use crate::monitor::Monitor;
 use crate::repo::Repository;
@@ -86,16 +87,18 @@ pub fn run(
         && (prefix.is_empty() || snapshot.paths.iter().all(|path| is_at_or_below(path, &prefix)));
     let totals = is_all.then_some((snapshot.summary.files, snapshot.summary.bytes));
     let context = Context::new(repository, options, target, inside, Tally::new(monitor, prefix, totals));
-    let limits = Limits::for_memory(options.memory);
+    let shares = Restorers::new(options.threads, options.memory);
+    repository.index().keep_pages(shares.cached_pages);
+    let limits = Limits::for_memory(shares.windows);
     std::thread::scope(|scope| {
         // No window waits in the channel: one is executed, one is planned.
         let (sender, windows) = crossbeam_channel::bounded::<Window>(0);
-        let walk = Walk::new(&context, &selector, limits, sender);
+        let walk = Walk::new(&context, &selector, (limits, shares.links), sender);
         let walker = scope.spawn(move || match source {
             Source::Directory(tree, metadata) => walk.directory(tree, metadata.filter(|_| is_fresh)),
             Source::Entry(node) => walk.single(node),
         });
-        let mut executor = Executor::new(&context);
+        let mut executor = Executor::new(&context, shares.threads);
         // A cancelled walk ends by itself.
         for window in windows {
             executor.window(&window);

@@ -38,7 +38,7 @@ pub struct RestoreOptions {
     pub sync: bool,
     /// Which metadata to restore.
     pub metadata: MetadataOptions,
-    /// Threads that decode and write.
+    /// Threads that decode and write; fewer where there is no memory for so many.
     pub threads: usize,
     /// Memory to live in, in bytes.
     pub memory: u64,
@@ -56,7 +56,7 @@ impl Default for RestoreOptions {
             sync: false,
             metadata: MetadataOptions::default(),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            memory: 160 << 20,
+            memory: crate::budget::USUAL,
         }
     }
 }

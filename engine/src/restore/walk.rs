@@ -80,10 +80,10 @@ impl<'a> Walk<'a> {
     pub(super) fn new(
         context: &'a Context<'a>,
         selector: &'a Selector,
-        limits: Limits,
+        (limits, for_links): (Limits, u64),
         out: Sender<Window>,
     ) -> Self {
-        let for_links = usize::try_from(context.options.memory / 8).unwrap_or(usize::MAX);
+        let for_links = usize::try_from(for_links).unwrap_or(usize::MAX);
         Self {
             context,
             selector,

@@ -22,10 +22,10 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// A chunk takes about 110 bytes while its window is executed, an entry about 400, and two windows are in
-    /// memory: half of `memory` is for them, the rest for decoding.
+    /// Of two windows that live in `memory`, the one that is planned and the one that is executed: there a chunk takes about 110
+    /// bytes, an entry about 400.
     pub(super) fn for_memory(memory: u64) -> Self {
-        let share = usize::try_from(memory / 8).unwrap_or(usize::MAX);
+        let share = usize::try_from(memory / 4).unwrap_or(usize::MAX);
         Self {
             chunks: (share / 110).clamp(4096, 300_000),
             entries: (share / 400).clamp(512, 65_536),
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn limits_follow_memory_within_bounds() {
-        let usual = Limits::for_memory(160 << 20);
+        let usual = Limits::for_memory(60 << 20);
         assert!((100_000..=300_000).contains(&usual.chunks), "{usual:?}");
         assert_eq!(Limits::for_memory(0).chunks, 4096);
         assert_eq!(Limits::for_memory(u64::MAX).chunks, 300_000);

@@ -11,8 +11,9 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::backend::{Backend, BackendError};
+use crate::budget::Pipeline;
 use crate::crypto::{Entropy, KeySet, ObjectCipher};
-use crate::format::block::{BLOB_LEN_MAX, DATA_BLOCK_LEN, METADATA_BLOCK_LEN};
+use crate::format::block::{BLOB_LEN_MAX, METADATA_BLOCK_LEN};
 use crate::format::header::{HEADER_LEN, Header, ObjectKind, Sealer};
 use crate::format::pack::{self, BlockSpan, Directory, DirectoryBlob, DirectoryBlock};
 use crate::format::segment::PackEntry;
@@ -24,9 +25,6 @@ use crate::store::writer::BlobWriter;
 /// Bytes after which a pack of file content is closed: one in hundreds of gigabytes is a file among many, and an upload
 /// that is cut off loses little.
 const PACK_LEN: usize = 32 << 20;
-
-/// Blocks of several blobs are not made shorter than this, however little memory there is.
-const BLOCK_LEN_MIN: usize = 256 << 10;
 
 /// A blob cannot be stored.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,19 +64,10 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// Options for so many threads, with verification. A thread takes up to five blocks of memory, which is to be half
-    /// of `memory` (bytes) at most.
+    /// Options for so many threads that live in `memory` bytes, with verification.
     pub fn new(level: i32, threads: usize, memory: u64) -> Self {
-        let share = memory / 10 / threads.max(1) as u64;
-        let block_len = usize::try_from(share).unwrap_or(usize::MAX).clamp(BLOCK_LEN_MIN, DATA_BLOCK_LEN);
-        Self {
-            level,
-            verify: true,
-            block_len,
-            pack_len: PACK_LEN,
-            buffers: 2 * threads.max(1),
-            dry_run: false,
-        }
+        let Pipeline { workers, block_len, .. } = Pipeline::new(threads, memory);
+        Self { level, verify: true, block_len, pack_len: PACK_LEN, buffers: 2 * workers, dry_run: false }
     }
 
     /// Bytes after which a block in packs of this kind is closed.

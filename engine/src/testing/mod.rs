@@ -37,7 +37,7 @@ pub fn environment(seed: u64) -> Environment {
 /// # Panics
 /// Where it cannot be made.
 pub fn init(backend: Arc<dyn Backend>, seed: u64) -> Repository {
-    let options = InitOptions { kdf: CHEAP, label: "test".into(), parity: None };
+    let options = InitOptions { kdf: CHEAP, label: "test".into(), parity: None, reserve: None };
     Repository::init(backend, &Password::new(PASSWORD.to_vec()), &options, environment(seed))
         .expect("a repository can be made on an empty backend")
 }

@@ -24,7 +24,7 @@ use crate::format::chunk_list::{self, Chunk};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{FileContent, NodeKind, Tree};
 use crate::ids::{BlobId, SnapshotId};
-use crate::index::{Index, IndexError, Location};
+use crate::index::{Bits, Index, IndexError, Location};
 use crate::monitor::{Monitor, Progress};
 use crate::reach::{self, Needs, ReachError, Wanted};
 use crate::repo::{Repository, RepositoryError};
@@ -281,32 +281,6 @@ enum Pass {
     Mark,
     /// To count what no other group needs.
     Unique,
-}
-
-/// One bit for each entry of the index.
-struct Bits(Vec<Vec<u64>>);
-
-impl Bits {
-    fn new(index: &Index) -> Self {
-        let words = |entries: u64| usize::try_from(entries.div_ceil(64)).expect("a bit for each fits memory");
-        Self(index.segments().iter().map(|segment| vec![0; words(segment.layout().entries)]).collect())
-    }
-
-    fn has(&self, (segment, bit): (usize, usize)) -> bool {
-        self.0[segment][bit / 64] >> (bit % 64) & 1 == 1
-    }
-
-    /// Sets a bit; true where it was not set.
-    fn set(&mut self, (segment, bit): (usize, usize)) -> bool {
-        let word = &mut self.0[segment][bit / 64];
-        let before = *word;
-        *word |= 1 << (bit % 64);
-        *word != before
-    }
-
-    fn clear(&mut self) {
-        self.0.iter_mut().for_each(|bits| bits.fill(0));
-    }
 }
 
 struct Count<'a> {

@@ -1,6 +1,7 @@
 //! `repair index`: the index rebuilt from the directories of all packs.
 
 use serde_json::json;
+use strongroom::budget;
 use strongroom::rebuild::{self, RebuildOptions};
 
 use crate::context::Context;
@@ -30,7 +31,9 @@ pub struct Args {
 /// Rebuilds.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let repository = context.open_for_repair()?;
-    let options = RebuildOptions { dry_run: args.dry_run, ..RebuildOptions::default() };
+    let blobs = budget::uncommitted(context.memory(budget::USUAL));
+    let blobs_per_segment = usize::try_from(blobs).unwrap_or(usize::MAX);
+    let options = RebuildOptions { dry_run: args.dry_run, blobs_per_segment };
     let broken = repository.broken_segments();
     let monitor = CliMonitor::new(&context.output, "packs", signals::cancel_flag()?);
     let report = rebuild::run(&repository, &options, &monitor);

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Runs commands with little memory and many threads, and looks at how much of it they had resident at most: no more than --memory
+says. Then runs them with nothing said in a control group that is killed beyond 256 MB, where the kernel has such groups.
+
+    memory.py --binary target/release/strongroom [--short] [--seed 1]
+
+Standard library only.
+"""
+import argparse
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+from common import Failed, Tool, workplace
+
+MIB = 1 << 20
+LEAST = 80
+# Pages of the program's own file, and of the libraries it is linked with, count as resident although nobody has to keep them.
+SLACK = 6
+LIMIT = 256
+# Control groups of version 2 and of version 1: where they are made, which file has the limit, and which one counts the killed.
+GROUPS = (
+    (pathlib.Path("/sys/fs/cgroup"), "memory.max", "memory.events"),
+    (pathlib.Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.oom_control"),
+)
+
+
+class Data:
+    """A directory with what takes memory: large files that compress and that do not, many small ones, one directory with many."""
+
+    def __init__(self, place, seed, large, small):
+        self.place, self.random = place, random.Random(seed)
+        for name in ("noise", "text"):
+            self.file(f"large/{name}", large * MIB, name)
+        for number in range(small):
+            self.file(f"small/{number % 97}/{number}", self.random.randrange(200, 9000), "text" if number % 3 else "noise")
+        for number in range(small):
+            self.file(f"many/{number}", 0, "noise")
+
+    def file(self, name, length, kind):
+        path = self.place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            while length > 0:
+                piece = min(length, MIB)
+                if kind == "noise":
+                    file.write(self.random.randbytes(piece))
+                else:
+                    file.write(self.random.randbytes(piece // 2 + 1).hex().encode()[:piece])
+                length -= piece
+
+    def change(self):
+        """So that a prune has something to write anew, and a backup something to find."""
+        for path in sorted((self.place / "small").rglob("*"))[::5]:
+            if path.is_file():
+                path.unlink()
+        with (self.place / "large" / "noise").open("r+b") as file:
+            for at in range(0, os.fstat(file.fileno()).st_size, 3 * MIB):
+                file.seek(at)
+                file.write(self.random.randbytes(MIB // 2))
+
+
+def commands(work, data):
+    """What is run, one after the other: a name, the repository, and the words."""
+    return [
+        ("init", "one", ["init"]),
+        ("init of the second", "two", ["init"]),
+        ("backup", "one", ["backup", data.place]),
+        ("backup of what changed", "one", ["backup", data.place]),
+        ("check --read-data", "one", ["check", "--read-data"]),
+        ("restore", "one", ["restore", f"latest:{data.place}", "--target", work / "restored", "--verify"]),
+        ("stats", "one", ["stats"]),
+        ("stats --by path", "one", ["stats", "--by", "path"]),
+        ("copy", "one", ["copy", "--to", work / "two"]),
+        ("forget", "one", ["forget", "--keep-last", "1"]),
+        ("prune", "one", ["prune", "--grace", "0s", "--max-unused", "0"]),
+        ("repair index", "one", ["repair", "index"]),
+    ]
+
+
+def peak(tool, words, wrapper=()):
+    """Runs a command; its exit code has to be 0. How much it had resident at most, in bytes."""
+    with tempfile.TemporaryFile() as told:
+        line = [*map(str, wrapper), tool.binary, *map(str, words)]
+        child = subprocess.Popen(line, env=tool.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=told)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode != 0:
+            told.seek(0)
+            raise Failed(f"{words} ends with {child.returncode}\n{told.read().decode(errors='replace')[-4000:]}")
+        # The kernel counts in units of 1024 bytes.
+        return usage.ru_maxrss * 1024
+
+
+def round_of(args, memory, threads):
+    """Runs everything once in so many MiB; the peaks by name."""
+    peaks, limit = {}, (memory + SLACK) * MIB
+    with workplace() as work:
+        data = Data(work / "data", args.seed, args.large, args.small)
+        for name, repository, words in commands(work, data):
+            if name == "backup of what changed":
+                data.change()
+            tool = Tool(args.binary, work / repository)
+            peaks[name] = peak(tool, [*words, "-q", "--memory", f"{memory}MiB", "--threads", threads])
+            if peaks[name] > limit:
+                taken = peaks[name] / MIB
+                raise Failed(f"{name} in {memory} MiB with {threads} threads takes {taken:.1f} MiB, at most {memory + SLACK} are allowed")
+    return peaks
+
+
+class Group:
+    """A control group of processes that are killed when they take more than `LIMIT` MiB, with what the kernel caches for them."""
+
+    def __init__(self, path, counts):
+        self.path, self.counts = path, counts
+
+    @staticmethod
+    def make():
+        """One, or none where none can be made."""
+        for parent, limit, counts in GROUPS:
+            path = parent / f"strongroom-memory-{os.getpid()}"
+            try:
+                path.mkdir()
+            except OSError:
+                continue
+            try:
+                # The kernel has made the file, or does not limit memory here.
+                with open(path / limit, "r+", encoding="ascii") as file:
+                    file.write(str(LIMIT * MIB))
+                return Group(path, counts)
+            except OSError:
+                path.rmdir()
+        return None
+
+    def remove(self):
+        # The kernel lets go of the last process a little later than its parent hears of it.
+        for _ in range(50):
+            try:
+                return self.path.rmdir()
+            except OSError:
+                time.sleep(0.1)
+
+    def wrapper(self):
+        """Puts the shell into the group, and the command in the shell's place."""
+        return ["sh", "-c", 'echo $$ >"$0" && exec "$@"', self.path / "cgroup.procs"]
+
+    def kills(self):
+        return int(dict(line.split() for line in (self.path / self.counts).read_text().splitlines())["oom_kill"])
+
+
+def in_a_group(args):
+    """Runs everything as it is without a word about memory."""
+    group = Group.make()
+    if group is None:
+        print("SKIPPED: no control group that limits memory can be made here: that takes root, and a kernel that has them")
+        return
+    try:
+        with workplace() as work:
+            data = Data(work / "data", args.seed, args.large, args.small)
+            for name, repository, words in commands(work, data):
+                if name == "backup of what changed":
+                    data.change()
+                peak(Tool(args.binary, work / repository), [*words, "-q"], group.wrapper())
+                if group.kills():
+                    raise Failed(f"{name} takes more than {LIMIT} MiB")
+    finally:
+        group.remove()
+    print(f"all commands with default options live in a control group of {LIMIT} MiB")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", required=True, type=pathlib.Path)
+    parser.add_argument("--short", action="store_true", help="less data, and less of what could be run")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    args.binary = args.binary.resolve()
+    args.large, args.small = (40, 1500) if args.short else (256, 30_000)
+    rounds = [(LEAST, 16), (96, 2), (160, 16)] if args.short else [(m, t) for m in (LEAST, 96, 160) for t in (2, 16)]
+    try:
+        for memory, threads in rounds:
+            peaks = round_of(args, memory, threads)
+            told = ", ".join(f"{name} {taken / MIB:.0f}" for name, taken in peaks.items())
+            print(f"{memory} MiB, {threads} threads: {told}")
+        in_a_group(args)
+    except Failed as error:
+        sys.exit(f"seed {args.seed}: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
