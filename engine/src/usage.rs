@@ -15,7 +15,8 @@ use crate::browse::{self, BrowseError};
 use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::{self, Chunk};
 use crate::format::snapshot::Snapshot;
-use crate::format::tree::{FileContent, NodeKind, Tree};
+use crate::format::tree::{FileContent, NodeKind, Tree, TreePart};
+use crate::format::tree_rules::{PART_DEPTH_MAX, TreeRuleError};
 use crate::ids::{BlobId, SnapshotId};
 use crate::index::{Index, IndexError, Location};
 use crate::monitor::{Monitor, Progress};
@@ -175,17 +176,25 @@ pub fn of_paths(
     Ok(named.map(|((path, is_rest), usage)| PathUsage { path, is_rest, usage }).collect())
 }
 
-/// The blobs that a directory itself consists of.
+/// The blobs that a directory itself consists of. No more are held than there are, and the parts on the way to one of them.
 fn pieces(repository: &Repository, tree: BlobId) -> Result<Vec<BlobId>, UsageError> {
-    let mut pieces = vec![tree];
-    let mut at = 0;
-    while let Some(piece) = pieces.get(at) {
-        if let Tree::Parts(parts) = browse::load(repository.reader(), piece)? {
-            pieces.extend(parts.into_iter().map(|part| part.tree));
+    let mut met = HashSet::from([tree]);
+    let mut pending: Vec<(TreePart, usize)> = Vec::new();
+    let mut read = (browse::load(repository.reader(), &tree)?, 0);
+    loop {
+        if let (Tree::Parts(parts), depth) = read {
+            if depth == PART_DEPTH_MAX {
+                return Err(BrowseError::Rules { tree, source: TreeRuleError::Depth }.into());
+            }
+            pending.extend(parts.into_iter().map(|part| (part, depth + 1)));
         }
-        at += 1;
+        let Some((part, depth)) = pending.pop() else { return Ok(met.into_iter().collect()) };
+        // One that was met before leads to nothing new.
+        read = match met.insert(part.tree) {
+            true => (browse::load_part(repository.reader(), &part)?, depth),
+            false => (Tree::Nodes(Vec::new()), depth),
+        };
     }
-    Ok(pieces)
 }
 
 /// What belongs together.
@@ -477,5 +486,30 @@ mod tests {
 
     fn source_of(world: &World) -> &[u8] {
         world.source.path().as_os_str().as_encoded_bytes()
+    }
+
+    #[test]
+    fn a_split_directory_whose_parts_lead_to_each_other_is_given_up_at_once() {
+        use crate::backup::{BackupOptions, Session};
+        use crate::format::record;
+        let world = World::new();
+        let repository = world.open();
+        let session = Session::new(&repository, &BackupOptions { threads: 1, ..BackupOptions::default() });
+        let mut writer = session.tree_writer();
+        let mut put =
+            |tree: &Tree| session.put(&mut writer, BlobKind::Tree, &record::encode(tree)).expect("stored");
+        let names: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+        let mut tree = put(&Tree::Nodes(Vec::new()));
+        for level in 0..6 {
+            let part = |name: &String| TreePart {
+                first: name.as_bytes().to_vec().into(),
+                entries: 10_u64.pow(level),
+                tree,
+            };
+            tree = put(&Tree::Parts(names.iter().map(part).collect()));
+        }
+        session.commit_blobs(&mut writer).expect("committed");
+        let refused = pieces(&repository, tree).expect_err("a million pieces are said to be there");
+        assert!(refused.to_string().contains("begins with"), "{refused}");
     }
 }
