@@ -32,7 +32,7 @@ pub(super) fn make(survey: &Survey, options: &PruneOptions) -> Plan {
     let mut plan = Plan {
         snapshots: survey.snapshots.len() as u64,
         packs: survey.packs.len() as u64,
-        packs_bytes: survey.packs.iter().map(|pack| pack.entry.size).sum(),
+        packs_bytes: survey.packs.iter().fold(0, |sum, pack| pack.entry.size.saturating_add(sum)),
         stray: survey.stray.clone(),
         stray_segments: survey.stray_segments.clone(),
         ..Plan::default()
@@ -77,7 +77,7 @@ fn choose(plan: &mut Plan, mut partly: Vec<&PackUse>, options: &PruneOptions) {
         }
         room -= pack.entry.size;
         unused_bytes -= unused(pack);
-        plan.rewrite_bytes += pack.bytes_needed;
+        plan.rewrite_bytes = plan.rewrite_bytes.saturating_add(pack.bytes_needed);
         plan.repack.push((pack.entry.id, pack.entry.size));
     }
     plan.unused_bytes = unused_bytes;

@@ -153,7 +153,8 @@ impl Survey {
                     && let Some(pack) = self.tables[number].get(entry.pack as usize)
                 {
                     self.packs[*pack].blobs_needed += 1;
-                    self.packs[*pack].bytes_needed += entry.stored_len();
+                    let pack = &mut self.packs[*pack];
+                    pack.bytes_needed = pack.bytes_needed.saturating_add(entry.stored_len());
                 }
             }
         }

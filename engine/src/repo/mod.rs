@@ -6,6 +6,8 @@ mod append_only_lies_tests;
 mod append_only_repair_tests;
 #[cfg(test)]
 mod append_only_tests;
+#[cfg(test)]
+mod hostile_numbers_tests;
 mod keyslots;
 mod open;
 pub(crate) mod tail;
