@@ -76,7 +76,7 @@ pub(super) fn publish(repository: &Repository, changes: Vec<Change>) -> u64 {
 }
 
 #[derive(Default)]
-struct Collect(std::sync::Mutex<Vec<Problem>>);
+pub(super) struct Collect(pub std::sync::Mutex<Vec<Problem>>);
 
 impl Monitor for Collect {
     fn problem(&self, problem: &Problem) {
