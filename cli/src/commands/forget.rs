@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Rule, Span};
+use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Reason, Rule, Span};
 use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Verdict, Wish};
 use strongroom::ids::SnapshotId;
 use strongroom::repo::Repository;
@@ -164,7 +164,7 @@ impl Keep {
 
 fn wish(args: &Args, repository: &Repository) -> Result<Wish, Failure> {
     let find = |names: &[String]| -> Result<Vec<_>, Failure> {
-        names.iter().map(|name| Ok(repository.find_snapshot(name)?.0)).collect()
+        names.iter().map(|name| repository.find_snapshot_id(name).map_err(Failure::from)).collect()
     };
     if !args.ids.is_empty() {
         return Ok(Wish::Named(find(&args.ids)?));
@@ -176,7 +176,7 @@ fn wish(args: &Args, repository: &Repository) -> Result<Wish, Failure> {
 
 /// Of each domain of each host the last snapshots that a drill restored.
 fn drilled(repository: &Repository) -> Result<Vec<SnapshotId>, Failure> {
-    let snapshots = repository.snapshots()?;
+    let (snapshots, _) = repository.readable_snapshots();
     let mut restored = Restored::default();
     restored.add(&drills::notes(repository)?, &snapshots);
     let mut series: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -236,6 +236,14 @@ fn json_lines(report: &ForgetReport, dry_run: bool, context: &Context) {
             })));
         }
     }
+    for id in &report.unread {
+        context.output.message(object(json!({
+            "type": "verdict",
+            "snapshot_id": id,
+            "keep": false,
+            "reasons": [Reason::Named.to_string()],
+        })));
+    }
     let (kept, forgotten) = report.counts();
     let mut summary = object(json!({
         "type": "summary",
@@ -270,6 +278,9 @@ fn text(report: &ForgetReport, args: &Args, context: &Context) -> Result<(), Fai
         if group.is_stale {
             out.note(&format!("warning: {}", stale(group)));
         }
+    }
+    for id in report.unread.iter().filter(|_| args.explain || args.dry_run) {
+        out.line(format!("  forget  {}  {}; its record cannot be read", id.short(), Reason::Named))?;
     }
     let (kept, forgotten) = report.counts();
     let verb = if args.dry_run { "Would forget" } else { "Forgot" };

@@ -14,7 +14,7 @@ mod tests;
 
 pub use decide::{Candidate, Group, GroupKey, Verdict, Wish, decide};
 
-use crate::forget::policy::{Calendar, GroupBy};
+use crate::forget::policy::{Calendar, GroupBy, Reason};
 use crate::format::commit::Change;
 use crate::format::snapshot::{self, Snapshot};
 use crate::format::tree::Timestamp;
@@ -89,6 +89,8 @@ pub struct ForgetOptions {
 pub struct ForgetReport {
     /// The groups with all verdicts.
     pub groups: Vec<Group>,
+    /// Snapshots that were named and went although their records cannot be read. They are in no group.
+    pub unread: Vec<SnapshotId>,
     /// The commit; absent after a dry run or where nothing was to be forgotten.
     pub commit: Option<u64>,
     /// What became of the reserve.
@@ -100,7 +102,7 @@ impl ForgetReport {
     pub fn counts(&self) -> (usize, usize) {
         let verdicts = || self.groups.iter().flat_map(|group| &group.verdicts);
         let kept = verdicts().filter(|verdict| verdict.keep).count();
-        (kept, verdicts().count() - kept)
+        (kept, verdicts().count() - kept + self.unread.len())
     }
 }
 
@@ -174,32 +176,44 @@ pub fn run(
     calendar: &dyn Calendar,
 ) -> Result<ForgetReport, ForgetError> {
     if options.dry_run {
-        let groups = decide_for(repository, &repository.fold(), options, calendar)?;
-        return Ok(ForgetReport { groups, commit: None, reserve: Spent::default() });
+        let (groups, unread) = decide_for(repository, &repository.fold(), options, calendar)?;
+        return Ok(ForgetReport { groups, unread, commit: None, reserve: Spent::default() });
     }
-    let mut groups = Vec::new();
+    let (mut groups, mut unread) = (Vec::new(), Vec::new());
     let mut deed = |_| {
         repository.commit_or(&mut |fold| {
-            groups = decide_for(repository, fold, options, calendar)?;
-            Ok::<_, ForgetError>(changes(&groups, options))
+            (groups, unread) = decide_for(repository, fold, options, calendar)?;
+            Ok::<_, ForgetError>(changes(&groups, &unread, options))
         })
     };
     let (commit, spent) = reserve::spend(repository, Refill::IfSpent, &mut deed);
     let commit = commit?;
-    let report = ForgetReport { groups, commit: None, reserve: spent };
+    let report = ForgetReport { groups, unread, commit: None, reserve: spent };
     let has_gone = report.counts().1 > 0;
     Ok(ForgetReport { commit: has_gone.then_some(commit), ..report })
 }
 
+/// The verdicts, and snapshots that are named and go without one, since their records cannot be read. Others of that kind stay.
 fn decide_for(
     repository: &Repository,
     fold: &Fold,
     options: &ForgetOptions,
     calendar: &dyn Calendar,
-) -> Result<Vec<Group>, ForgetError> {
-    let mut candidates = Vec::new();
+) -> Result<(Vec<Group>, Vec<SnapshotId>), ForgetError> {
+    let (mut candidates, mut unread) = (Vec::new(), Vec::new());
+    let is_named = |id: &SnapshotId| matches!(&options.wish, Wish::Named(ids) if ids.contains(id));
     for entry in fold.snapshots() {
-        let snapshot = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
+        let Ok(snapshot) = snapshot_record(repository.keys(), entry.snapshot, &entry.record) else {
+            match &entry.hold {
+                _ if !is_named(&entry.snapshot) => {}
+                Some(reason) => {
+                    let (snapshot, reason) = (entry.snapshot, reason.clone());
+                    return Err(ForgetError::Held { snapshot, reason });
+                }
+                None => unread.push(entry.snapshot),
+            }
+            continue;
+        };
         let (hold, appender) = (entry.hold.clone(), snapshot.appender(entry.appender));
         candidates.push((entry.added, Candidate { id: entry.snapshot, snapshot, hold, appender }));
     }
@@ -210,25 +224,28 @@ fn decide_for(
     let chosen = ordered.into_iter().map(|(_, (_, candidate))| candidate);
     let candidates = chosen.filter(|candidate| options.selection.chooses(&candidate.snapshot)).collect();
     let now = (repository.environment().now)();
-    decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)
+    let groups = decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)?;
+    Ok((groups, unread))
 }
 
 /// The changes that forget what goes, each with its reason for the audit trail.
-fn changes(groups: &[Group], options: &ForgetOptions) -> Vec<Change> {
+fn changes(groups: &[Group], unread: &[SnapshotId], options: &ForgetOptions) -> Vec<Change> {
     let how = match &options.wish {
         Wish::Named(_) => String::new(),
         Wish::Policy(policy) => format!(" ({policy}; grouped by {})", options.group_by),
     };
     let why = if options.reason.is_empty() { String::new() } else { format!(": {}", options.reason) };
+    let unread = unread.iter().map(|snapshot| {
+        let reason = format!("{}, and its record cannot be read{why}", Reason::Named);
+        Change::SnapshotForgotten { snapshot: *snapshot, reason }
+    });
     let verdicts = groups.iter().flat_map(|group| &group.verdicts);
-    verdicts
-        .filter(|verdict| !verdict.keep)
-        .map(|verdict| {
-            let reasons: Vec<_> = verdict.reasons.iter().map(ToString::to_string).collect();
-            let reason = format!("{}{how}{why}", reasons.join(", "));
-            Change::SnapshotForgotten { snapshot: verdict.candidate.id, reason }
-        })
-        .collect()
+    let decided = verdicts.filter(|verdict| !verdict.keep).map(|verdict| {
+        let reasons: Vec<_> = verdict.reasons.iter().map(ToString::to_string).collect();
+        let reason = format!("{}{how}{why}", reasons.join(", "));
+        Change::SnapshotForgotten { snapshot: verdict.candidate.id, reason }
+    });
+    decided.chain(unread).collect()
 }
 
 /// Holds a snapshot: nobody can forget it until it is released. Returns the commit.

@@ -161,7 +161,8 @@ impl<'a> Work<'a> {
         let mut roots = Vec::new();
         let mut records = Vec::new();
         for entry in fold.snapshots().filter(|entry| !self.seen.contains(&entry.snapshot)) {
-            roots.push(snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?.tree);
+            let record = snapshot_record(self.repository.keys(), entry.snapshot, &entry.record);
+            roots.push(record.map_err(RepositoryError::from)?.tree);
             records.push(entry.snapshot);
         }
         if records.is_empty() {
