@@ -8,7 +8,7 @@ use crate::backup;
 use crate::check;
 use crate::copy::{self, CopyOptions};
 use crate::crypto::keys::BlobKind;
-use crate::forget::policy::{Calendar, CivilTime, GroupBy, Policy, Reach, Rule, Span};
+use crate::forget::policy::{Calendar, CivilTime, GroupBy, Period, Policy, Reach, Rule, Span};
 use crate::forget::{self, ForgetError, ForgetOptions, Guards, Selection, Wish};
 use crate::format::commit::Change;
 use crate::format::header::ObjectKind;
@@ -97,7 +97,7 @@ fn one_snapshot_of_a_newer_version_is_refused_and_everything_else_goes_on() {
         matches!(&refused, PruneError::Repository(RepositoryError::Fold(FoldError::NewerSnapshot { .. })));
     assert!(is_fold, "{refused}");
     // A policy leaves it alone.
-    let one = Rule { period: crate::forget::policy::Period::Each, reach: Reach::Count(1) };
+    let one = Rule { period: Period::Each, reach: Reach::Count(1) };
     let policy = Wish::Policy(Policy { rules: vec![one], ..Policy::default() });
     let report = forget::run(&world.open(), &forget_options(policy), &NoCalendar).expect("decided");
     assert_eq!((report.counts(), report.unread.len()), ((1, 1), 0));
