@@ -242,6 +242,9 @@ impl RepositoryError {
     }
 }
 
+/// Snapshots whose records cannot be read, each with the reason.
+pub type Unread = Vec<(SnapshotId, FoldError)>;
+
 /// An opened repository.
 pub struct Repository {
     backend: Arc<dyn Backend>,
@@ -429,7 +432,7 @@ impl Repository {
 
     /// The same as far as their records can be read, and the others with the reason: one that a newer version made, or
     /// that is damaged, keeps nobody from the rest.
-    pub fn readable_snapshots(&self) -> (Vec<(SnapshotId, Snapshot)>, Vec<(SnapshotId, FoldError)>) {
+    pub fn readable_snapshots(&self) -> (Vec<(SnapshotId, Snapshot)>, Unread) {
         let fold = self.fold();
         let (mut snapshots, mut unread) = (Vec::new(), Vec::new());
         for entry in fold.snapshots() {
