@@ -118,6 +118,7 @@ impl Context {
             self.output.warn(&format!("warning: {}: {void}", repo.url));
         }
         self.tell_distrusted(&repository);
+        self.tell_unread(&repository);
         self.compare_head(&repository)?;
         Ok(repository)
     }
@@ -137,7 +138,15 @@ impl Context {
             self.output.warn(&format!("warning: {void}"));
         }
         self.tell_distrusted(&repository);
+        self.tell_unread(&repository);
         Ok(repository)
+    }
+
+    /// Tells of snapshots whose records cannot be read: everything goes on without them.
+    fn tell_unread(&self, repository: &Repository) {
+        for (_, error) in repository.readable_snapshots().1 {
+            self.output.warn(&format!("warning: {error}; everything else goes on without it"));
+        }
     }
 
     /// Tells what appenders added to the index that cannot be used.
@@ -286,6 +295,7 @@ impl Context {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {place}: {void}"));
         }
+        self.tell_unread(&repository);
         self.compare_with_remembered(&repository)?;
         Ok(repository)
     }

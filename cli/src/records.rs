@@ -1,7 +1,7 @@
 //! Records of the repository as JSON, with restic's field names where it has one.
 
 use serde_json::{Value, json};
-use strongroom::crypto::keys::BlobKind;
+use strongroom::crypto::keys::{BlobKind, KeySet};
 use strongroom::format::chunk_list::{self, TableError};
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::ledger::Ledger;
@@ -228,14 +228,14 @@ fn block(block: &DirectoryBlock) -> Value {
 }
 
 /// A commit with its place in the log.
-pub fn log_entry(entry: &LogEntry) -> Object {
-    let mut record = commit(&entry.commit);
+pub fn log_entry(entry: &LogEntry, keys: &KeySet) -> Object {
+    let mut record = commit(&entry.commit, keys);
     record.extend(object(json!({"writer": entry.writer, "hash": entry.hash, "size": entry.size})));
     record
 }
 
 /// A commit.
-pub fn commit(commit: &Commit) -> Object {
+pub fn commit(commit: &Commit, keys: &KeySet) -> Object {
     object(json!({
         "type": "commit",
         "seq": commit.seq,
@@ -244,11 +244,11 @@ pub fn commit(commit: &Commit) -> Object {
         "hostname": commit.host,
         "username": commit.user,
         "program_version": commit.program,
-        "changes": commit.changes.iter().map(change).collect::<Vec<_>>(),
+        "changes": commit.changes.iter().map(|one| change(one, keys)).collect::<Vec<_>>(),
     }))
 }
 
-fn change(change: &Change) -> Value {
+fn change(change: &Change, keys: &KeySet) -> Value {
     match change {
         Change::KeyslotAdded { keyslot, writer, label } => {
             json!({"change": "keyslot_added", "keyslot": keyslot, "writer": writer, "label": label})
@@ -260,7 +260,7 @@ fn change(change: &Change) -> Value {
             json!({"change": "keyslot_removed", "keyslot": keyslot, "writer": writer})
         }
         Change::SnapshotAdded { snapshot: id, record } => {
-            let record = snapshot_record(*id, record).map(|record| snapshot(id, &record)).ok();
+            let record = snapshot_record(keys, *id, record).map(|record| snapshot(id, &record)).ok();
             json!({"change": "snapshot_added", "id": id, "snapshot": record})
         }
         Change::SnapshotForgotten { snapshot, reason } => {

@@ -111,7 +111,7 @@ impl<'a> Repositories<'a> {
     pub fn known(&self, name: &Name) -> Result<Known, VaultError> {
         let repository = self.open(name)?;
         let found = check::readings(&repository).map_err(failed)?;
-        let snapshots = repository.snapshots().map_err(failed)?;
+        let (snapshots, _) = repository.readable_snapshots();
         let time = |time: Timestamp| jiff::Timestamp::new(time.seconds, i32::try_from(time.nanos).ok()?).ok();
         Ok(Known {
             packs: found.packs,
@@ -178,7 +178,7 @@ fn refused(report: &ForgetReport) -> Result<Vec<VaultError>, VaultError> {
 
 impl Vault for Repositories<'_> {
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
-        self.open(repo)?.snapshots().map_err(failed)
+        Ok(self.open(repo)?.readable_snapshots().0)
     }
 
     fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {

@@ -77,7 +77,8 @@ pub struct Piece {
     pub nodes: Vec<Node>,
 }
 
-/// The pieces of a directory in name order. None of them is kept, whatever the directory's size.
+/// The pieces of a directory in name order. None of them is kept, whatever the directory's size. No piece comes
+/// twice, however parts lead to each other: each begins with a name that comes after all before it.
 #[derive(Debug)]
 pub struct Pieces {
     /// The directory's tree, before it is read.
@@ -86,12 +87,14 @@ pub struct Pieces {
     levels: Vec<std::vec::IntoIter<TreePart>>,
     /// The last name so far.
     last: Option<ByteBuf>,
+    /// The name that the last part begins with that was entered.
+    entered: Option<ByteBuf>,
 }
 
 impl Pieces {
     /// Those of the directory with this tree, which is not read yet.
     pub fn new(tree: BlobId) -> Self {
-        Self { root: Some(tree), levels: Vec::new(), last: None }
+        Self { root: Some(tree), levels: Vec::new(), last: None, entered: None }
     }
 
     /// The next piece, whose nodes obey the rules of [`Tree::validate`] and come after those of the last one. After an
@@ -100,11 +103,28 @@ impl Pieces {
     /// # Errors
     /// [`BrowseError`] where a tree cannot be read or breaks the rules.
     pub fn next(&mut self, reader: &BlobReader) -> Option<Result<Piece, BrowseError>> {
+        let mut is_first = false;
         loop {
             let (id, tree) = match (self.root.take(), self.levels.last_mut()) {
                 (Some(id), _) => (id, load(reader, &id)),
                 (None, Some(parts)) => match parts.next() {
-                    Some(part) => (part.tree, load_part(reader, &part)),
+                    // The first one begins with what the one does that it is a part of.
+                    Some(part)
+                        if comes_late(&part, &self.last) || !is_first && comes_late(&part, &self.entered) =>
+                    {
+                        // Told once, whatever the number of those that come too late.
+                        let last = (&self.last).max(&self.entered);
+                        while parts.as_slice().first().is_some_and(|part| comes_late(part, last)) {
+                            parts.next();
+                        }
+                        return Some(Err(out_of_order(&part)));
+                    }
+                    Some(part) => {
+                        is_first = false;
+                        let tree = load_part(reader, &part);
+                        self.entered = Some(part.first);
+                        (part.tree, tree)
+                    }
                     None => {
                         self.levels.pop();
                         continue;
@@ -113,29 +133,20 @@ impl Pieces {
                 (None, None) => return None,
             };
             match tree {
-                Ok(Tree::Nodes(nodes)) => return Some(self.piece(id, nodes)),
+                Ok(Tree::Nodes(nodes)) => {
+                    self.last = nodes.last().map(|node| node.name.clone());
+                    return Some(Ok(Piece { tree: id, nodes }));
+                }
                 Ok(Tree::Parts(_)) if self.levels.len() == PART_DEPTH_MAX => {
                     return Some(Err(BrowseError::Rules { tree: id, source: TreeRuleError::Depth }));
                 }
-                Ok(Tree::Parts(parts)) => self.levels.push(parts.into_iter()),
+                Ok(Tree::Parts(parts)) => {
+                    self.levels.push(parts.into_iter());
+                    is_first = true;
+                }
                 Err(error) => return Some(Err(error)),
             }
         }
-    }
-
-    fn piece(&mut self, tree: BlobId, nodes: Vec<Node>) -> Result<Piece, BrowseError> {
-        // Within one tree they ascend already.
-        if let (Some(last), Some(first)) = (&self.last, nodes.first())
-            && *last >= first.name
-        {
-            let entry = String::from_utf8_lossy(&first.name).into_owned();
-            return Err(BrowseError::Rules {
-                tree,
-                source: TreeRuleError::Entry { entry, rule: EntryRule::Order },
-            });
-        }
-        self.last = nodes.last().map(|node| node.name.clone());
-        Ok(Piece { tree, nodes })
     }
 
     /// Passes over pieces in which all names come before `name`, without reading them.
@@ -151,6 +162,16 @@ impl Pieces {
             }
         }
     }
+}
+
+/// Whether a part begins with a name that does not come after `last`.
+fn comes_late(part: &TreePart, last: &Option<ByteBuf>) -> bool {
+    last.as_ref().is_some_and(|last| *last >= part.first)
+}
+
+fn out_of_order(part: &TreePart) -> BrowseError {
+    let entry = String::from_utf8_lossy(&part.first).into_owned();
+    BrowseError::Rules { tree: part.tree, source: TreeRuleError::Entry { entry, rule: EntryRule::Order } }
 }
 
 /// Reads one tree blob, which obeys the rules of [`Tree::validate`].

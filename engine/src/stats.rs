@@ -88,12 +88,12 @@ pub struct Stats {
 impl Stats {
     /// Distinct bytes before compression.
     pub fn unique_bytes(&self) -> u64 {
-        self.data.unique_bytes + self.metadata.unique_bytes
+        self.data.unique_bytes.saturating_add(self.metadata.unique_bytes)
     }
 
     /// Bytes of all packs.
     pub fn stored_bytes(&self) -> u64 {
-        self.data.stored_bytes + self.metadata.stored_bytes
+        self.data.stored_bytes.saturating_add(self.metadata.stored_bytes)
     }
 
     /// Logical bytes to unique bytes of data; `None` where there are none.
@@ -125,19 +125,18 @@ pub fn run(
     let mut stats = Stats { commits: fold.seq(), ..Stats::default() };
     for info in fold.segments() {
         stats.segments += 1;
-        stats.segment_bytes += info.bytes;
+        stats.segment_bytes = stats.segment_bytes.saturating_add(info.bytes);
     }
     let mut walk = Walk::new(repository, monitor, !chosen.is_empty());
+    let mut totals = Totals::default();
     for (id, snapshot) in repository.snapshots()? {
         if chosen.is_empty() || chosen.contains(&id) {
             stats.snapshots += 1;
-            let totals = walk.tree(snapshot.tree)?;
-            stats.files += totals.files;
-            stats.directories += totals.directories;
-            stats.logical_bytes += totals.bytes;
+            totals.add(walk.tree(snapshot.tree)?);
             walk.reach(*id.blob());
         }
     }
+    (stats.files, stats.directories, stats.logical_bytes) = (totals.files, totals.directories, totals.bytes);
     let segments = repository.index().everything();
     count_packs(&segments, &mut stats)?;
     count_blobs(&segments, walk.reached.as_ref(), monitor, &mut stats)?;
@@ -153,6 +152,7 @@ struct Totals {
 }
 
 impl Totals {
+    /// One tree can be met more often than can be counted.
     fn add(&mut self, other: Self) {
         self.files = self.files.saturating_add(other.files);
         self.directories = self.directories.saturating_add(other.directories);
@@ -238,7 +238,7 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        self.progress.items += level.totals.files;
+        self.progress.items = self.progress.items.saturating_add(level.totals.files);
         self.monitor.progress(&self.progress);
         Ok(level)
     }
@@ -300,7 +300,7 @@ fn count_packs(segments: &[Arc<Segment>], stats: &mut Stats) -> Result<(), Stats
             if seen.insert(pack.id) {
                 let kind = kind_stats(stats, pack.header.kind);
                 kind.packs += 1;
-                kind.stored_bytes += pack.size;
+                kind.stored_bytes = kind.stored_bytes.saturating_add(pack.size);
             }
         }
     }

@@ -24,6 +24,9 @@ use crate::store::{self, DecodeScratch, ReadError, read_directory};
 /// quarter of a million.
 const ENTRIES_MAX: u64 = 2 << 20;
 
+/// Packs that it lists, at most: some 20 MB of memory. What a backup commits at once lies in far fewer.
+const PACKS_MAX: u32 = 128 << 10;
+
 /// What becomes of a segment that says something that is not so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strictness {
@@ -178,6 +181,9 @@ impl Vet<'_> {
     fn all(&mut self, strictness: Strictness) -> Result<Vec<(PackEntry, Directory)>, Refusal> {
         if self.segment.layout().entries > ENTRIES_MAX {
             return Err(Refusal::Untrue(format!("it has more than {ENTRIES_MAX} entries")));
+        }
+        if self.segment.layout().packs > PACKS_MAX {
+            return Err(Refusal::Untrue(format!("it lists more than {PACKS_MAX} packs")));
         }
         let packs = self.segment.packs().collect::<Result<Vec<_>, _>>()?;
         let mut entries: BTreeMap<u32, Vec<IndexEntry>> = BTreeMap::new();

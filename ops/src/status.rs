@@ -229,7 +229,7 @@ impl Judge<'_, '_> {
                 );
             }
         }
-        if summary.errors + summary.unstable > 0 {
+        if summary.errors > 0 || summary.unstable > 0 {
             let message = format!(
                 "of the newest snapshot {} entries are missing and {} files changed while they were read",
                 summary.errors, summary.unstable

@@ -101,7 +101,7 @@ fn log_entry(repository: &Repository, seq: u64) -> Result<Object, Failure> {
     let (hash, size) = (commit::hash(&bytes), bytes.len());
     let (entry, writer) = Commit::open(bytes, seq, repository.keys(), &repository.id())
         .map_err(|error| Failure::damage("log-damaged", format!("log entry {seq} is void: {error}")))?;
-    let mut record = records::commit(&entry);
+    let mut record = records::commit(&entry, repository.keys());
     record.extend(crate::output::object(json!({"writer": writer, "hash": hash, "size": size})));
     Ok(record)
 }

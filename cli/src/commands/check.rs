@@ -127,6 +127,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let failure = Failure::new("overtaken", message).hint("run it again while nobody prunes");
         return Err(failure.exit(Exit::Unverified));
     }
+    if report.unread_snapshots > 0 && !report.cancelled {
+        let count = units::count(report.unread_snapshots, "snapshot");
+        let message =
+            format!("{count} of a newer version: what is needed for it is not known, and was not checked");
+        let failure = Failure::new("newer-version", message).hint("use a newer version of this program");
+        return Err(failure.exit(Exit::Unverified));
+    }
     if report.cancelled {
         let failure = Failure::new("cancelled", "cancelled; what was not looked at may be anything");
         return Err(failure.exit(Exit::Unverified));
@@ -166,6 +173,7 @@ fn json_lines(report: &CheckReport, elapsed: Duration, context: &Context) {
         "num_errors": report.findings.iter().filter(|finding| finding.is_damage).count(),
         "num_warnings": report.findings.iter().filter(|finding| !finding.is_damage).count(),
         "more_findings": report.more_findings,
+        "snapshots_not_understood": report.unread_snapshots,
         "hit_files": report.hit_files.len(),
         "more_hit_files": report.more_hit_files,
         "commits": report.commits,

@@ -111,7 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     Ok(match report.damaged() {
         // One that was forgotten since it was named is not in the report.
         0 if report.snapshots.len() < named => Exit::Partial,
-        0 if args.dry_run || report.is_complete() => Exit::Ok,
+        0 if report.is_complete() || args.dry_run && report.unread == 0 => Exit::Ok,
         0 => Exit::Partial,
         _ => Exit::Damage,
     })
@@ -154,6 +154,7 @@ fn json_lines(report: &CopyReport, elapsed: Duration, context: &Context) {
         "snapshots_planned": count(report, "planned"),
         "snapshots_damaged": count(report, "damaged"),
         "snapshots_forgotten": count(report, "forgotten"),
+        "snapshots_not_understood": report.unread,
         "chunks_read": report.chunks_read,
         "bytes_read": report.bytes_read,
         "data_added": report.bytes_added,

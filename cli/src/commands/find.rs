@@ -76,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         .map(|name| Ok(repository.find_snapshot(name)?.0))
         .collect::<Result<_, Failure>>()?;
     let selection = args.select.selection();
-    let mut snapshots: Vec<(SnapshotId, Snapshot)> = repository.snapshots()?;
+    let mut snapshots: Vec<(SnapshotId, Snapshot)> = repository.readable_snapshots().0;
     snapshots.retain(|(id, snapshot)| match named.is_empty() {
         true => selection.chooses(snapshot),
         false => named.contains(id),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Rule, Span};
+use strongroom::forget::policy::{GroupBy, Period, Policy, Reach, Reason, Rule, Span};
 use strongroom::forget::{self, ForgetOptions, ForgetReport, Group, Guards, Verdict, Wish};
 use strongroom::ids::SnapshotId;
 use strongroom::repo::Repository;
@@ -169,7 +169,7 @@ impl Keep {
 
 fn wish(args: &Args, repository: &Repository) -> Result<Wish, Failure> {
     let find = |names: &[String]| -> Result<Vec<_>, Failure> {
-        names.iter().map(|name| Ok(repository.find_snapshot(name)?.0)).collect()
+        names.iter().map(|name| repository.find_snapshot_id(name).map_err(Failure::from)).collect()
     };
     if !args.ids.is_empty() {
         return Ok(Wish::Named(find(&args.ids)?));
@@ -181,7 +181,7 @@ fn wish(args: &Args, repository: &Repository) -> Result<Wish, Failure> {
 
 /// Of each domain of each host the last snapshots that a drill restored.
 fn drilled(repository: &Repository) -> Result<Vec<SnapshotId>, Failure> {
-    let snapshots = repository.snapshots()?;
+    let (snapshots, _) = repository.readable_snapshots();
     let mut restored = Restored::default();
     // Of whatever host: what it says to one does not matter here.
     let notes: Vec<_> = evidence::noted(repository, "")?.drill_notes().cloned().collect();
@@ -259,6 +259,14 @@ fn verdict_lines(report: &ForgetReport, context: &Context) {
             })));
         }
     }
+    for id in &report.unread {
+        context.output.message(object(json!({
+            "type": "verdict",
+            "snapshot_id": id,
+            "keep": false,
+            "reasons": [Reason::Named.to_string()],
+        })));
+    }
 }
 
 fn summary_line(report: &ForgetReport, dry_run: bool, context: &Context) {
@@ -297,6 +305,9 @@ fn text(report: &ForgetReport, args: &Args, context: &Context) -> Result<(), Fai
         if group.is_stale {
             out.note(&format!("warning: {}", stale(group)));
         }
+    }
+    for id in report.unread.iter().filter(|_| args.explain || args.dry_run) {
+        out.line(format!("  forget  {}  {}; its record cannot be read", id.short(), Reason::Named))?;
     }
     if report.is_refused() {
         return Ok(());

@@ -1,6 +1,7 @@
 //! `log`: the commit log as an audit trail.
 
 use serde_json::json;
+use strongroom::crypto::KeySet;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
 use strongroom::format::note::{
@@ -71,7 +72,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             Ok(entry) => {
                 commits += 1;
                 if !args.verify {
-                    shown = show(&entry, context);
+                    shown = show(&entry, repository.keys(), context);
                 }
             }
             Err(void) => {
@@ -126,15 +127,15 @@ fn unverified(failure: Failure) -> Failure {
     if failure.exit == Exit::Failed { failure.exit(Exit::Unverified) } else { failure }
 }
 
-fn show(entry: &LogEntry, context: &Context) -> Result<(), Failure> {
+fn show(entry: &LogEntry, keys: &KeySet, context: &Context) -> Result<(), Failure> {
     if context.output.json() {
-        return context.output.object(records::log_entry(entry));
+        return context.output.object(records::log_entry(entry, keys));
     }
     let Commit { seq, time, host, user, changes, .. } = &entry.commit;
     let who = visible(format!("{user}@{host}").as_bytes());
     let writer = entry.writer.short();
     context.output.line(format!("{seq:>6}  {}  {who}  key {writer}", units::local_time(*time)))?;
-    changes.iter().try_for_each(|change| context.output.line(format!("        {}", describe(change))))
+    changes.iter().try_for_each(|change| context.output.line(format!("        {}", describe(change, keys))))
 }
 
 fn show_void(void: &VoidEntry, context: &Context) -> Result<(), Failure> {
@@ -146,7 +147,7 @@ fn show_void(void: &VoidEntry, context: &Context) -> Result<(), Failure> {
     context.output.line(format!("{:>6}  void: {}", void.seq, visible(void.reason.as_bytes())))
 }
 
-fn describe(change: &Change) -> String {
+fn describe(change: &Change, keys: &KeySet) -> String {
     match change {
         Change::KeyslotAdded { keyslot, label, .. } | Change::AppenderAdded { keyslot, label, .. } => {
             let label =
@@ -155,7 +156,7 @@ fn describe(change: &Change) -> String {
             format!("{sort}keyslot {} added{label}", keyslot.short())
         }
         Change::KeyslotRemoved { keyslot, .. } => format!("keyslot {} removed", keyslot.short()),
-        Change::SnapshotAdded { snapshot, record } => match snapshot_record(*snapshot, record) {
+        Change::SnapshotAdded { snapshot, record } => match snapshot_record(keys, *snapshot, record) {
             Ok(record) => {
                 let paths: Vec<_> = record.paths.iter().map(|path| visible(path)).collect();
                 let partial = if record.partial { "partial " } else { "" };

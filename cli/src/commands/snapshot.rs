@@ -49,7 +49,7 @@ struct Which {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let (Verb::Hold(which) | Verb::Release(which)) = &args.verb;
     let repository = context.open()?;
-    let (id, _) = repository.find_snapshot(&which.snapshot)?;
+    let id = repository.find_snapshot_id(&which.snapshot)?;
     let (commit, said) = match &args.verb {
         Verb::Hold(_) => (Some(forget::hold(&repository, id, &which.reason)?), "is held"),
         Verb::Release(_) => match forget::release(&repository, id, &which.reason)? {

@@ -34,8 +34,8 @@ pub struct Args {
 /// Lists the snapshots: a table, or one JSON array.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let repository = context.open_to_add()?;
-    let (mut snapshots, fold) = (repository.snapshots()?, repository.fold());
-    let has_any = !snapshots.is_empty();
+    let ((mut snapshots, unread), fold) = (repository.readable_snapshots(), repository.fold());
+    let has_any = !snapshots.is_empty() || !unread.is_empty();
     let selection = args.select.selection();
     snapshots.retain(|(_, snapshot)| selection.chooses(snapshot));
     if let Some(last) = args.last {

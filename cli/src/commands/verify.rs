@@ -241,7 +241,13 @@ fn checked(report: &CheckReport, by_signal: bool) -> Checked {
     let is_cut_short = report.cancelled && (by_signal || (report.packs_read == 0 && report.packs > 0));
     let doubt = match report.overtaken {
         true => Some("others removed packs faster than they could be looked at, time and again".to_owned()),
-        false => is_cut_short.then(|| "it was cut short before anything was read".to_owned()),
+        false if is_cut_short => Some("it was cut short before anything was read".to_owned()),
+        false => (report.unread_snapshots > 0).then(|| {
+            format!(
+                "{} snapshots are of a newer version: what they need is not known",
+                report.unread_snapshots
+            )
+        }),
     };
     Checked { damage, doubt, packs_read: report.packs_read, bytes_read: report.bytes_read }
 }

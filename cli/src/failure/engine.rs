@@ -222,7 +222,15 @@ impl From<LogError> for Failure {
 
 impl From<FoldError> for Failure {
     fn from(error: FoldError) -> Self {
-        Self::damage("log-damaged", error)
+        match error {
+            FoldError::NewerSnapshot { .. } => Self::new("newer-version", error).hint(
+                "use a newer version of this program for it; `strongroom forget` with its id takes it away; everything but a prune goes on \
+                 without it",
+            ),
+            FoldError::OtherSnapshot(_) => Self::damage("snapshot-damaged", error)
+                .hint("`strongroom check` says what else is wrong; `strongroom forget` with its id takes it away"),
+            _ => Self::damage("log-damaged", error),
+        }
     }
 }
 

@@ -37,7 +37,8 @@ impl Parents {
         if repository.is_append_only() {
             return Self::of_appender(repository, new, choice);
         }
-        let mut snapshots = repository.snapshots()?;
+        // What cannot be read has nothing to be compared with.
+        let (mut snapshots, _) = repository.readable_snapshots();
         let fold = repository.fold();
         // What an appender says of files is no reason not to read them.
         let is_appended = |(id, snapshot): &(SnapshotId, Snapshot)| {
@@ -98,7 +99,7 @@ impl Parents {
             }
         }
         let (fold, own) = (repository.fold(), repository.writer_id());
-        let last = repository.snapshots()?.into_iter().rev().find(|(id, snapshot)| {
+        let last = repository.readable_snapshots().0.into_iter().rev().find(|(id, snapshot)| {
             let is_own = fold.snapshot(id).is_some_and(|entry| entry.appender == Some(own));
             is_own && snapshot.hostname == new.hostname && snapshot.paths == new.paths
         });

@@ -93,7 +93,7 @@ impl<'p, 's> Pipeline<'p, 's> {
 
     /// Counts bytes of complete files.
     pub fn progress(&mut self, bytes: u64) {
-        self.summary.bytes += bytes;
+        self.summary.bytes = self.summary.bytes.saturating_add(bytes);
         self.report();
     }
 
@@ -106,7 +106,7 @@ impl<'p, 's> Pipeline<'p, 's> {
     /// Ends or gives up what was being read, of which so many bytes count.
     pub fn end_reading(&mut self, bytes: u64) {
         self.reading = 0;
-        self.summary.bytes += bytes;
+        self.summary.bytes = self.summary.bytes.saturating_add(bytes);
     }
 
     /// Tells the monitor how far we are.
@@ -115,7 +115,7 @@ impl<'p, 's> Pipeline<'p, 's> {
         self.monitor.progress(&Progress {
             items: self.summary.files,
             items_total: totals.map(|(files, _)| files),
-            bytes: self.summary.bytes + self.reading,
+            bytes: self.summary.bytes.saturating_add(self.reading),
             bytes_total: totals.map(|(_, bytes)| bytes),
             problems: self.summary.errors + self.summary.unstable,
         });
@@ -213,7 +213,7 @@ impl<'p, 's> Pipeline<'p, 's> {
                     } else {
                         self.count_file(Path::new(""), job.before.is_file(), false);
                     }
-                    self.summary.bytes += size;
+                    self.summary.bytes = self.summary.bytes.saturating_add(size);
                     Some(node)
                 }
                 FileOutcome::Failed(error) => {

@@ -58,6 +58,8 @@ pub(super) struct Context<'a> {
     pub packs_read: AtomicU64,
     pub bytes_read: AtomicU64,
     pub blobs_verified: AtomicU64,
+    /// Snapshots whose records are not understood.
+    pub unread_snapshots: AtomicU64,
     backend: Arc<dyn Backend>,
     newer: Arc<Newer>,
     /// Packs read in whole and found good: what one attempt has read, the next need not.
@@ -89,6 +91,7 @@ impl<'a> Context<'a> {
             packs_read: AtomicU64::default(),
             bytes_read: AtomicU64::default(),
             blobs_verified: AtomicU64::default(),
+            unread_snapshots: AtomicU64::default(),
             backend: Arc::new(Watch { inner, newer: Arc::clone(&newer) }),
             newer,
             good: Mutex::default(),
@@ -129,6 +132,7 @@ impl<'a> Context<'a> {
         *lock(&self.findings) = Findings::default();
         *lock(&self.bad) = Bad::default();
         self.problems.store(0, Ordering::Relaxed);
+        self.unread_snapshots.store(0, Ordering::Relaxed);
         // What was announced and not come to will be announced again.
         self.items_total.store(self.items.load(Ordering::Relaxed), Ordering::Relaxed);
         self.bytes_total.store(self.bytes_read.load(Ordering::Relaxed), Ordering::Relaxed);

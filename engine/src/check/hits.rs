@@ -14,7 +14,7 @@ use crate::format::chunk_list::{Chunk, ChunkList, ListRef};
 use crate::format::record;
 use crate::format::tree::{FileContent, Node, NodeKind};
 use crate::ids::{BlobId, SnapshotId};
-use crate::log::{Fold, snapshot_record};
+use crate::log::{Fold, FoldError, snapshot_record};
 use crate::store::BlobReader;
 
 /// A directory whose files were judged and whose subdirectories are being walked.
@@ -44,8 +44,10 @@ pub(super) fn find(context: &Context<'_>, fold: &Fold, reader: &BlobReader) -> (
     let mut entries: Vec<_> = fold.snapshots().collect();
     entries.sort_by_key(|entry| (entry.added, entry.snapshot));
     for entry in entries {
-        match snapshot_record(entry.snapshot, &entry.record) {
+        match snapshot_record(reader.keys(), entry.snapshot, &entry.record) {
             Ok(snapshot) => hits.walk(entry.snapshot, snapshot.tree),
+            // What it needs is not known.
+            Err(FoldError::NewerSnapshot { .. }) => {}
             Err(_) => hits.hit(entry.snapshot, b"/"),
         }
     }

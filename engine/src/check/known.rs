@@ -60,7 +60,7 @@ pub fn readings(repository: &Repository) -> Result<Readings, ReadingsError> {
         for pack in segment.packs() {
             let pack = pack?;
             found.packs += 1;
-            found.bytes += pack.size;
+            found.bytes = found.bytes.saturating_add(pack.size);
             found.largest = found.largest.max(pack.size);
             found.packs_in_doubt += u64::from(ledger.is_in_doubt(&pack.id));
             match ledger.last(&pack.id, Method::Read).map(|entry| entry.time).filter(|time| *time <= now) {

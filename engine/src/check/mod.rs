@@ -145,6 +145,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
         more_hit_files,
         commits: fold.seq(),
         snapshots: fold.snapshots().count() as u64,
+        unread_snapshots: context.unread_snapshots.load(Ordering::Relaxed),
         segments: fold.segments().count() as u64,
         packs: segments.packs.len() as u64,
         packs_read: context.packs_read.load(Ordering::Relaxed),

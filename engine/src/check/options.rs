@@ -66,7 +66,7 @@ impl Default for CheckOptions {
 pub struct Damage {
     /// A stable name for programs: `config-damaged`, `log-damaged`, `log-lost`, `log-gap`, `log-not-understood`, `log-rolled-back`, `log-void`,
     /// `ledger-damaged`, `state-damaged`, `keyslot-damaged`, `keyslot-missing`, `keyslot-unlisted`, `segment-damaged`,
-    /// `segment-missing`, `segment-unlisted`, `index-wrong`, `appended-untrue` (an index segment of an append-only keyslot), `pack-damaged`, `pack-missing`, `snapshot-damaged`,
+    /// `segment-missing`, `segment-unlisted`, `index-wrong`, `appended-untrue` (an index segment of an append-only keyslot), `pack-damaged`, `pack-missing`, `snapshot-damaged`, `snapshot-not-understood`,
     /// `tree-damaged`, `blob-missing`, `foreign-object`; of parity `parity-damaged`, `parity-missing`, and of damaged objects
     /// `repairable` and `not-repairable`; of the reserve `reserve-missing` and `reserve-short`.
     pub code: &'static str,
@@ -102,6 +102,8 @@ pub struct CheckReport {
     pub commits: u64,
     /// Live snapshots.
     pub snapshots: u64,
+    /// Those of them that a newer version made: what they need is not known, so nothing is said of it.
+    pub unread_snapshots: u64,
     /// Live segments.
     pub segments: u64,
     /// Packs that segments list.

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::check::context::Context;
 use crate::check::trees::{self, Part, RuleError, Table};
@@ -17,7 +18,7 @@ use crate::format::record;
 use crate::format::tree::{Node, NodeKind, Tree};
 use crate::ids::BlobId;
 use crate::index::{Index, IndexError, Location, Meeting, Met};
-use crate::log::{Fold, snapshot_record};
+use crate::log::{Fold, FoldError, snapshot_record};
 use crate::store::reader::DecodeScratch;
 use crate::store::{BlobReader, ReadError};
 
@@ -122,9 +123,6 @@ impl Reach<'_> {
         let wrong = |message: String| {
             context.unreachable("snapshot-damaged", &"", format!("snapshot {id}: {message}"));
         };
-        if self.reader.keys().blob_id(BlobKind::Snapshot, &entry.record) != *id.blob() {
-            wrong("the record in its commit is not that of its id".into());
-        }
         // The same id would be the same bytes: reading it verifies that.
         match self.reader.read(BlobKind::Snapshot, id.blob()) {
             Ok(record) if record == **entry.record => {}
@@ -133,13 +131,15 @@ impl Reach<'_> {
             Ok(_) => wrong("the record in its pack is not the one in its commit".into()),
             Err(error) => wrong(format!("its record cannot be read from its pack: {error}")),
         }
-        match snapshot_record(id, &entry.record) {
-            Ok(snapshot) => Some(Wanted::Tree { id: snapshot.tree, part: None }),
-            Err(error) => {
-                wrong(error.to_string());
-                None
+        match snapshot_record(self.reader.keys(), id, &entry.record) {
+            Ok(snapshot) => return Some(Wanted::Tree { id: snapshot.tree, part: None }),
+            Err(error @ FoldError::NewerSnapshot { .. }) => {
+                context.note("snapshot-not-understood", &"", error.to_string());
+                context.unread_snapshots.fetch_add(1, Ordering::Relaxed);
             }
+            Err(error) => wrong(error.to_string()),
         }
+        None
     }
 
     fn read_batch(&self, batch: Vec<Wanted>) -> Vec<Wanted> {

@@ -1,6 +1,7 @@
 //! The gear table: 256 secret numbers that decide where files are cut.
 
 use crate::crypto::KeySet;
+use crate::crypto::seal::fill_and_wipe;
 
 /// A repository's gear table: 256 numbers of 32 bits, derived from the chunker key. Wiped when dropped.
 pub struct GearTable {
@@ -23,10 +24,9 @@ impl GearTable {
     /// 32-bit numbers.
     pub fn derive(keys: &KeySet) -> Self {
         let mut bytes = zeroize::Zeroizing::new([0; 1024]);
-        blake3::Hasher::new_keyed(keys.chunker().expose())
-            .update(b"gear")
-            .finalize_xof()
-            .fill(bytes.as_mut());
+        let mut hasher = blake3::Hasher::new_keyed(keys.chunker().expose());
+        hasher.update(b"gear");
+        fill_and_wipe(hasher, bytes.as_mut());
         let mut table = Self {
             gear: Box::new([0; 256]),
             gear_shifted: Box::new([0; 256]),

@@ -33,9 +33,12 @@ pub(super) fn choose(
     options: &CopyOptions,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Chosen>, CopyError> {
-    let snapshots = source.snapshots()?;
+    let (snapshots, unread) = source.readable_snapshots();
     let wanted: Vec<(SnapshotId, Snapshot)> = match &options.choice {
         Choice::Named(ids) => {
+            if let Some((_, error)) = unread.into_iter().find(|(id, _)| ids.contains(id)) {
+                return Err(RepositoryError::from(error).into());
+            }
             let is_there = |id: &&SnapshotId| snapshots.iter().any(|(other, _)| other == *id);
             let (there, missing): (Vec<&SnapshotId>, Vec<&SnapshotId>) = ids.iter().partition(is_there);
             if let Some(id) = missing.first().filter(|_| there.is_empty()) {
@@ -86,10 +89,14 @@ pub(super) struct Known {
 
 impl Known {
     pub fn of(source: &Repository, target: &Repository) -> Result<Self, CopyError> {
-        let in_target = target.snapshots().map_err(crate::backup::BackupError::Repository)?;
+        let (in_target, _) = target.readable_snapshots();
         let copies = in_target.iter().map(|(id, snapshot)| (identity(target, *id, snapshot), *id)).collect();
-        let origins =
-            source.snapshots()?.iter().map(|(id, snapshot)| (*id, identity(source, *id, snapshot))).collect();
+        let origins = source
+            .readable_snapshots()
+            .0
+            .iter()
+            .map(|(id, snapshot)| (*id, identity(source, *id, snapshot)))
+            .collect();
         Ok(Self { source: source.id(), target: target.id(), copies, origins })
     }
 
@@ -142,10 +149,9 @@ pub(super) fn pairs(
         .filter(|snapshot| known.copy_of(snapshot).is_none())
         .map(|chosen| series(&chosen.snapshot))
         .collect();
-    let in_target: BTreeMap<SnapshotId, Snapshot> =
-        target.snapshots().map_err(crate::backup::BackupError::Repository)?.into_iter().collect();
+    let in_target: BTreeMap<SnapshotId, Snapshot> = target.readable_snapshots().0.into_iter().collect();
     let mut last = BTreeMap::new();
-    for (id, snapshot) in source.snapshots()? {
+    for (id, snapshot) in source.readable_snapshots().0 {
         let series = series(&snapshot);
         let copy = known.copy_of_id(&id).and_then(|copy| in_target.get(&copy));
         if let Some(copy) = copy.filter(|_| wanted.contains(&series)) {

@@ -105,6 +105,9 @@ fn attempt(
     report: &mut CopyReport,
 ) -> Result<(), CopyError> {
     let chosen = choice::choose(source, options, monitor)?;
+    if !matches!(options.choice, Choice::Named(_)) {
+        report.unread = source.readable_snapshots().1.len() as u64;
+    }
     let mut known = Known::of(source, target)?;
     if options.dry_run {
         report.snapshots = chosen.iter().map(|snapshot| known.verdict(snapshot, Fate::Planned)).collect();

@@ -116,6 +116,8 @@ pub struct CopyReport {
     pub dry_run: bool,
     /// All snapshots that were asked for, in the order of the source.
     pub snapshots: Vec<CopiedSnapshot>,
+    /// Snapshots of the source whose records cannot be read: whether they were asked for is not known, and they were not copied.
+    pub unread: u64,
     /// Chunks read from the source.
     pub chunks_read: u64,
     /// Their bytes.
@@ -139,7 +141,7 @@ impl CopyReport {
 
     /// Whether everything that was asked for is in the target.
     pub fn is_complete(&self) -> bool {
-        self.snapshots.iter().all(|snapshot| snapshot.target.is_some())
+        self.unread == 0 && self.snapshots.iter().all(|snapshot| snapshot.target.is_some())
     }
 
     /// Takes over what became of snapshots. One that an earlier attempt copied was copied.

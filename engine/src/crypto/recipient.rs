@@ -5,7 +5,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::crypto::keys::SecretKey;
-use crate::crypto::seal::SealError;
+use crate::crypto::seal::{SealError, fill_and_wipe};
 use crate::crypto::{Entropy, random};
 
 /// BLAKE3 context of what takes the place of a purpose's key.
@@ -73,7 +73,9 @@ impl RecipientSecret {
 fn derive(shared: &[u8; 32], ephemeral: &[u8; 32], recipient: &[u8; 32]) -> SecretKey {
     let mut hasher = blake3::Hasher::new_derive_key(PACK_CONTEXT);
     hasher.update(shared).update(ephemeral).update(recipient);
-    SecretKey::from_bytes(hasher.finalize().into())
+    let mut key = Zeroizing::new([0; 32]);
+    fill_and_wipe(hasher, key.as_mut());
+    SecretKey::from_bytes(*key)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::keys::SecretKey;
 use crate::ids::RepositoryId;
@@ -53,7 +53,7 @@ impl ObjectCipher {
         let mut hasher = blake3::Hasher::new_keyed(purpose_key.expose());
         hasher.update(repository.as_bytes()).update(prefix);
         let mut output = Zeroizing::new([0; 96]);
-        hasher.finalize_xof().fill(output.as_mut());
+        fill_and_wipe(hasher, output.as_mut());
         let mut key = Zeroizing::new([0; 32]);
         key.copy_from_slice(&output[..32]);
         let mut commitment = [0; 32];
@@ -81,7 +81,7 @@ impl ObjectCipher {
 
     /// Bytes that look random, to pad the object with.
     pub fn fill_padding(&self, buffer: &mut [u8]) {
-        blake3::Hasher::new_keyed(&self.pad_seed).finalize_xof().fill(buffer);
+        fill_and_wipe(blake3::Hasher::new_keyed(&self.pad_seed), buffer);
     }
 
     fn associated_data(&self, context: MessageContext) -> [u8; 40] {
@@ -128,6 +128,15 @@ impl ObjectCipher {
             .map_err(|_| SealError::Authentication)?;
         Ok(message)
     }
+}
+
+/// Takes the output of a hasher that has secrets in it, and wipes it: dropping it does not, and what its output is read from
+/// could give it again.
+pub(crate) fn fill_and_wipe(mut hasher: blake3::Hasher, output: &mut [u8]) {
+    let mut reader = hasher.finalize_xof();
+    reader.fill(output);
+    reader.zeroize();
+    hasher.zeroize();
 }
 
 impl std::fmt::Debug for ObjectCipher {

@@ -18,11 +18,11 @@ pub(crate) use decide::last_of_groups;
 pub use decide::{Candidate, Group, GroupKey, Verdict, Wish, decide};
 pub use times::TimesError;
 
-use crate::forget::policy::{Calendar, GroupBy};
+use crate::forget::policy::{Calendar, GroupBy, Reason};
 use crate::format::commit::Change;
 use crate::format::snapshot::{self, Snapshot};
 use crate::ids::SnapshotId;
-use crate::log::{Fold, snapshot_record};
+use crate::log::{Fold, FoldError, snapshot_record};
 use crate::repo::{Repository, RepositoryError};
 use crate::reserve::{self, Refill, Spent};
 
@@ -97,6 +97,8 @@ pub struct ForgetOptions {
 pub struct ForgetReport {
     /// The groups with all verdicts.
     pub groups: Vec<Group>,
+    /// Snapshots that were named and went although their records cannot be read. They are in no group.
+    pub unread: Vec<SnapshotId>,
     /// The commit; absent after a dry run or where nothing was to be forgotten.
     pub commit: Option<u64>,
     /// What became of the reserve.
@@ -108,7 +110,7 @@ impl ForgetReport {
     pub fn counts(&self) -> (usize, usize) {
         let verdicts = || self.groups.iter().flat_map(|group| &group.verdicts);
         let kept = verdicts().filter(|verdict| verdict.keep).count();
-        (kept, verdicts().count() - kept)
+        (kept, verdicts().count() - kept + self.unread.len())
     }
 
     /// Groups that stay whole because their times cannot be trusted.
@@ -174,47 +176,74 @@ pub fn run(
     calendar: &dyn Calendar,
 ) -> Result<ForgetReport, ForgetError> {
     if options.dry_run {
-        let groups = decide_for(repository, &repository.fold(), options, calendar)?;
-        return Ok(ForgetReport { groups, commit: None, reserve: Spent::default() });
+        let (groups, unread) = decide_for(repository, &repository.fold(), options, calendar)?;
+        return Ok(ForgetReport { groups, unread, commit: None, reserve: Spent::default() });
     }
-    let mut groups = Vec::new();
+    let (mut groups, mut unread) = (Vec::new(), Vec::new());
     let mut deed = |_| {
         repository.commit_or(&mut |fold| {
-            groups = decide_for(repository, fold, options, calendar)?;
-            Ok::<_, ForgetError>(changes(&groups, options))
+            (groups, unread) = decide_for(repository, fold, options, calendar)?;
+            Ok::<_, ForgetError>(changes(&groups, &unread, options))
         })
     };
     let (commit, spent) = reserve::spend(repository, Refill::IfSpent, &mut deed);
     let commit = commit?;
-    let report = ForgetReport { groups, commit: None, reserve: spent };
+    let report = ForgetReport { groups, unread, commit: None, reserve: spent };
     let has_gone = report.counts().1 > 0;
     Ok(ForgetReport { commit: has_gone.then_some(commit), ..report })
 }
 
+/// The verdicts, and snapshots that are named and go without one, since their records cannot be read. Others of that kind stay.
 fn decide_for(
     repository: &Repository,
     fold: &Fold,
     options: &ForgetOptions,
     calendar: &dyn Calendar,
-) -> Result<Vec<Group>, ForgetError> {
-    let mut candidates = candidates(fold)?;
+) -> Result<(Vec<Group>, Vec<SnapshotId>), ForgetError> {
+    let (mut candidates, unread) = readable(repository, fold);
+    let mut going = Vec::new();
     if let Wish::Named(ids) = &options.wish {
         let is_left_out =
             |one: &&Candidate| ids.contains(&one.id) && !options.selection.chooses(&one.snapshot);
         if let Some(Candidate { id, .. }) = candidates.iter().find(is_left_out) {
             return Err(ForgetError::NotChosen { snapshot: *id });
         }
+        for (snapshot, hold, _) in unread.into_iter().filter(|(id, _, _)| ids.contains(id)) {
+            match hold {
+                Some(reason) => return Err(ForgetError::Held { snapshot, reason }),
+                None => going.push(snapshot),
+            }
+        }
     }
     candidates.retain(|candidate| options.selection.chooses(&candidate.snapshot));
     let now = (repository.environment().now)();
-    decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)
+    let groups = decide(candidates, &options.wish, options.group_by, &options.guards, calendar, now)?;
+    Ok((groups, going))
 }
 
 /// All live snapshots, in the order of [`Repository::snapshots`].
-pub(crate) fn candidates(fold: &Fold) -> Result<Vec<Candidate>, RepositoryError> {
-    let mut candidates = Vec::new();
+///
+/// # Errors
+/// Where the record of one cannot be read.
+pub(crate) fn candidates(repository: &Repository) -> Result<Vec<Candidate>, RepositoryError> {
+    let (candidates, unread) = readable(repository, &repository.fold());
+    unread.into_iter().next().map_or(Ok(candidates), |(_, _, error)| Err(error.into()))
+}
+
+/// A snapshot whose record cannot be read: why it is held, if it is, and why it cannot be read.
+type Unread = (SnapshotId, Option<String>, FoldError);
+
+/// Live snapshots as far as their records can be read, and the others.
+fn readable(repository: &Repository, fold: &Fold) -> (Vec<Candidate>, Vec<Unread>) {
+    let (mut candidates, mut unread) = (Vec::new(), Vec::new());
     for entry in fold.snapshots() {
-        let snapshot = snapshot_record(entry.snapshot, &entry.record)?;
+        let snapshot = match snapshot_record(repository.keys(), entry.snapshot, &entry.record) {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                unread.push((entry.snapshot, entry.hold.clone(), error));
+                continue;
+            }
+        };
         let (hold, appender) = (entry.hold.clone(), snapshot.appender(entry.appender));
         candidates.push((entry.added, Candidate { id: entry.snapshot, snapshot, hold, appender }));
     }
@@ -222,25 +251,27 @@ pub(crate) fn candidates(fold: &Fold) -> Result<Vec<Candidate>, RepositoryError>
     let positions = snapshot::positions(&added);
     let mut ordered: Vec<_> = positions.into_iter().zip(candidates).collect();
     ordered.sort_by_key(|(position, (_, candidate))| (*position, candidate.id));
-    Ok(ordered.into_iter().map(|(_, (_, candidate))| candidate).collect())
+    (ordered.into_iter().map(|(_, (_, candidate))| candidate).collect(), unread)
 }
 
 /// The changes that forget what goes, each with its reason for the audit trail.
-fn changes(groups: &[Group], options: &ForgetOptions) -> Vec<Change> {
+fn changes(groups: &[Group], unread: &[SnapshotId], options: &ForgetOptions) -> Vec<Change> {
     let how = match &options.wish {
         Wish::Named(_) => String::new(),
         Wish::Policy(policy) => format!(" ({policy}; grouped by {})", options.group_by),
     };
     let why = if options.reason.is_empty() { String::new() } else { format!(": {}", options.reason) };
+    let unread = unread.iter().map(|snapshot| {
+        let reason = format!("{}, and its record cannot be read{why}", Reason::Named);
+        Change::SnapshotForgotten { snapshot: *snapshot, reason }
+    });
     let verdicts = groups.iter().flat_map(|group| &group.verdicts);
-    verdicts
-        .filter(|verdict| !verdict.keep)
-        .map(|verdict| {
-            let reasons: Vec<_> = verdict.reasons.iter().map(ToString::to_string).collect();
-            let reason = format!("{}{how}{why}", reasons.join(", "));
-            Change::SnapshotForgotten { snapshot: verdict.candidate.id, reason }
-        })
-        .collect()
+    let decided = verdicts.filter(|verdict| !verdict.keep).map(|verdict| {
+        let reasons: Vec<_> = verdict.reasons.iter().map(ToString::to_string).collect();
+        let reason = format!("{}{how}{why}", reasons.join(", "));
+        Change::SnapshotForgotten { snapshot: verdict.candidate.id, reason }
+    });
+    decided.chain(unread).collect()
 }
 
 /// Holds a snapshot: nobody can forget it until it is released. Returns the commit.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::keys::SecretKey;
+use crate::crypto::seal::fill_and_wipe;
 use crate::crypto::{
     AppendKeys, Entropy, KdfError, KdfParams, KeySet, MessageContext, ObjectCipher, Password, RecipientKey,
     RootSecret, SealError, TAG_LEN, random,
@@ -146,8 +147,9 @@ fn cipher(
     let derived = params.derive(password, &header.salt)?;
     let mut hasher = blake3::Hasher::new_derive_key(WRAP_CONTEXT);
     hasher.update(derived.as_ref()).update(&encode_params(params));
-    let key = SecretKey::from_bytes(hasher.finalize().into());
-    Ok(ObjectCipher::derive(&key, repository, &header.prefix()))
+    let mut key = zeroize::Zeroizing::new([0; 32]);
+    fill_and_wipe(hasher, key.as_mut());
+    Ok(ObjectCipher::derive(&SecretKey::from_bytes(*key), repository, &header.prefix()))
 }
 
 fn encode_params(params: KdfParams) -> [u8; PARAMS_LEN] {

@@ -148,14 +148,13 @@ impl Index {
     /// [`Index::get`].
     ///
     /// # Errors
-    /// [`IndexError`] where a page does not open.
+    /// [`IndexError`] where no segment that can be read has it and a page does not open.
     pub fn contains(&self, id: &BlobId) -> Result<bool, IndexError> {
-        for segment in self.segments().iter() {
-            if segment.find(&self.cache, id, Tags::Trusted, &mut |_, _| true)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let found = first_in(&self.segments(), &mut |segment| {
+            let found = segment.find(&self.cache, id, Tags::Trusted, &mut |_, _| true)?;
+            Ok(found.then_some(()))
+        })?;
+        Ok(found.is_some())
     }
 
     /// The same of packs that `is_there` finds. It is asked once for each pack of a segment, as long as that is open.
@@ -191,7 +190,7 @@ impl Index {
     /// A place of the blob in a segment that no appender added: for those who rely on it being there.
     ///
     /// # Errors
-    /// [`IndexError`] where a page does not open.
+    /// As [`Index::contains`].
     pub fn known(&self, id: &BlobId) -> Result<Option<Location>, IndexError> {
         self.known_where(id, &|_| true)
     }
@@ -199,34 +198,34 @@ impl Index {
     /// The same, of those places that `is_good` chooses.
     ///
     /// # Errors
-    /// [`IndexError`] where a page does not open.
+    /// As [`Index::contains`].
     pub fn known_where(
         &self,
         id: &BlobId,
         is_good: &dyn Fn(&Location) -> bool,
     ) -> Result<Option<Location>, IndexError> {
         let mut locations = Vec::new();
-        for segment in self.segments().iter() {
-            self.locations_in(segment, id, false, &mut locations)?;
-            if let Some(good) = locations.drain(..).find(is_good) {
-                return Ok(Some(good));
-            }
-        }
-        Ok(None)
+        first_in(&self.segments(), &mut |segment| {
+            locations.clear();
+            let result = self.locations_in(segment, id, false, &mut locations);
+            let good = locations.iter().copied().find(is_good);
+            if good.is_some() { Ok(good) } else { result.map(|()| None) }
+        })
     }
 
     /// A place of the blob.
     ///
     /// # Errors
-    /// [`IndexError`] where a page does not open.
+    /// As [`Index::contains`], of all segments.
     pub fn get(&self, id: &BlobId) -> Result<Option<Location>, IndexError> {
         Ok(self.locations(id, true)?.pop())
     }
 
-    /// All places of the blob: it may lie in several packs.
+    /// All places of the blob: it may lie in several packs. Those that only a segment lists whose page does not open are not among
+    /// them.
     ///
     /// # Errors
-    /// [`IndexError`] where a page does not open.
+    /// As [`Index::get`].
     pub fn get_all(&self, id: &BlobId) -> Result<Vec<Location>, IndexError> {
         self.locations(id, false)
     }
@@ -238,26 +237,28 @@ impl Index {
     pub fn appended_only(&self, id: &BlobId) -> Result<Vec<Location>, IndexError> {
         match self.known(id)? {
             Some(_) => Ok(Vec::new()),
-            None => self.appended_locations(id, false),
+            None => self.locations_of(&self.appended(), id, false),
         }
     }
 
     /// A place of the blob, which of [`Index::segments`] has it, and as which of its entries.
     ///
     /// # Errors
-    /// [`IndexError`] where a page does not open.
+    /// As [`Index::contains`].
     pub fn position(&self, id: &BlobId) -> Result<Option<(Location, usize, u64)>, IndexError> {
-        for (number, segment) in self.segments().iter().enumerate() {
+        let mut number = 0;
+        first_in(&self.segments(), &mut |segment| {
+            let this = number;
+            number += 1;
             let mut place = None;
             segment.find(&self.cache, id, Tags::Ignored, &mut |position, entry| {
                 place = Some((position, *entry));
                 true
             })?;
-            if let Some((position, entry)) = place {
-                return Ok(Some((self.location(segment, entry)?, number, position)));
-            }
-        }
-        Ok(None)
+            let located =
+                |(position, entry)| Ok::<_, IndexError>((self.location(segment, entry)?, this, position));
+            place.map(located).transpose()
+        })
     }
 
     fn location(&self, segment: &Segment, entry: IndexEntry) -> Result<Location, IndexError> {
@@ -269,31 +270,33 @@ impl Index {
     }
 
     fn locations(&self, id: &BlobId, first_only: bool) -> Result<Vec<Location>, IndexError> {
-        let mut locations = Vec::new();
-        for segment in self.segments().iter() {
-            self.locations_in(segment, id, first_only, &mut locations)?;
-            if first_only && !locations.is_empty() {
-                return Ok(locations);
+        let known = self.locations_of(&self.segments(), id, first_only);
+        match known {
+            Ok(locations) if !locations.is_empty() => Ok(locations),
+            _ => {
+                let appended = self.locations_of(&self.appended(), id, first_only)?;
+                if appended.is_empty() { known } else { Ok(appended) }
             }
         }
-        if locations.is_empty() { self.appended_locations(id, first_only) } else { Ok(locations) }
     }
 
-    /// Of these segments one that does not open may not be in the way of what another one has.
-    fn appended_locations(&self, id: &BlobId, first_only: bool) -> Result<Vec<Location>, IndexError> {
-        let (mut locations, mut failed) = (Vec::new(), None);
-        for segment in self.appended().iter() {
-            if let Err(error) = self.locations_in(segment, id, first_only, &mut locations) {
-                failed = failed.or(Some(error));
-            }
-            if first_only && !locations.is_empty() {
-                break;
-            }
-        }
-        match failed {
-            Some(error) if locations.is_empty() => Err(error),
-            _ => Ok(locations),
-        }
+    /// Those that these segments list.
+    ///
+    /// # Errors
+    /// [`IndexError`] where there is none and a page does not open: one that is damaged may not be in the way of what another segment
+    /// has.
+    fn locations_of(
+        &self,
+        segments: &[Arc<Segment>],
+        id: &BlobId,
+        first_only: bool,
+    ) -> Result<Vec<Location>, IndexError> {
+        let mut locations = Vec::new();
+        let found = first_in(segments, &mut |segment| {
+            self.locations_in(segment, id, first_only, &mut locations)?;
+            Ok((first_only && !locations.is_empty()).then_some(()))
+        });
+        if locations.is_empty() { found.map(|_| locations) } else { Ok(locations) }
     }
 
     fn locations_in(
@@ -313,4 +316,23 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// What `find` has of the first segment that has it. One that cannot be read does not end the search.
+///
+/// # Errors
+/// [`IndexError`], the first one, where no segment has it.
+fn first_in<T>(
+    segments: &[Arc<Segment>],
+    find: &mut dyn FnMut(&Segment) -> Result<Option<T>, IndexError>,
+) -> Result<Option<T>, IndexError> {
+    let mut failed = None;
+    for segment in segments {
+        match find(segment) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(None), Err)
 }

@@ -409,3 +409,38 @@ fn an_entry_that_points_nowhere_is_an_error_of_the_lookup() {
     index.replace(vec![segment], &[]);
     assert!(index.get(&good.id).is_err());
 }
+
+#[test]
+fn a_damaged_page_of_one_segment_hides_nothing_that_another_one_lists() {
+    let fixture = fixture();
+    let packs = fixture.packs(4);
+    let large = fixture.segment(&entries(0..3000, 4), &packs);
+    let mut builder = SegmentBuilder::new(&fixture.sealer());
+    entries(2900..3010, 4).iter().for_each(|entry| builder.push(entry));
+    let (object, layout) = builder.finish(&packs);
+    // A leaf, the fan-out page, the root page and the page of packs.
+    assert_eq!((layout.leaf_pages(), layout.first_root(), layout.first_pack()), (2, 4, 5));
+    for page in [1, 3, 4, 5] {
+        let mut damaged = object.clone();
+        damaged[page * PAGE_LEN + 100] ^= 1;
+        let small = Arc::new(fixture.open(damaged).expect("its header and summary are whole"));
+        let index = index_of(Arc::clone(&small));
+        index.replace(vec![Arc::clone(&large)], &[]);
+        assert_eq!(index.segments()[0].id(), small.id(), "it is searched first");
+        for n in 0..3000 {
+            let position = 80 + n;
+            let is_it = |found: Option<Location>| found.is_some_and(|at| at.entry.block.position == position);
+            assert!(is_it(index.get(&id(n)).expect("found")), "page {page}");
+            assert!(is_it(index.known(&id(n)).expect("found")));
+            assert!(is_it(index.known_where(&id(n), &|at| at.pack == packs[n as usize % 4]).expect("found")));
+            assert!(is_it(index.get_all(&id(n)).expect("found").first().copied()));
+            assert!(index.contains(&id(n)).expect("found"));
+            let (location, segment, _) = index.position(&id(n)).expect("found").expect("listed");
+            assert_eq!((location.entry.block.position, segment <= 1), (position, true));
+        }
+        // What it alone has may be lost: that is not the same as not to be there.
+        let unknown = (3000..3010).filter(|n| index.get(&id(*n)).is_err()).count();
+        assert!(unknown > 0, "page {page}");
+        assert!((3000..3010).all(|n| !matches!(index.get(&id(n)), Ok(None))));
+    }
+}

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_bytes::ByteBuf;
 
+use crate::crypto::KeySet;
+use crate::crypto::keys::BlobKind;
 use crate::format::commit::{Change, Commit, RESERVE_LEN_MAX, SegmentInfo};
 use crate::format::parity::Overhead;
 use crate::format::record::{self, RecordError};
@@ -41,14 +43,17 @@ pub enum FoldError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A snapshot's record cannot be read.
-    #[error("snapshot {snapshot} has an unreadable record: {source}")]
-    Snapshot {
+    /// A snapshot's record is what its writer stored, and says something that this version does not know.
+    #[error("snapshot {snapshot} was made by a newer version: its record is not understood ({source})")]
+    NewerSnapshot {
         /// The snapshot.
         snapshot: SnapshotId,
-        /// Why.
+        /// What is not understood.
         source: RecordError,
     },
+    /// A snapshot's record is not the one that its id stands for.
+    #[error("snapshot {0} is damaged or exchanged: its record is not the one that its id stands for")]
+    OtherSnapshot(SnapshotId),
 }
 
 /// The log folded up to a commit, in a form that is quick to look things up in.
@@ -460,10 +465,13 @@ fn copy<K: Ord + Copy, V: Clone>(from: &BTreeMap<K, V>, keys: &[K], to: &mut BTr
     to.extend(keys.iter().filter_map(|key| Some((*key, from.get(key)?.clone()))));
 }
 
-/// Reads the record of a snapshot entry.
+/// Reads the record of a snapshot, wherever it was found: it counts only if the id is the record's own.
 ///
 /// # Errors
-/// [`FoldError::Snapshot`] where it is none.
-pub fn snapshot_record(snapshot: SnapshotId, record: &ByteBuf) -> Result<Snapshot, FoldError> {
-    record::decode(record).map_err(|source| FoldError::Snapshot { snapshot, source })
+/// [`FoldError::OtherSnapshot`] where it is not, [`FoldError::NewerSnapshot`] where the record is not understood.
+pub fn snapshot_record(keys: &KeySet, snapshot: SnapshotId, record: &ByteBuf) -> Result<Snapshot, FoldError> {
+    if keys.blob_id(BlobKind::Snapshot, record) != *snapshot.blob() {
+        return Err(FoldError::OtherSnapshot(snapshot));
+    }
+    record::decode(record).map_err(|source| FoldError::NewerSnapshot { snapshot, source })
 }

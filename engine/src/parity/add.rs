@@ -72,7 +72,7 @@ pub fn add(
         monitor,
         overhead,
         objects: &objects,
-        bytes_total: objects.iter().map(|object| object.size).sum(),
+        bytes_total: objects.iter().fold(0, |sum, object| object.size.saturating_add(sum)),
         next: AtomicUsize::new(0),
         items: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
@@ -124,7 +124,7 @@ impl Work<'_> {
             self.monitor.progress(&Progress {
                 items: self.items.fetch_add(1, Ordering::Relaxed) + 1,
                 items_total: Some(self.objects.len() as u64),
-                bytes: self.bytes.fetch_add(object.size, Ordering::Relaxed) + object.size,
+                bytes: self.bytes.fetch_add(object.size, Ordering::Relaxed).saturating_add(object.size),
                 bytes_total: Some(self.bytes_total),
                 problems: 0,
             });

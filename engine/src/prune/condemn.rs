@@ -12,7 +12,7 @@ use crate::budget;
 use crate::format::chunk_list::Chunk;
 use crate::format::commit::{Change, SegmentInfo};
 use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
-use crate::index::{Index, Location, Met};
+use crate::index::{Index, Location, Met, Segment};
 use crate::log::{Fold, snapshot_record};
 use crate::prune::copy::Copies;
 use crate::prune::plan::Plan;
@@ -164,7 +164,8 @@ impl<'a> Work<'a> {
         let mut roots = Vec::new();
         let mut records = Vec::new();
         for entry in fold.snapshots().filter(|entry| !self.seen.contains(&entry.snapshot)) {
-            roots.push(snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?.tree);
+            let record = snapshot_record(self.repository.keys(), entry.snapshot, &entry.record);
+            roots.push(record.map_err(RepositoryError::from)?.tree);
             records.push(entry.snapshot);
         }
         if records.is_empty() {

@@ -74,13 +74,13 @@ impl Marks {
         if self.gathered.len() >= self.limit / 2 { self.join() } else { Ok(()) }
     }
 
-    /// Marks what was gathered: of each blob one entry, in the first segment that has it in a stored pack.
+    /// Marks what was gathered: of each blob one entry, in the first segment that has it in a possible place of a stored pack.
     fn join(&mut self) -> Result<(), IndexError> {
         self.gathered.sort_unstable();
         self.gathered.dedup();
         let mut wanted = std::mem::take(&mut self.gathered);
         for (number, segment) in self.segments.iter().enumerate() {
-            let (bits, stored) = (&mut self.bits[number], &self.stored[number]);
+            let (bits, stored, layout) = (&mut self.bits[number], &self.stored[number], segment.layout());
             let mut found = vec![false; wanted.len()];
             let mut at = 0;
             for (position, entry) in segment.entries().enumerate() {
@@ -90,7 +90,8 @@ impl Marks {
                     at += 1;
                 }
                 let Some(next) = wanted.get(at) else { break };
-                if *next == key && !found[at] && stored.get(entry.pack as usize) == Some(&true) {
+                let is_home = || stored.get(entry.pack as usize) == Some(&true) && entry.is_sane(&layout);
+                if *next == key && !found[at] && is_home() {
                     found[at] = true;
                     bits[position / 64] |= 1 << (position % 64);
                 }

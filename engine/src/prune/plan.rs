@@ -30,7 +30,7 @@ pub(super) fn make(survey: &Survey, options: &PruneOptions) -> Plan {
     let mut plan = Plan {
         snapshots: survey.snapshots.len() as u64,
         packs: survey.packs.len() as u64,
-        packs_bytes: survey.packs.iter().map(|pack| pack.entry.size).sum(),
+        packs_bytes: survey.packs.iter().fold(0, |sum, pack| pack.entry.size.saturating_add(sum)),
         stray: survey.stray.clone(),
         stray_segments: survey.stray_segments.clone(),
         ..Plan::default()

@@ -80,7 +80,8 @@ impl Survey {
         stray_segments.retain(|(id, _)| !fold.has_segment(id));
         let (mut snapshots, mut roots) = (BTreeSet::new(), [Vec::new(), Vec::new()]);
         for entry in fold.snapshots() {
-            let record = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
+            let record = snapshot_record(repository.keys(), entry.snapshot, &entry.record);
+            let record = record.map_err(RepositoryError::from)?;
             snapshots.insert(entry.snapshot);
             roots[usize::from(entry.appender.is_some())].push(record.tree);
         }
@@ -174,7 +175,8 @@ impl Survey {
                     && let Some(pack) = self.tables[number].get(entry.pack as usize)
                 {
                     self.packs[*pack].blobs_needed += 1;
-                    self.packs[*pack].bytes_needed += entry.stored_len();
+                    let pack = &mut self.packs[*pack];
+                    pack.bytes_needed = pack.bytes_needed.saturating_add(entry.stored_len());
                 }
             }
         }
@@ -191,7 +193,8 @@ fn who_needs(
     let fold = repository.fold();
     let mut search = Search { repository, blob, met: HashSet::new(), is_found: false };
     for entry in fold.snapshots().filter(|entry| entry.appender.is_none()) {
-        let record = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
+        let record = snapshot_record(repository.keys(), entry.snapshot, &entry.record);
+        let record = record.map_err(RepositoryError::from)?;
         search.is_found = entry.snapshot.blob() == blob;
         reach::follow(repository.reader(), [record.tree], &mut search, threads)?;
         if search.is_found {

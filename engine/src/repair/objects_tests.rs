@@ -456,6 +456,30 @@ fn what_others_store_meanwhile_is_not_replaced() {
     assert_eq!(world.storage.read(&lost, 100).expect("there"), b"of another writer");
 }
 
+#[test]
+fn what_has_changed_since_it_was_found_damaged_is_not_replaced() {
+    let world = covered();
+    let (storage, key) = (&world.storage, keys_of(&world.storage, Folder::Index).remove(0));
+    let whole = storage.read(&key, u64::MAX).expect("there");
+    flip(storage, &key);
+    let damaged = storage.read(&key, u64::MAX).expect("there");
+    let mending = crate::sidecar::mend(storage, &key).expect("made again");
+    let other = [&damaged[..damaged.len() - 1], b"?"].concat();
+    for changed in [whole.clone(), other, damaged[1..].to_vec()] {
+        storage.corrupt(&key, |bytes| bytes.clone_from(&changed));
+        let result = mending.replace(storage, &key);
+        assert!(matches!(result, Err(crate::sidecar::MendError::Changed)), "{result:?}");
+        assert_eq!(storage.read(&key, u64::MAX).expect("there"), changed);
+    }
+    storage.delete(&key).expect("deleted");
+    let result = mending.replace(storage, &key);
+    assert!(matches!(result, Err(crate::sidecar::MendError::Changed)), "{result:?}");
+    storage.read(&key, u64::MAX).expect_err("it stays away");
+    storage.plant(&key, &damaged);
+    mending.replace(storage, &key).expect("as it was found");
+    assert_eq!(storage.read(&key, u64::MAX).expect("there"), whole);
+}
+
 /// A sidecar in a record's place that speaks of more than a record can be is not followed.
 #[test]
 fn parity_of_something_longer_than_a_record_is_refused() {

@@ -29,9 +29,10 @@ pub(super) struct Totals {
 
 impl std::ops::AddAssign for Totals {
     fn add_assign(&mut self, other: Self) {
-        self.files += other.files;
-        self.directories += other.directories;
-        // What trees say of sizes is not checked here: sums are for people.
+        // What trees say of sizes is not checked here, and one tree can be met more often than can be counted: sums are for
+        // people.
+        self.files = self.files.saturating_add(other.files);
+        self.directories = self.directories.saturating_add(other.directories);
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
@@ -51,7 +52,7 @@ pub(super) struct Rewritten {
 
 impl Rewritten {
     fn lose(&mut self, path: Vec<u8>, kind: LostKind) {
-        self.lost_count += 1;
+        self.lost_count = self.lost_count.saturating_add(1);
         if self.lost.len() < RepairedSnapshot::LOST_MAX {
             self.lost.push(LostEntry { path, kind });
         }
@@ -68,7 +69,26 @@ struct Frame {
     /// Places of directories that are still to be walked, last first.
     below: Vec<usize>,
     totals: Totals,
+    /// How much was lost when it was entered.
+    lost_before: u64,
     is_changed: bool,
+}
+
+/// How much of a directory's entries could be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Collected {
+    Whole,
+    InPart,
+    Nothing,
+}
+
+/// A tree that was walked.
+#[derive(Clone, Copy)]
+struct Known {
+    /// The tree without what is lost: the same where nothing is.
+    tree: BlobId,
+    totals: Totals,
+    lost_count: u64,
 }
 
 /// Rewrites trees.
@@ -78,13 +98,13 @@ pub(super) struct Rewriter<'a, 'r> {
     /// Packs that are there, with their lengths.
     pub stored: BTreeMap<PackId, u64>,
     pub monitor: &'a dyn Monitor,
-    clean: HashMap<BlobId, Totals>,
+    known: HashMap<BlobId, Known>,
     walked: u64,
 }
 
 impl<'a, 'r> Rewriter<'a, 'r> {
     pub fn new(session: &'a Session<'r>, stored: BTreeMap<PackId, u64>, monitor: &'a dyn Monitor) -> Self {
-        Self { session, writer: session.tree_writer(), stored, monitor, clean: HashMap::new(), walked: 0 }
+        Self { session, writer: session.tree_writer(), stored, monitor, known: HashMap::new(), walked: 0 }
     }
 
     /// Rewrites everything below a root.
@@ -105,9 +125,17 @@ impl<'a, 'r> Rewriter<'a, 'r> {
             let Some(Node { name, kind: NodeKind::Directory { tree }, .. }) = &frame.nodes[slot] else {
                 continue;
             };
-            frame.totals.directories += 1;
-            if let Some(totals) = self.clean.get(tree) {
-                frame.totals += *totals;
+            if let Some(known) = self.known(tree, &done) {
+                frame.totals += known.totals;
+                frame.totals += Totals { directories: 1, ..Totals::default() };
+                done.lost_count = done.lost_count.saturating_add(known.lost_count);
+                if known.tree != *tree {
+                    frame.is_changed = true;
+                    let tree = known.tree;
+                    if let Some(Node { kind, .. }) = &mut frame.nodes[slot] {
+                        *kind = NodeKind::Directory { tree };
+                    }
+                }
                 continue;
             }
             let (path, tree) = ([&frame.path, b"/".as_slice(), name].concat(), *tree);
@@ -116,12 +144,19 @@ impl<'a, 'r> Rewriter<'a, 'r> {
                 None => {
                     frame.nodes[slot] = None;
                     frame.is_changed = true;
-                    frame.totals.directories -= 1;
                     done.lose(path, LostKind::Directory);
                 }
             }
         }
         Ok(done)
+    }
+
+    /// What became of a tree when it was walked, if it need not be walked again: what is lost of it is named at each of its paths, as
+    /// long as more is to be named.
+    fn known(&self, tree: &BlobId, done: &Rewritten) -> Option<Known> {
+        let is_enough =
+            |known: &&Known| known.lost_count == 0 || done.lost.len() == RepairedSnapshot::LOST_MAX;
+        self.known.get(tree).filter(is_enough).copied()
     }
 
     /// Ends a directory: stores it anew where something below was lost.
@@ -138,14 +173,18 @@ impl<'a, 'r> Rewriter<'a, 'r> {
             let splitter = Splitter::new(session.repository.keys());
             put_tree(&splitter, &nodes, &mut |bytes| session.put(writer, BlobKind::Tree, bytes))?
         } else {
-            self.clean.insert(frame.tree, frame.totals);
             frame.tree
         };
+        // A count that ran full tells nothing any more.
+        let is_other = u64::from(tree != frame.tree);
+        let lost_count = done.lost_count.saturating_sub(frame.lost_before).max(is_other);
+        self.known.insert(frame.tree, Known { tree, totals: frame.totals, lost_count });
         let Some(above) = above else {
             (done.tree, done.totals) = (Some(tree), frame.totals);
             return Ok(());
         };
         above.totals += frame.totals;
+        above.totals += Totals { directories: 1, ..Totals::default() };
         above.is_changed |= frame.is_changed;
         if let Some(node) = &mut above.nodes[frame.slot] {
             node.kind = NodeKind::Directory { tree };
@@ -168,7 +207,8 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         self.monitor.progress(&Progress { items: self.walked, ..Progress::default() });
         let mut read = Vec::new();
         let lost_before = done.lost_count;
-        if !self.collect(&tree, None, PART_DEPTH_MAX, &path, &mut read, done)? {
+        let collected = self.collect(&tree, None, PART_DEPTH_MAX, &path, &mut read, done)?;
+        if collected == Collected::Nothing {
             return Ok(None);
         }
         let mut frame = Frame {
@@ -178,7 +218,8 @@ impl<'a, 'r> Rewriter<'a, 'r> {
             nodes: Vec::with_capacity(read.len()),
             below: Vec::new(),
             totals: Totals::default(),
-            is_changed: done.lost_count > lost_before,
+            lost_before,
+            is_changed: collected == Collected::InPart,
         };
         for node in read {
             match &node.kind {
@@ -199,7 +240,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         Ok(Some(frame))
     }
 
-    /// Gathers the entries of a directory from its parts, as far as they can be read. False where it cannot be read at all.
+    /// Gathers the entries of a directory from its parts, as far as they can be read.
     fn collect(
         &self,
         tree: &BlobId,
@@ -208,7 +249,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         path: &[u8],
         nodes: &mut Vec<Node>,
         done: &mut Rewritten,
-    ) -> Result<bool, RepairError> {
+    ) -> Result<Collected, RepairError> {
         let reader = self.session.repository.reader();
         let loaded = match part {
             None => browse::load(reader, tree),
@@ -217,26 +258,36 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         let tree = match loaded {
             Ok(tree) => tree,
             Err(BrowseError::Read(error)) if !is_lost(&error) => return Err(RepairError::Read(error)),
-            Err(_) => return Ok(false),
+            Err(_) => return Ok(Collected::Nothing),
         };
         match tree {
             Tree::Nodes(read) => {
                 let follows =
                     nodes.last().zip(read.first()).is_none_or(|(last, first)| last.name < first.name);
-                if follows {
-                    nodes.extend(read);
+                if !follows {
+                    return Ok(Collected::Nothing);
                 }
-                Ok(follows)
+                nodes.extend(read);
+                Ok(Collected::Whole)
             }
-            Tree::Parts(_) if depth == 0 => Ok(false),
+            Tree::Parts(_) if depth == 0 => Ok(Collected::Nothing),
             Tree::Parts(parts) => {
+                let mut collected = Collected::Whole;
                 for part in &parts {
-                    if !self.collect(&part.tree, Some(part), depth - 1, path, nodes, done)? {
+                    let of_part = match nodes.last().is_none_or(|last| last.name < part.first) {
+                        true => self.collect(&part.tree, Some(part), depth - 1, path, nodes, done)?,
+                        // So no tree gives its entries twice, however parts lead to each other.
+                        false => Collected::Nothing,
+                    };
+                    if of_part == Collected::Nothing {
                         let first = [path, b"/", part.first.as_slice()].concat();
                         done.lose(first, LostKind::Entries(part.entries));
                     }
+                    if of_part != Collected::Whole {
+                        collected = Collected::InPart;
+                    }
                 }
-                Ok(true)
+                Ok(collected)
             }
         }
     }

@@ -57,7 +57,9 @@ pub(super) fn run<'r>(
     for entry in fold.snapshots() {
         search.record(*entry.snapshot.blob(), &entry.record)?;
         // A record that cannot be read leads nowhere: the check names it.
-        roots.extend(snapshot_record(entry.snapshot, &entry.record).map(|snapshot| snapshot.tree));
+        roots.extend(
+            snapshot_record(repository.keys(), entry.snapshot, &entry.record).map(|snapshot| snapshot.tree),
+        );
     }
     let result = reach::follow(repository.reader(), roots, &mut search, threads);
     if let Some(failure) = search.failure {

@@ -14,7 +14,7 @@ use crate::format::record;
 use crate::format::snapshot::{Repaired, Snapshot, SnapshotSummary};
 use crate::ids::{BlobId, PackId, SnapshotId};
 use crate::log::{Fold, snapshot_record};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::repair::rewrite::{Rewriter, Rewritten};
 use crate::repair::{ATTEMPTS, RepairError, RepairedSnapshot, SnapshotsOptions, SnapshotsReport};
 use crate::repo::{Repository, RepositoryError};
@@ -74,7 +74,16 @@ fn attempt(
         if !options.snapshots.is_empty() && !options.snapshots.contains(&entry.snapshot) {
             continue;
         }
-        let original = snapshot_record(entry.snapshot, &entry.record).map_err(RepositoryError::from)?;
+        let original = match snapshot_record(repository.keys(), entry.snapshot, &entry.record) {
+            Ok(original) => original,
+            // Nothing can be said of it, and the others are repaired without.
+            Err(error) if options.snapshots.is_empty() => {
+                let (path, message) = (None, error.to_string());
+                monitor.problem(&Problem { code: "snapshot-unread", path, message, is_error: false });
+                continue;
+            }
+            Err(error) => return Err(RepositoryError::from(error).into()),
+        };
         report.checked += 1;
         let rewritten = rewriter.run(original.tree)?;
         if rewritten.lost_count > 0 {

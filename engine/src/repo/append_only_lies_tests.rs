@@ -188,6 +188,23 @@ fn a_prune_stops_at_a_snapshot_of_others_that_needs_what_only_an_untrue_segment_
 }
 
 #[test]
+fn a_segment_of_more_packs_than_anybody_stores_at_once_is_not_vetted() {
+    let world = shared();
+    let (entry, _) = listed(&world, |_| true).remove(0);
+    let made_up = |n: u32| {
+        let mut id = [7; 32];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        (PackEntry { id: PackId::from_bytes(id), ..entry }, Directory { blocks: Vec::new() })
+    };
+    append(&world, &(0..(128 << 10) + 1).map(made_up).collect::<Vec<_>>());
+    let told = super::append_only_tests::Collect::default();
+    let vetted =
+        crate::vet::run(&world.open(), crate::vet::Strictness::WhatIsTrue, &told).expect("looked at");
+    assert_eq!((vetted.segments, vetted.untrue), (0, 1), "it is not looked at pack by pack");
+    assert!(told.0.lock().expect("whole")[0].message.contains("more than 131072 packs"));
+}
+
+#[test]
 fn a_repair_of_packs_ends_what_a_prune_found_untrue() {
     let mut world = shared();
     append_only_tests::lie(&world);

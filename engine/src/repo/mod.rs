@@ -6,10 +6,14 @@ mod append_only_lies_tests;
 mod append_only_repair_tests;
 #[cfg(test)]
 mod append_only_tests;
+#[cfg(test)]
+mod hostile_numbers_tests;
 mod keyslots;
 #[cfg(test)]
 mod never_stored_tests;
 mod open;
+#[cfg(test)]
+mod snapshots_tests;
 pub(crate) mod tail;
 mod unlock;
 mod view;
@@ -232,7 +236,7 @@ impl RepositoryError {
             | Self::NoLog { .. }
             | Self::NoConfig { .. }
             | Self::Log(LogError::Chain { .. } | LogError::Gap { .. })
-            | Self::Fold(FoldError::Snapshot { .. })
+            | Self::Fold(FoldError::OtherSnapshot(_))
             | Self::ForeignConfig
             | Self::OnlyReadable { .. }
             | Self::LostEntry { .. }
@@ -433,43 +437,80 @@ impl Repository {
     /// ones stand where their originals stood, and copies from one repository in the order that they have there.
     ///
     /// # Errors
-    /// [`FoldError::Snapshot`] where a record cannot be read.
+    /// [`RepositoryError::Fold`] where a record cannot be read: for what would be wrong without one of them.
     pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>, RepositoryError> {
+        let (snapshots, unread) = self.readable_snapshots();
+        unread.into_iter().next().map_or(Ok(snapshots), |(_, error)| Err(error.into()))
+    }
+
+    /// The same as far as their records can be read, and the others with the reason: one that a newer version made, or
+    /// that is damaged, keeps nobody from the rest.
+    pub fn readable_snapshots(&self) -> (Vec<(SnapshotId, Snapshot)>, Vec<(SnapshotId, FoldError)>) {
         let fold = self.fold();
-        let mut snapshots = Vec::new();
+        let (mut snapshots, mut unread) = (Vec::new(), Vec::new());
         for entry in fold.snapshots() {
-            let record = log::snapshot_record(entry.snapshot, &entry.record)?;
-            snapshots.push((entry.added, entry.snapshot, record));
+            match log::snapshot_record(&self.keys, entry.snapshot, &entry.record) {
+                Ok(record) => snapshots.push((entry.added, entry.snapshot, record)),
+                Err(error) => unread.push((entry.snapshot, error)),
+            }
         }
         let added: Vec<_> = snapshots.iter().map(|(added, _, record)| (record, *added)).collect();
         let positions = snapshot::positions(&added);
         let mut ordered: Vec<_> = positions.into_iter().zip(snapshots).collect();
         ordered.sort_by_key(|(position, (_, id, _))| (*position, *id));
-        Ok(ordered.into_iter().map(|(_, (_, id, snapshot))| (id, snapshot)).collect())
+        (ordered.into_iter().map(|(_, (_, id, snapshot))| (id, snapshot)).collect(), unread)
     }
 
     /// The snapshot called `name`: `latest` (the last one committed that is not partial, else the last partial one), or a prefix of
     /// its id of at least one digit.
     ///
     /// # Errors
-    /// [`RepositoryError::NoSnapshot`] or [`RepositoryError::AmbiguousSnapshot`].
+    /// [`RepositoryError::NoSnapshot`] or [`RepositoryError::AmbiguousSnapshot`]; [`RepositoryError::Fold`] where its record cannot
+    /// be read, or may be the latest and cannot be read.
     pub fn find_snapshot(&self, name: &str) -> Result<(SnapshotId, Snapshot), RepositoryError> {
-        let none = || RepositoryError::NoSnapshot(name.to_owned());
-        let mut snapshots = self.snapshots()?;
+        let (mut snapshots, mut unread) = self.readable_snapshots();
         if name == "latest" {
             let complete = snapshots.iter().rposition(|(_, snapshot)| !snapshot.partial);
-            let at = complete.or(snapshots.len().checked_sub(1)).ok_or_else(none)?;
-            return Ok(snapshots.swap_remove(at));
+            let found = complete.or(snapshots.len().checked_sub(1)).map(|at| snapshots.swap_remove(at));
+            let fold = self.fold();
+            let added = |id: &SnapshotId| fold.snapshot(id).map(|entry| entry.added);
+            let last = found.as_ref().and_then(|(id, _)| added(id));
+            // An older one must not pass for it.
+            return match unread.into_iter().find(|(id, _)| added(id) > last) {
+                Some((_, error)) => Err(error.into()),
+                None => found.ok_or_else(|| RepositoryError::NoSnapshot(name.to_owned())),
+            };
+        }
+        let id = self.find_snapshot_id(name)?;
+        match snapshots.iter().position(|(found, _)| *found == id) {
+            Some(at) => Ok(snapshots.swap_remove(at)),
+            None => {
+                let error =
+                    unread.iter().position(|(found, _)| *found == id).map(|at| unread.swap_remove(at).1);
+                Err(error.map_or_else(|| RepositoryError::NoSnapshot(name.to_owned()), Into::into))
+            }
+        }
+    }
+
+    /// The id of the snapshot called `name`, whether its record can be read or not: for what does not look into it.
+    ///
+    /// # Errors
+    /// As [`Repository::find_snapshot`], but for records that cannot be read and are named by their id.
+    pub fn find_snapshot_id(&self, name: &str) -> Result<SnapshotId, RepositoryError> {
+        let none = || RepositoryError::NoSnapshot(name.to_owned());
+        if name == "latest" {
+            return Ok(self.find_snapshot(name)?.0);
         }
         if name.is_empty() || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(none());
         }
-        let name = name.to_ascii_lowercase();
-        snapshots.retain(|(id, _)| id.to_string().starts_with(&name));
-        match snapshots.len() {
-            0 => Err(none()),
-            1 => Ok(snapshots.swap_remove(0)),
-            count => Err(RepositoryError::AmbiguousSnapshot { prefix: name, count }),
+        let prefix = name.to_ascii_lowercase();
+        let fold = self.fold();
+        let mut found = fold.snapshots().filter(|entry| entry.snapshot.to_string().starts_with(&prefix));
+        match (found.next(), found.count()) {
+            (None, _) => Err(none()),
+            (Some(entry), 0) => Ok(entry.snapshot),
+            (Some(_), more) => Err(RepositoryError::AmbiguousSnapshot { prefix, count: more + 1 }),
         }
     }
 }

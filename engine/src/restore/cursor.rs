@@ -11,11 +11,16 @@ use crate::store::BlobReader;
 /// A place in a directory. [`Cursor::park`] gives back most of its memory.
 pub(super) struct Cursor {
     levels: Vec<Level>,
+    /// The last name that was given.
     last: ByteBuf,
+    /// The name that the last part begins with that was entered.
+    entered: ByteBuf,
 }
 
 struct Level {
     tree: BlobId,
+    /// What the tree above says of it, where it is a part of a split directory.
+    part: Option<TreePart>,
     /// Entries or parts that were taken.
     taken: usize,
     loaded: Option<Loaded>,
@@ -31,10 +36,13 @@ enum Loaded {
 impl Cursor {
     /// Before the first entry of `tree`.
     pub(super) fn new(tree: BlobId) -> Self {
-        Self { levels: vec![Level { tree, taken: 0, loaded: None, loaded_len: 0 }], last: ByteBuf::new() }
+        Self { levels: vec![Level::new(tree, None)], last: ByteBuf::new(), entered: ByteBuf::new() }
     }
 
     /// The next entry in name order. After an error, what can be read of the rest follows.
+    ///
+    /// A part of a split directory is entered if it is what the tree above says of it, and begins with a name that comes after
+    /// all before it: so none is entered twice, however parts lead to each other, and this ends.
     pub(super) fn next(&mut self, reader: &BlobReader) -> Option<Result<Node, BrowseError>> {
         loop {
             let depth = self.levels.len();
@@ -74,8 +82,15 @@ impl Cursor {
                     self.levels.pop();
                     return rules(TreeRuleError::Depth);
                 }
+                // The first one begins with what the one does that it is a part of.
+                Some(part) if self.last >= part.first || level.taken > 1 && self.entered >= part.first => {
+                    // Told once, whatever the number of those that come too late.
+                    level.pass_over((&self.last).max(&self.entered));
+                    return rules(entry_error(&part.first, EntryRule::Order));
+                }
                 Some(part) => {
-                    self.levels.push(Level { tree: part.tree, taken: 0, loaded: None, loaded_len: 0 });
+                    self.entered.clone_from(&part.first);
+                    self.levels.push(Level::new(part.tree, Some(part)));
                 }
             }
         }
@@ -93,8 +108,20 @@ impl Cursor {
 }
 
 impl Level {
+    fn new(tree: BlobId, part: Option<TreePart>) -> Self {
+        Self { tree, part, taken: 0, loaded: None, loaded_len: 0 }
+    }
+
+    /// Reads the tree. Entries are judged one by one as they are taken, all else now.
     fn load(&mut self, reader: &BlobReader) -> Result<(), BrowseError> {
         let tree = browse::load_unchecked(reader, &self.tree)?;
+        let judged = match &tree {
+            Tree::Nodes(_) => Ok(()),
+            Tree::Parts(_) => tree.validate(),
+        };
+        judged
+            .and_then(|()| self.part.as_ref().map_or(Ok(()), |part| part.check(&tree)))
+            .map_err(|source| BrowseError::Rules { tree: self.tree, source })?;
         self.loaded_len = match &tree {
             Tree::Nodes(nodes) => nodes.iter().map(|node| node.weight() + size_of::<Node>() as u64).sum(),
             Tree::Parts(parts) => parts.len() as u64 * PART_WEIGHT,
@@ -104,6 +131,16 @@ impl Level {
             Tree::Parts(parts) => Loaded::Parts(skipped(parts, self.taken)),
         });
         Ok(())
+    }
+
+    /// Takes the parts that begin with no later name than `last`.
+    fn pass_over(&mut self, last: &[u8]) {
+        if let Some(Loaded::Parts(parts)) = &mut self.loaded {
+            while parts.as_slice().first().is_some_and(|part| last >= part.first.as_slice()) {
+                parts.next();
+                self.taken += 1;
+            }
+        }
     }
 }
 

@@ -75,9 +75,35 @@ fn directory_of(tree: BlobId) -> Vec<Node> {
     vec![node("dir", NodeKind::Directory { tree })]
 }
 
-fn split(b: &mut Builder, trees: &[BlobId]) -> BlobId {
-    let part = |tree: &BlobId| TreePart { first: ByteBuf::from(&b"x"[..]), entries: 1, tree: *tree };
-    b.tree_blob(&record::encode(&Tree::Parts(trees.iter().map(part).collect())))
+/// A directory split into these parts: the first name of each, its number of entries, and its tree.
+fn split(b: &mut Builder, parts: &[(&str, u64, BlobId)]) -> BlobId {
+    let part = |(first, entries, tree): &(&str, u64, BlobId)| TreePart {
+        first: ByteBuf::from(first.as_bytes()),
+        entries: *entries,
+        tree: *tree,
+    };
+    b.tree_blob(&record::encode(&Tree::Parts(parts.iter().map(part).collect())))
+}
+
+/// Three parts that all lead to a fourth. Nothing below any of them is there.
+fn lost_in_several_ways(b: &mut Builder) -> BlobId {
+    let last = split(b, &[("z", 1, id(9))]);
+    let ways = ["a", "b", "c"].map(|name| (name, 2, split(b, &[(name, 1, id(8)), ("z", 1, last)])));
+    split(b, &ways)
+}
+
+#[test]
+fn no_piece_is_looked_for_twice() {
+    let mut b = Builder::new();
+    let tree = lost_in_several_ways(&mut b);
+    let fixture = b.finish(Vec::new());
+    let mut pieces = crate::browse::Pieces::new(tree);
+    let mut told = Vec::new();
+    while let Some(piece) = pieces.next(fixture.repository.reader()) {
+        told.push(piece.expect_err("nothing is there").to_string());
+    }
+    assert_eq!(told.len(), 3, "two that are missing, and the other ways at once: {told:?}");
+    assert!(told[2].contains(ORDER), "{told:?}");
 }
 
 fn told(b: &mut Builder, change: fn(&mut Metadata)) -> Vec<Node> {
@@ -120,7 +146,13 @@ fn cases_of_names() -> Vec<Case> {
         case("descending", 1, ORDER, |b| vec![b.file("y", b"1", 9), b.file("x", b"2", 9)]),
         case("one name in two parts", 1, ORDER, |b| {
             let (first, second) = (vec![link("x", b"../../outside")], vec![b.file("x", b"evil", 9)]);
-            let parts = [b.tree(first), b.tree(second)];
+            let parts = [("x", 1, b.tree(first)), ("x", 1, b.tree(second))];
+            directory_of(split(b, &parts))
+        }),
+        case("a part that begins before the end of another", 1, ORDER, |b| {
+            let first = vec![link("a", b"x"), link("x", b"../../outside")];
+            let second = vec![link("b", b"x"), b.file("x", b"evil", 9)];
+            let parts = [("a", 2, b.tree(first)), ("b", 2, b.tree(second))];
             directory_of(split(b, &parts))
         }),
         case("a path longer than is restored", 1, "a path of", |b| {
@@ -161,15 +193,46 @@ fn cases_of_trees() -> Vec<Case> {
         case("parts without end", 1, "nest deeper than", |b| {
             let mut tree = b.tree(Vec::new());
             for _ in 0..20 {
-                tree = split(b, &[tree]);
+                tree = split(b, &[("x", 1, tree)]);
             }
             directory_of(tree)
         }),
         case("parts of which one is missing", 1, "is not in the index", |b| {
-            let parts = [b.tree(vec![link("a", b"x")]), id(9), b.tree(vec![link("b", b"x")])];
-            directory_of(split(b, &parts))
+            let (first, last) = (b.tree(vec![link("a", b"x")]), b.tree(vec![link("c", b"x")]));
+            directory_of(split(b, &[("a", 1, first), ("b", 1, id(9)), ("c", 1, last)]))
         }),
-        case("no parts", 0, "", |b| directory_of(split(b, &[]))),
+        case("no parts", 1, "is split into no parts", |b| directory_of(split(b, &[]))),
+        case("a part that lacks entries", 1, "has 1 entries, expected 2", |b| {
+            let (first, last) = (b.tree(vec![link("a", b"x")]), b.tree(vec![link("c", b"x")]));
+            directory_of(split(b, &[("a", 2, first), ("c", 1, last)]))
+        }),
+        case("a part that begins with another name", 1, "begins with “b”", |b| {
+            let tree = b.tree(vec![link("b", b"x")]);
+            directory_of(split(b, &[("a", 1, tree)]))
+        }),
+        case("a part without entries", 1, "has 0 entries, expected 1", |b| {
+            let tree = b.tree(Vec::new());
+            directory_of(split(b, &[("a", 1, tree)]))
+        }),
+        case("a hundred parts eight times over that all lead to nothing", 100 + 7, "expected", |b| {
+            let names: Vec<String> = (0..100).map(|n| format!("{n:02}")).collect();
+            let (mut tree, mut entries) = (b.tree(Vec::new()), 1);
+            for _ in 0..8 {
+                let parts: Vec<_> = names.iter().map(|name| (name.as_str(), entries, tree)).collect();
+                tree = split(b, &parts);
+                entries *= 100;
+            }
+            directory_of(tree)
+        }),
+        case("parts that lead to one tree in several ways", 1, ORDER, |b| {
+            let last = b.tree(vec![link("z", b"x")]);
+            let first = ["a", "b", "c"].map(|name| (name, b.tree(vec![link(name, b"x")])));
+            let ways = first.map(|(name, tree)| (name, 2, split(b, &[(name, 1, tree), ("z", 1, last)])));
+            directory_of(split(b, &ways))
+        }),
+        case("parts that lead to one tree, of which nothing can be read", 3, ORDER, |b| {
+            directory_of(lost_in_several_ways(b))
+        }),
     ]
 }
 

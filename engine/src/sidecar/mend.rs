@@ -5,6 +5,9 @@ use crate::format::parity::{ParityError, Sidecar};
 use crate::sidecar::code::{self, DecodeError, Decoded};
 use crate::sidecar::{can_cover, key_of, named_hash, read};
 
+/// Bytes of a damaged object that are compared at a time.
+const COMPARED_LEN: usize = 64 << 10;
+
 /// An object cannot be made whole.
 #[derive(Debug, thiserror::Error)]
 pub enum MendError {
@@ -23,8 +26,8 @@ pub enum MendError {
     /// Its sidecar cannot be read.
     #[error("its parity cannot be read: {0}")]
     Unreadable(#[source] BackendError),
-    /// Somebody else stored something in its place.
-    #[error("something else was stored in its place meanwhile: run the command again")]
+    /// It is not what was found damaged any more: somebody has stored something in its place, or deleted it.
+    #[error("what is stored there has changed meanwhile: run the command again")]
     Changed,
     /// The storage failed.
     #[error(transparent)]
@@ -119,7 +122,7 @@ impl Mending {
     }
 
     /// Puts the object in place of what is left of it, once all of it is written and is what it should be. Where nothing was
-    /// left, nothing is replaced, whatever has come there since.
+    /// left, nothing is replaced, whatever has come there since; nor is what has changed since it was found damaged.
     ///
     /// # Errors
     /// [`MendError`]
@@ -127,8 +130,8 @@ impl Mending {
         let mut staged = backend.begin()?;
         self.write(&mut |part| Ok(staged.write(part)?))?;
         if !self.is_absent {
-            // What was deleted meanwhile, as a keyslot is, does not come back.
-            if backend.stat(object).is_err_and(|error| error.is_not_found()) {
+            // As late as can be. What was deleted meanwhile, as a keyslot is, does not come back.
+            if !self.is_as_found(backend, object)? {
                 return Err(MendError::Changed);
             }
             return Ok(staged.replace(object)?);
@@ -137,5 +140,33 @@ impl Mending {
             Created::New => Ok(()),
             Created::Exists => Err(MendError::Changed),
         }
+    }
+
+    /// Whether what is stored is what was found damaged, as far as either can be read.
+    fn is_as_found(&self, backend: &dyn Backend, object: &ObjectKey) -> Result<bool, MendError> {
+        let now = match backend.open(object, u64::MAX) {
+            Ok(reader) => reader,
+            Err(error) if error.is_not_found() => return Ok(false),
+            // Nothing of it can be read: that was so.
+            Err(error) if error.is_loss() => return Ok(self.reader.is_none()),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(before) = &self.reader else { return Ok(false) };
+        if now.size() != before.size() {
+            return Ok(false);
+        }
+        let (mut old, mut new) = (vec![0; COMPARED_LEN], vec![0; COMPARED_LEN]);
+        let mut at = 0;
+        while at < now.size() {
+            let len = usize::try_from(now.size() - at).map_or(COMPARED_LEN, |left| left.min(COMPARED_LEN));
+            let had = [(before, &mut old), (&now, &mut new)]
+                .map(|(reader, bytes)| reader.read_at(at, &mut bytes[..len]).is_ok());
+            // What the disk does not give tells nothing.
+            if had == [true, true] && old[..len] != new[..len] {
+                return Ok(false);
+            }
+            at += len as u64;
+        }
+        Ok(true)
     }
 }

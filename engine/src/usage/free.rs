@@ -29,7 +29,7 @@ pub fn to_free(
     threads: usize,
     monitor: &dyn Monitor,
 ) -> Result<Proposal, UsageError> {
-    let candidates = forget::candidates(&repository.fold())?;
+    let candidates = forget::candidates(repository)?;
     let mut staying = forget::last_of_groups(&candidates, GroupBy::default());
     staying.extend(held(&candidates));
     staying.extend(candidates.last().map(|last| last.id));

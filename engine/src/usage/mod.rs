@@ -22,7 +22,8 @@ use crate::crypto::keys::BlobKind;
 use crate::forget::{self, Candidate};
 use crate::format::chunk_list::{self, Chunk};
 use crate::format::snapshot::Snapshot;
-use crate::format::tree::{FileContent, NodeKind, Tree};
+use crate::format::tree::{FileContent, NodeKind, Tree, TreePart};
+use crate::format::tree_rules::{PART_DEPTH_MAX, TreeRuleError};
 use crate::ids::{BlobId, SnapshotId};
 use crate::index::{Bits, Index, IndexError, Location};
 use crate::monitor::{Monitor, Progress};
@@ -81,7 +82,7 @@ pub fn of_snapshots(
     threads: usize,
     monitor: &dyn Monitor,
 ) -> Result<Vec<SnapshotUsage>, UsageError> {
-    let candidates = forget::candidates(&repository.fold())?;
+    let candidates = forget::candidates(repository)?;
     let held: BTreeSet<SnapshotId> = held(&candidates).collect();
     of_candidates(repository, candidates, &held, threads, monitor)
 }
@@ -195,17 +196,25 @@ pub fn of_paths(
     Ok(named.map(|((path, is_rest), usage)| PathUsage { path, is_rest, usage }).collect())
 }
 
-/// The blobs that a directory itself consists of.
+/// The blobs that a directory itself consists of. No more are held than there are, and the parts on the way to one of them.
 fn pieces(repository: &Repository, tree: BlobId) -> Result<Vec<BlobId>, UsageError> {
-    let mut pieces = vec![tree];
-    let mut at = 0;
-    while let Some(piece) = pieces.get(at) {
-        if let Tree::Parts(parts) = browse::load(repository.reader(), piece)? {
-            pieces.extend(parts.into_iter().map(|part| part.tree));
+    let mut met = HashSet::from([tree]);
+    let mut pending: Vec<(TreePart, usize)> = Vec::new();
+    let mut read = (browse::load(repository.reader(), &tree)?, 0);
+    loop {
+        if let (Tree::Parts(parts), depth) = read {
+            if depth == PART_DEPTH_MAX {
+                return Err(BrowseError::Rules { tree, source: TreeRuleError::Depth }.into());
+            }
+            pending.extend(parts.into_iter().map(|part| (part, depth + 1)));
         }
-        at += 1;
+        let Some((part, depth)) = pending.pop() else { return Ok(met.into_iter().collect()) };
+        // One that was met before leads to nothing new.
+        read = match met.insert(part.tree) {
+            true => (browse::load_part(repository.reader(), &part)?, depth),
+            false => (Tree::Nodes(Vec::new()), depth),
+        };
     }
-    Ok(pieces)
 }
 
 /// What belongs together.

@@ -181,3 +181,28 @@ fn what_is_proposed_is_forgotten_without_being_asked_twice() {
     forget::run(&repository, &forget, &NoCalendar).expect("nothing has to be allowed");
     assert_eq!(proposed(u64::MAX), (Vec::new(), 0));
 }
+
+#[test]
+fn a_split_directory_whose_parts_lead_to_each_other_is_given_up_at_once() {
+    use crate::backup::{BackupOptions, Session};
+    use crate::format::record;
+    let world = World::new();
+    let repository = world.open();
+    let session = Session::new(&repository, &BackupOptions { threads: 1, ..BackupOptions::default() });
+    let mut writer = session.tree_writer();
+    let mut put =
+        |tree: &Tree| session.put(&mut writer, BlobKind::Tree, &record::encode(tree)).expect("stored");
+    let names: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+    let mut tree = put(&Tree::Nodes(Vec::new()));
+    for level in 0..6 {
+        let part = |name: &String| TreePart {
+            first: name.as_bytes().to_vec().into(),
+            entries: 10_u64.pow(level),
+            tree,
+        };
+        tree = put(&Tree::Parts(names.iter().map(part).collect()));
+    }
+    session.commit_blobs(&mut writer).expect("committed");
+    let refused = pieces(&repository, tree).expect_err("a million pieces are said to be there");
+    assert!(refused.to_string().contains("begins with"), "{refused}");
+}

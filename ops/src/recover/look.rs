@@ -96,7 +96,7 @@ impl Recoverer<'_> {
         if chosen.snapshot.hostname != self.host {
             preview.notes.push(format!("the snapshot is of the host {}", chosen.snapshot.hostname));
         }
-        let lost = chosen.snapshot.summary.errors + chosen.snapshot.summary.unstable;
+        let lost = chosen.snapshot.summary.errors.saturating_add(chosen.snapshot.summary.unstable);
         if lost > 0 {
             preview.left.push(format!(
                 "of {lost} entries the snapshot has nothing, or a mixture of two states, and what is there now is replaced all the same: \

@@ -185,6 +185,6 @@ impl DomainReport {
 /// What a snapshot lacks, if it lacks something.
 pub(super) fn incomplete(summary: &SnapshotSummary) -> Option<String> {
     let SnapshotSummary { errors, unstable, .. } = summary;
-    (errors + unstable > 0)
+    (*errors > 0 || *unstable > 0)
         .then(|| format!("{errors} entries could not be read, {unstable} files changed while they were read"))
 }

@@ -92,7 +92,7 @@ fn find(name: Option<&str>, repository: &Repository) -> Result<(SnapshotId, Snap
             (planned(found), format!("snapshot {name}"))
         }
         None => (
-            newest_planned(repository.snapshots()?).and_then(planned),
+            newest_planned(repository.readable_snapshots().0).and_then(planned),
             "no complete snapshot in the repository".into(),
         ),
     };

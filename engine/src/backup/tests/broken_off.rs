@@ -1,6 +1,10 @@
 //! Backups that are cancelled, fail or die, and what the next one finds.
 
 use super::*;
+use crate::backend::ObjectInfo;
+use crate::crypto::keys::BlobKind;
+use crate::format::header::ObjectKind;
+use crate::store::StoreOptions;
 
 /// A repository in a folder, in which a backup of `source` stored its packs and failed at the commit.
 fn repository_after_a_failed_backup(folder: &Path, source: &Path) -> Arc<dyn Backend> {
@@ -64,7 +68,7 @@ fn packs_that_are_taken_over_get_parity() {
     // It is wanted by now, and was not when they were stored.
     let add = crate::parity::AddOptions { threads: 1, ..crate::parity::AddOptions::default() };
     crate::parity::add(&repository, &add, &Silent).unwrap();
-    assert!(adopt(&repository).unwrap() > 0);
+    assert!(adopt(&repository, 2, &Silent).unwrap() > 0);
     let status = crate::parity::status(&repository).unwrap();
     assert!(status.coverage.iter().all(|one| one.uncovered == 0), "{status:?}");
 }
@@ -74,7 +78,60 @@ fn packs_that_a_prune_has_condemned_are_not_taken_over() {
     let (_folder, repository) = orphaned();
     crate::prune::run(&repository, &crate::prune::PruneOptions::default(), &Silent).unwrap();
     assert!(repository.fold().condemned().count() > 0, "the orphans");
-    assert_eq!(adopt(&repository).unwrap(), 0);
+    assert_eq!(adopt(&repository, 2, &Silent).unwrap(), 0);
+}
+
+/// A pack that says that it holds `content`, and holds something else: whoever has the keys can make it, also with a keyslot that
+/// was removed.
+fn store_lying_pack(repository: &Repository, content: &[u8]) {
+    let store = repository.pack_store(ObjectKind::DataPack, &StoreOptions::new(3, 1, 64 << 20));
+    let mut writer = store.writer();
+    let id = repository.keys().blob_id(BlobKind::Data, content);
+    writer.put(BlobKind::Data, id, &noise(9, content.len()), true).unwrap();
+    writer.flush().unwrap();
+    assert_eq!(store.finish().unwrap().len(), 1);
+}
+
+#[test]
+fn packs_that_hold_something_else_than_they_say_are_not_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = noise(1, 5000);
+    fs::write(folder.path().join("wanted"), &wanted).unwrap();
+    let repository = repository();
+    store_lying_pack(&repository, &wanted);
+    assert_eq!(adopt(&repository, 2, &Silent).unwrap(), 0);
+    let report = back_up(&repository, folder.path());
+    let found = entries(&repository, report.snapshot.unwrap(), folder.path());
+    assert_eq!(content(&repository, &found["wanted"]), wanted);
+}
+
+#[test]
+fn of_packs_that_rotted_only_those_in_order_are_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("a"), noise(1, 1 << 20)).unwrap();
+    let backend = repository_after_a_failed_backup(&folder.path().join("repository"), &source);
+    let mut largest = None;
+    let mut packs = 0;
+    let mut visit = |info: ObjectInfo| {
+        packs += 1;
+        largest =
+            largest.take().max(Some((info.size, folder.path().join("repository").join(info.key.as_str()))));
+        ControlFlow::Continue(())
+    };
+    backend.list(Folder::Packs, None, &mut visit).unwrap();
+    let (size, path) = largest.unwrap();
+    // In a block: the directory is at the end.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[size as usize / 2] ^= 1;
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    let repository = testing::open(backend, 2).unwrap();
+    assert_eq!(adopt(&repository, 2, &Silent).unwrap(), packs - 1);
+    let report = back_up(&repository, &source);
+    let found = entries(&repository, report.snapshot.unwrap(), &source);
+    assert_eq!(content(&repository, &found["a"]), noise(1, 1 << 20));
 }
 
 #[test]
