@@ -38,8 +38,8 @@ binary=${CARGO_TARGET_DIR:-$root/target}/release/strongroom
 step "campaigns, a slice of each"
 tests/campaigns/run.sh --short "$binary"
 
-step "fuzz targets, three seconds each"
-fuzz/smoke.sh 3
+step "fuzz targets, ten seconds each"
+fuzz/smoke.sh 10
 
 step "plans with real databases, a broker and an application"
 tests/components/install.sh

@@ -69,7 +69,7 @@ pub struct Global {
     /// Write JSON lines to standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// Show only errors, and what else makes the exit code another one than 0
+    /// Show only errors, and why the exit code is not 0
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Show what is done with entries: twice for all of them

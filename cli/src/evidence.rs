@@ -59,7 +59,8 @@ impl Evidence {
                 Err(error) => found.unasked.push((repo.clone(), error.message)),
             }
         }
-        let unreadable = |what: &'static str| move |error| Failure::io(format_args!("cannot read how {what}"), &error);
+        let unreadable =
+            |what: &'static str| move |error| Failure::io(format_args!("cannot read how {what}"), &error);
         let local = state.map(|state| Place::new(state.folder()).records()).transpose();
         let local = local.map_err(unreadable("drills ended"))?.unwrap_or_default();
         found.drills = noted::drills(local, drills);
@@ -82,7 +83,9 @@ impl Evidence {
     /// Says what may be missing.
     pub fn warn(&self, context: &Context) {
         for (repo, error) in &self.unasked {
-            context.output.warn(&format!("warning: what the log of {repo} says of drills and recoveries is not known: {error}"));
+            context.output.warn(&format!(
+                "warning: what the log of {repo} says of drills and recoveries is not known: {error}"
+            ));
         }
     }
 }

@@ -33,9 +33,9 @@ pub fn note(plan: &Plan, repositories: &Repositories<'_>, state: &State, context
                 remembered.insert(id, wanted.clone());
                 has_changed = true;
             }
-            Err(error) => context
-                .output
-                .warn(&format!("warning: {name}: the exceptions of the plan cannot be noted in its log: {error}")),
+            Err(error) => context.output.warn(&format!(
+                "warning: {name}: the exceptions of the plan cannot be noted in its log: {error}"
+            )),
         }
     }
     if has_changed && let Err(error) = state.remember_exceptions(&remembered) {

@@ -178,7 +178,9 @@ pub fn failure_object(failure: &Failure) -> Object {
     if let Some(hint) = &failure.hint {
         line.insert("hint".into(), json!(hint));
     }
-    line.extend(failure.details.clone());
+    if let Some(details) = &failure.details {
+        line.extend((**details).clone());
+    }
     line
 }
 

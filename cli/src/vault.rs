@@ -78,7 +78,8 @@ impl<'a> Repositories<'a> {
     /// The repositories that are open.
     pub fn opened(&self) -> impl Iterator<Item = (Name, Arc<Repository>)> {
         let opened = self.opened.borrow();
-        let open = opened.iter().filter_map(|(name, found)| Some((name.clone(), Arc::clone(found.as_ref().ok()?))));
+        let open =
+            opened.iter().filter_map(|(name, found)| Some((name.clone(), Arc::clone(found.as_ref().ok()?))));
         open.collect::<Vec<_>>().into_iter()
     }
 
@@ -272,7 +273,7 @@ mod tests {
             refusal: is_refused.then(|| future.clone()),
         };
         let groups = groups.iter().map(group).collect();
-        ForgetReport { groups, commit: None, reserve: Spent::default() }
+        ForgetReport { groups, unread: Vec::new(), commit: None, reserve: Spent::default() }
     }
 
     #[test]

@@ -120,7 +120,6 @@ impl Pieces {
                         return Some(Err(out_of_order(&part)));
                     }
                     Some(part) => {
-                        is_first = false;
                         let tree = load_part(reader, &part);
                         self.entered = Some(part.first);
                         (part.tree, tree)

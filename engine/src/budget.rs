@@ -164,8 +164,13 @@ mod tests {
                 let blocks = BLOCKS * (pipeline.workers * pipeline.block_len) as u64;
                 let sum = beside + pipeline.fixed() + blocks;
                 assert!(sum <= memory, "{threads} threads, {memory}: {pipeline:?} takes {sum}");
-                assert!((1..=threads).contains(&pipeline.workers) && pipeline.buffers >= pipeline.workers + 2);
-                assert!(pipeline.block_len as u64 >= BLOCK_LEN_MIN, "{threads} threads, {memory}: {pipeline:?}");
+                assert!(
+                    (1..=threads).contains(&pipeline.workers) && pipeline.buffers >= pipeline.workers + 2
+                );
+                assert!(
+                    pipeline.block_len as u64 >= BLOCK_LEN_MIN,
+                    "{threads} threads, {memory}: {pipeline:?}"
+                );
                 let restore = Restorers::new(threads, memory);
                 let pages = (restore.cached_pages * PAGE_LEN) as u64;
                 let workers = restore.threads as u64 * RESTORER;

@@ -11,7 +11,11 @@ pub mod check;
 pub mod chunk;
 pub mod copy;
 pub mod crypto;
+#[cfg(test)]
+mod deeds;
 pub mod diff;
+#[cfg(test)]
+mod fault_tests;
 pub mod find;
 pub mod forget;
 pub mod format;

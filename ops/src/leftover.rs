@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(judged(&[attempt(began)])[0], well, "it has ended, and something is left to do");
         let [(health, reason), other] = &judged(&[attempt(Timestamp::UNIX_EPOCH)])[..] else { panic!("two") };
         assert_eq!((health, other), (&Health::Warning, &well));
-        assert!(reason.contains("began 2026-11-28 12:00 UTC was killed") && reason.contains("strongroom run x"), "{reason}");
+        assert!(
+            reason.contains("began 2026-11-28 12:00 UTC was killed") && reason.contains("strongroom run x"),
+            "{reason}"
+        );
         state.clear(&x).expect("cleared");
 
         let place = Place::new(state.folder());
@@ -135,7 +138,12 @@ mod tests {
         let [first, (health, reason)] = &judged(&[])[..] else { panic!("two") };
         assert_eq!((first, health), (&well, &Health::Warning));
         let place_of_it = scratch.display().to_string();
-        for said in ["the drill d from a", "was killed, so it could not be verified", &place_of_it, "strongroom drill d"] {
+        for said in [
+            "the drill d from a",
+            "was killed, so it could not be verified",
+            &place_of_it,
+            "strongroom drill d",
+        ] {
             assert!(reason.contains(said), "{reason}");
         }
         place.clear(&d, &journal).expect("cleared");
@@ -144,7 +152,9 @@ mod tests {
             std::fs::write(folder.path().join(file), "{").expect("written");
         }
         let unreadable = judged(&[]);
-        let is_told = |(health, reason): &(Health, String)| *health == Health::Warning && reason.contains("cannot be read");
+        let is_told = |(health, reason): &(Health, String)| {
+            *health == Health::Warning && reason.contains("cannot be read")
+        };
         assert!(unreadable.iter().all(is_told), "{unreadable:?}");
     }
 }

@@ -293,6 +293,7 @@ mod tests {
             wanted: String::new(),
             found: String::new(),
             exception: None,
+            is_damage: false,
         };
         let compliance = Compliance {
             findings: vec![

@@ -12,8 +12,8 @@ use strongroom::format::note::{
     DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, NotedException, RECOVERY_NOTE, RecoveryNote,
 };
 use strongroom::format::record;
+use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
-use strongroom::log::snapshot_record;
 
 use crate::drill::{DrillRecord, Restoration};
 use crate::plan::Plan;
@@ -54,8 +54,8 @@ impl Noted {
         for change in &commit.changes {
             match change {
                 Change::SnapshotAdded { snapshot, record } => {
-                    let Ok(found) = snapshot_record(*snapshot, record) else { continue };
-                    let domain = found.provenance.and_then(|from| from.domain.parse().ok());
+                    let Ok(found) = record::decode::<Snapshot>(record) else { continue };
+                    let domain: Option<Name> = found.provenance.and_then(|from| from.domain.parse().ok());
                     if let Some(domain) = domain.filter(|_| found.hostname == self.host) {
                         let (files, bytes) = (found.summary.files, found.summary.bytes);
                         self.snapshots.insert(*snapshot, Of { domain, files, bytes });
@@ -266,28 +266,45 @@ mod tests {
         let unknown_phase = DrillNote { phases, ..drill_note("pass", 4, &[1]) };
         let noted = log(&[
             commit("machine", vec![snapshot(1, "box", "x"), snapshot(2, "other", "x")]),
-            commit("elsewhere", vec![of_drill(&drill_note("fail", 1, &[1])), of_drill(&drill_note("pass", 2, &[2]))]),
-            commit("elsewhere", vec![of_drill(&odd), of_drill(&unknown_phase), noted(DRILL_NOTE, b"\xc1".to_vec())]),
+            commit(
+                "elsewhere",
+                vec![of_drill(&drill_note("fail", 1, &[1])), of_drill(&drill_note("pass", 2, &[2]))],
+            ),
+            commit(
+                "elsewhere",
+                vec![of_drill(&odd), of_drill(&unknown_phase), noted(DRILL_NOTE, b"\xc1".to_vec())],
+            ),
             // It came to no snapshot: whose drill it was, only where it was run tells.
             commit("elsewhere", vec![of_drill(&drill_note("unverified", 5, &[]))]),
             commit("machine", vec![of_drill(&drill_note("unverified", 6, &[]))]),
-            commit("elsewhere", vec![recovery("recovered", 1), recovery("recovered", 2), recovery("tried", 1)]),
+            commit(
+                "elsewhere",
+                vec![recovery("recovered", 1), recovery("recovered", 2), recovery("tried", 1)],
+            ),
         ]);
         let drills = noted.drills(&name("a"));
         let told = |drill: &DrillRecord| (drill.outcome, drill.began.as_second());
         let expected = [(DrillOutcome::Fail, 1), (DrillOutcome::Unverified, 6)];
         assert_eq!(drills.iter().map(told).collect::<Vec<_>>(), expected);
         let first = &drills[0];
-        assert_eq!((&first.repository, first.reason.as_deref(), first.seconds()), (&Some(name("a")), Some("why"), 1.5));
+        assert_eq!(
+            (&first.repository, first.reason.as_deref(), first.seconds()),
+            (&Some(name("a")), Some("why"), 1.5)
+        );
         assert_eq!(first.phases, [Timed { phase: Phase::Fetch, seconds: 1.5 }]);
         let restored = Restoration { domain: name("x"), snapshot: id(1), files: 3, bytes: 300 };
         assert_eq!(first.restored, [restored]);
         assert_eq!(noted.drill_notes().count(), 6, "retention goes by all that can be read");
         let recoveries = noted.recoveries(&name("a"));
         let [recovery] = &recoveries[..] else { panic!("{recoveries:?}") };
-        assert_eq!((recovery.outcome, recovery.seconds(), recovery.bytes), (RecoveryOutcome::Recovered, 2.0, 300));
+        assert_eq!(
+            (recovery.outcome, recovery.seconds(), recovery.bytes),
+            (RecoveryOutcome::Recovered, 2.0, 300)
+        );
         assert_eq!(recovery.steps[0].step, Step::Stage);
-        let plan = plan("[[domain]]\nname = 'x'\npaths = ['/x']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n");
+        let plan = plan(
+            "[[domain]]\nname = 'x'\npaths = ['/x']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n",
+        );
         assert_eq!(history::failed(&plan, &name("x"), &drills), [first]);
         let measured = Measurements { drills: &drills, recoveries: &recoveries };
         assert_eq!(measured.of(&plan, &name("x")).map(|measured| measured.seconds), Some(2.0));
@@ -298,11 +315,17 @@ mod tests {
         let noted = log(&[
             commit("machine", vec![snapshot(1, "box", "x")]),
             // The clock was wrong once: what was noted after it came after it.
-            commit("machine", vec![of_drill(&drill_note("pass", 999, &[1])), of_drill(&drill_note("fail", 20, &[1]))]),
+            commit(
+                "machine",
+                vec![of_drill(&drill_note("pass", 999, &[1])), of_drill(&drill_note("fail", 20, &[1]))],
+            ),
         ]);
         let second = log(&[
             commit("machine", vec![snapshot(1, "box", "x")]),
-            commit("machine", vec![of_drill(&drill_note("pass", 10, &[1])), of_drill(&drill_note("pass", 30, &[1]))]),
+            commit(
+                "machine",
+                vec![of_drill(&drill_note("pass", 10, &[1])), of_drill(&drill_note("pass", 30, &[1]))],
+            ),
         ]);
         let logs = || vec![noted.drills(&name("a")), second.drills(&name("b"))];
         let local = |note: &DrillNote, repository: Option<Name>| {
@@ -329,7 +352,9 @@ mod tests {
     #[test]
     fn exceptions_are_noted_when_they_are_others_than_before() {
         let text = |id: &str, reason: &str| {
-            format!("[[exception]]\nid = '{id}'\ncontrol = 'copies'\ndomain = 'x'\nreason = '{reason}'\napproved_by = 'a'\nexpires = 2027-01-31\n")
+            format!(
+                "[[exception]]\nid = '{id}'\ncontrol = 'copies'\ndomain = 'x'\nreason = '{reason}'\napproved_by = 'a'\nexpires = 2027-01-31\n"
+            )
         };
         let with = |exceptions: &str| plan(&format!("[[domain]]\nname = 'x'\npaths = ['/x']\n{exceptions}"));
         let none = with("");

@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn cron_is_told_which_addresses_it_lacks() {
         let notify = "[[notify]]\non = ['failure']\nwebhook_env = 'HOOK'\n";
-        let text = cron(&plan(&format!("{DOMAINS}{notify}")), Path::new("/usr/bin/strongroom"));
+        let text = cron(&call(&plan(&format!("{DOMAINS}{notify}")), "/usr/bin/strongroom"));
         assert!(text.contains("\n# Set it here: HOOK=ADDRESS\n"), "{text}");
     }
 

@@ -9,6 +9,7 @@ Standard library only.
 """
 import argparse
 import collections
+import dataclasses
 import json
 import pathlib
 import random
@@ -20,32 +21,69 @@ import time
 from common import CHEAP, Failed, Tool, Tree, manifest, workplace
 
 
+@dataclasses.dataclass
+class Command:
+    """What is killed: the repository it begins from, its words, the snapshots it may take away, and how it ends."""
+
+    base: Tool  # none for init
+    words: list
+    leaving: list = dataclasses.field(default_factory=list)
+    ends: tuple = (0,)
+    heals: bool = False  # something is damaged before
+    once: bool = False  # what was done already is refused
+
+
 class Base:
-    """A repository with a history, which each kill gets a copy of."""
+    """Repositories with a history, one of which each kill gets a copy of."""
 
     def __init__(self, args, work):
         self.binary, self.work, self.random = args.binary, work, random.Random(args.seed)
         self.tree, self.told = Tree(work / "tree", args.seed), {}
-        self.password = work / "second"
-        self.password.write_text("second")
-        self.plain, self.covered, self.damaged = (Tool(args.binary, work / name) for name in ("plain", "covered", "damaged"))
+        self.still = Tree(work / "still", args.seed + 1, files=8).path
+        self.second, self.third = work / "second", work / "third"
+        self.second.write_text("second")
+        self.third.write_text("third")
+        self.plain = Tool(args.binary, work / "plain")
         self.plain.init()
-        self.plain.run("key", "add", *CHEAP, "--label", "second", "--new-password-file", self.password, "-q")
+        self.plain.run("key", "add", *CHEAP, "--label", "second", "--new-password-file", self.second, "-q")
         for _ in range(4):
+            before = packs_of(self.plain)
             self.back_up()
+        newest = largest_of(packs_of(self.plain) - before)
         first = list(self.told)[0]
         self.plain.run("forget", first, "-q")
         del self.told[first]
         self.tree.change()
-        shutil.copytree(self.plain.repository, self.covered.repository)
+
+        self.held = self.copy_of(self.plain, "held")
+        self.held.run("snapshot", "hold", list(self.told)[0], "--reason", "a kill", "-q")
+        self.held.run("reserve", "set", "8MiB", "-q")
+        self.covered = self.copy_of(self.plain, "covered")
         self.covered.run("parity", "add", "-q")
-        shutil.copytree(self.plain.repository, self.damaged.repository)
-        packs = sorted(path for path in (self.damaged.repository / "packs").rglob("*") if path.is_file())
-        pack = self.random.choice(packs)
-        pack.chmod(0o600)
-        content = bytearray(pack.read_bytes())
-        content[len(content) // 2] ^= 1
-        pack.write_bytes(content)
+        self.damaged = self.copy_of(self.plain, "damaged")
+        flip(self.random.choice(sorted(packs_of(self.damaged))))
+        self.objects = self.copy_of(self.covered, "objects")
+        for folder in ("log", "index"):
+            files = files_of(self.objects, folder)
+            flip(files[len(files) // 2])
+        self.sourced = self.copy_of(self.plain, "sourced")
+        before = packs_of(self.sourced)
+        self.sourced.run("backup", self.still, "-q")
+        flip(largest_of(packs_of(self.sourced) - before))
+        self.lossy = self.copy_of(self.plain, "lossy")
+        flip(self.lossy.repository / newest.relative_to(self.plain.repository))
+        self.lossy.run("repair", "packs", "--read-data", "-q", codes=(4,))
+        planned = self.lossy.run("repair", "snapshots", "--dry-run", "--json", codes=(4,)).stdout.splitlines()
+        lines = [json.loads(line) for line in planned]
+        self.lost = [line["original"] for line in lines if line["type"] == "repaired"]
+        self.altered = self.copy_of(self.plain, "altered")
+        self.altered.run("snapshot", "hold", list(self.told)[-1], "--reason", "to be lost", "-q")
+        self.entry = files_of(self.altered, "log")[-1]
+        flip(self.entry)
+
+    def copy_of(self, tool, name):
+        shutil.copytree(tool.repository, self.work / name)
+        return Tool(self.binary, self.work / name)
 
     def back_up(self):
         self.tree.change()
@@ -53,30 +91,41 @@ class Base:
         self.told[self.plain.summary("backup", self.tree.path)["snapshot_id"]] = files
 
     def commands(self):
-        """What is killed: the repository it begins from, its words, and the snapshots it may take away."""
+        """Everything that changes a repository, by name."""
         oldest = list(self.told)[0]
         slot = next(key["id"] for key in keys_of(self.plain) if key["label"] == "second")
-        copied = self.work / "copied"
+        plain, covered, copied = self.plain, self.covered, self.work / "copied"
+        at_once = ["prune", "--grace", "0s", "--max-unused", "0"]
+        add = ["key", "add", *CHEAP, "--label", "third", "--new-password-file", self.second]
         return {
-            "backup": (self.plain, ["backup", self.tree.path], []),
-            "backup with parity": (self.covered, ["backup", self.tree.path], []),
-            "forget": (self.plain, ["forget", oldest], [oldest]),
-            "hold": (self.plain, ["snapshot", "hold", oldest, "--reason", "a kill"], []),
-            "prune": (self.plain, ["prune", "--grace", "0s", "--max-unused", "0"], []),
-            "condemn": (self.plain, ["prune", "--max-unused", "0"], []),
-            "prune with parity": (self.covered, ["prune", "--grace", "0s", "--max-unused", "0"], []),
-            "check that is written down": (self.plain, ["check", "--read-data"], []),
-            "parity add": (self.plain, ["parity", "add"], []),
-            "parity drop": (self.covered, ["parity", "drop"], []),
-            "reserve set": (self.plain, ["reserve", "set", "32MiB"], []),
-            "key add": (self.plain, ["key", "add", *CHEAP, "--label", "third", "--new-password-file", self.password], []),
-            "key add --append-only": (
-                self.plain, ["key", "add", "--append-only", *CHEAP, "--label", "third", "--new-password-file", self.password], []),
-            "key remove": (self.plain, ["key", "remove", slot], []),
-            "repair index": (self.plain, ["repair", "index"], []),
-            "repair packs": (self.damaged, ["repair", "packs", "--read-data", "--from", self.plain.repository], []),
-            "copy": (self.plain, ["copy", "--to", copied], []),
-            "init": (None, ["init", *CHEAP, "--parity", "10%", "--reserve", "1MiB", "--label", "mine"], []),
+            "backup": Command(plain, ["backup", self.tree.path]),
+            "backup with parity": Command(covered, ["backup", self.tree.path]),
+            "forget": Command(plain, ["forget", oldest], [oldest], once=True),
+            "hold": Command(plain, ["snapshot", "hold", oldest, "--reason", "a kill"], once=True),
+            "release": Command(self.held, ["snapshot", "release", oldest, "--reason", "a kill"], once=True),
+            "prune": Command(plain, at_once),
+            "condemn": Command(plain, ["prune", "--max-unused", "0"]),
+            "prune with parity": Command(covered, at_once),
+            "check that is written down": Command(plain, ["check", "--read-data"]),
+            "parity add": Command(plain, ["parity", "add"]),
+            "parity drop": Command(covered, ["parity", "drop"]),
+            "reserve set": Command(plain, ["reserve", "set", "32MiB"]),
+            "reserve drop": Command(self.held, ["reserve", "drop"]),
+            "key add": Command(plain, add, once=True),
+            "key add --append-only": Command(plain, [*add, "--append-only"], once=True),
+            "key remove": Command(plain, ["key", "remove", slot], once=True),
+            "key passwd": Command(plain, ["key", "passwd", *CHEAP, "--new-password-file", self.third], once=True),
+            "repair index": Command(plain, ["repair", "index"]),
+            "repair packs": Command(
+                self.damaged, ["repair", "packs", "--read-data", "--from", plain.repository], heals=True),
+            "repair packs --from-source": Command(
+                self.sourced, ["repair", "packs", "--read-data", "--from-source", self.still], heals=True),
+            "repair snapshots": Command(
+                self.lossy, ["repair", "snapshots", "--forget"], self.lost, ends=(0, 3), heals=True),
+            "repair objects": Command(self.objects, ["repair", "objects"], heals=True),
+            "repair log": Command(self.altered, ["repair", "log", "--accept-loss", int(self.entry.name)], heals=True),
+            "copy": Command(plain, ["copy", "--to", copied]),
+            "init": Command(None, ["init", *CHEAP, "--parity", "10%", "--reserve", "1MiB", "--label", "mine"], once=True),
         }
 
 
@@ -84,10 +133,30 @@ def keys_of(tool):
     return json.loads(tool.run("key", "list", "--json").stdout)
 
 
+def files_of(tool, folder):
+    return sorted(path for path in (tool.repository / folder).rglob("*") if path.is_file())
+
+
+def packs_of(tool):
+    return set(files_of(tool, "packs"))
+
+
+def largest_of(packs):
+    return max(packs, key=lambda pack: pack.stat().st_size)
+
+
+def flip(path):
+    """Turns one bit in the middle of a file."""
+    path.chmod(0o600)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 class Killer:
     def __init__(self, base, rnd):
         self.base, self.random, self.done = base, rnd, collections.Counter()
-        self.durations = {}
+        self.commands, self.durations = base.commands(), {}
 
     def fresh(self, original):
         """A repository as it was before."""
@@ -100,19 +169,19 @@ class Killer:
         Tool(self.base.binary, copied).init()
         return Tool(self.base.binary, place)
 
-    def duration(self, name, original, words):
+    def duration(self, name, command):
         if name not in self.durations:
-            tool = self.fresh(original)
+            tool = self.fresh(command.base)
             begun = time.monotonic()
-            tool.run(*words, "-q")
+            tool.run(*command.words, "-q", codes=command.ends)
             self.durations[name] = time.monotonic() - begun
         return self.durations[name]
 
     def kill(self, name):
-        original, words, leaving = self.base.commands()[name]
-        limit = self.duration(name, original, words)
-        tool = self.fresh(original)
-        child = tool.start(*words, "-q")
+        command = self.commands[name]
+        limit = self.duration(name, command)
+        tool = self.fresh(command.base)
+        child = tool.start(*command.words, "-q")
         time.sleep(self.random.uniform(0.0, limit))
         was_running = child.poll() is None
         child.kill()
@@ -120,47 +189,53 @@ class Killer:
         if not was_running:
             self.done["too late"] += 1
             return False
-        self.audit(name, tool, original, leaving, words)
+        self.audit(name, tool, command)
         self.done[name] += 1
         return True
 
-    def audit(self, name, tool, original, leaving, words):
+    def audit(self, name, tool, command):
         """What the kill left behind, and whether the same command comes to its end now."""
-        if original is None:
-            again = tool.run(*words, "-q", codes=())
-            if again.returncode != 0 and "already" not in again.stderr:
-                raise Failed(f"init cannot be made again: {again.stderr}")
-            tool.run("check", "-q")
+        if name == "key passwd" and tool.run("snapshots", codes=(0, 12)).returncode == 12:
+            tool = Tool(tool.binary, tool.repository, password=self.base.third.read_text())
+        kept = [] if name == "init" else [one for one in self.base.told if one not in command.leaving]
+        # What is damaged may not even open before it is repaired.
+        if name != "init" and not command.heals:
+            tool.run("check", "--read-data", "--no-record", "-q")
+            self.require(tool, kept)
+        repeated = tool.run(*command.words, "-q", codes=())
+        # What was done already is refused or changes nothing: which, is no matter here.
+        if repeated.returncode not in command.ends and not command.once:
+            raise Failed(f"again, it ends with {repeated.returncode}: {repeated.stderr}")
+        if name == "init" and repeated.returncode != 0 and "already" not in repeated.stderr:
+            raise Failed(f"init cannot be made again: {repeated.stderr}")
+        if name == "init":
             parity, reserve = (tool.summary(policy, "status") for policy in ("parity", "reserve"))
             made = (parity["tenths_of_percent"], reserve["wanted"], keys_of(tool)[0]["label"])
             if made != (100, 1 << 20, "mine"):
                 raise Failed(f"init was asked for more than it has made: {made}")
-            return
-        if original is not self.base.damaged:
-            tool.run("check", "--read-data", "--no-record", "-q")
-        live = set(tool.snapshots())
-        kept = [snapshot for snapshot in self.base.told if snapshot not in leaving]
-        lost = [snapshot for snapshot in kept if snapshot not in live]
-        if lost:
-            raise Failed(f"lost: {lost}")
-        # What was done already is refused or changes nothing: which, is no matter here.
-        repeated = tool.run(*words, "-q", codes=())
-        done_already = {"forget", "key remove", "key add", "key add --append-only", "hold"}
-        if repeated.returncode != 0 and name not in done_already:
-            raise Failed(f"again, it ends with {repeated.returncode}: {repeated.stderr}")
+        if name == "key passwd" and repeated.returncode == 0:
+            tool = Tool(tool.binary, tool.repository, password=self.base.third.read_text())
         tool.run("check", "--read-data", "--no-record", "-q")
-        snapshot = self.random.choice(kept)
-        if tool.restored(snapshot, self.base.tree.path) != self.base.told[snapshot]:
-            raise Failed(f"snapshot {snapshot} gives back something else")
-        if name == "reserve set":
+        self.require(tool, kept)
+        if kept:
+            snapshot = self.random.choice(kept)
+            if tool.restored(snapshot, self.base.tree.path) != self.base.told[snapshot]:
+                raise Failed(f"snapshot {snapshot} gives back something else")
+        if name.startswith("reserve"):
             reserve = tool.summary("reserve", "status")
-            if reserve["kept_free"] != reserve["wanted"]:
-                raise Failed(f"the reserve is not whole: {reserve}")
+            if reserve["kept_free"] != (reserve["wanted"] or 0):
+                raise Failed(f"the reserve is not as it is wanted: {reserve}")
         if name == "copy":
             copied = Tool(self.base.binary, self.base.work / "copied")
             copied.run("check", "--read-data", "-q")
             if len(copied.snapshots()) != len(self.base.told):
                 raise Failed(f"{len(copied.snapshots())} copies of {len(self.base.told)} snapshots")
+
+    @staticmethod
+    def require(tool, kept):
+        live = set(tool.snapshots())
+        if lost := [snapshot for snapshot in kept if snapshot not in live]:
+            raise Failed(f"lost: {lost}")
 
 
 def main():
@@ -173,10 +248,10 @@ def main():
     args.binary = args.binary.resolve()
     with workplace() as work:
         base = Base(args, work)
-        names = args.command or list(base.commands())
-        if unknown := set(names) - set(base.commands()):
-            sys.exit(f"no command is called {unknown}: they are {list(base.commands())}")
         killer = Killer(base, random.Random(args.seed))
+        names = args.command or list(killer.commands)
+        if unknown := set(names) - set(killer.commands):
+            sys.exit(f"no command is called {unknown}: they are {list(killer.commands)}")
         killed, turn = 0, 0
         while killed < args.kills:
             name = names[turn % len(names)]

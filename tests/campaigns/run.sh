@@ -5,6 +5,19 @@
 #   cargo build --release && tests/campaigns/run.sh [--short] [BINARY]
 #
 # For days: STRONGROOM_SIMULATION_SEEDS=5000000 and STRONGROOM_POWER_STATES=5000000 with the cargo commands below, and fuzz/run.sh 86400.
+#
+# The ordinary tests read these variables, which make more of them:
+#   STRONGROOM_POWER_STATES=n       states after simulated power cuts (5,000); STRONGROOM_POWER_SEED=n begins with another history
+#   STRONGROOM_FAULTS_EVERY=n       lets every n-th operation fail in turn (23); STRONGROOM_FAULT_SEED=n takes another history
+#   STRONGROOM_EXCHANGES_EVERY=n    tries every n-th way to put objects, or parts of them, in each other's place (41)
+#   STRONGROOM_ALL_BITS=1           turns every bit of a small repository, not one of each byte
+#   STRONGROOM_PARITY_CASES=n       cases of damage that parity has to make good (300)
+#   STRONGROOM_SIMULATION_SEEDS=n   schedules of several processes (2,000); STRONGROOM_SIMULATION_SEED=n shows one, run
+#                                   STRONGROOM_SIMULATION_TIMES=n times
+#   STRONGROOM_MODEL_RUNS=n         runs of the engine beside a plain model of it; STRONGROOM_MODEL_SEED=n shows one
+#   STRONGROOM_MODEL_MINUTES=n      time for the model of the protocol with everybody in it (an ignored test: 20)
+#   STRONGROOM_RACE_SECONDS=n       time for each race of a restore with somebody who changes its target (0.05)
+#   STRONGROOM_CASES=n              inputs on which scanners for cut points are compared (an ignored test: chunk/equality.rs)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 short=
@@ -26,21 +39,23 @@ step "faults in system calls"
 python3 $here/injected.py --binary "$binary" --every "$(pick 1 11)" --seed "$seed"
 step "turned bits"
 python3 $here/flips.py --binary "$binary" --flips "$(pick 10000 200)" --size "$(pick 256 32)" --seed "$seed"
-step "little memory"
-# shellcheck disable=SC2086  # nothing, or an option
-python3 $here/memory.py --binary "$binary" ${short:+--short} --seed "$seed"
 step "many processes at once"
 python3 $here/together.py --binary "$binary" --seconds "$(pick 1800 60)" --seed "$seed"
 [ -z "$short" ] || exit 0
 
+step "little memory"
+python3 $here/memory.py --binary "$binary" --seed "$seed"
 # The rest is part of the ordinary tests, with fewer cases.
-step "simulated power cuts, damage, parity, schedules"
+step "simulated power cuts, faults, damage, parity, schedules"
 STRONGROOM_POWER_STATES=200000 cargo test --release -p strongroom --lib -- --nocapture power_cuts_at_every_step
+STRONGROOM_FAULTS_EVERY=1 cargo test --release -p strongroom --lib -- --nocapture fault_tests
 STRONGROOM_ALL_BITS=1 cargo test --release -p strongroom --lib -- --nocapture damage_tests
+STRONGROOM_EXCHANGES_EVERY=1 cargo test --release -p strongroom --lib -- --nocapture exchange_tests
 STRONGROOM_PARITY_CASES=2000 cargo test --release -p strongroom --lib -- --nocapture sidecar::code_tests
 SEEDS=2000 cargo test --release -p strongroom --lib -- --nocapture --ignored many_random_nights
 STRONGROOM_SIMULATION_SEEDS=200000 cargo test --release -p strongroom --test engine -- --nocapture nothing_is_lost_and_nobody_is_blocked
-cargo test --release -p strongroom --test engine -- --nocapture --ignored commit_log
+# One after the other: each takes gigabytes.
+cargo test --release -p strongroom --test engine -- --nocapture --ignored --test-threads 1 commit_log
 step "restores beside somebody who changes the target"
 STRONGROOM_RACE_SECONDS=10 cargo test --release -p strongroom --lib -- --nocapture race_tests::nothing_outside
 step "file systems"

@@ -173,7 +173,10 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
         bench.run(["compliance"])
     };
     let missed = bench.run(["compliance"]).expect(4).stdout;
-    assert!(missed.contains("that it passes") && missed.contains("data from first failed 0m ago"), "{missed}");
+    assert!(
+        missed.contains("that it passes") && missed.contains("data from first failed 0m ago"),
+        "{missed}"
+    );
     assert!(compliance("2999-01-01").expect(0).stdout.contains("excused (EX-9)"));
     assert!(compliance("2001-01-01").expect(4).stdout.contains("exception EX-9 expired on 2001-01-01"));
     bench.run(["drill", "nothing"]).expect(2);
@@ -222,7 +225,9 @@ fn a_killed_drill_is_swept_and_reads_could_not_verify() {
     child.wait().expect("ended");
     assert!(bench.path("scratch/slow/shop/rows").exists(), "nobody could clean up");
     let status = bench.run(["status"]).expect(3).stdout;
-    for said in ["the drill slow from first that began", "was killed, so it could not be verified", "scratch/slow"] {
+    for said in
+        ["the drill slow from first that began", "was killed, so it could not be verified", "scratch/slow"]
+    {
         assert!(status.contains(said), "{status}");
     }
     bench.write("quick", "");
@@ -281,7 +286,10 @@ fn a_host_that_was_built_anew_knows_of_its_drills() {
     forget();
     assert_eq!(bench.run(["drill", "--due"]).expect(0).stdout, "nothing is due\n");
     let status = bench.run(["status", "--json"]).expect(0).lines().remove(0);
-    assert_eq!((&status["drill"]["outcome"], &status["drill"]["repository"]), (&"pass".into(), &"first".into()));
+    assert_eq!(
+        (&status["drill"]["outcome"], &status["drill"]["repository"]),
+        (&"pass".into(), &"first".into())
+    );
     assert_eq!(status["recovery_seconds"], first["seconds"]);
     bench.run(["compliance"]).expect(0);
     assert!(bench.run(["runbook"]).expect(0).stdout.contains("A drill on "));
@@ -298,7 +306,8 @@ fn a_host_that_was_built_anew_knows_of_its_drills() {
     fs::rename(bench.path("second"), bench.path("away")).expect("moved");
     let alone = bench.run(["compliance"]);
     assert!(alone.stdout.contains("s in the drill data"), "{alone:?}");
-    let said = "warning: what the log of second says of drills and recoveries is not known: there is no repository";
+    let said =
+        "warning: what the log of second says of drills and recoveries is not known: there is no repository";
     for asked in [alone, bench.run(["drill", "--due"]).expect(0), bench.run(["runbook"]).expect(0)] {
         assert!(asked.stderr.contains(said), "{asked:?}");
     }
@@ -325,7 +334,10 @@ fn a_repository_that_cannot_be_restored_stays_red_whatever_another_one_says() {
     bench.run(["drill", "--from", "second"]).expect(5);
     fs::rename(bench.path("away"), bench.path("second")).expect("moved back");
     let status = bench.run(["status"]).expect(4).stdout;
-    assert!(status.contains("the drill data from second could not be verified: there is no repository"), "{status}");
+    assert!(
+        status.contains("the drill data from second could not be verified: there is no repository"),
+        "{status}"
+    );
     bench.run(["drill", "--from", "second"]).expect(0);
     assert!(!bench.run(["status"]).expect(4).stdout.contains("from second"));
 }
@@ -362,4 +374,21 @@ fn a_drill_that_is_late_is_excused_with_the_time() {
     );
     assert_eq!(standings(0), ["excused", "excused"]);
     bench.run(["status"]).expect(3);
+}
+
+#[test]
+fn a_log_that_is_damaged_long_ago_leaves_open_what_it_says_of_drills() {
+    let bench = planned(
+        "[[drill]]\nname = 'names'\ndomains = ['shop']\ntier = 'metadata'\nscratch = 'DIR/scratch'\n",
+    );
+    // By then the repository is opened without the entries at the beginning.
+    for _ in 0..32 {
+        bench.run(["drill"]).expect(0);
+    }
+    assert!(!bench.objects("state").is_empty());
+    bench.run(["status"]).expect(0);
+    overwrite(&bench.objects("log")[4], b"");
+    let status = bench.run(["status"]).expect(5).stdout;
+    let said = "shop in first: what its log says of drills and recoveries is not known: ";
+    assert!(status.contains(said) && !status.contains("shop in second:"), "{status}");
 }

@@ -545,7 +545,7 @@ fn a_plan_of_all_parts_is_checked_and_makes_a_runbook() {
     let found = check.lines();
     let codes: std::collections::BTreeSet<_> =
         found.iter().filter_map(|line| line["code"].as_str()).filter(|code| *code != "no-program").collect();
-    let expected = ["no-schedule", "unchecked-stream", "unknown-scheme", "unloaded-stream"];
+    let expected = ["idle-include", "no-schedule", "unchecked-stream", "unknown-scheme", "unloaded-stream"];
     assert!(
         codes.iter().all(|code| expected.contains(code)) && codes.contains("unknown-scheme"),
         "{codes:?}"

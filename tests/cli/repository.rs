@@ -57,9 +57,11 @@ fn an_init_that_was_broken_off_is_gone_on_with_as_asked() {
     assert_eq!(bench.run(["check", "--json"]).expect(10).last("error")["code"], "init-unfinished");
     assert_eq!(bench.objects("log").len(), 0, "no other command makes it with less than was asked for");
     let run = bench.run(["init"]).expect(10);
-    let cost = "its password was to cost 19456 KiB and 2 passes, and now 65536 KiB and 3 passes are asked for";
+    let cost =
+        "its password was to cost 19456 KiB and 2 passes, and now 65536 KiB and 3 passes are asked for";
     assert!(run.message().contains(cost), "{run:?}");
-    let run = Run::of(bench.command().env("STRONGROOM_PASSWORD", "another").arg("init").args(CHEAP)).expect(12);
+    let run =
+        Run::of(bench.command().env("STRONGROOM_PASSWORD", "another").arg("init").args(CHEAP)).expect(12);
     assert!(run.stderr.contains("hint: an `init` was broken off here"), "{run:?}");
     let wanted = ["--parity", "10%", "--reserve", "1MiB", "--label", "mine"];
     bench.run(["init"].into_iter().chain(CHEAP).chain(wanted)).expect(0);

@@ -102,8 +102,8 @@ def test(machine):
 
     machine.stop(server)
     machine.strongroom("run", code=1).says("orders-db: failed: local: ", "connection to server")
-    record = machine.drill("orders-db", code=4)
-    check(record["message"].startswith("step 1: a command: psql failed"), record["message"])
+    record = machine.drill("orders-db", code=5)
+    check(record["message"].startswith("step 1: it cannot be prepared: psql failed"), record["message"])
     case("a server that is gone is told of by runs and drills")
 
 

@@ -29,13 +29,13 @@ Snapshots are restored into a scratch directory and compared with the repository
 tier full then runs the steps of the plan: streams are loaded, applications started and asked. Each
 phase is timed, and the record goes into the log of the repository. What a killed drill has left is
 cleaned up by the next run of it. A drill of the tier full with a stream that nothing loads does not
-pass: it could not be verified; so does one of which a step would load a stream with a `restore` that
-does not name ${target}, and nothing of it is begun. In commands ${scratch} is the scratch directory, in which each
-domain has a folder of its name, and ${port} a free port.
+pass: it could not be verified. Nothing of a drill is begun that would load a stream with a
+`restore` which does not name ${target}. In commands ${scratch} is the scratch directory, in which
+each domain has a folder of its name, and ${port} a free port.
 
 Exit codes: 0 all passed; 4 one failed: its data, its application or its time is not as it has to
 be; 5 one could not be verified, which says nothing about the data. A self-test passes by failing:
-it ends with 4 where the byte was noticed that it had damaged itself, and with 5 whatever else is wrong.
+it ends with 4 where the byte was noticed that it had damaged, and with 5 whatever else is wrong.
 
 Examples:
   strongroom drill --config /etc/strongroom/strongroom.toml

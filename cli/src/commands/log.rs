@@ -5,8 +5,8 @@ use strongroom::crypto::KeySet;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
 use strongroom::format::note::{
-    DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, LOG_LOSS_NOTE, LogLossNote, NotedException, REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE,
-    RecoveryNote, RepairNote,
+    DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, LOG_LOSS_NOTE, LogLossNote, NotedException,
+    REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE, RecoveryNote, RepairNote,
 };
 use strongroom::format::parity::Overhead;
 use strongroom::format::record;
@@ -247,7 +247,8 @@ fn exceptions(note: &ExceptionsNote) -> String {
     let host = visible(note.host.as_bytes());
     let told = note.exceptions.iter().map(|exception| {
         let NotedException { id, control, domain, reason, approved_by, expires } = exception;
-        let line = format!("{id}: {control} of {domain} until {expires}, approved by {approved_by}: {reason}");
+        let line =
+            format!("{id}: {control} of {domain} until {expires}, approved by {approved_by}: {reason}");
         visible(line.as_bytes())
     });
     match told.collect::<Vec<_>>() {

@@ -19,9 +19,9 @@ use crate::vault::Repositories;
 /// What stands below the help.
 pub const AFTER_HELP: &str = "\
 The order of recovery, the exact commands, who is to be called, and where passwords are: never the
-passwords themselves. Keep it where it can be read when this host cannot. How long it takes is told as
-drills have measured it, by the logs of the repositories; it is written also where these cannot be
-asked.
+passwords themselves. Keep it where it can be read when this host cannot. How long it takes is told
+as drills have measured it, by the logs of the repositories; it is written also where these cannot
+be asked.
 
 Example:
   strongroom runbook --config /etc/strongroom/strongroom.toml > runbook.md";

@@ -37,8 +37,8 @@ enum Verb {
 const PRINT_HELP: &str = "\
 One service runs all domains that are due, so that they keep their order. What is due is told by the
 repositories: a timer that comes too often does no harm. Verification and drills have a service and
-a timer each, where the plan wants them. A --state-dir that is given here, or as STRONGROOM_STATE_DIR,
-is the timers' as well.
+a timer each, where the plan wants them. A --state-dir that is given here, or in the environment, is
+the timers' as well.
 
 The services read variables from /etc/strongroom/environment, if it is there: NAME=VALUE, a line
 each, such as the addresses of those who are told (webhook_env, heartbeat_env). Let only root read

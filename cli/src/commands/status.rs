@@ -30,10 +30,10 @@ use crate::vault::Repositories;
 
 const AFTER_HELP: &str = "\
 What counts is what is in the repositories: a job that never ran has no snapshot, and its domain is
-critical. The record of attempts on this host adds what failed since. Drills are judged by the logs of
-the repositories, wherever they were run, and in each repository by itself; a run or drill that was
-killed is told of until the next one has cleaned up. Of repositories whose verification a class
-demands, it is told when they were read, and how much never was.
+critical. The record of attempts on this host adds what failed since. Drills are judged by what
+logs of the repositories say, wherever they were run, and in each repository by itself; a run or
+drill that was killed is told of until the next one has cleaned up. Of repositories whose
+verification a class demands, it is told when they were read, and how much never was.
 
 Exit codes: 0 all is well, 3 there are warnings, 4 a target is missed, 5 a repository cannot be
 asked. With --nagios as monitoring plugins end: 0 ok, 1 warning, 2 critical, 3 unknown, also where
@@ -60,7 +60,7 @@ pub struct Args {
 
 /// Shows the status.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let found = match find_out(args, context) {
+    let (found, numbers) = match find_out(args, context) {
         Ok(found) => found,
         Err(failure) if args.nagios => return unknown(&failure, context),
         Err(failure) => return Err(failure),
@@ -90,15 +90,18 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     })
 }
 
-fn find_out(args: &Args, context: &Context) -> Result<Overview, Failure> {
+/// How it stands, and the numbers of it if they are wanted.
+fn find_out(args: &Args, context: &Context) -> Result<(Overview, Option<String>), Failure> {
     let plan = plan::runnable(&args.plan)?;
     plan::refuse_head(&plan, context)?;
     plan::warn_of_includes(&plan, context);
     let state = plan::state(&plan, context)?;
     let repositories = Repositories::new(context, &plan, Arc::new(AtomicBool::new(false)));
     let found = judge(&plan, &repositories, &state)?;
+    let numbers =
+        args.openmetrics.then(|| numbers::render(&found, &plan, &repositories, &state)).transpose()?;
     repositories.remember_heads();
-    Ok(found)
+    Ok((found, numbers))
 }
 
 /// A plugin that cannot find out says so in its way.
@@ -164,7 +167,10 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
         let unread = evidence.unasked.iter().find(|(repo, _)| *repo == copy.repo);
         // Of one that cannot be asked at all it is said already.
         if let Some((_, error)) = unread.filter(|_| all.snapshots(&copy.repo).is_ok()) {
-            copy.add(Health::Unknown, format!("what its log says of drills and recoveries is not known: {error}"));
+            copy.add(
+                Health::Unknown,
+                format!("what its log says of drills and recoveries is not known: {error}"),
+            );
         }
     }
     for domain in &mut domains {

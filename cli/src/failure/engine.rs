@@ -370,7 +370,8 @@ pub fn refused_group(group: &GroupKey, error: &TimesError) -> Failure {
     let mut failure = Failure::new(code, message).hint(format!(
         "{why}; --keep-last and ids need no clock; --trust-times goes by these times, with --host and --path for one group alone"
     ));
-    failure.details = object(json!({"group": group.to_string(), "snapshot_id": error.snapshot()}));
+    let details = object(json!({"group": group.to_string(), "snapshot_id": error.snapshot()}));
+    failure.details = Some(Box::new(details));
     failure
 }
 

@@ -18,8 +18,8 @@ pub struct Failure {
     pub message: String,
     /// What to do next.
     pub hint: Option<String>,
-    /// What programs are told besides.
-    pub details: Object,
+    /// What programs are told besides; seldom anything.
+    pub details: Option<Box<Object>>,
 }
 
 /// What a command ends with.
@@ -30,8 +30,7 @@ pub type Outcome = Result<Exit, Failure>;
 impl Failure {
     /// A failure with exit code 1.
     pub fn new(code: &'static str, message: impl ToString) -> Self {
-        let (message, details) = (message.to_string(), Object::new());
-        Self { exit: Exit::Failed, code, message, hint: None, details }
+        Self { exit: Exit::Failed, code, message: message.to_string(), hint: None, details: None }
     }
 
     /// A command line that cannot be used.

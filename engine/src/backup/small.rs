@@ -175,7 +175,7 @@ mod tests {
         let after = SourceStat::of_file(&file).expect("known");
         let mut reader = SmallReader::new(true);
         reader.fill(&file, before.size).expect("read");
-        assert_eq!(reader.bytes, b"first ", "a little more shows that it has grown");
+        assert!(reader.bytes.starts_with(b"first "), "a little more shows that it has grown");
         assert!(reader.has_only_grown(&file, &before, &after).expect("read"));
         assert_eq!(reader.bytes, b"first");
         file.write_all_at(b"F", 0).expect("written");

@@ -83,7 +83,9 @@ impl Verified {
     pub fn note_strangers(&self, context: &Context<'_>, fold: &Fold, packs: &[KnownPack]) {
         let repository = context.repository;
         // A later ledger may name what only later commits know, and a part of the log does not tell what was pruned.
-        let Some(id) = self.id.filter(|id| fold.ledger() == Some(*id) && !repository.is_salvaged()) else { return };
+        let Some(id) = self.id.filter(|id| fold.ledger() == Some(*id) && !repository.is_salvaged()) else {
+            return;
+        };
         let mut strangers: BTreeSet<PackId> = self.ledger.entries().iter().map(|entry| entry.pack).collect();
         for pack in packs {
             strangers.remove(&pack.entry.id);
@@ -105,7 +107,8 @@ impl Verified {
             return;
         }
         // One that is stored can be put back into the index.
-        strangers.retain(|pack| backend.stat(&ObjectKey::pack(pack)).is_err_and(|error| error.is_not_found()));
+        strangers
+            .retain(|pack| backend.stat(&ObjectKey::pack(pack)).is_err_and(|error| error.is_not_found()));
         let Some(first) = strangers.first() else { return };
         let more = match strangers.len() - 1 {
             0 => String::new(),

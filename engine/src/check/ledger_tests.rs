@@ -188,7 +188,11 @@ fn a_ledger_that_claims_more_than_there_is_is_told_and_gone_by_for_nothing() {
     commit(Change::PacksCondemned { packs: vec![pruned] });
     commit(Change::PacksRemoved { packs: vec![pruned] });
     let told = |report: &CheckReport| -> Vec<_> {
-        report.findings.iter().map(|finding| (finding.code, finding.object.clone(), finding.is_damage)).collect()
+        report
+            .findings
+            .iter()
+            .map(|finding| (finding.code, finding.object.clone(), finding.is_damage))
+            .collect()
     };
     claim(&[pruned]);
     let quick = CheckOptions { threads: 1, ..CheckOptions::default() };

@@ -20,6 +20,8 @@ mod context;
 mod damage_tests;
 mod doubt;
 #[cfg(test)]
+mod exchange_tests;
+#[cfg(test)]
 mod fixture;
 mod hits;
 mod known;

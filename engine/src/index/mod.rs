@@ -166,7 +166,7 @@ impl Index {
         id: &BlobId,
         is_there: &dyn Fn(&PackEntry) -> bool,
     ) -> Result<bool, IndexError> {
-        for segment in self.segments().iter() {
+        let stored = |segment: &Segment| {
             let mut unseen = Vec::new();
             let is_seen = segment.find(&self.cache, id, Tags::Trusted, &mut |_, entry| {
                 let seen = segment.seen(entry.pack);
@@ -174,17 +174,18 @@ impl Index {
                 seen == Some(true)
             })?;
             if is_seen {
-                return Ok(true);
+                return Ok(Some(()));
             }
             for number in unseen {
                 let found = is_there(&segment.pack(&self.cache, number)?);
                 segment.set_seen(number, found);
                 if found {
-                    return Ok(true);
+                    return Ok(Some(()));
                 }
             }
-        }
-        Ok(false)
+            Ok(None)
+        };
+        Ok(first_in(&self.segments(), &mut { stored })?.is_some())
     }
 
     /// A place of the blob in a segment that no appender added: for those who rely on it being there.

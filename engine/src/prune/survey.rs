@@ -146,7 +146,7 @@ impl Survey {
         let [others, appended] = std::mem::take(&mut self.roots);
         for (roots, is_appended) in [(others, false), (appended, true)] {
             let marks = &mut self.marks;
-            let mut marking = Marking { repository, marks, met, monitor, blobs: 0 };
+            let mut marking = Marking { marks, met, monitor, blobs: 0 };
             reach::follow(repository.reader(), roots, &mut marking, options.threads).map_err(|error| {
                 if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() }
             })?;
@@ -259,7 +259,6 @@ fn tables(segments: &[Arc<Segment>], known_segments: usize) -> Result<Tables, Pr
 
 /// The walk over all snapshots.
 struct Marking<'a> {
-    repository: &'a Repository,
     marks: &'a mut Marks,
     /// Trees met.
     met: Met,

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
 use crate::format::commit::{self, Commit};
@@ -14,6 +15,7 @@ use crate::format::header::ObjectKind;
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
 use crate::format::state::State;
 use crate::ids::CommitHash;
+use crate::log::{self, Fold};
 use crate::monitor::{Monitor, Progress};
 use crate::repair::{DamagedObject, ObjectsReport, RepairError};
 use crate::repo::Repository;
@@ -38,7 +40,7 @@ pub fn run(
     let report = ObjectsReport { dry_run, ..ObjectsReport::default() };
     let mut repair = Repair { repository, backend, monitor, report };
     repair.log()?;
-    let fold = repository.fold();
+    let fold = repair.fold();
     let mut keys = BTreeSet::from([ObjectKey::config()]);
     keys.extend(fold.keyslots().map(|entry| ObjectKey::keyslot(&entry.keyslot)));
     for folder in [Folder::State, Folder::Index, Folder::Ledger] {
@@ -113,6 +115,21 @@ impl Repair<'_> {
         self.report.checked += 1;
         self.monitor.progress(&Progress { items: self.report.checked, ..Progress::default() });
         Ok(())
+    }
+
+    /// What the log says by now: an entry that has its bytes again may take away what the others still knew.
+    fn fold(&self) -> Arc<Fold> {
+        let (repository, known) = (self.repository, self.repository.fold());
+        if self.report.dry_run || self.report.objects.is_empty() {
+            return known;
+        }
+        let mut fold = Fold::empty(known.config());
+        let (keys, id) = (repository.keys(), repository.id());
+        // Where it breaks off all the same, more is known already.
+        match log::read_from(self.backend, keys, &id, &mut fold, &mut |_| {}) {
+            Ok(()) => Arc::new(fold),
+            Err(_) => known,
+        }
     }
 
     fn tell(&mut self, object: &str, problem: Option<String>) {

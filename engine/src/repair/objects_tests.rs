@@ -116,6 +116,23 @@ fn entries_side_by_side_get_their_bytes_back_and_stray_numbers_end_nothing() {
     assert_eq!(objects_of(&world.storage), before);
 }
 
+/// One of the entries says that segments and packs are gone.
+#[test]
+fn what_a_mended_entry_takes_away_is_not_missing() {
+    let mut world = covered();
+    let first = *world.expected.keys().next().expect("two");
+    world.forget(&world.open(), first);
+    prune::run(&world.open(), &at_once(), &Silent).expect("pruned");
+    set_overhead(&world.open(), 50).expect("committed");
+    let log = keys_of(&world.storage, Folder::Log);
+    for key in &log[1..] {
+        flip(&world.storage, key);
+        let report = mend_objects(&world.storage, false);
+        assert_eq!((report.objects.len(), report.left()), (1, 0), "{key}: {report:#?}");
+    }
+    world.verify();
+}
+
 /// An entry was committed over a damaged one, and then damaged beyond its parity: what it went over must stay.
 #[test]
 fn what_a_lost_entry_may_have_gone_over_stays() {

@@ -85,7 +85,11 @@ fn attempt(
             Err(error) => return Err(RepositoryError::from(error).into()),
         };
         report.checked += 1;
-        let rewritten = rewriter.run(original.tree)?;
+        let mut rewritten = rewriter.run(original.tree)?;
+        if rewritten.lost_count > 0 {
+            // A disk that fails once may give it the next time: what is to be given up for lost is asked for twice.
+            rewritten = rewriter.run(original.tree)?;
+        }
         if rewritten.lost_count > 0 {
             let (added, _) = original.position(entry.added);
             let repaired = (entry.snapshot, original, added);

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::snapshots::run;
 use super::test_support::*;
 use super::*;
+use crate::backend::testing::{Fault, FaultBackend};
 use crate::backend::{Backend, MemoryBackend};
 use crate::backup;
 use crate::forget;
@@ -112,6 +113,25 @@ fn what_is_lost_is_left_out_and_named_everywhere() {
     assert!(last.snapshots.is_empty() && last.commit.is_none());
     prune(&repository, &at_once());
     assert!(!check_all(&repository).is_damaged());
+}
+
+#[test]
+fn a_disk_that_fails_once_costs_no_snapshot() {
+    let world = world();
+    for n in 1.. {
+        let storage = world.storage.snapshot();
+        let backend = FaultBackend::new(storage.clone());
+        let faults = backend.faults();
+        let repository = open(backend);
+        faults.inject(Fault::broken(n));
+        let result = run(&repository, &with_forget(), &Silent);
+        if faults.fired() == 0 {
+            assert!(n > 5, "{n}");
+            break;
+        }
+        assert!(result.is_err() || result.is_ok_and(|report| report.snapshots.is_empty()), "{n}");
+        assert_eq!(open(storage).snapshots().expect("readable").len(), 2, "{n}");
+    }
 }
 
 fn record_of(repository: &Repository, id: SnapshotId) -> Snapshot {

@@ -197,7 +197,7 @@ fn a_segment_of_more_packs_than_anybody_stores_at_once_is_not_vetted() {
         (PackEntry { id: PackId::from_bytes(id), ..entry }, Directory { blocks: Vec::new() })
     };
     append(&world, &(0..(128 << 10) + 1).map(made_up).collect::<Vec<_>>());
-    let told = super::append_only_tests::Collect::default();
+    let told = append_only_tests::Collect::default();
     let vetted =
         crate::vet::run(&world.open(), crate::vet::Strictness::WhatIsTrue, &told).expect("looked at");
     assert_eq!((vetted.segments, vetted.untrue), (0, 1), "it is not looked at pack by pack");

@@ -101,7 +101,9 @@ pub enum RepositoryError {
         location: String,
     },
     /// Nothing was committed to it yet.
-    #[error("the repository at {location} has no first commit: `init` was broken off, or is still at work{problem}")]
+    #[error(
+        "the repository at {location} has no first commit: `init` was broken off, or is still at work{problem}"
+    )]
     Unfinished {
         /// Where.
         location: String,
@@ -252,6 +254,9 @@ impl RepositoryError {
         }
     }
 }
+
+/// Snapshots whose records cannot be read, and why.
+pub type Unread = Vec<(SnapshotId, FoldError)>;
 
 /// An opened repository.
 pub struct Repository {
@@ -445,7 +450,7 @@ impl Repository {
 
     /// The same as far as their records can be read, and the others with the reason: one that a newer version made, or
     /// that is damaged, keeps nobody from the rest.
-    pub fn readable_snapshots(&self) -> (Vec<(SnapshotId, Snapshot)>, Vec<(SnapshotId, FoldError)>) {
+    pub fn readable_snapshots(&self) -> (Vec<(SnapshotId, Snapshot)>, Unread) {
         let fold = self.fold();
         let (mut snapshots, mut unread) = (Vec::new(), Vec::new());
         for entry in fold.snapshots() {

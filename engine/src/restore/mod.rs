@@ -55,9 +55,9 @@ use walk::{Stopped, Walk};
 use window::{Limits, Window};
 
 use crate::browse::{self, BrowseError, Found};
+use crate::budget::Restorers;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Metadata, Node, NodeKind};
-use crate::budget::Restorers;
 use crate::ids::BlobId;
 use crate::monitor::Monitor;
 use crate::repo::Repository;

@@ -14,7 +14,7 @@ mod tests;
 
 pub use free::{Proposal, to_free};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 
 use crate::browse::{self, BrowseError};

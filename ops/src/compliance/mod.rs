@@ -12,7 +12,7 @@ use jiff::{Timestamp, Zoned};
 use strongroom::format::provenance::Consistency as Recorded;
 
 use self::copies::Copy;
-use crate::drill::DrillRecord;
+use crate::drill::{DrillOutcome, DrillRecord};
 use crate::plan::types::{Consistency, Control, Domain, Exception, Verify};
 use crate::plan::values::{Lapse, Name};
 use crate::plan::{Objectives, Plan};

@@ -38,8 +38,9 @@ impl Judge<'_, '_, '_> {
         let failed = history::failed(self.plan, name, drills);
         if !failed.is_empty() {
             let wanted = every.map_or("that it passes".to_owned(), |every| format!("every {every}"));
-            let told =
-                |drill: &&DrillRecord| format!("{} failed {} ago", drill.told(), rough(self.age(drill.began)));
+            let told = |drill: &&DrillRecord| {
+                format!("{} failed {} ago", drill.told(), rough(self.age(drill.began)))
+            };
             let found = failed.iter().map(told).collect::<Vec<_>>().join(", ");
             let finding = self.finding(Control::Drill, Standing::Violated, wanted, found);
             let today = self.evidence.now.date();

@@ -12,7 +12,7 @@ use crate::plan::types::Tier;
 use crate::recover::journal::Timed;
 use crate::recover::{RecoveryOutcome, Step};
 use crate::run::state::{Outcome, RepoAttempt};
-use crate::testing::{NOW, id, name, record, snapshot};
+use crate::testing::{NOW, id, name, record};
 
 const PLAN: &str = "site = 'here'\n[repo.b]\nurl = '/b'\nsite = 'elsewhere'\n[class.c]\nrpo = '24h'\nrpo_grace = '4h'\ncopies = 2\nsites = 2\n\
                     min_consistency = 'crash'\nverify = { every = '7d', read = '10%' }\ndrill_every = '30d'\n\
@@ -123,7 +123,7 @@ impl Case {
         let attempts = vec![attempt; self.attempts];
         let drill = |drill, outcome, days| DrillRecord {
             drill: name(drill),
-            tier: Tier::Full,
+            tier: if drill == "names" { Tier::Metadata } else { Tier::Full },
             repository: None,
             began: days_ago(days),
             outcome,
@@ -374,14 +374,19 @@ fn a_recovery_time_is_met_missed_or_was_never_measured() {
     let mut excused = Case { exceptions: excuse("2026-11-28"), ..case() };
     late(&mut excused);
     assert_eq!(excused.missed(), both.replace("violated", "excused"));
-    assert!(excused.judged().findings.iter().filter(|one| one.exception.as_deref() == Some("E")).count() == 2);
+    assert!(
+        excused.judged().findings.iter().filter(|one| one.exception.as_deref() == Some("E")).count() == 2
+    );
     excused.exceptions = excuse("2026-11-27");
     assert_eq!((excused.missed(), excused.judged().count(Standing::Violated)), (both.to_owned(), 3));
     // It excuses the time, and nothing else that is wrong.
     let mut wrong = Case { exceptions: excuse("2026-11-28"), ..case() };
     late(&mut wrong);
     wrong.reason = Some("step 2: echo: it printed 5, expected < 5");
-    assert_eq!(wrong.missed(), "rto excused: 61.0 s in the drill d, 3d 0h ago; drill violated: d failed 1d 0h ago");
+    assert_eq!(
+        wrong.missed(),
+        "rto excused: 61.0 s in the drill d, 3d 0h ago; drill violated: d failed 1d 0h ago"
+    );
     let never = Case { drilled_days_ago: None, exceptions: excuse("2026-11-28"), ..case() };
     assert_eq!(never.missed(), "rto excused: never measured; drill violated: never");
 }
@@ -395,7 +400,8 @@ fn a_log_that_cannot_be_read_leaves_open_what_it_might_say() {
     assert!(case.missed().contains("drill unknown: 31d 0h ago; b cannot be asked"), "{}", case.missed());
     case.drilled_days_ago = None;
     let missed = case.missed();
-    for said in ["rto unknown: never measured; b cannot be asked", "drill unknown: never; b cannot be asked"] {
+    for said in ["rto unknown: never measured; b cannot be asked", "drill unknown: never; b cannot be asked"]
+    {
         assert!(missed.contains(said), "{missed}");
     }
     case.drills_since = vec![("d", DrillOutcome::Fail, 1)];

@@ -43,7 +43,8 @@ pub fn measured<'r>(plan: &Plan, domain: &Name, records: &'r [DrillRecord]) -> O
 pub fn latest<'r>(plan: &Plan, records: &'r [DrillRecord]) -> Vec<&'r DrillRecord> {
     let mut found = Vec::new();
     for drill in &plan.drills {
-        let last = |repo| of_drill(drill, records).rev().find(|record| record.repository.as_ref() == Some(repo));
+        let last =
+            |repo| of_drill(drill, records).rev().find(|record| record.repository.as_ref() == Some(repo));
         found.extend(choose::common(plan, drill).into_iter().filter_map(last));
     }
     found
@@ -252,7 +253,11 @@ mod tests {
         assert_eq!(judged(&[from("b", unverified), from("a", pass)]), yellow);
         let well = (Health::Ok, String::new());
         assert_eq!(judged(&[from("b", fail), from("a", pass), from("b", pass)]), well);
-        assert_eq!(judged(&[from("c", fail), from("a", pass)]), well, "the domain does not go there any more");
+        assert_eq!(
+            judged(&[from("c", fail), from("a", pass)]),
+            well,
+            "the domain does not go there any more"
+        );
         let nowhere = record("d", unverified, Tier::Full, 0.0);
         let yellow = (Health::Warning, "the drill d could not be verified: why".to_owned());
         assert_eq!(judged(&[from("a", pass), nowhere.clone()]), yellow);
@@ -281,7 +286,11 @@ mod tests {
         assert_eq!(judged(27, late(61.5)), [Health::Warning, Health::Ok], "an exception held on that day");
         assert_eq!(judged(28, late(59.5)), [Health::Ok, Health::Ok], "the target was another one then");
         let other = DrillRecord { reason: Some("no".into()), ..late(61.5) };
-        assert_eq!(judged(27, other.clone()), [Health::Critical, Health::Critical], "more than its time is wrong");
+        assert_eq!(
+            judged(27, other.clone()),
+            [Health::Critical, Health::Critical],
+            "more than its time is wrong"
+        );
         assert!(late(61.5).is_measured() && !other.is_measured());
         let repo = "a".parse().expect("a name");
         let noted = DrillRecord::of_note(&late(61.5).note(), &repo, Vec::new()).expect("understood");

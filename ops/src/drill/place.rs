@@ -167,8 +167,8 @@ mod tests {
         let lock = state.lock(&name("drills")).expect("a lock").expect("free");
         let (done, heard) = std::sync::mpsc::channel();
         let (there, first) = (place.clone(), record("one"));
-        std::thread::spawn(move || done.send(there.record(&first)).expect("heard"));
-        let recorded = heard.recv_timeout(std::time::Duration::from_secs(20)).expect("nobody is waited for");
+        thread::spawn(move || done.send(there.record(&first)).expect("heard"));
+        let recorded = heard.recv_timeout(Duration::from_secs(20)).expect("nobody is waited for");
         recorded.expect("written");
         drop(lock);
         let file = folder.path().join(RECORDS);

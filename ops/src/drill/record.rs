@@ -164,6 +164,12 @@ impl DrillRecord {
         if self.outcome == DrillOutcome::Pass {
             self.outcome = DrillOutcome::Unverified;
         }
+        // What kept it from being verified keeps it from being recorded.
+        if self.outcome == DrillOutcome::Unverified
+            && self.reason.as_ref().is_some_and(|reason| why.ends_with(reason.as_str()))
+        {
+            return;
+        }
         // In front: what commands said stands at the end.
         let more = self.reason.as_ref().map_or(String::new(), |reason| format!("; {reason}"));
         self.reason = Some(format!("{why}{more}"));

@@ -115,7 +115,7 @@ fn somebody_elses(scratch: &Path) -> io::Error {
 
 fn remove_tree(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             open_up(folder)?;
             fs::remove_dir_all(folder)
         }

@@ -432,6 +432,9 @@ fn a_damaged_byte_fails_the_self_test() {
     assert_eq!(Stage::new(&steps).run_as(&wish).outcome, DrillOutcome::Fail);
 }
 
+/// What is done to a stage before its drill.
+type Change<'c> = &'c dyn Fn(&mut Stage);
+
 #[test]
 fn a_self_test_succeeds_by_what_it_damaged_and_by_nothing_else() {
     let wish = Wish { self_test: true, ..Wish::default() };
@@ -442,7 +445,7 @@ fn a_self_test_succeeds_by_what_it_damaged_and_by_nothing_else() {
     let of_rotten = |stage: &mut Stage| stage.source.restores_rot = true;
     let of_blind = |stage: &mut Stage| stage.source.is_blind = true;
     let of_lost = |stage: &mut Stage| (stage.source.down, stage.source.code) = (true, "log-rolled-back");
-    let cases: [(&dyn Fn(&mut Stage), &str); 5] = [
+    let cases: [(Change<'_>, &str); 5] = [
         (&of_none, "the self-test has damaged nothing yet: there is no snapshot of x in a"),
         (&of_damaged, "the self-test has damaged nothing yet: x cannot be restored: a pack is gone"),
         (

@@ -97,7 +97,7 @@ impl Memory {
         }
         let Some(last) = self.told.get(&key(channel, event, subject)) else { return true };
         let is_new_failure = || self.failing.get(subject).is_some_and(|since| since > last);
-        let has_heard_of_failure = || self.told.get(&key(channel, Event::Failure, subject)).is_some();
+        let has_heard_of_failure = || self.told.contains_key(&key(channel, Event::Failure, subject));
         let pause = match event {
             Event::Start | Event::Success | Event::Drill | Event::Recovery => 0,
             // What fails and recovers all the time is told once an hour.

@@ -370,7 +370,8 @@ fn a_domain_without_a_schedule_takes_that_of_what_it_comes_after() {
     assert_eq!(schedule("b"), schedule("a"));
     assert_eq!(schedule("alone"), None);
     assert_ne!(schedule("own"), schedule("a"));
-    let shown = effective(&plan).into_iter().find(|entry| entry.key == "domain.c.schedule").expect("shown");
+    let shown =
+        effective(&plan, "box").into_iter().find(|entry| entry.key == "domain.c.schedule").expect("shown");
     let Origin::Given(place) = shown.origin else { panic!("{:?}", shown.origin) };
     assert_eq!(Some(place), plan.places.get("domain.a.schedule").cloned());
     let circle = [domain("x", "after = ['y']"), domain("y", "after = ['x']")].concat();
@@ -399,7 +400,7 @@ fn tables_without_a_name_are_numbered_through_all_files() {
     let main = format!("version = 1\ninclude = ['more.toml']\n[repo.a]\nurl = '/backup'\n{}", notify("ONE"));
     let more = format!("{}[[notify]]\non = ['failure']\n", notify("TWO"));
     let plan = loaded(&[("p.toml", main.as_str()), ("more.toml", more.as_str())]).expect("a plan");
-    let shown: Vec<_> = effective(&plan)
+    let shown: Vec<_> = effective(&plan, "box")
         .into_iter()
         .filter(|entry| entry.key.ends_with("webhook_env"))
         .map(|entry| (entry.key, entry.value))

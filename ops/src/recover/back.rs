@@ -102,7 +102,7 @@ impl Recoverer<'_> {
         }
         for target in &mut appeared {
             make_beside(target).map_err(|error| error.to_string())?;
-            target.identity = Some(Identity { old: None, new: None });
+            target.identity = Some(Identity { old: None, new: None, born: None });
         }
         journal.targets.extend(appeared);
         self.note(journal)

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use crate::recover::disk::{Disk, is_unsupported};
 use crate::recover::targets::{Database, Identity, Target};
@@ -18,6 +19,12 @@ pub(super) fn inode(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
+/// When what has the name was made; none where that is not known.
+fn born(path: &Path) -> Option<u64> {
+    let time = fs::symlink_metadata(path).ok()?.created().ok()?;
+    u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
+}
+
 /// Notes what is there, and what takes its place.
 pub(super) fn identify(target: &mut Target) -> io::Result<()> {
     let new = match &target.held {
@@ -26,7 +33,8 @@ pub(super) fn identify(target: &mut Target) -> io::Result<()> {
             io::Error::new(ErrorKind::NotFound, format!("{} is not there", target.staged.display()))
         })?),
     };
-    target.identity = Some(Identity { old: inode(&target.place)?, new });
+    let born = new.and_then(|_| born(&target.staged));
+    target.identity = Some(Identity { old: inode(&target.place)?, new, born });
     if let Some(database) = &mut target.beside_database {
         database.old = inode(&database.place)?;
     }
@@ -78,7 +86,7 @@ fn was_swapped(target: &Target, old: Option<u64>) -> io::Result<bool> {
 
 /// Puts what was restored in its place; what was there is set aside. Does nothing where that is done.
 pub(super) fn forward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
-    let Some(Identity { old, new }) = target.identity else { return Err(changed(target)) };
+    let Some(Identity { old, new, .. }) = target.identity else { return Err(changed(target)) };
     let at_place = inode(&target.place)?;
     if let Some(database) = &target.beside_database
         && inode(&database.place)?.is_some_and(|found| Some(found) != database.old)
@@ -132,8 +140,9 @@ fn is_beside_old(target: &Target) -> io::Result<bool> {
 pub(super) fn has_foreign(target: &Target) -> io::Result<bool> {
     match target.identity {
         // Files beside a restored database are made by what uses that, and go with it.
-        Some(Identity { new, .. }) if target.beside_database.is_none() => {
-            Ok(inode(&target.staged)?.is_some_and(|found| Some(found) != new))
+        Some(Identity { new, born: noted, .. }) if target.beside_database.is_none() => {
+            Ok(inode(&target.staged)?
+                .is_some_and(|found| Some(found) != new || noted.is_some() && born(&target.staged) != noted))
         }
         _ => Ok(false),
     }
@@ -160,7 +169,7 @@ fn backward_beside_old(disk: &dyn Disk, target: &Target, old: Option<u64>) -> io
 
 /// Makes room for what has no other part but to be away when what was there comes back: files of a database beside it.
 pub(super) fn clear(disk: &dyn Disk, target: &Target) -> io::Result<()> {
-    let Some(Identity { old, new: None }) = target.identity else { return Ok(()) };
+    let Some(Identity { old, new: None, .. }) = target.identity else { return Ok(()) };
     let at_place = inode(&target.place)?;
     if at_place.is_none() || at_place == old || is_beside_old(target)? {
         return Ok(());
@@ -171,7 +180,7 @@ pub(super) fn clear(disk: &dyn Disk, target: &Target) -> io::Result<()> {
 /// Puts what was there back; whatever is in its place now is kept as what was restored. Does nothing where that is done.
 pub(super) fn backward(disk: &dyn Disk, target: &Target) -> io::Result<()> {
     // Without it nothing was moved.
-    let Some(Identity { old, new }) = target.identity else { return Ok(()) };
+    let Some(Identity { old, new, .. }) = target.identity else { return Ok(()) };
     if is_beside_old(target)? {
         return backward_beside_old(disk, target, old);
     }

@@ -72,6 +72,10 @@ pub struct Identity {
     pub old: Option<u64>,
     /// What takes its place; none if nothing does.
     pub new: Option<u64>,
+    /// When that was made, in nanoseconds since 1970, where the file system knows: the number of a file that was removed may be
+    /// given to the one that took its place.
+    #[serde(default)]
+    pub born: Option<u64>,
 }
 
 impl Target {

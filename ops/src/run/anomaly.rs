@@ -10,7 +10,6 @@ use std::io;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
-use strongroom::format::tree::Timestamp as Stamp;
 use strongroom::ids::SnapshotId;
 
 use crate::plan::types::Domain;
@@ -98,7 +97,7 @@ impl Runner<'_> {
         let density = summaries.filter_map(density).min().filter(|_| found.is_empty());
         report.is_guarded |= !guard.reasons.is_empty();
         if !found.is_empty() {
-            self.freeze(domain, guard, began, found, report);
+            self.freeze(domain, &guard, began, found, report);
         } else if !guard.reasons.is_empty() {
             report.warn(format!(
                 "nothing is forgotten until `strongroom run --acknowledge {}`: an earlier snapshot was unlike those before: {}",
@@ -132,7 +131,7 @@ impl Runner<'_> {
             found.find(|found| !found.is_empty())
         });
         if let Some(found) = found {
-            self.freeze(domain, guard, began, found, report);
+            self.freeze(domain, &guard, began, found, report);
         }
     }
 
@@ -140,12 +139,12 @@ impl Runner<'_> {
     fn freeze(
         &self,
         domain: &Domain,
-        guard: Guard,
+        guard: &Guard,
         since: Timestamp,
         found: Vec<String>,
         report: &mut DomainReport,
     ) {
-        let guard = Guard { reasons: found.clone(), since: Some(since), ..guard };
+        let guard = Guard { reasons: found.clone(), since: Some(since), ..*guard };
         if let Err(error) = self.state.keep_guard(&domain.name, &guard) {
             report.warn(format!("cannot write to the state directory: {error}"));
         }
@@ -159,12 +158,18 @@ impl Runner<'_> {
             let (Some(made), Some(done)) = (repo.snapshot(), &repo.report) else { continue };
             let Ok(own) = self.vault.snapshots(&repo.repo) else { continue };
             let time = own.iter().find(|(id, _)| *id == made).map(|(_, snapshot)| snapshot.time);
-            let counted = |snapshots: Vec<(SnapshotId, Snapshot)>| -> Vec<SnapshotSummary> {
-                let before = snapshots.into_iter().map(|(_, snapshot)| snapshot);
-                let before = before.filter(|one| Some(one.time) != time && self.is_of(domain, guard, one));
-                before.map(|snapshot| snapshot.summary).collect()
+            let counted = |snapshots: Vec<(SnapshotId, Snapshot)>, is_own: bool| -> Vec<SnapshotSummary> {
+                // A copy of the new one has another id, and its time.
+                let is_new = |id: &SnapshotId, one: &Snapshot| match is_own {
+                    true => *id == made,
+                    false => Some(one.time) == time,
+                };
+                let before = snapshots
+                    .into_iter()
+                    .filter(|(id, one)| !is_new(id, one) && self.is_of(domain, guard, one));
+                before.map(|(_, snapshot)| snapshot.summary).collect()
             };
-            let mut history = counted(own);
+            let mut history = counted(own, true);
             // A repository that was made anew knows nothing yet.
             let others = self.plan.repositories(domain).into_iter().filter(|other| **other != repo.repo);
             for other in others {
@@ -172,7 +177,7 @@ impl Runner<'_> {
                     break;
                 }
                 let Ok(theirs) = self.vault.snapshots(other) else { continue };
-                let theirs = counted(theirs);
+                let theirs = counted(theirs, false);
                 if theirs.len() > history.len() {
                     history = theirs;
                 }

@@ -23,7 +23,7 @@ pub struct VaultError {
 
 impl VaultError {
     /// Codes that say that what is stored is damaged or lost, wherever a repository is asked for something.
-    pub const DAMAGE: [&str; 20] = [
+    pub const DAMAGE: [&str; 21] = [
         "blob-damaged",
         "blob-missing",
         "config-damaged",
@@ -42,6 +42,7 @@ impl VaultError {
         "object-too-large",
         "object-truncated",
         "pack-damaged",
+        "snapshot-damaged",
         "state-damaged",
         "tree-damaged",
     ];

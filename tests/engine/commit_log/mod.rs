@@ -8,6 +8,12 @@
 //! A state is everything that is stored and everything that every process keeps in mind. `stateright` visits all that
 //! can be reached within some bounds. The rules of the protocol are then broken one at a time: a checker that finds nothing
 //! wrong with that would say nothing about the protocol either.
+//!
+//! Modelled are backups with deduplication, revalidation, rescue and merges of segments, forgetting, prunes from condemning to deletion with and without
+//! grace, and restores. These parts of the protocol are left to the simulation (`simulation`), which runs the engine itself:
+//! append-only passwords and the vetting of what they add, states, with which others begin to read the log, parity, the ledger of verifications,
+//! partial snapshots, and clocks. Repairs, which condemn and remove in one commit, have tests of their own in which others commit at the
+//! worst moments (`repair::tests` in the engine); what faults and power cuts can do to everything is for `fault_tests` and `power_cut_tests` there.
 
 mod log;
 mod model;
@@ -16,7 +22,9 @@ mod reader;
 mod rules;
 mod writer;
 
-use stateright::{Checker, HasDiscoveries, Model};
+use std::time::{Duration, Instant};
+
+use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model};
 
 use model::{Action, CommitLog, State};
 use rules::{Bounds, Event, Rule};
@@ -60,12 +68,35 @@ fn mishaps() -> Bounds {
     Bounds { writers: vec![vec![A]], crashes: 1, timeouts: 1, merges: true, ..calm() }
 }
 
-/// Visits all states within some bounds. What these are there to show has to come up.
-fn check(name: &str, bounds: Bounds, alone: bool, events: &[Event]) {
+/// Everybody at once, and everything that can go wrong once.
+fn everyone() -> Bounds {
+    Bounds { writers: vec![vec![A], vec![A]], reads: 1, crashes: 1, timeouts: 1, ..calm() }
+}
+
+fn builder(bounds: Bounds, alone: bool) -> CheckerBuilder<CommitLog> {
     let model = CommitLog { bounds, rule: Rule::Kept, alone };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let checker =
-        model.checker().finish_when(HasDiscoveries::AnyFailures).threads(threads).spawn_bfs().join();
+    model.checker().finish_when(HasDiscoveries::AnyFailures).threads(threads)
+}
+
+/// Visits all states within some bounds, and counts them. What the bounds are there to show has to come up.
+fn check(name: &str, bounds: Bounds, alone: bool, events: &[Event]) {
+    // In breadth, so that a counterexample is as short as can be.
+    judge(name, &builder(bounds, alone).spawn_bfs().join(), events);
+}
+
+/// The same in depth, which takes memory for the states visited and not for those to be visited, and for so long at most. Whether it was
+/// all of them, it says.
+fn check_many(name: &str, bounds: Bounds, patience: Duration) {
+    let begun = Instant::now();
+    let checker = builder(bounds, false).timeout(patience).spawn_dfs().join();
+    judge(name, &checker, &[]);
+    let took = begun.elapsed();
+    let extent = if took < patience { "all there are" } else { "as many as there was time for" };
+    println!("{name}: these are {extent}, in {} s", took.as_secs());
+}
+
+fn judge(name: &str, checker: &impl Checker<CommitLog>, events: &[Event]) {
     println!("{name}: {} states", checker.unique_state_count());
     let discoveries = checker.discoveries();
     for (property, path) in discoveries {
@@ -122,6 +153,16 @@ fn the_protocol_loses_nothing_within_larger_bounds() {
     check("a lost answer among two writers", Bounds { timeouts: 1, ..calm() }, false, &[]);
     check("two prunes, two writers", Bounds { pruners: vec![2], ..of_two }, false, &[]);
     check("two pruners, two writers", Bounds { pruners: vec![1, 1], ..calm() }, false, &[]);
+}
+
+/// Everybody together, for `STRONGROOM_MODEL_MINUTES` (20):
+/// `cargo test --release -p strongroom --test engine everyone_together -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes many minutes, and gigabytes of memory"]
+fn the_protocol_holds_for_everyone_together() {
+    let minutes =
+        std::env::var("STRONGROOM_MODEL_MINUTES").map_or(20, |text| text.parse().expect("a number"));
+    check_many("everyone together", everyone(), Duration::from_secs(60 * minutes));
 }
 
 /// Breaks one rule: the checker has to find that this property does not hold.

@@ -15,9 +15,7 @@ use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::recover::preview::Refusal;
-use strongroom_ops::recover::{
-    Cause, Preview, Recoverer, RecoveryOutcome, RecoveryRecord, Step, SystemDisk, Wish,
-};
+use strongroom_ops::recover::{Cause, Recoverer, RecoveryOutcome, RecoveryRecord, Step, SystemDisk, Wish};
 use strongroom_ops::run::state::State;
 
 use crate::context::Context;
@@ -198,7 +196,7 @@ fn wish(args: &Args, plan: &Plan, recoverer: &Recoverer<'_>) -> Result<Wish, Fai
 }
 
 fn named<'p>(args: &Args, plan: &'p Plan) -> impl Iterator<Item = &'p Domain> {
-    plan.domains.iter().filter(|domain| args.domains.iter().any(|name| name == domain.name.as_str()))
+    plan.domains.iter().filter(move |domain| args.domains.iter().any(|name| name == domain.name.as_str()))
 }
 
 /// What the repositories that the domains go to, and this host, say of drills and recoveries.

@@ -16,6 +16,8 @@ pub enum Moment {
     Before,
     /// It has taken effect, but the caller is told otherwise: an ambiguous outcome, such as a lost answer.
     After,
+    /// Of bytes that were to be written, some are.
+    Halfway,
 }
 
 /// Which operations a fault counts.
@@ -25,6 +27,10 @@ enum Matching {
     Mutations,
     Reads,
     Looks,
+    /// What takes room.
+    Writes,
+    /// What makes something durable.
+    Flushes,
     Only(Operation),
 }
 
@@ -34,16 +40,28 @@ enum Failure {
     Kind(io::ErrorKind),
     /// Of the system, by its number.
     System(i32),
+    /// It is there, but was not flushed.
+    Flush,
 }
 
 impl Failure {
-    fn error(self) -> io::Error {
-        match self {
+    fn error(self, operation: Operation, on: On<'_>) -> BackendError {
+        let source = match self {
             Self::Kind(kind) => io::Error::new(kind, "injected fault"),
             Self::System(number) => io::Error::from_raw_os_error(number),
+            Self::Flush => io::Error::from_raw_os_error(super::super::EIO),
+        };
+        match (self, on) {
+            (Self::Flush, On::Key(key)) if operation != Operation::Flush => {
+                BackendError::NotDurable { key: key.clone(), what: "its folder".to_owned(), source }
+            }
+            _ => BackendError::io(operation.verb(), on, source),
         }
     }
 }
+
+/// The error number of a disk without room.
+const ENOSPC: i32 = 28;
 
 /// What an operation is on.
 #[derive(Clone, Copy)]
@@ -74,7 +92,7 @@ impl std::fmt::Display for On<'_> {
     }
 }
 
-/// One failure to come. Made by [`Fault::nth`], [`Fault::nth_of`] or [`Fault::nth_mutation`], then refined.
+/// One failure to come. Made by [`Fault::nth`] and its like, then refined.
 #[derive(Debug, Clone)]
 pub struct Fault {
     matching: Matching,
@@ -117,6 +135,31 @@ impl Fault {
         Self { matching: Matching::Looks, ..Self::unreadable(key) }
     }
 
+    /// The disk fails at the `n`-th operation from now, counted from 1: nothing was done.
+    pub fn broken(n: u64) -> Self {
+        Self::new(Matching::Any, n, io::ErrorKind::Other).with(Failure::System(super::super::EIO))
+    }
+
+    /// There is no more room from the `n`-th operation on that takes any.
+    pub fn full(n: u64) -> Self {
+        Self::new(Matching::Writes, n, io::ErrorKind::StorageFull).with(Failure::System(ENOSPC)).lasting()
+    }
+
+    /// The `n`-th piece of an object is written in part only, and there is no room for the rest.
+    pub fn short(n: u64) -> Self {
+        let fault = Self::new(Matching::Only(Operation::Stage), n, io::ErrorKind::StorageFull);
+        Self { moment: Moment::Halfway, ..fault.with(Failure::System(ENOSPC)) }
+    }
+
+    /// What the `n`-th operation stores that makes something durable is there, and may be gone after a loss of power.
+    pub fn unflushed(n: u64) -> Self {
+        Self::new(Matching::Flushes, n, io::ErrorKind::Other).with(Failure::Flush).after_effect()
+    }
+
+    fn with(self, failure: Failure) -> Self {
+        Self { failure, ..self }
+    }
+
     fn new(matching: Matching, n: u64, kind: io::ErrorKind) -> Self {
         let skip = n.checked_sub(1).expect("operations are counted from 1");
         let (failure, moment) = (Failure::Kind(kind), Moment::Before);
@@ -149,6 +192,12 @@ impl Fault {
             Matching::Mutations => operation.is_mutation(),
             Matching::Reads => matches!(operation, Operation::Read | Operation::ReadRange),
             Matching::Looks => !operation.is_mutation(),
+            Matching::Writes => {
+                matches!(operation, Operation::Create | Operation::Replace | Operation::Stage)
+            }
+            Matching::Flushes => {
+                matches!(operation, Operation::Create | Operation::Replace | Operation::Flush)
+            }
             Matching::Only(only) => operation == only,
         };
         let is_key = |key: &ObjectKey| matches!(on, On::Key(on) if on == key);
@@ -224,7 +273,23 @@ impl Faults {
         if moment == Moment::After {
             call()?;
         }
-        Err(BackendError::io(operation.verb(), on, failure.error()))
+        // An operation that moves no bytes has no middle.
+        Err(failure.error(operation, on))
+    }
+
+    /// Writes a piece of an object, or a part of it if it is to fail halfway.
+    fn run_write(
+        &self,
+        bytes: &[u8],
+        mut write: impl FnMut(&[u8]) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        let Some((moment, failure)) = self.strike(Operation::Stage, On::New) else { return write(bytes) };
+        match moment {
+            Moment::Before => {}
+            Moment::After => write(bytes)?,
+            Moment::Halfway => write(&bytes[..bytes.len() / 2])?,
+        }
+        Err(failure.error(Operation::Stage, On::New))
     }
 }
 
@@ -308,7 +373,7 @@ impl<B: Backend> Backend for FaultBackend<B> {
     }
 
     fn flush(&self, key: &ObjectKey) -> Result<(), BackendError> {
-        self.inner.flush(key)
+        self.run_on(Operation::Flush, key, |inner| inner.flush(key))
     }
 
     fn clean(&self) -> Result<u64, BackendError> {
@@ -355,7 +420,7 @@ struct FaultStaged<'b> {
 
 impl Staged for FaultStaged<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
-        self.faults.run(Operation::Stage, On::New, || self.inner.write(bytes))
+        self.faults.run_write(bytes, |bytes| self.inner.write(bytes))
     }
 
     fn publish(self: Box<Self>, key: &ObjectKey) -> Result<Created, BackendError> {
@@ -413,6 +478,36 @@ mod tests {
         faults.inject(Fault::nth_mutation(1, ErrorKind::TimedOut).after_effect());
         assert_eq!(kind(backend.create(&ObjectKey::log(1), b"1")), ErrorKind::TimedOut);
         assert_eq!(storage.read(&ObjectKey::log(1), 9).expect("stored all the same"), b"1");
+    }
+
+    #[test]
+    fn disks_fail_in_ways_of_their_own() {
+        let (storage, backend, faults) = make();
+        let key = ObjectKey::log;
+        faults.inject(Fault::broken(2));
+        backend.create(&key(1), b"1").expect("the first");
+        assert!(backend.read(&key(1), 9).expect_err("the second").is_loss());
+        faults.inject(Fault::full(2));
+        backend.create(&key(2), b"2").expect("there is room for it");
+        for _ in 0..2 {
+            assert_eq!(kind(backend.create(&key(3), b"3")), ErrorKind::StorageFull);
+        }
+        assert_eq!(kind(backend.begin().map(drop)), ErrorKind::StorageFull);
+        backend.delete(&key(2)).expect("that takes no room");
+        faults.clear();
+        // Beginning it is the first write.
+        faults.inject(Fault::short(2));
+        let mut staged = backend.begin().expect("begun");
+        assert_eq!(kind(staged.write(b"12345678")), ErrorKind::StorageFull);
+        staged.publish(&key(4)).expect("whoever goes on in spite of that");
+        assert_eq!(storage.read(&key(4), 9).expect("has an object cut short"), b"1234");
+        faults.inject(Fault::unflushed(1));
+        assert!(backend.create(&key(5), b"5").expect_err("not flushed").is_not_durable());
+        assert_eq!(storage.read(&key(5), 9).expect("there all the same"), b"5");
+        faults.inject(Fault::unflushed(1));
+        backend.read(&key(5), 9).expect("flushes nothing");
+        assert!(matches!(backend.flush(&key(5)), Err(BackendError::Io { .. })));
+        assert_eq!(faults.fired(), 7);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub enum Operation {
     Open,
     /// [`super::Backend::begin`] and [`super::Staged::write`]. Publishing is a [`Operation::Create`].
     Stage,
+    /// [`super::Backend::flush`] of an object that is there already. Those that store one make it durable themselves.
+    Flush,
 }
 
 impl Operation {
@@ -51,6 +53,7 @@ impl Operation {
             Self::Delete => "delete",
             Self::Open => "open",
             Self::Stage => "write",
+            Self::Flush => "flush",
         }
     }
 }

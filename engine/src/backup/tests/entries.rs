@@ -251,7 +251,7 @@ fn what_was_read_of_a_broken_file_becomes_part_of_no_other() {
     let repository = repository();
     let good = noise(3, 3 << 20);
     let nodes = stored(&repository, &Silent, |pipeline, root| {
-        let mut files = FileReader::new(GearTable::derive(repository.keys()));
+        let mut files = FileReader::new(GearTable::derive(repository.keys()), false);
         let slot = pipeline.assembler.reserve(root, None);
         let token = pipeline.assembler.begin_file(root, slot, None);
         let mut stream = Stream { token, parts: 0, grain: None };

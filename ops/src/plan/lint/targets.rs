@@ -142,8 +142,9 @@ impl Lint<'_> {
         {
             return;
         }
-        let message =
-            format!("the domain {name} has to be back within {rto}, and no drill measures how long that takes");
+        let message = format!(
+            "the domain {name} has to be back within {rto}, and no drill measures how long that takes"
+        );
         self.add(Severity::Warning, "rto-not-measured", &format!("domain.{name}"), message).hint =
             Some("add a drill of the tier full".into());
     }

@@ -1,0 +1,61 @@
+//! Repositories of deeds as folders on disk.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::Deed;
+use crate::backend::local::disk::record::{Entry, Tree};
+use crate::backend::{Backend, LocalBackend, MemoryBackend, ObjectKey};
+use crate::repo::{Repository, RepositoryError};
+
+/// The objects of a repository as files.
+pub fn on_disk(storage: &MemoryBackend) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    LocalBackend::create_repository(folder.path()).expect("made");
+    for (key, bytes) in storage.objects() {
+        let path = folder.path().join(key.as_str());
+        fs::create_dir_all(path.parent().expect("below")).expect("made");
+        fs::write(path, bytes).expect("written");
+    }
+    folder
+}
+
+/// The objects among the files of a folder.
+pub fn in_memory(tree: &Tree) -> MemoryBackend {
+    let storage = MemoryBackend::new();
+    for (path, entry) in tree {
+        let key = ObjectKey::parse(path.to_str().expect("text"));
+        if let (Some(key), Entry::File(bytes)) = (key, entry) {
+            storage.plant(&key, bytes);
+        }
+    }
+    storage
+}
+
+impl Deed {
+    /// The folder of the repository that it is done to.
+    pub fn folder(&self) -> TempDir {
+        if self.is_init { tempfile::tempdir().expect("a folder") } else { on_disk(&self.storage) }
+    }
+
+    /// Does it to a repository in a folder.
+    pub fn act_in(&self, folder: &Path) -> Result<(), String> {
+        if self.is_init {
+            LocalBackend::create_repository(folder).map_err(|error| error.to_string())?;
+        }
+        self.act(backend(folder))
+    }
+
+    /// Opens the one in a folder.
+    pub fn open_in(&self, folder: &Path) -> Result<Repository, RepositoryError> {
+        self.open(&backend(folder))
+    }
+}
+
+/// The repository in a folder, whatever there is of it.
+pub fn backend(folder: &Path) -> Arc<dyn Backend> {
+    Arc::new(LocalBackend::open(folder).expect("a folder"))
+}
