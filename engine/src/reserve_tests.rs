@@ -8,29 +8,15 @@ use crate::backend::testing::{Fault, FaultBackend, LimitedBackend, Operation};
 use crate::backend::{Backend, Folder, LocalBackend};
 use crate::backup;
 use crate::check::{self, CheckOptions};
-use crate::forget::policy::{Calendar, CivilTime, GroupBy, Span};
+use crate::forget::policy::GroupBy;
 use crate::forget::{self, ForgetError, ForgetOptions, ForgetReport, Guards, Selection, Wish};
-use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
 use crate::monitor::Silent;
 use crate::prune::test_support::{self, Hooked, World, a_segment, at_once, noise, open, options};
 use crate::prune::{self, Limit, PruneOptions};
-use crate::testing;
+use crate::testing::{self, NoCalendar};
 
 const MIB: u64 = 1 << 20;
-
-/// Nothing in here goes by time.
-struct NoCalendar;
-
-impl Calendar for NoCalendar {
-    fn civil(&self, _: Timestamp) -> CivilTime {
-        CivilTime { year: 1970, month: 1, day: 1, hour: 0, week_year: 1970, week: 1 }
-    }
-
-    fn before(&self, time: Timestamp, _: &Span) -> Timestamp {
-        time
-    }
-}
 
 fn forget_it(repository: &Repository, id: SnapshotId) -> Result<ForgetReport, ForgetError> {
     let options = ForgetOptions {

@@ -13,10 +13,9 @@ use crate::backup::BackupOptions;
 use crate::check::{self, CheckOptions, ReadData};
 use crate::copy::{self, CopiedSnapshot, CopyOptions, Fate};
 use crate::crypto::Password;
-use crate::forget::policy::{Calendar, CivilTime, GroupBy, Span};
+use crate::forget::policy::GroupBy;
 use crate::forget::{self, ForgetOptions, Guards, Selection, Wish};
 use crate::format::parity::Overhead;
-use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
 use crate::monitor::Silent;
 use crate::parity::{self, AddOptions};
@@ -24,7 +23,7 @@ use crate::prune::test_support::{Random, World, at_once, files_of, later, noise,
 use crate::prune::{self, PruneOptions};
 use crate::repo::{InitOptions, Repository};
 use crate::reserve;
-use crate::testing::{self, CHEAP, PASSWORD};
+use crate::testing::{self, CHEAP, NoCalendar, PASSWORD};
 
 /// What a deed does to an open repository.
 type Result<T = ()> = std::result::Result<T, String>;
@@ -351,17 +350,4 @@ fn has_new_snapshot(deed: &Deed, repository: &Repository) -> bool {
 pub(super) fn has_none_that_leave(deed: &Deed, repository: &Repository) -> bool {
     let fold = repository.fold();
     deed.leaving.iter().all(|id: &SnapshotId| fold.snapshot(id).is_none())
-}
-
-/// Nothing in here goes by time.
-struct NoCalendar;
-
-impl Calendar for NoCalendar {
-    fn civil(&self, _: Timestamp) -> CivilTime {
-        unreachable!("ids need no calendar")
-    }
-
-    fn before(&self, _: Timestamp, _: &Span) -> Timestamp {
-        unreachable!("ids need no calendar")
-    }
 }

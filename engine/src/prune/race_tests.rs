@@ -383,20 +383,7 @@ fn a_hold_between_stops_a_policy() {
         dry_run: false,
         reason: String::new(),
     };
-    struct NoCalendar;
-    impl forget::policy::Calendar for NoCalendar {
-        fn civil(&self, _: crate::format::tree::Timestamp) -> forget::policy::CivilTime {
-            unreachable!("ids need no calendar")
-        }
-        fn before(
-            &self,
-            _: crate::format::tree::Timestamp,
-            _: &forget::policy::Span,
-        ) -> crate::format::tree::Timestamp {
-            unreachable!("ids need no calendar")
-        }
-    }
-    let result = forget::run(&open(hooked.clone()), &options, &NoCalendar);
+    let result = forget::run(&open(hooked.clone()), &options, &crate::testing::NoCalendar);
     assert!(matches!(result, Err(forget::ForgetError::Held { .. })), "{result:?}");
     assert!(hooked.is_done());
     world.verify();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::crypto::{KdfParams, Password, SeededEntropy};
+use crate::forget::policy::{Calendar, CivilTime, Span};
 use crate::format::tree::Timestamp;
 use crate::repo::{Environment, InitOptions, Repository};
 
@@ -15,6 +16,20 @@ pub const PASSWORD: &[u8] = b"test";
 
 /// The cheapest key derivation that is accepted.
 pub const CHEAP: KdfParams = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: 2, lanes: 1 };
+
+/// For what names snapshots by their ids: nothing of it goes by time.
+#[derive(Debug)]
+pub struct NoCalendar;
+
+impl Calendar for NoCalendar {
+    fn civil(&self, _: Timestamp) -> CivilTime {
+        unreachable!("ids need no calendar")
+    }
+
+    fn before(&self, _: Timestamp, _: &Span) -> Timestamp {
+        unreachable!("ids need no calendar")
+    }
+}
 
 /// An environment in which everything follows from `seed`; its clock ticks once for each question.
 pub fn environment(seed: u64) -> Environment {

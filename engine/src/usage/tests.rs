@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::backup::{self, BackupOptions, SnapshotLabels};
-use crate::forget::policy::{Calendar, CivilTime, GroupBy, Span};
+use crate::forget::policy::GroupBy;
 use crate::forget::{ForgetOptions, Guards, Selection, Wish};
-use crate::format::tree::Timestamp;
 use crate::monitor::Silent;
 use crate::prune::test_support::{World, noise, options};
+use crate::testing::NoCalendar;
 
 /// All blobs that a snapshot needs, found the simple way.
 struct All<'a> {
@@ -120,18 +120,6 @@ fn hosts_and_paths_share_nothing_that_counts_for_one() {
 
 fn source_of(world: &World) -> &[u8] {
     world.source.path().as_os_str().as_encoded_bytes()
-}
-
-struct NoCalendar;
-
-impl Calendar for NoCalendar {
-    fn civil(&self, _: Timestamp) -> CivilTime {
-        unreachable!("snapshots are named")
-    }
-
-    fn before(&self, _: Timestamp, _: &Span) -> Timestamp {
-        unreachable!("snapshots are named")
-    }
 }
 
 /// Backs up as another host.

@@ -12,7 +12,7 @@ use strongroom::backup::{self, BackupError, BackupOptions, BackupReport, BackupS
 use strongroom::check::{self, CheckOptions, CheckReport, ReadData};
 use strongroom::crypto::keys::BlobKind;
 use strongroom::crypto::{Password, SeededEntropy};
-use strongroom::forget::policy::{Calendar, CivilTime, GroupBy, Span};
+use strongroom::forget::policy::GroupBy;
 use strongroom::forget::{self, ForgetError, ForgetOptions, Guards, Selection, Wish};
 use strongroom::format::commit::Change;
 use strongroom::format::pack::{Directory, DirectoryBlob, DirectoryBlock};
@@ -27,7 +27,7 @@ use strongroom::repair::{self, PacksOptions, Sources};
 use strongroom::repo::{Environment, Repository, RepositoryError};
 use strongroom::restore::{self, RestoreOptions};
 use strongroom::source::FilterOptions;
-use strongroom::testing;
+use strongroom::testing::{self, NoCalendar};
 
 /// What can be backed up: streams that have parts in common, so that backups rely on each other's packs.
 pub const CONTENTS: usize = 10;
@@ -118,15 +118,6 @@ fn options() -> BackupOptions {
 
 /// Forgets a snapshot by its id.
 pub fn forget(repository: &Repository, snapshot: SnapshotId) -> Result<(), ForgetError> {
-    struct NoCalendar;
-    impl Calendar for NoCalendar {
-        fn civil(&self, _: Timestamp) -> CivilTime {
-            unreachable!("ids need no calendar")
-        }
-        fn before(&self, _: Timestamp, _: &Span) -> Timestamp {
-            unreachable!("ids need no calendar")
-        }
-    }
     let options = ForgetOptions {
         wish: Wish::Named(vec![snapshot]),
         selection: Selection::default(),
