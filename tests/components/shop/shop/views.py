@@ -52,6 +52,8 @@ def wrong_attachment(one):
 def wrongs():
     """What is not as it has to be: nothing, in any state that was ever committed."""
     with transaction.atomic():
+        # Of one moment: an order that is committed between two statements is in both, or in none.
+        connections["default"].cursor().execute("set transaction isolation level repeatable read")
         orders = list(Order.objects.all())
         balances = {account.pk: account.balance - 100 for account in Account.objects.all()}
     for one in orders:
