@@ -1,4 +1,4 @@
-//! Blocks: 1 MiB compressed at the levels that are worth their time, and decompressed, by contexts that live on.
+//! Blocks: 4 MiB compressed at the levels that are worth their time, and decompressed, by contexts that live on.
 //! Bytes are those before compression; the factor behind a level is what it gains.
 
 use std::fmt;

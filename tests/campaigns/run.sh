@@ -49,6 +49,7 @@ python3 $here/memory.py --binary "$binary" --seed "$seed"
 step "simulated power cuts, faults, damage, parity, schedules"
 STRONGROOM_POWER_STATES=200000 cargo test --release -p strongroom --lib -- --nocapture power_cuts_at_every_step
 STRONGROOM_FAULTS_EVERY=1 cargo test --release -p strongroom --lib -- --nocapture fault_tests
+STRONGROOM_CASES=100000 cargo test --release -p strongroom --lib -- --nocapture --ignored chunk::equality
 STRONGROOM_ALL_BITS=1 cargo test --release -p strongroom --lib -- --nocapture damage_tests
 STRONGROOM_EXCHANGES_EVERY=1 cargo test --release -p strongroom --lib -- --nocapture exchange_tests
 STRONGROOM_PARITY_CASES=2000 cargo test --release -p strongroom --lib -- --nocapture sidecar::code_tests
