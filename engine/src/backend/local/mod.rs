@@ -281,7 +281,10 @@ impl LocalBackend {
         from: Option<&ObjectKey>,
         visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, BackendError> {
-        let names = folders::names(entries, |name| folder.is_object_name(name))
+        // Of a log most names are before `from`: they are dropped as they are read.
+        let first = from.filter(|from| from.parent() == folder.name()).map(ObjectKey::name);
+        let is_before = |name: &str| first.is_some_and(|first| name < first);
+        let names = folders::names(entries, |name| folder.is_object_name(name) && !is_before(name))
             .map_err(|e| self.failed("list", folder.name(), e))?;
         for key in names.iter().map(|name| ObjectKey::in_folder(folder, name)) {
             if from.is_some_and(|from| key < *from) {
