@@ -22,6 +22,8 @@ DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 SKIPPED = 77
 # Key derivation as cheap as it may be: it is not what is tested.
 CHEAP = ["--kdf-memory", "19MiB", "--kdf-passes", "2"]
+# Seconds after which something hangs, also on a slow machine that does other things beside.
+PATIENCE = 600
 # Folders of a machine that a plan names with whole paths: they are moved below the test's own.
 PLACES = re.compile(r"/(etc|srv|mnt|var|run|usr/lib/strongroom)/")
 
@@ -186,7 +188,7 @@ class Machine:
     def ask(self, *argv, code=0, env=None):
         """What a command prints."""
         argv = [str(word) for word in argv]
-        done = subprocess.run(argv, env=env or self.env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        done = subprocess.run(argv, env=env or self.env, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
         check(done.returncode == code, f"{' '.join(argv)} ends with {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout.strip()
 
@@ -211,7 +213,7 @@ class Machine:
     def prepare(self, argv, user):
         """Runs a command of a server's to its end."""
         argv = [str(word) for word in argv]
-        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=120, cwd=self.root, **self.owner(user))
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=PATIENCE, cwd=self.root, **self.owner(user))
         check(done.returncode == 0, f"{' '.join(argv)} ends with {done.returncode}: {done.stdout}{done.stderr}")
 
     def start(self, argv, user=None, ready=None, env=None, seconds=300):
@@ -277,7 +279,7 @@ class Machine:
             attempt(kill, process)
         for mount in reversed(self.mounts):
             attempt(self.ask, "umount", "-l", mount)
-        attempt(within, 120, f"{self.root} is removed", self.is_removed)
+        attempt(within, PATIENCE, f"{self.root} is removed", self.is_removed)
         if wrong:
             raise ExceptionGroup("at the end of the test", wrong)
 
@@ -311,7 +313,7 @@ class Load:
 
     def end(self):
         self.over.set()
-        self.thread.join(120)
+        self.thread.join(PATIENCE)
         check(not self.thread.is_alive(), "the writer hangs")
         if self.failure:
             raise self.failure
@@ -337,9 +339,9 @@ class ClientLoad(Load):
     def end(self):
         if self.client in self.machine.running:
             self.over.set()
-            self.thread.join(120)
+            self.thread.join(PATIENCE)
             check(not self.thread.is_alive(), "the writer hangs")
-            said = self.client.communicate(timeout=120)[1]
+            said = self.client.communicate(timeout=PATIENCE)[1]
             self.machine.running.remove(self.client)
             # Before the failure of the thread, which only knows that nobody reads any more.
             equal(self.client.returncode, 0, f"the writer: {said.decode(errors='replace')}")
