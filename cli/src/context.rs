@@ -13,6 +13,7 @@ use strongroom::budget;
 use strongroom::crypto::{Password, SystemEntropy};
 use strongroom::log::Head;
 use strongroom::repo::{Environment, Repository, RepositoryError};
+use strongroom::source::Spill;
 
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Repo;
@@ -335,6 +336,11 @@ pub fn temporary_place() -> PathBuf {
     std::env::var_os("TMPDIR")
         .filter(|place| !place.is_empty())
         .map_or_else(|| "/var/tmp".into(), PathBuf::from)
+}
+
+/// Where the names in a huge directory go while they are gone through.
+pub fn spill() -> Spill {
+    Spill { place: Some(temporary_place()), ..Spill::default() }
 }
 
 /// The user's name as the system knows it, else as the environment says, else the number.
