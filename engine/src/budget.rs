@@ -154,6 +154,11 @@ impl Restorers {
     }
 }
 
+/// Bytes for those who make parity, who look nothing up.
+pub fn parity(memory: u64) -> u64 {
+    memory.saturating_sub(PROGRAM)
+}
+
 /// How many threads verify packs, beside an index whose opened pages take `cache` bytes.
 pub fn verifiers(threads: usize, memory: u64, cache: u64) -> usize {
     count(memory.saturating_sub(PROGRAM + cache) / VERIFIER).clamp(1, threads.max(1))
