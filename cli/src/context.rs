@@ -13,6 +13,7 @@ use strongroom::budget;
 use strongroom::crypto::{Password, SystemEntropy};
 use strongroom::log::Head;
 use strongroom::repo::{Environment, Repository, RepositoryError};
+use strongroom::source::Spill;
 
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Repo;
@@ -112,7 +113,7 @@ impl Context {
     /// Opens a repository of a plan, whose log has to pass through what was seen of it before.
     pub fn open_planned(&self, plan: &Plan, repo: &Repo) -> Result<Repository, Failure> {
         let backend = Self::backend_at(Location::parse(OsStr::new(&repo.url))?)?;
-        let password = password::planned(plan, repo, &self.global)?;
+        let password = self.limited(password::planned(plan, repo, &self.global)?);
         let repository = Repository::open(backend, &password, environment())?;
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {}: {void}", repo.url));
@@ -128,7 +129,7 @@ impl Context {
         open: impl FnOnce(Arc<dyn Backend>, &Password, Environment) -> Result<Repository, RepositoryError>,
     ) -> Result<Repository, Failure> {
         let backend = self.backend()?;
-        let password = password::existing(&self.global)?;
+        let password = self.limited(password::existing(&self.global)?);
         let repository = match self.global.ignore_log_damage {
             true => Repository::open_salvaged(backend, &password, environment())?,
             false => open(backend, &password, environment())?,
@@ -276,7 +277,7 @@ impl Context {
             Some(file) => password::new(Some(file))?,
             None => password::existing(&self.global)?,
         };
-        full(Repository::open_for_repair(backend, &password, environment())?)
+        full(Repository::open_for_repair(backend, &self.limited(password), environment())?)
     }
 
     /// Opens another repository to write to, whose log has to pass through what was seen of it before.
@@ -290,7 +291,7 @@ impl Context {
         let Location::Local(path) = &location;
         let place = path.display().to_string();
         let backend = Self::backend_at(location)?;
-        let password = password::second(password_file, password_command, &self.global)?;
+        let password = self.limited(password::second(password_file, password_command, &self.global)?);
         let repository = Repository::open(backend, &password, environment())?;
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {place}: {void}"));
@@ -303,6 +304,15 @@ impl Context {
     /// Threads that do the work.
     pub fn threads(&self, default: usize) -> usize {
         self.global.threads.unwrap_or(default)
+    }
+
+    /// A password that is not tried where that takes more than the memory that was given. Without `--memory` it takes what its
+    /// keyslot says: that was chosen when it was made.
+    pub fn limited(&self, password: Password) -> Password {
+        match self.global.memory {
+            Some(memory) => password.within(budget::password(memory)),
+            None => password,
+        }
     }
 
     /// Memory to live in.
@@ -335,6 +345,11 @@ pub fn temporary_place() -> PathBuf {
     std::env::var_os("TMPDIR")
         .filter(|place| !place.is_empty())
         .map_or_else(|| "/var/tmp".into(), PathBuf::from)
+}
+
+/// Where the names in a huge directory go while they are gone through.
+pub fn spill() -> Spill {
+    Spill { place: Some(temporary_place()), ..Spill::default() }
 }
 
 /// The user's name as the system knows it, else as the environment says, else the number.

@@ -112,6 +112,7 @@ pub fn restore_parts(
     let options = RestoreOptions {
         threads: context.threads(options.threads),
         memory: context.memory(options.memory),
+        spill: crate::context::spill(),
         ..options.clone()
     };
     let listener = Listener { first: Mutex::default(), cancelled: Arc::clone(&repositories.cancelled) };

@@ -10,7 +10,20 @@ const MIB: u64 = 1 << 20;
 
 /// The least memory an operation can be told to live in, in bytes. Trying a password takes 64 MiB, for so Argon2id is made by `init`
 /// unless told otherwise, and beside it the program has to find room; the work comes after that and fits into the same.
-pub const LEAST: u64 = 80 * MIB;
+pub const LEAST: u64 = with_password(64 * MIB);
+
+/// The program as it is while a password is tried: before any work.
+const BESIDE_PASSWORD: u64 = 16 * MIB;
+
+/// The least memory in which a password can be tried that takes `needed` bytes.
+pub const fn with_password(needed: u64) -> u64 {
+    needed + BESIDE_PASSWORD
+}
+
+/// Bytes that trying a password may take.
+pub const fn password(memory: u64) -> u64 {
+    memory.saturating_sub(BESIDE_PASSWORD)
+}
 
 /// Memory that operations live in unless they are told otherwise.
 pub const USUAL: u64 = 160 * MIB;
@@ -141,6 +154,11 @@ impl Restorers {
     }
 }
 
+/// Bytes for those who make parity, who look nothing up.
+pub fn parity(memory: u64) -> u64 {
+    memory.saturating_sub(PROGRAM)
+}
+
 /// How many threads verify packs, beside an index whose opened pages take `cache` bytes.
 pub fn verifiers(threads: usize, memory: u64, cache: u64) -> usize {
     count(memory.saturating_sub(PROGRAM + cache) / VERIFIER).clamp(1, threads.max(1))
@@ -181,6 +199,14 @@ mod tests {
                 assert!(PROGRAM + memory / 8 + verify as u64 * VERIFIER <= memory && verify <= threads);
             }
         }
+    }
+
+    #[test]
+    fn the_usual_password_can_be_tried_in_the_least_memory() {
+        let usual = u64::from(crate::crypto::KdfParams::default().memory_kib) << 10;
+        assert_eq!(password(LEAST), usual);
+        assert_eq!((with_password(usual), password(with_password(1 << 30))), (LEAST, 1 << 30));
+        assert_eq!(password(1), 0);
     }
 
     #[test]

@@ -41,10 +41,11 @@ step "turned bits"
 python3 $here/flips.py --binary "$binary" --flips "$(pick 10000 200)" --size "$(pick 256 32)" --seed "$seed"
 step "many processes at once"
 python3 $here/together.py --binary "$binary" --seconds "$(pick 1800 60)" --seed "$seed"
+step "little memory"
+# shellcheck disable=SC2046  # an option, or nothing
+python3 $here/memory.py --binary "$binary" $(pick "" --short) --seed "$seed"
 [ -z "$short" ] || exit 0
 
-step "little memory"
-python3 $here/memory.py --binary "$binary" --seed "$seed"
 # The rest is part of the ordinary tests, with fewer cases.
 step "simulated power cuts, faults, damage, parity, schedules"
 STRONGROOM_POWER_STATES=200000 cargo test --release -p strongroom --lib -- --nocapture power_cuts_at_every_step

@@ -41,6 +41,37 @@ fn a_second_password_opens_too_until_it_is_removed() {
 }
 
 #[test]
+fn a_keyslot_that_takes_more_memory_than_may_be_taken_is_refused_by_name() {
+    let bench = Bench::empty();
+    let costly = ["--kdf-memory", "100MiB", "--kdf-passes", "2"];
+    let run = bench.run(["init", "--memory", "80MiB"].iter().chain(&costly)).expect(2);
+    assert!(run.message().contains("102400 KiB") && run.message().contains("65536 KiB"), "{run:?}");
+    assert!(!bench.repository().exists(), "nothing was made");
+    bench.run(["init"].iter().chain(&costly)).expect(0);
+    let id = list(&bench, PASSWORD)[0]["id"].as_str().expect("an id").to_owned();
+
+    let run = bench.run(["snapshots", "--memory", "115MiB"]).expect(2);
+    assert!(run.message().contains(&id) && run.message().contains("102400 KiB"), "{run:?}");
+    assert!(run.stderr.contains("`--memory 116MiB`"), "{run:?}");
+    assert_eq!(
+        bench.run(["snapshots", "--json", "--memory", "115MiB"]).expect(2).last("error")["code"],
+        "kdf-memory"
+    );
+    bench.run(["snapshots", "--memory", "116MiB"]).expect(0);
+    bench.run(["snapshots"]).expect(0);
+
+    // The password of a keyslot that can be tried opens all the same; another may be that of the one that cannot.
+    new_password(&bench, "add", "battery staple").expect(0);
+    let within = |password: &str| Run::of(with(&bench, password).args(["snapshots", "--memory", "80MiB"]));
+    within("battery staple").expect(0);
+    within("no such password").expect(2);
+    let file = bench.write("new-password", "another");
+    let mut add = with(&bench, "battery staple");
+    add.args(["key", "add", "--memory", "80MiB"]).args(costly).arg("--new-password-file").arg(file);
+    assert!(Run::of(&mut add).expect(2).message().contains("102400 KiB"));
+}
+
+#[test]
 fn a_changed_password_takes_the_place_of_the_old_one() {
     let bench = Bench::new();
     new_password(&bench, "passwd", "battery staple").expect(0);

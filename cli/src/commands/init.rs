@@ -92,10 +92,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             Err(_) => {}
         }
     }
-    let password = password::first(&context.global)?;
+    let password = context.limited(password::first(&context.global)?);
     if password.is_empty() {
         return Err(RepositoryError::EmptyPassword.into());
     }
+    options.kdf.check_for(&password)?;
     let backend = LocalBackend::create_repository(&path)?;
     let made = Repository::init(Arc::new(backend), &password, &options, environment());
     let repository = made.map_err(|error| match error {

@@ -90,7 +90,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Verb::Add { new, label, append_only } => {
             let kdf = new.kdf.params()?;
             let repository = context.open()?;
-            let password = new_password(new)?;
+            let password = new_password(new, context)?;
             let (id, what) = match append_only {
                 true => (repository.add_append_only_keyslot(&password, label, kdf)?, "added append-only"),
                 false => (repository.add_keyslot(&password, label, kdf)?, "added"),
@@ -100,7 +100,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Verb::Passwd { new } => {
             let kdf = new.kdf.params()?;
             let repository = context.open()?;
-            let password = new_password(new)?;
+            let password = new_password(new, context)?;
             let id = repository.change_password(&password, kdf)?;
             done(context, "changed the password; the keyslot is now", &id)?;
         }
@@ -112,8 +112,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn new_password(new: &NewPassword) -> Result<strongroom::crypto::Password, Failure> {
-    let password = password::new(new.new_password_file.as_deref())?;
+fn new_password(new: &NewPassword, context: &Context) -> Result<strongroom::crypto::Password, Failure> {
+    let password = context.limited(password::new(new.new_password_file.as_deref())?);
     if password.is_empty() {
         return Err(RepositoryError::EmptyPassword.into());
     }

@@ -75,7 +75,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 fn add(args: &AddArgs, context: &Context) -> Outcome {
     let repository = context.open()?;
     let default = AddOptions::default();
-    let options = AddOptions { overhead: args.overhead, threads: context.threads(default.threads) };
+    let options = AddOptions {
+        overhead: args.overhead,
+        threads: context.threads(default.threads),
+        memory: context.memory(default.memory),
+    };
     let monitor = CliMonitor::new(&context.output, "objects", signals::cancel_flag()?);
     let report = parity::add(&repository, &options, &monitor);
     let elapsed = monitor.finish();

@@ -9,7 +9,7 @@ use strongroom::restore::{self, Overwrite, RestoreOptions, RestoreReport};
 use strongroom::target::MetadataOptions;
 
 use crate::commands::ls::split_snapshot;
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::monitor::CliMonitor;
@@ -134,6 +134,7 @@ pub fn run(args: Args, context: &Context) -> Outcome {
         metadata: args.metadata.options(),
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
+        spill: context::spill(),
     };
     if snapshot.partial {
         context.output.note(&format!(

@@ -6,6 +6,7 @@ use serde_json::json;
 use strongroom::backend::BackendError;
 use strongroom::backup::BackupError;
 use strongroom::browse::BrowseError;
+use strongroom::budget;
 use strongroom::check::ReadingsError;
 use strongroom::copy::CopyError;
 use strongroom::crypto::KdfError;
@@ -55,6 +56,9 @@ impl From<RepositoryError> for Failure {
             RepositoryError::WrongPassword { .. } => Self::new("wrong-password", message)
                 .exit(Exit::WrongPassword)
                 .hint("try again, or use the password of another keyslot; there is no way around it"),
+            RepositoryError::KeyslotMemory { needed, .. } => {
+                Self::usage("kdf-memory", message).hint(memory_for(needed))
+            }
             RepositoryError::RemovedKeyslot(_) => {
                 Self::new("keyslot-removed", message).exit(Exit::WrongPassword)
             }
@@ -170,10 +174,17 @@ impl From<ReserveError> for Failure {
     }
 }
 
+/// What to do where trying a password takes so many KiB.
+fn memory_for(needed: u32) -> String {
+    let least = budget::with_password(u64::from(needed) << 10);
+    format!("give `--memory {}MiB` or more, or leave it out", least.div_ceil(1 << 20))
+}
+
 impl From<KdfError> for Failure {
     fn from(error: KdfError) -> Self {
         match error {
             KdfError::OutOfBounds { .. } => Self::usage("kdf-bounds", error),
+            KdfError::Memory { needed, .. } => Self::usage("kdf-memory", error).hint(memory_for(needed)),
             KdfError::Failed(_) => Self::new("kdf-failed", error),
         }
     }

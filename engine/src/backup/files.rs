@@ -133,7 +133,7 @@ impl FileReader {
         stat: &SourceStat,
         known: Option<Grain>,
     ) -> Result<ReadFile, FileError> {
-        let mut holes = keep_largest(sparse::holes(file, stat.size, stat.allocated)?, HOLES_MAX);
+        let mut holes = sparse::holes(file, stat.size, stat.allocated, HOLES_MAX)?;
         let mut stream = Stream { token, parts: 0, grain: known };
         let mut size = 0;
         let mut cut_short = None;
@@ -235,16 +235,6 @@ impl FileReader {
     }
 }
 
-/// The `count` largest of these holes, of equal ones the first, in their order: the others are read as zeros.
-fn keep_largest(mut holes: Vec<Hole>, count: usize) -> Vec<Hole> {
-    if holes.len() > count {
-        holes.sort_unstable_by_key(|hole| (std::cmp::Reverse(hole.length), hole.offset));
-        holes.truncate(count);
-        holes.sort_unstable_by_key(|hole| hole.offset);
-    }
-    holes
-}
-
 /// Where the chunks of a stream go.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -336,21 +326,4 @@ impl<R: Read> Content for ReadContent<R> {
 /// The chunks of a part.
 fn chunk_count(count: usize) -> u32 {
     u32::try_from(count).expect("a buffer has far fewer chunks than bytes")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_too_many_holes_the_largest_stay_in_their_order() {
-        let holes = |ranges: &[(u64, u64)]| -> Vec<Hole> {
-            ranges.iter().map(|(offset, length)| Hole { offset: *offset, length: *length }).collect()
-        };
-        let all = [(0, 10), (20, 5), (30, 40), (80, 10), (100, 10)];
-        assert_eq!(keep_largest(holes(&all), 5), holes(&all));
-        assert_eq!(keep_largest(holes(&all), 3), holes(&[(0, 10), (30, 40), (80, 10)]));
-        assert_eq!(keep_largest(holes(&all), 1), holes(&[(30, 40)]));
-        assert_eq!(keep_largest(holes(&[]), 1), []);
-    }
 }

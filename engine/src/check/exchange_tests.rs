@@ -59,7 +59,8 @@ fn past() -> Past {
         }
     }
     repository.remove_keyslot(&former.to_string()).expect("removed");
-    parity::add(&repository, &AddOptions { overhead: None, threads: 1 }, &Silent).expect("added");
+    parity::add(&repository, &AddOptions { overhead: None, threads: 1, ..AddOptions::default() }, &Silent)
+        .expect("added");
     note(&world);
     prune(&repository, &at_once());
     prune(&repository, &at_once());

@@ -9,7 +9,8 @@
 //!
 //! The grain is chosen when a file is first seen and then kept in its node: another choice tomorrow would cut
 //! everything anew. What it costs: about 36 bytes of chunk list and 56 bytes of index per chunk. A file whose content
-//! changes its nature keeps its grain as long as its path is in the parent snapshot.
+//! changes its nature keeps its grain as long as its path is in the parent snapshot. Small files, up to 256 KiB, are read in
+//! batches and cut medium whatever they hold.
 
 use crate::format::tree::Grain;
 

@@ -5,17 +5,27 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
 /// A password as typed or read. Wiped when dropped.
-pub struct Password(Zeroizing<Vec<u8>>);
+pub struct Password {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Bytes of memory that trying it may take.
+    memory_max: u64,
+}
 
 impl Password {
     /// Takes the bytes over; the empty password is refused where one is set, not here.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self { bytes: Zeroizing::new(bytes), memory_max: u64::MAX }
+    }
+
+    /// The same, for which Argon2id may take so many bytes of memory and no more.
+    #[must_use]
+    pub fn within(self, memory_max: u64) -> Self {
+        Self { memory_max, ..self }
     }
 
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 }
 
@@ -52,6 +62,16 @@ pub enum KdfError {
         /// Largest accepted value.
         max: u32,
     },
+    /// It takes more memory than it may.
+    #[error(
+        "trying the password takes {needed} KiB of memory with Argon2id, more than the {allowed} KiB that it may take"
+    )]
+    Memory {
+        /// KiB that it takes.
+        needed: u32,
+        /// KiB that it may take.
+        allowed: u64,
+    },
     /// Argon2id itself refused or could not get its memory.
     #[error("Argon2id failed: {0}")]
     Failed(argon2::Error),
@@ -85,17 +105,31 @@ impl KdfParams {
         }
     }
 
+    /// Whether all parameters are in bounds, and the password may take the memory.
+    ///
+    /// # Errors
+    /// [`KdfError::OutOfBounds`] or [`KdfError::Memory`].
+    pub fn check_for(&self, password: &Password) -> Result<(), KdfError> {
+        self.check()?;
+        match password.memory_max >> 10 {
+            allowed if allowed < self.memory_kib.into() => {
+                Err(KdfError::Memory { needed: self.memory_kib, allowed })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Argon2id version 0x13 of `password` and `salt`, 32 bytes.
     ///
     /// # Errors
-    /// Parameters out of bounds, or no memory.
+    /// Parameters out of bounds, more memory than the password may take, or none.
     pub fn derive(&self, password: &Password, salt: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, KdfError> {
-        self.check()?;
+        self.check_for(password)?;
         let params =
             Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(KdfError::Failed)?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(&password.0, salt, key.as_mut())
+            .hash_password_into(&password.bytes, salt, key.as_mut())
             .map_err(KdfError::Failed)?;
         Ok(key)
     }
@@ -118,6 +152,22 @@ mod tests {
             let result = params.derive(&Password::new(b"p".to_vec()), &[0; 32]);
             assert!(matches!(result, Err(KdfError::OutOfBounds { .. })), "{params:?}");
         }
+    }
+
+    #[test]
+    fn memory_that_may_not_be_taken_is_not_taken() {
+        let most =
+            KdfParams { memory_kib: KdfParams::MEMORY_KIB_MAX, passes: KdfParams::PASSES_MAX, lanes: 1 };
+        let password = || Password::new(b"p".to_vec());
+        let refused = most.derive(&password().within((1 << 30) - 1), &[0; 32]);
+        assert_eq!(
+            refused.expect_err("a byte is missing").to_string(),
+            "trying the password takes 1048576 KiB of memory with Argon2id, more than the 1048575 KiB that it may take"
+        );
+        let least = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: 2, lanes: 1 };
+        let enough = u64::from(least.memory_kib) << 10;
+        let derived = least.derive(&password().within(enough), &[0; 32]).expect("just enough");
+        assert_eq!(derived, least.derive(&password(), &[0; 32]).expect("nothing was said"));
     }
 
     #[test]

@@ -242,7 +242,11 @@ impl Past<'_> {
 
     fn parity(&mut self) {
         let deed = self.deed("parity add", |repository| {
-            let report = shown(parity::add(repository, &AddOptions { overhead: None, threads: 1 }, &Silent))?;
+            let report = shown(parity::add(
+                repository,
+                &AddOptions { overhead: None, threads: 1, ..AddOptions::default() },
+                &Silent,
+            ))?;
             let troubles = repository.parity_troubles();
             require(report.damaged.is_empty() && troubles.is_empty(), || format!("{report:?} {troubles:?}"))
         });

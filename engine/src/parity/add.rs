@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::backend::Folder;
+use crate::budget;
 use crate::format::commit::Change;
 use crate::format::parity::{Head, Overhead, Shape};
 use crate::monitor::{Monitor, Progress};
+use crate::parity::room::{self, Room};
 use crate::parity::{CoverError, Coverable, coverable};
 use crate::repo::Repository;
 use crate::sidecar::{self, SidecarError, Stored};
@@ -18,6 +20,9 @@ pub struct AddOptions {
     pub overhead: Option<Overhead>,
     /// Threads that compute it: each takes two to four times the length of a sidecar in memory, and at most 64 MiB more than it.
     pub threads: usize,
+    /// Memory to live in, in bytes: while it has no room for another object, the others wait. A sidecar that is longer than that is
+    /// made alone.
+    pub memory: u64,
 }
 
 impl Default for AddOptions {
@@ -25,6 +30,7 @@ impl Default for AddOptions {
         Self {
             overhead: None,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory: budget::USUAL,
         }
     }
 }
@@ -71,6 +77,7 @@ pub fn add(
         repository,
         monitor,
         overhead,
+        room: Room::new(budget::parity(options.memory)),
         objects: &objects,
         bytes_total: objects.iter().fold(0, |sum, object| object.size.saturating_add(sum)),
         next: AtomicUsize::new(0),
@@ -106,6 +113,7 @@ struct Work<'a> {
     repository: &'a Repository,
     monitor: &'a dyn Monitor,
     overhead: Overhead,
+    room: Room,
     objects: &'a [Coverable],
     bytes_total: u64,
     next: AtomicUsize,
@@ -135,6 +143,13 @@ impl Work<'_> {
     fn cover(&self, object: &Coverable) -> Result<(), CoverError> {
         let backend = &**self.repository.backend();
         let key = &object.key;
+        let size = match object.size {
+            // Not known.
+            0 => backend.stat(key).map_or(0, |info| info.size),
+            size => size,
+        };
+        let (work, needed) = room::share(size, self.overhead, self.room.len());
+        let _taken = self.room.take(needed);
         let has_shape = |head: Head| Shape::choose(head.shape.covered(), self.overhead) == Some(head.shape);
         let fits = sidecar::head_of(backend, key).is_ok_and(|head| head.is_some_and(has_shape));
         // Parity that is damaged or cannot be read is made again.
@@ -142,7 +157,7 @@ impl Work<'_> {
             fits && sidecar::examine(backend, key, &object.hash).is_ok_and(|state| state == Some(None));
         let stored = match is_there {
             true => Ok(Stored::Present),
-            false => sidecar::store(backend, key, self.overhead, &object.hash),
+            false => sidecar::store_within(work, backend, key, self.overhead, &object.hash),
         };
         let problem = match stored {
             Ok(stored) => {

@@ -4,6 +4,7 @@
 //! did not come to.
 
 mod add;
+mod room;
 mod status;
 #[cfg(test)]
 mod tests;

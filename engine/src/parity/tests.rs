@@ -19,7 +19,7 @@ fn overhead(tenths: u32) -> Overhead {
 }
 
 fn options(tenths: u32) -> AddOptions {
-    AddOptions { overhead: Some(overhead(tenths)), threads: 2 }
+    AddOptions { overhead: Some(overhead(tenths)), threads: 2, ..AddOptions::default() }
 }
 
 /// A world with two backups.

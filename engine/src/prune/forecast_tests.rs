@@ -62,7 +62,11 @@ enum Parity {
 fn history(parity: Parity, forgotten: usize, is_untidy: bool) -> MemoryBackend {
     let (mut world, ids) = three_snapshots();
     if parity != Parity::None {
-        let add = crate::parity::AddOptions { overhead: Some(Overhead::default()), threads: 1 };
+        let add = crate::parity::AddOptions {
+            overhead: Some(Overhead::default()),
+            threads: 1,
+            ..crate::parity::AddOptions::default()
+        };
         crate::parity::add(&world.open(), &add, &Silent).expect("added");
     }
     for (at, id) in ids.iter().take(forgotten).enumerate() {
@@ -109,7 +113,11 @@ fn a_dry_run_says_what_the_run_does() {
 #[test]
 fn a_dry_run_says_so_again_and_again() {
     let (mut world, ids) = three_snapshots();
-    let add = crate::parity::AddOptions { overhead: Some(Overhead::default()), threads: 1 };
+    let add = crate::parity::AddOptions {
+        overhead: Some(Overhead::default()),
+        threads: 1,
+        ..crate::parity::AddOptions::default()
+    };
     crate::parity::add(&world.open(), &add, &Silent).expect("added");
     for (night, id) in ids.into_iter().enumerate() {
         world.write("more", &noise(500 + night as u64, 40_000));

@@ -293,7 +293,11 @@ fn power_cuts_at_every_operation_leave_no_stale_parity() {
 fn power_cuts(parity: Option<crate::format::parity::Overhead>, outcomes: &[Crash]) {
     let (mut world, ids) = three_snapshots();
     if let Some(overhead) = parity {
-        let add = crate::parity::AddOptions { overhead: Some(overhead), threads: 1 };
+        let add = crate::parity::AddOptions {
+            overhead: Some(overhead),
+            threads: 1,
+            ..crate::parity::AddOptions::default()
+        };
         crate::parity::add(&world.open(), &add, &Silent).expect("added");
     }
     world.forget(&world.open(), ids[0]);
@@ -320,7 +324,11 @@ fn power_cuts(parity: Option<crate::format::parity::Overhead>, outcomes: &[Crash
             prune(&repository, &at_once());
             prune(&repository, &at_once());
             if parity.is_some() {
-                let add = crate::parity::AddOptions { overhead: None, threads: 1 };
+                let add = crate::parity::AddOptions {
+                    overhead: None,
+                    threads: 1,
+                    ..crate::parity::AddOptions::default()
+                };
                 crate::parity::add(&repository, &add, &Silent).expect("made good");
                 let status = crate::parity::status(&repository).expect("counted");
                 assert_eq!(status.others, 0, "cut at {stop}, {outcome:?}: {status:?}");

@@ -504,7 +504,8 @@ fn parity_of_something_longer_than_a_record_is_refused() {
     let last = keys_of(&world.storage, Folder::Log).pop().expect("a log");
     let overhead = crate::format::parity::Overhead::default();
     let shape = crate::format::parity::Shape::choose(80 << 20, overhead).expect("in range");
-    let made = crate::sidecar::code::encode(shape, &mut |_, _| Ok::<(), ()>(())).expect("zeros");
+    let work = crate::sidecar::code::WORK_LEN;
+    let made = crate::sidecar::code::encode(shape, work, &mut |_, _| Ok::<(), ()>(())).expect("zeros");
     world.storage.plant(&crate::sidecar::key_of(&last).expect("it has one"), &made.to_vec());
     world.storage.plant(&last, &vec![0; 80 << 20]);
     let result = crate::sidecar::mend(&world.storage, &last);

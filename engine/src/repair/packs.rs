@@ -249,9 +249,9 @@ impl Repair<'_> {
             let salvaged = salvage::run(repository, &session, &mut writers, &new, &mut self.damage, monitor)?;
             self.damage.suspects.retain(|pack, _| salvaged.get(pack).is_none_or(|counts| !counts.is_sound));
             counts.extend(salvaged);
-            let threads = self.options.threads;
+            let options = self.options;
             let found =
-                search::run(repository, &session, &mut writers, finder, &self.damage, threads, monitor)?;
+                search::run(repository, &session, &mut writers, finder, &self.damage, options, monitor)?;
             self.report.healed.from_log += found.from_log;
             // Each pack is salvaged once: what it does not give then, it does not give.
             let new = found.suspects.iter().copied().filter(|pack| !counts.contains_key(pack)).collect();

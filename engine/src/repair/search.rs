@@ -1,21 +1,22 @@
 //! What live snapshots need and has no home. Trees that are lost are fetched from elsewhere at once, where they can be had, so
 //! that what is below them is looked at, too.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use crate::backup::Session;
+use crate::budget;
 use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::Chunk;
 use crate::format::header::ObjectKind;
 use crate::ids::{BlobId, PackId};
-use crate::index::Location;
+use crate::index::{Location, Met};
 use crate::log::snapshot_record;
 use crate::monitor::{Monitor, Progress};
 use crate::reach::{self, Needs, ReachError};
 use crate::repair::damage::{Damage, is_metadata};
 use crate::repair::heal::{Finder, Wanted};
 use crate::repair::packs::Writers;
-use crate::repair::{RepairError, is_lost};
+use crate::repair::{PacksOptions, RepairError, is_lost};
 use crate::repo::{Repository, RepositoryError};
 use crate::store::ReadError;
 
@@ -37,7 +38,7 @@ pub(super) fn run<'r>(
     writers: &mut Writers,
     finder: &mut Finder<'_>,
     damage: &Damage,
-    threads: usize,
+    options: &PacksOptions,
     monitor: &dyn Monitor,
 ) -> Result<Found, RepairError> {
     let fold = repository.fold();
@@ -48,7 +49,8 @@ pub(super) fn run<'r>(
         finder,
         damage,
         monitor,
-        met: HashSet::new(),
+        // Apart from the index, to which others may add meanwhile.
+        met: Met::of(repository.index().segments().to_vec(), budget::cached_pages(options.memory)),
         blobs: 0,
         failure: None,
         found: Found::default(),
@@ -61,7 +63,7 @@ pub(super) fn run<'r>(
             snapshot_record(repository.keys(), entry.snapshot, &entry.record).map(|snapshot| snapshot.tree),
         );
     }
-    let result = reach::follow(repository.reader(), roots, &mut search, threads);
+    let result = reach::follow(repository.reader(), roots, &mut search, options.threads);
     if let Some(failure) = search.failure {
         return Err(failure);
     }
@@ -79,7 +81,8 @@ struct Search<'a, 'r, 'f> {
     finder: &'a mut Finder<'f>,
     damage: &'a Damage,
     monitor: &'a dyn Monitor,
-    met: HashSet<u128>,
+    /// Trees that were come to.
+    met: Met,
     blobs: u64,
     /// Why the walk was ended, where that is no error of its own.
     failure: Option<RepairError>,
@@ -136,8 +139,7 @@ impl Search<'_, '_, '_> {
 
 impl Needs for Search<'_, '_, '_> {
     fn tree(&mut self, id: &BlobId) -> Result<Option<Location>, ReachError> {
-        let half = u128::from_le_bytes(*id.as_bytes().first_chunk().expect("ids have 32 bytes"));
-        if !self.met.insert(half) {
+        if !self.met.is_new(id).map_err(ReadError::Index)? {
             return Ok(None);
         }
         let home = self.home(id, &is_metadata)?;

@@ -139,6 +139,21 @@ pub enum RepositoryError {
         /// What is wrong with each.
         problems: String,
     },
+    /// No keyslot that could be tried opens, and this one takes more memory than it may.
+    #[error(
+        "trying the password on keyslot {keyslot} of {location} takes {needed} KiB of memory, more than the {allowed} KiB that it may take, \
+         and it opens no other"
+    )]
+    KeyslotMemory {
+        /// Where.
+        location: String,
+        /// Which one.
+        keyslot: KeyslotId,
+        /// KiB that it takes.
+        needed: u32,
+        /// KiB that it may take.
+        allowed: u64,
+    },
     /// The keyslot opened, but the log says it was removed.
     #[error("keyslot {0} was removed from the repository: use another password")]
     RemovedKeyslot(KeyslotId),

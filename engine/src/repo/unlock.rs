@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
-use crate::crypto::Password;
+use crate::crypto::{KdfError, Password};
 use crate::format::config::{CONFIG_LEN_MAX, Config};
 use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError};
 use crate::ids::{KeyslotId, RepositoryId};
@@ -39,7 +39,7 @@ fn mended(backend: &dyn Backend, key: &ObjectKey) -> Option<Vec<u8>> {
     mending.bytes(CONFIG_LEN_MAX).ok()
 }
 
-/// Tries the password on every keyslot.
+/// Tries the password on every keyslot that does not take more memory than it may.
 pub(super) fn open_keyslot(
     backend: &dyn Backend,
     password: &Password,
@@ -52,7 +52,7 @@ pub(super) fn open_keyslot(
         keys.push(info.key);
         ControlFlow::Continue(())
     })?;
-    let (mut tried, mut problems) = (0, Vec::new());
+    let (mut tried, mut problems, mut too_large) = (0, Vec::new(), None);
     for key in keys {
         let Some(id) = key.keyslot_id().filter(|id| !but.contains(id)) else { continue };
         let object = match backend.read(&key, KEYSLOT_LEN as u64) {
@@ -71,10 +71,16 @@ pub(super) fn open_keyslot(
         match Keyslot::unwrap(&object, password, repository) {
             Ok(slot) => return Ok((id, slot)),
             Err(KeyslotError::WrongPassword) => tried += 1,
+            Err(KeyslotError::Kdf(KdfError::Memory { needed, allowed })) => {
+                too_large = too_large.max(Some((needed, allowed, id)));
+            }
             Err(error) => problems.push(format!("{key}: {error}")),
         }
     }
     let location = backend.location();
+    if let Some((needed, allowed, keyslot)) = too_large {
+        return Err(RepositoryError::KeyslotMemory { location, keyslot, needed, allowed });
+    }
     if tried > 0 {
         let problems = match problems.as_slice() {
             [] => String::new(),

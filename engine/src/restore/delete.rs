@@ -2,29 +2,41 @@
 
 use super::context::Context;
 use super::inside::Relation;
+use super::present;
 use super::select::{Selector, Verdict};
 use super::tally::{self, add, explain};
 use crate::monitor::EntryAction;
-use crate::target::{EntryKind, RelativePath, TargetError};
+use crate::source::Listing;
+use crate::target::{EntryKind, RelativePath, TargetError, TargetRoot};
 
-/// Removes `names`, which the snapshot does not have, from the directory `path`. What the patterns leave out
+/// Removes from the directory `path` what is listed, which the snapshot does not have. What the patterns leave out
 /// stays, and with it the directories above it. Each entry removed from `path` counts as one.
 pub(super) fn remove_surplus(
     context: &Context<'_>,
     selector: &Selector,
     path: &RelativePath,
-    names: Vec<Vec<u8>>,
+    mut surplus: Listing,
     inside: bool,
 ) {
-    for name in names {
-        let Ok(entry) = path.join(&name) else { continue };
-        match remove(context, selector, &entry, inside) {
-            Ok(true) => {
-                add(&context.tally.counts.deleted, 1);
-                context.tally.entry(entry.as_bytes(), EntryAction::Deleted);
+    let fail = |path: &RelativePath, error: &TargetError| {
+        context.tally.fail(tally::DELETE, path.as_bytes(), explain(error));
+    };
+    loop {
+        let names = match present::next_window(&mut surplus, path, &context.options.spill) {
+            Ok(names) if names.is_empty() => return,
+            Ok(names) => names,
+            Err(error) => return fail(path, &error),
+        };
+        for name in names.iter() {
+            let Ok(entry) = path.join(name) else { continue };
+            match remove(context, selector, &entry, inside) {
+                Ok(true) => {
+                    add(&context.tally.counts.deleted, 1);
+                    context.tally.entry(entry.as_bytes(), EntryAction::Deleted);
+                }
+                Ok(false) => {}
+                Err(error) => fail(&entry, &error),
             }
-            Ok(false) => {}
-            Err(error) => context.tally.fail(tally::DELETE, entry.as_bytes(), explain(&error)),
         }
     }
 }
@@ -60,12 +72,7 @@ fn remove(
         if entry.as_bytes().iter().filter(|byte| **byte == b'/').count() > 512 {
             return Ok(false);
         }
-        let mut all_gone = verdict == Verdict::Take;
-        for name in root.entries(entry)? {
-            let Ok(below) = entry.join(&name) else { continue };
-            all_gone &= remove(context, selector, &below, verdict == Verdict::Take)?;
-        }
-        if !all_gone {
+        if !remove_contents(context, selector, root, entry, verdict)? {
             return Ok(false);
         }
     }
@@ -73,4 +80,27 @@ fn remove(
         root.remove_tree(entry)?;
     }
     Ok(true)
+}
+
+/// Removes what is in the directory `path`, on which the patterns have that verdict; whether it may go then itself.
+fn remove_contents(
+    context: &Context<'_>,
+    selector: &Selector,
+    root: &TargetRoot,
+    path: &RelativePath,
+    verdict: Verdict,
+) -> Result<bool, TargetError> {
+    let mut all_gone = verdict == Verdict::Take;
+    let spill = &context.options.spill;
+    let mut listing = present::list(root, path, spill)?;
+    loop {
+        let names = present::next_window(&mut listing, path, spill)?;
+        if names.is_empty() {
+            return Ok(all_gone);
+        }
+        for name in names.iter() {
+            let Ok(below) = path.join(name) else { continue };
+            all_gone &= remove(context, selector, &below, verdict == Verdict::Take)?;
+        }
+    }
 }

@@ -25,6 +25,7 @@ mod links;
 mod locate;
 mod options;
 mod parallel;
+mod present;
 mod scatter;
 mod select;
 mod tally;
@@ -178,6 +179,6 @@ fn open_target(path: &Path, options: &RestoreOptions) -> Result<(Target, bool), 
         return Ok((Target::Absent, true));
     }
     let root = TargetRoot::open(path, !options.dry_run).map_err(failed)?;
-    let is_empty = root.entries(&RelativePath::root()).map_err(failed)?.is_empty();
+    let is_empty = root.is_empty(&RelativePath::root()).map_err(failed)?;
     Ok((Target::Open(Box::new(root)), is_empty))
 }

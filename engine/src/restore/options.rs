@@ -2,7 +2,7 @@
 
 use crate::browse::BrowseError;
 use crate::repo::RepositoryError;
-use crate::source::FilterError;
+use crate::source::{FilterError, Spill};
 use crate::target::MetadataOptions;
 
 /// What to do with files that exist in the target.
@@ -42,6 +42,8 @@ pub struct RestoreOptions {
     pub threads: usize,
     /// Memory to live in, in bytes.
     pub memory: u64,
+    /// Where the names in a huge directory of the target wait, and how many of them are sorted at once.
+    pub spill: Spill,
 }
 
 impl Default for RestoreOptions {
@@ -57,6 +59,7 @@ impl Default for RestoreOptions {
             metadata: MetadataOptions::default(),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: crate::budget::USUAL,
+            spill: Spill::default(),
         }
     }
 }

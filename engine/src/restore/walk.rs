@@ -10,6 +10,7 @@ use super::delete;
 use super::existing;
 use super::inside::Relation;
 use super::links::LinkTable;
+use super::present::{self, Present};
 use super::select::{Selector, Verdict};
 use super::tally::{self, add, explain};
 use super::window::{DoneDirectory, Limits, Window};
@@ -42,7 +43,7 @@ enum Made {
 }
 
 /// A directory on the way to where the walk is.
-struct Frame {
+struct Frame<'a> {
     cursor: Cursor,
     /// Length of its path in [`Walk::path`].
     path_len: usize,
@@ -50,10 +51,8 @@ struct Frame {
     /// It or a directory above it is wanted.
     inside: bool,
     made: Made,
-    /// Names in the target, ascending, that the walk has not come to.
-    listing: std::iter::Peekable<std::vec::IntoIter<Vec<u8>>>,
-    /// Names in the target that the snapshot does not have.
-    surplus: Vec<Vec<u8>>,
+    /// What is in the target, if it was there and could be listed.
+    present: Option<Present<'a>>,
     /// A part of the directory cannot be read: what it has is not known.
     damaged: bool,
 }
@@ -66,7 +65,7 @@ pub(super) struct Walk<'a> {
     windows: u32,
     out: Sender<Window>,
     pub(super) window: Window,
-    frames: Vec<Frame>,
+    frames: Vec<Frame<'a>>,
     /// Path in the snapshot of the entry at hand.
     path: Vec<u8>,
     pub(super) links: LinkTable,
@@ -104,7 +103,7 @@ impl<'a> Walk<'a> {
         let inside = self.selector.includes_all() || own == Verdict::Take;
         let mut root = self.frame(tree, metadata, inside);
         root.made = Made::Existing;
-        self.list(&mut root, &RelativePath::root());
+        root.present = self.list(&RelativePath::root());
         self.frames.push(root);
         self.walk()
     }
@@ -122,15 +121,14 @@ impl<'a> Walk<'a> {
         self.flush()
     }
 
-    fn frame(&self, tree: BlobId, metadata: Option<Metadata>, inside: bool) -> Frame {
+    fn frame(&self, tree: BlobId, metadata: Option<Metadata>, inside: bool) -> Frame<'a> {
         Frame {
             cursor: Cursor::new(tree),
             path_len: self.path.len(),
             metadata,
             inside,
             made: Made::Not,
-            listing: Vec::new().into_iter().peekable(),
-            surplus: Vec::new(),
+            present: None,
             damaged: false,
         }
     }
@@ -163,8 +161,8 @@ impl<'a> Walk<'a> {
     fn entry(&mut self, node: Node) -> Result<(), Stopped> {
         self.path.push(b'/');
         self.path.extend_from_slice(&node.name);
+        let present = self.is_present(&node.name);
         let Some(frame) = self.frames.last_mut() else { return Ok(()) };
-        let present = frame.is_present(&node.name);
         if self.path.len() > PATH_LEN_MAX {
             let shown = self.relative(frame_len(&self.frames));
             let why = format!("a path of {} bytes is not restored: at most {PATH_LEN_MAX}", self.path.len());
@@ -193,7 +191,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         // Making the path may just have listed the directory.
-        let present = present || self.frames.last_mut().is_some_and(|frame| frame.is_present(&node.name));
+        let present = present || self.is_present(&node.name);
         if let NodeKind::Directory { tree } = node.kind {
             self.push(tree, node.metadata, true);
             self.make_path();
@@ -242,11 +240,7 @@ impl<'a> Walk<'a> {
                     frame.metadata = metadata;
                     frame.made = made.unwrap_or(Made::Failed);
                     match frame.made {
-                        Made::Existing => {
-                            let mut frame = std::mem::replace(frame, Frame::placeholder());
-                            self.list(&mut frame, &path);
-                            self.frames[at] = frame;
-                        }
+                        Made::Existing => self.frames[at].present = self.list(&path),
                         Made::Failed => return false,
                         Made::New | Made::Not => {}
                     }
@@ -314,27 +308,50 @@ impl<'a> Walk<'a> {
         Ok(if exists { Made::Existing } else { Made::New })
     }
 
-    /// Lists a directory of the target that was there before.
-    fn list(&self, frame: &mut Frame, path: &RelativePath) {
-        let Some(root) = self.context.readable() else { return };
-        match root.entries(path) {
-            Ok(names) => frame.listing = names.into_iter().peekable(),
+    /// Lists a directory of the target that was there before. Where that fails, which is reported, nothing can be told to be
+    /// surplus, and files that are there will be in the way.
+    fn list(&self, path: &RelativePath) -> Option<Present<'a>> {
+        let root = self.context.readable()?;
+        let options = self.context.options;
+        match present::list(root, path, &options.spill) {
+            Ok(listing) => Some(Present::new(listing, &options.spill, options.delete)),
             Err(error) => {
-                // Nothing can then be told to be surplus, and files that are there will be in the way.
-                frame.damaged = true;
                 self.context.fail(path, &error);
+                None
+            }
+        }
+    }
+
+    /// Steps to `name` in the directory at hand of the target; whether it is there.
+    fn is_present(&mut self, name: &[u8]) -> bool {
+        let Some(frame) = self.frames.last_mut() else { return false };
+        match frame.present.as_mut().map(|present| present.step_to(name)) {
+            None => false,
+            Some(Ok(is_present)) => is_present,
+            Some(Err(error)) => {
+                frame.present = None;
+                let path_len = frame.path_len;
+                let path = self.relative(path_len);
+                self.context.fail(&path, &present::unreadable(&path, error));
+                false
             }
         }
     }
 
     /// Ends a directory.
     fn leave(&mut self) -> Result<(), Stopped> {
-        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        let Some(frame) = self.frames.pop() else { return Ok(()) };
         let path = self.relative(frame.path_len);
         let is_made = matches!(frame.made, Made::New | Made::Existing);
-        if self.context.options.delete && frame.made == Made::Existing && !frame.damaged {
-            frame.surplus.extend(frame.listing);
-            delete::remove_surplus(self.context, self.selector, &path, frame.surplus, frame.inside);
+        if let Some(present) = frame.present
+            && !frame.damaged
+        {
+            match present.into_surplus() {
+                Ok(surplus) => surplus.into_iter().flatten().for_each(|names| {
+                    delete::remove_surplus(self.context, self.selector, &path, names, frame.inside);
+                }),
+                Err(error) => self.context.fail(&path, &present::unreadable(&path, error)),
+            }
         }
         if let Some(metadata) =
             frame.metadata.filter(|_| is_made && (frame.inside || frame.made == Made::New))
@@ -364,30 +381,7 @@ fn open_or_make(root: &TargetRoot, path: &RelativePath) -> Result<Made, TargetEr
     })
 }
 
-impl Frame {
-    /// Steps to `name` in the listing of the target; whether it is there. What is passed over is surplus.
-    fn is_present(&mut self, name: &[u8]) -> bool {
-        while let Some(found) = self.listing.next_if(|found| found.as_slice() < name) {
-            self.surplus.push(found);
-        }
-        self.listing.next_if(|found| found == name).is_some()
-    }
-
-    fn placeholder() -> Self {
-        Self {
-            cursor: Cursor::new(BlobId::from_bytes([0; 32])),
-            path_len: 0,
-            metadata: None,
-            inside: false,
-            made: Made::Not,
-            listing: Vec::new().into_iter().peekable(),
-            surplus: Vec::new(),
-            damaged: false,
-        }
-    }
-}
-
-fn frame_len(frames: &[Frame]) -> usize {
+fn frame_len(frames: &[Frame<'_>]) -> usize {
     frames.last().map_or(0, |frame| frame.path_len)
 }
 

@@ -10,7 +10,7 @@ use crate::format::parity::{self, CHECK_LEN, Head, SHARD_UNIT, Shape, Sidecar};
 
 /// Memory for columns of shards, at most; more where 64 bytes of each shard already take more. It is enough for whole shards of
 /// the longest object with usual parity, so that making parity reads every object once.
-const WORK_LEN: usize = 64 << 20;
+pub const WORK_LEN: usize = 64 << 20;
 
 /// Memory for the columns of all shards of an object that is repaired.
 const REPAIR_LEN: usize = 16 << 20;
@@ -73,25 +73,40 @@ impl Made {
     }
 }
 
-/// Makes the sidecar of an object. `read` fills a buffer from a position of it; it is called for each byte in order, and once unless
-/// the sidecar is longer than some 32 MiB.
+/// Bytes that making a sidecar of this shape takes, where columns of shards take no more than `work` of them.
+pub fn memory(shape: &Shape, work: usize) -> usize {
+    let rows = rows(shape);
+    let (whole, made) = (rows * shape.shard_len(), shape.recovery() * shape.shard_len());
+    // What is made of whole shards lies where it was made.
+    let columns = if whole <= work { whole } else { work.max(rows * UNIT) + made };
+    columns + piece_len(shape) + (shape.originals() + shape.recovery()) * CHECK_LEN
+}
+
+/// Shards of the two groups that are worked on.
+fn rows(shape: &Shape) -> usize {
+    2 * shape.recovery().next_power_of_two()
+}
+
+/// Bytes that are read at a time: whole shards.
+fn piece_len(shape: &Shape) -> usize {
+    (PIECE_LEN / shape.shard_len()).max(1) * shape.shard_len()
+}
+
+/// Makes the sidecar of an object. `read` fills a buffer from a position of it; it is called for each byte in order, and once if
+/// columns may take [`WORK_LEN`] bytes, unless the sidecar is longer than some 32 MiB; else once for each column.
 ///
 /// # Errors
 /// What `read` fails with.
-pub fn encode<E>(shape: Shape, read: &mut Fill<'_, E>) -> Result<Made, E> {
-    encode_within(WORK_LEN, shape, read)
-}
-
-/// The same in so much memory.
-fn encode_within<E>(memory: usize, shape: Shape, read: &mut Fill<'_, E>) -> Result<Made, E> {
+pub fn encode<E>(shape: Shape, work: usize, read: &mut Fill<'_, E>) -> Result<Made, E> {
     let (originals, recovery, shard_len) = (shape.originals(), shape.recovery(), shape.shard_len());
-    let group = recovery.next_power_of_two();
+    let group = rows(&shape) / 2;
     let mut checks = vec![[0; CHECK_LEN]; originals + recovery];
-    let mut piece = vec![0; (PIECE_LEN / shard_len).max(1) * shard_len];
+    let mut piece = vec![0; piece_len(&shape)];
     let mut hasher = blake3::Hasher::new();
     let engine = DefaultEngine::new();
+    let columns = columns(shard_len, 2 * group, work);
     let (mut work, mut shards) = (Vec::new(), Vec::new());
-    for column in columns(shard_len, 2 * group, memory) {
+    for column in columns {
         let units = column.len() / UNIT;
         work.resize(2 * group * units, [0; UNIT]);
         for first in (0..originals).step_by(group) {

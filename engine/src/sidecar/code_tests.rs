@@ -45,10 +45,10 @@ fn parity_is_the_same_in_little_memory() {
         let object = random.bytes(len);
         let shape =
             Shape::choose(len as u64, Overhead::from_tenths(tenths).expect("in range")).expect("fits");
-        let whole = encode(shape, &mut reader(&object)).expect("read").to_vec();
+        let whole = encode(shape, WORK_LEN, &mut reader(&object)).expect("read").to_vec();
         let group = shape.recovery().next_power_of_two();
         for memory in [0, 2 * group * 192, 2 * group * (shape.shard_len() - 64)] {
-            let parts = encode_within(memory, shape, &mut reader(&object)).expect("read").to_vec();
+            let parts = encode(shape, memory, &mut reader(&object)).expect("read").to_vec();
             assert!(parts == whole, "{len} bytes, {tenths}, {memory}");
         }
     }
@@ -58,7 +58,7 @@ fn parity_is_the_same_in_little_memory() {
 fn making_parity_reads_an_object_once() {
     let shape = Shape::choose(24 << 20, Overhead::default()).expect("fits");
     let mut read = 0;
-    encode(shape, &mut |at, buffer| {
+    encode(shape, WORK_LEN, &mut |at, buffer| {
         assert_eq!(at, read);
         read += buffer.len() as u64;
         Ok::<(), ()>(())
@@ -67,10 +67,24 @@ fn making_parity_reads_an_object_once() {
     assert_eq!(read, 24 << 20);
 }
 
+#[test]
+fn what_making_parity_takes_is_known_before() {
+    let shape =
+        |len, tenths| Shape::choose(len, Overhead::from_tenths(tenths).expect("in range")).expect("fits");
+    // Whole shards: two groups of them.
+    let pack = shape(16 << 20, 30);
+    assert!(memory(&pack, WORK_LEN) < 5 << 20, "{}", memory(&pack, WORK_LEN));
+    // The columns of the longest object with usual parity are no more than they may be, and in less memory it takes less.
+    let longest = shape(1 << 30, 30);
+    assert!((64 << 20..100 << 20).contains(&memory(&longest, WORK_LEN)), "{}", memory(&longest, WORK_LEN));
+    assert_eq!(memory(&longest, 8 << 20) - memory(&longest, 4 << 20), 4 << 20);
+    assert!(memory(&shape(1 << 30, 1000), WORK_LEN) > 1 << 30, "its sidecar alone");
+}
+
 fn make(object: &[u8], tenths: u32) -> (Shape, Vec<u8>) {
     let overhead = Overhead::from_tenths(tenths).expect("in range");
     let shape = Shape::choose(object.len() as u64, overhead).expect("can be covered");
-    let made = encode(shape, &mut reader(object)).expect("memory can be read");
+    let made = encode(shape, WORK_LEN, &mut reader(object)).expect("memory can be read");
     let sidecar = made.to_vec();
     assert_eq!(made.head().object, *blake3::hash(object).as_bytes());
     assert_eq!(sidecar.len(), shape.sidecar_len());

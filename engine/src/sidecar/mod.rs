@@ -112,13 +112,27 @@ pub fn store(
     overhead: Overhead,
     hash: &[u8; 32],
 ) -> Result<Stored, SidecarError> {
+    store_within(code::WORK_LEN, backend, object, overhead, hash)
+}
+
+/// The same, where [`code::encode`] may take `work` bytes for its columns.
+///
+/// # Errors
+/// As [`store`].
+pub fn store_within(
+    work: usize,
+    backend: &dyn Backend,
+    object: &ObjectKey,
+    overhead: Overhead,
+    hash: &[u8; 32],
+) -> Result<Stored, SidecarError> {
     let Some(sidecar) = key_of(object) else { return Ok(Stored::None) };
     let reader = match backend.open(object, covered_max(object)) {
         Err(BackendError::TooLarge { .. }) => return Ok(Stored::None),
         opened => opened.map_err(SidecarError::Object)?,
     };
     let Some(shape) = Shape::choose(reader.size(), overhead) else { return Ok(Stored::None) };
-    let made = code::encode(shape, &mut |at, buffer| reader.read_at(at, buffer));
+    let made = code::encode(shape, work, &mut |at, buffer| reader.read_at(at, buffer));
     let made = made.map_err(SidecarError::Object)?;
     if made.head().object != *hash {
         return Err(SidecarError::Damaged { key: object.clone() });

@@ -86,6 +86,15 @@ impl Listing {
         self.len
     }
 
+    /// Names in memory.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        match &self.names {
+            Remaining::InMemory(names, _) => names.len(),
+            Remaining::Merged(heads) => heads.iter().map(|head| 1 + head.run.held()).sum(),
+        }
+    }
+
     /// Whether nothing was listed.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -93,7 +102,7 @@ impl Listing {
 }
 
 /// Sorts the names of a directory as they come.
-pub(super) struct Sorter<'a> {
+pub(crate) struct Sorter<'a> {
     spill: &'a Spill,
     names: Names,
     len: usize,
@@ -102,11 +111,11 @@ pub(super) struct Sorter<'a> {
 }
 
 impl<'a> Sorter<'a> {
-    pub(super) fn new(spill: &'a Spill) -> Self {
+    pub(crate) fn new(spill: &'a Spill) -> Self {
         Self { spill, names: Names::default(), len: 0, runs: Vec::new(), file: None }
     }
 
-    pub(super) fn push(&mut self, name: &[u8]) {
+    pub(crate) fn push(&mut self, name: &[u8]) {
         if self.names.len() >= self.spill.run_len || self.names.weight() >= RUN_WEIGHT {
             self.end_run();
         }
@@ -128,7 +137,13 @@ impl<'a> Sorter<'a> {
         });
     }
 
-    pub(super) fn finish(mut self) -> io::Result<Listing> {
+    /// Names in memory.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.names.len() + self.runs.iter().map(Run::held).sum::<usize>()
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<Listing> {
         if self.runs.is_empty() {
             self.names.sort();
             return Ok(Listing { len: self.len, names: Remaining::InMemory(self.names, 0) });
@@ -205,6 +220,15 @@ enum Run {
 }
 
 impl Run {
+    /// Names in memory.
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        match self {
+            Self::Kept { names, .. } => names.len(),
+            Self::Written(_) => 0,
+        }
+    }
+
     /// Puts the next name into `name`; false at the end.
     fn next_into(&mut self, name: &mut Vec<u8>) -> io::Result<bool> {
         name.clear();

@@ -111,7 +111,7 @@ fn every_kind_of_entry_is_found_with_what_it_has() {
     assert_eq!(at(b" ").metadata.inode, at(b"dir/linked").metadata.inode);
     assert_eq!(at(b" ").metadata.device, at(b"dir/linked").metadata.device);
     let stat = at(b"sparse").stat;
-    let holes = sparse::holes(&handle.open_file(b"sparse").unwrap(), stat.size, stat.allocated).unwrap();
+    let holes = sparse::holes(&handle.open_file(b"sparse").unwrap(), stat.size, stat.allocated, 100).unwrap();
     assert_eq!((stat.size, holes.len(), holes[0].offset), ((1 << 30) + 3, 1, 0));
     for Found { stat, metadata, .. } in found.values() {
         assert!(stat.looks_unchanged(metadata, stat.size));

@@ -37,7 +37,7 @@ pub(super) const OPERATIONS: [(&str, Operation); 20] = [
     ("remove_tree", TargetRoot::remove_tree),
     ("stat", |root, path| root.stat(path).map(drop)),
     ("read_link", |root, path| root.read_link(path).map(drop)),
-    ("entries", |root, path| root.entries(path).map(drop)),
+    ("entries", |root, path| root.is_empty(path).map(drop)),
     ("metadata of a file", |root, path| hostile_metadata(root, path, EntryKind::File)),
     ("metadata of a directory", |root, path| hostile_metadata(root, path, EntryKind::Directory)),
     ("metadata of a link", |root, path| hostile_metadata(root, path, EntryKind::Symlink)),
@@ -411,9 +411,9 @@ fn paths_longer_than_a_system_call_takes_work_from_end_to_end() {
             let mut text = String::new();
             fresh.open_existing(&file).unwrap().unwrap().read_to_string(&mut text).unwrap();
             assert_eq!(text, "overwritten");
-            assert_eq!(fresh.entries(&at).unwrap(), [b"file"]);
+            assert!(!fresh.is_empty(&at).unwrap());
             fresh.remove_tree(&RelativePath::root().join(&name).unwrap()).unwrap();
-            assert_eq!(fresh.entries(&RelativePath::root()).unwrap(), Vec::<Vec<u8>>::new());
+            assert!(fresh.is_empty(&RelativePath::root()).unwrap());
         }
     }
 }

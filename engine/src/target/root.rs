@@ -1,6 +1,7 @@
 //! The directory that a restore writes into, and every operation on what is below it.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -297,24 +298,25 @@ impl TargetRoot {
         absent_is_none(text.map(std::ffi::CString::into_bytes))
     }
 
-    /// Names of all entries of the directory `path`, in byte order.
-    pub fn entries(&self, path: &RelativePath) -> Result<Vec<Vec<u8>>, TargetError> {
+    /// Tells `each` the names of all entries of the directory `path`, in no order, until it has heard enough.
+    pub fn for_each_name(
+        &self,
+        path: &RelativePath,
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), TargetError> {
         const LIST: &str = "list the directory";
         let directory = self.parent(LIST, path, path.as_bytes())?;
-        self.list(directory.as_fd()).map_err(|errno| TargetError::io(LIST, path, errno))
+        list(directory.as_fd(), each).map_err(|errno| TargetError::io(LIST, path, errno))
     }
 
-    fn list(&self, directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-        let mut names = Vec::new();
-        for entry in Dir::new(open_for_listing(directory)?)? {
-            let entry = entry?;
-            match entry.file_name().to_bytes() {
-                b"." | b".." => {}
-                name => names.push(name.to_vec()),
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+    /// Whether the directory `path` has no entries.
+    pub fn is_empty(&self, path: &RelativePath) -> Result<bool, TargetError> {
+        let mut is_empty = true;
+        self.for_each_name(path, &mut |_| {
+            is_empty = false;
+            ControlFlow::Break(())
+        })?;
+        Ok(is_empty)
     }
 
     /// Drops what is cached for `path` and below.
@@ -490,6 +492,17 @@ fn open_root(path: &Path, create: bool) -> std::io::Result<OwnedFd> {
 fn open_for_writing(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     openat(parent, name, flags, Mode::empty())
+}
+
+fn list(directory: BorrowedFd<'_>, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), Errno> {
+    for entry in Dir::new(open_for_listing(directory)?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." && each(name).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn is_removed(directory: &OwnedFd) -> bool {

@@ -195,7 +195,7 @@ fn keyslot(inputs: &Value) -> Found {
         KeyslotError::Header(error) => header_class(&error),
         KeyslotError::Length { .. } => "length".to_owned(),
         KeyslotError::Kdf(KdfError::OutOfBounds { .. }) => "kdf-bounds".to_owned(),
-        KeyslotError::Kdf(KdfError::Failed(error)) => panic!("Argon2id: {error}"),
+        KeyslotError::Kdf(error @ (KdfError::Failed(_) | KdfError::Memory { .. })) => panic!("{error}"),
         KeyslotError::WrongPassword => "wrong-password".to_owned(),
         KeyslotError::Seal(error) => seal_class(error),
         KeyslotError::Record(error) => record_class(&error),

@@ -122,7 +122,8 @@ struct Manner {
     /// zstd level [default: 3]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=22))]
     compression: Option<i32>,
-    /// Cut files that match in pieces of about this size: page, fine, medium or coarse, or 16KiB, 64KiB or 1MiB
+    /// Cut files that match, and are longer than 256KiB, in pieces of about this size: page, fine, medium or coarse, or
+    /// 16KiB, 64KiB or 1MiB
     #[arg(long, value_name = "PATTERN=SIZE", value_parser = units::parse_grain)]
     grain: Vec<GrainRule>,
     /// Time between partial snapshots [default: 3m]

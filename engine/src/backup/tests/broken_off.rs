@@ -3,7 +3,6 @@
 use super::*;
 use crate::backend::ObjectInfo;
 use crate::crypto::keys::BlobKind;
-use crate::format::header::ObjectKind;
 use crate::store::StoreOptions;
 
 /// A repository in a folder, in which a backup of `source` stored its packs and failed at the commit.

@@ -10,14 +10,16 @@ use super::assemble::file_node;
 use super::files::{FileError, ReadContent, Stream};
 use super::*;
 use crate::backend::testing::{Call, Fault, FaultBackend, Operation, RecordingBackend};
-use crate::backend::{Backend, Folder, LocalBackend, MemoryBackend};
+use crate::backend::{Backend, Folder, LocalBackend, MemoryBackend, ObjectKey};
 use crate::browse;
 use crate::format::chunk_list;
-use crate::format::tree::{FileContent, Hole, Metadata, Node, NodeKind};
+use crate::format::header::{Header, ObjectKind};
+use crate::format::tree::{FileContent, Grain, Hole, Metadata, Node, NodeKind};
 use crate::ids::SnapshotId;
 use crate::monitor::{Problem, Silent};
 use crate::source::Spill;
 use crate::testing;
+use rustix::fs::inotify;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -66,6 +68,42 @@ fn undisturbed<T>(path: &Path, mut act: impl FnMut() -> T) -> T {
 fn aside() -> tempfile::TempDir {
     let program = std::env::current_exe().unwrap();
     tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+}
+
+/// Which files are opened in some directories.
+struct Opened(rustix::fd::OwnedFd);
+
+impl Opened {
+    /// In none yet.
+    fn new() -> Self {
+        use inotify::CreateFlags;
+        Self(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap())
+    }
+
+    fn watch(&self, directory: &Path) {
+        inotify::add_watch(&self.0, directory, inotify::WatchFlags::OPEN).unwrap();
+    }
+
+    /// The names of files opened since this was asked last.
+    fn files(&self) -> Vec<String> {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.0, &mut buffer);
+        let mut files = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(event) if event.events().contains(inotify::ReadFlags::ISDIR) => {}
+                Ok(event) => files.extend(event.file_name().map(|name| name.to_string_lossy().into_owned())),
+                Err(rustix::io::Errno::AGAIN) => return files,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// Packs that hold data.
+fn data_packs(storage: &MemoryBackend) -> Vec<ObjectKey> {
+    let is_data = |bytes: &[u8]| Header::decode(bytes, ObjectKind::DataPack).is_ok();
+    storage.objects().into_iter().filter(|(_, bytes)| is_data(bytes)).map(|(key, _)| key).collect()
 }
 
 /// The folders of the objects that were created.

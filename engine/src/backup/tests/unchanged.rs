@@ -5,28 +5,66 @@ use super::*;
 #[test]
 fn an_unchanged_backup_opens_no_file_reads_no_data_and_writes_only_a_commit() {
     let folder = aside();
+    let opened = Opened::new();
     for n in 0..50 {
-        fs::create_dir(folder.path().join(format!("d{n}"))).unwrap();
-        fs::write(folder.path().join(format!("d{n}/f")), noise(n, 5000)).unwrap();
+        let place = folder.path().join(format!("d{n}"));
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("f"), noise(n, 5000)).unwrap();
+        opened.watch(&place);
     }
-    let backend = RecordingBackend::new(MemoryBackend::new());
-    let recording = backend.recording();
-    let repository = testing::init(Arc::new(backend), 1);
     let skipping = BackupOptions { skip_if_unchanged: true, ..options() };
-    let (first, second, calls, third) = undisturbed(folder.path(), || {
+    let (storage, repository, recording, [first, second, third], calls) = undisturbed(folder.path(), || {
+        let storage = MemoryBackend::new();
+        let backend = RecordingBackend::new(storage.clone());
+        let recording = backend.recording();
+        let repository = testing::init(Arc::new(backend), 1);
         let first = back_up(&repository, folder.path());
+        assert!(opened.files().len() >= 50, "whoever opens a file is seen");
         recording.take();
         let second = back_up(&repository, folder.path());
         let calls = recording.take();
-        (first, second, calls, run(&repository, paths(folder.path()), &skipping, &Silent).unwrap())
+        let third = run(&repository, paths(folder.path()), &skipping, &Silent).unwrap();
+        (storage, repository, recording, [first, second, third], calls)
     });
+    assert_eq!(opened.files(), [""; 0], "no file is opened again");
     assert_eq!(second.summary.files_unmodified, 50);
     assert_eq!(second.parent, first.snapshot);
     assert_eq!(created(&calls), [Folder::Log], "the commit, and nothing else");
+    let data = data_packs(&storage);
+    assert!(!data.is_empty());
+    for call in calls.iter().filter(|call| call.folder == Some(Folder::Packs)) {
+        assert!(call.key.as_ref().is_some_and(|key| !data.contains(key)), "no data is read: {call:?}");
+        // A tree that is encoded again is looked up by its id, and then its pack is looked for.
+        assert!(call.is_read(), "trees are taken over by their ids: {call:?}");
+    }
     let first_entries = entries(&repository, first.snapshot.unwrap(), folder.path());
     assert_eq!(entries(&repository, second.snapshot.unwrap(), folder.path()), first_entries);
     assert_eq!(third.snapshot, None);
     assert_eq!(created(&recording.calls()), [], "nothing at all is written");
+}
+
+/// A database whose first page is overwritten is cut as before: other cuts would find nothing of it in the repository.
+#[test]
+fn the_grain_of_a_file_stays_whatever_its_head_becomes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let mut content = noise(1, 400 << 10);
+    content[..16].copy_from_slice(b"SQLite format 3\0");
+    fs::write(&path, &content).unwrap();
+    let grain_after = |repository: &Repository| {
+        let report = back_up(repository, folder.path());
+        let node = entries(repository, report.snapshot.unwrap(), folder.path()).remove("file").unwrap();
+        match node.kind {
+            NodeKind::File(content) => (content.grain, report.summary.files_changed),
+            kind => panic!("not a file: {kind:?}"),
+        }
+    };
+    let repository = repository();
+    assert_eq!(grain_after(&repository), (Some(Grain::Page), 0));
+    content[..16].copy_from_slice(b"no longer SQLite");
+    fs::write(&path, &content).unwrap();
+    assert_eq!(grain_after(&super::repository()), (Some(Grain::Medium), 0), "as nobody knows it");
+    assert_eq!(grain_after(&repository), (Some(Grain::Page), 1));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn damaged(input: &mut Input<'_>) {
         buffer.copy_from_slice(&object[start..start + buffer.len()]);
         Ok::<(), ()>(())
     };
-    let mut sidecar = code::encode(shape, read).expect("memory can be read").to_vec();
+    let mut sidecar = code::encode(shape, code::WORK_LEN, read).expect("memory can be read").to_vec();
     let mut hit = object.clone();
     let (mut shards, mut recovery, mut ends) = (Vec::new(), Vec::new(), 0);
     let shards_at = HEAD_LEN + CHECK_LEN * (shape.originals() + shape.recovery());
