@@ -12,7 +12,7 @@ use strongroom::backend::{Backend, BackendError, LocalBackend};
 use strongroom::budget;
 use strongroom::crypto::{Password, SystemEntropy};
 use strongroom::log::Head;
-use strongroom::repo::{Environment, Repository, RepositoryError};
+use strongroom::repo::{Environment, Repository, RepositoryError, Unread};
 use strongroom::source::Spill;
 
 use strongroom_ops::plan::Plan;
@@ -79,7 +79,14 @@ impl Context {
         self.known(full(self.open_unknown()?)?)
     }
 
-    /// The same for what an append-only password is good for as well.
+    /// The same for who lists snapshots or takes one of them: who looks at none needs to read no record.
+    pub fn open_for_snapshots(&self) -> Result<Arc<Repository>, Failure> {
+        let repository = self.open()?;
+        self.tell_unread(&repository.readable_snapshots().1);
+        Ok(repository)
+    }
+
+    /// The same as [`Context::open`] for what an append-only password is good for as well.
     pub fn open_to_add(&self) -> Result<Arc<Repository>, Failure> {
         self.known(self.open_unknown()?)
     }
@@ -119,7 +126,6 @@ impl Context {
             self.output.warn(&format!("warning: {}: {void}", repo.url));
         }
         self.tell_distrusted(&repository);
-        self.tell_unread(&repository);
         self.compare_head(&repository)?;
         Ok(repository)
     }
@@ -139,13 +145,12 @@ impl Context {
             self.output.warn(&format!("warning: {void}"));
         }
         self.tell_distrusted(&repository);
-        self.tell_unread(&repository);
         Ok(repository)
     }
 
     /// Tells of snapshots whose records cannot be read: everything goes on without them.
-    fn tell_unread(&self, repository: &Repository) {
-        for (_, error) in repository.readable_snapshots().1 {
+    pub fn tell_unread(&self, unread: &Unread) {
+        for (_, error) in unread {
             self.output.warn(&format!("warning: {error}; everything else goes on without it"));
         }
     }
@@ -296,7 +301,7 @@ impl Context {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {place}: {void}"));
         }
-        self.tell_unread(&repository);
+        self.tell_unread(&repository.readable_snapshots().1);
         self.compare_with_remembered(&repository)?;
         Ok(repository)
     }

@@ -105,10 +105,12 @@ pub fn state(plan: &Plan, context: &Context) -> Result<State, Failure> {
         Failure::usage("no-state", "a plan is run with a state directory, and there is none")
             .hint("leave --no-state out, or name a directory with --state-dir or STRONGROOM_STATE_DIR")
     };
-    let folder = context.state_dir().ok_or_else(missing)?.join("plans");
-    State::of_plan(&folder, &plan.sources[0].path, &host(plan)).map_err(|error| {
-        Failure::io(format_args!("cannot write to the state directory {}", folder.display()), &error)
-    })
+    let (folder, host) = (context.state_dir().ok_or_else(missing)?, host(plan));
+    State::of_plan(&folder.join("plans"), &plan.sources[0].path, &host)
+        .and_then(|state| state.sharing(&folder.join("series"), plan, &host))
+        .map_err(|error| {
+            Failure::io(format_args!("cannot write to the state directory {}", folder.display()), &error)
+        })
 }
 
 impl From<Mistake> for Failure {

@@ -41,6 +41,8 @@ pub struct Repositories<'a> {
     opened: RefCell<BTreeMap<Name, Result<Arc<Repository>, VaultError>>>,
     /// Those that could not be opened because they are damaged.
     damaged: RefCell<BTreeSet<Name>>,
+    /// Those of whose snapshots everybody was told that cannot be read.
+    told: RefCell<BTreeSet<Name>>,
     /// What their logs say to this host, as far as anybody has asked: whole logs are read for it.
     noted: RefCell<BTreeMap<Name, Rc<Noted>>>,
 }
@@ -54,6 +56,7 @@ impl<'a> Repositories<'a> {
             cancelled,
             opened: RefCell::default(),
             damaged: RefCell::default(),
+            told: RefCell::default(),
             noted: RefCell::default(),
         }
     }
@@ -179,7 +182,11 @@ fn refused(report: &ForgetReport) -> Result<Vec<VaultError>, VaultError> {
 
 impl Vault for Repositories<'_> {
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError> {
-        Ok(self.open(repo)?.readable_snapshots().0)
+        let (snapshots, unread) = self.open(repo)?.readable_snapshots();
+        if self.told.borrow_mut().insert(repo.clone()) {
+            self.context.tell_unread(&unread);
+        }
+        Ok(snapshots)
     }
 
     fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError> {

@@ -32,7 +32,7 @@ pub fn judge(plan: &Plan, state: &State, attempts: &[Attempt], found: &mut [Doma
         // One that came to its end has recorded itself, also where it could not clean up.
         let has_ended =
             attempts.iter().any(|attempt| attempt.domain == *name && attempt.began == journal.began);
-        if !has_ended && !is_at_work(&state.lock(name)) {
+        if !has_ended && !is_at_work(&state.lock_own(name)) {
             let began = told(journal.began);
             let reason = format!(
                 "the run that began {began} was killed: the next one (`strongroom run {name}`) ends what it has left at work and cleans up"

@@ -92,14 +92,16 @@ fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
     let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
     bench.write("strongroom.toml", plan.replace("/${target}'", "/production'"));
     bench.write("production", "rows of today");
-    let check = bench.run(["config", "check"]).expect(2);
-    assert!(
-        check
-            .stdout
-            .contains("step 1 of the drill full: `restore` of the stream rows does not name ${target}"),
-        "{check:?}"
-    );
-    bench.run(["drill"]).expect(2);
+    let check = bench.run(["config", "check"]).expect(4);
+    let reason = "`restore` of the stream rows does not name ${target}";
+    assert!(check.stdout.contains(&format!("step 1 of the drill full: {reason}")), "{check:?}");
+    let refused = bench.run(["drill", "--json"]).expect(5);
+    let message = drill(&refused)["message"].to_string();
+    assert!(message.contains(&format!("nothing was begun: step 1: {reason}")), "{message}");
+    assert!(!bench.path("scratch/full").exists());
+    // It keeps nobody from backing up, nor from getting back what a drill does not load.
+    bench.run(["run"]).expect(0);
+    bench.run(["status"]).expect(3);
     assert_eq!(fs::read(bench.path("production")).expect("there"), b"rows of today");
 }
 

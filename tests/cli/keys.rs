@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Bench, CHEAP, PASSWORD, Run};
+use crate::support::{Bench, CHEAP, PASSWORD, Run, noise, overwrite};
 
 fn with(bench: &Bench, password: &str) -> Command {
     let mut command = bench.command();
@@ -178,6 +178,28 @@ fn an_append_only_password_backs_up_and_the_ordinary_one_restores() {
     let run = bench.run(["prune", "--json"]).expect(0);
     assert!(run.last("summary")["segments_vetted"].as_u64() >= Some(1), "{run:?}");
     bench.run(["check", "--read-data"]).expect(0);
+}
+
+#[test]
+fn a_quiet_prune_says_why_it_ends_with_4_and_what_to_do() {
+    let bench = with_appender();
+    let theirs = bench.objects("packs");
+    bench.write("source/own", noise(7, 300_000));
+    let run = Run::of(append(&bench).args(["backup", "source", "--json"])).expect(0);
+    let snapshot = run.last("summary")["snapshot_id"].as_str().expect("an id").to_owned();
+    let own = bench.objects("packs").into_iter().filter(|pack| !theirs.contains(pack));
+    for pack in own {
+        let mut bytes = std::fs::read(&pack).expect("a pack");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        overwrite(&pack, &bytes);
+    }
+    bench.run(["forget", &snapshot, "--allow-empty"]).expect(0);
+    let run = bench.run(["prune", "--quiet"]).expect(4);
+    assert!(
+        run.stdout.is_empty() && run.stderr.contains("`strongroom repair packs` makes the best of it"),
+        "{run:?}"
+    );
 }
 
 /// Whoever took a host over can say any time, and any host: that must not keep others' snapshots for ever.

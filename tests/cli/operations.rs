@@ -406,8 +406,24 @@ fn a_snapshot_unlike_those_before_lets_nothing_be_forgotten() {
     assert!(run.stderr.contains("cannot be compressed"), "{run:?}");
     assert!(fs::read_to_string(bench.path("told")).expect("told").contains("cannot be compressed"));
     assert_eq!(count(), 4);
-    let frozen = bench.run(["run", "--json"]).expect(3);
-    assert_eq!((count(), &frozen.last("summary")["anomalies"]), (5, &0.into()));
+    let line = |run: &Run, kind: &str| {
+        run.lines()
+            .into_iter()
+            .find(|line| line["type"] == kind)
+            .unwrap_or_else(|| panic!("no {kind}: {run:?}"))
+    };
+    let frozen = bench.run(["run", "--json"]).expect(4);
+    let summary = line(&frozen, "summary");
+    assert_eq!((count(), &summary["anomalies"], &summary["anomalies_open"]), (5, &0.into(), &1.into()));
+    // Nothing is due, and all is not well.
+    let idle = bench.run(["run", "--due", "--quiet"]).expect(4);
+    let advice = "files: nothing is forgotten until `strongroom run --acknowledge files`: an earlier snapshot was unlike";
+    assert!(idle.stdout.is_empty() && idle.stderr.contains(advice), "{idle:?}");
+    let idle = bench.run(["run", "--due", "--json"]).expect(4);
+    let (anomaly, error) = (line(&idle, "anomaly"), idle.last("error"));
+    assert_eq!((&anomaly["domain"], &error["code"]), (&"files".into(), &"anomaly".into()));
+    assert!(anomaly["reasons"].to_string().contains("cannot be compressed") && anomaly["since"].is_string());
+    assert_eq!(bench.run(["run", "--due"]).expect(4).stdout, "nothing is due\n");
     assert!(
         bench
             .run(["status"])
@@ -419,6 +435,7 @@ fn a_snapshot_unlike_those_before_lets_nothing_be_forgotten() {
     bench.run(["run", "--acknowledge", "fields"]).expect(2);
     let done = bench.run(["run", "--acknowledge", "files", "--json"]).expect(0);
     assert_eq!(done.last("acknowledged")["anomalies"].as_array().expect("a list").len(), 1);
+    assert_eq!(bench.run(["run", "--due", "--json"]).expect(0).last("summary")["anomalies_open"], 0);
     bench.run(["run"]).expect(0);
     assert_eq!(count(), 3);
     let nothing = bench.run(["run", "--acknowledge", "files"]).expect(0);

@@ -358,6 +358,23 @@ fn a_plan_is_run_in_a_session_that_was_begun_outside() {
 }
 
 #[test]
+fn a_copy_of_a_plan_does_not_run_a_domain_that_is_at_work() {
+    let bench = planned(
+        "[[domain]]\nname = 'slow'\nto = ['first']\npaths = ['DIR/src']\nhooks = { before = [['sh', '-c', \
+         'echo >> DIR/hooks; test -e DIR/first && exit; touch DIR/first DIR/begun; while ! test -e DIR/quick; do sleep 0.1; done']] }\n",
+    );
+    bench.source();
+    fs::copy(bench.path("strongroom.toml"), bench.path("copy.toml")).expect("copied");
+    let mut child = begun(&bench, "");
+    let busy = bench.run(["run", "--config", "copy.toml"]).expect(1);
+    assert!(busy.stderr.contains("another run of the domain slow is at work"), "{busy:?}");
+    bench.write("quick", "");
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(fs::read_to_string(bench.path("hooks")).expect("hooks"), "\n", "hooks were run twice at once");
+    bench.run(["run", "--config", "copy.toml"]).expect(0);
+}
+
+#[test]
 fn timers_that_meet_do_not_fail_each_other() {
     let bench = planned(
         "[[domain]]\nname = 'slow'\nto = ['first']\nschedule = 'daily'\npaths = ['DIR/src']\nhooks = { before = [['sh', '-c', \

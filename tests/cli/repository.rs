@@ -1,8 +1,17 @@
 //! `init`, and what can be said of a repository without snapshots.
 
 use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use strongroom::backend::LocalBackend;
+use strongroom::crypto::keys::BlobKind;
+use strongroom::crypto::{Password, SystemEntropy};
+use strongroom::format::commit::Change;
+use strongroom::format::tree::Timestamp;
+use strongroom::ids::SnapshotId;
+use strongroom::repo::{Environment, Repository};
 
 use crate::support::{Bench, CHEAP, PASSWORD, Run, strongroom};
 
@@ -237,4 +246,58 @@ fn room_is_kept_free_until_it_is_given_back() {
         log.contains("2.00 MiB to be kept free") && log.contains("no room kept free any longer"),
         "{log}"
     );
+}
+
+/// Adds a snapshot with a field that nobody knows yet.
+fn add_one_of_tomorrow(bench: &Bench) -> SnapshotId {
+    let environment = Environment {
+        entropy: Arc::new(SystemEntropy),
+        now: Arc::new(Timestamp::default),
+        uptime: Arc::new(|| Duration::ZERO),
+        host: "box".into(),
+        user: "somebody".into(),
+        program: "tomorrow".into(),
+    };
+    let backend = Arc::new(LocalBackend::open(&bench.repository()).expect("it is there"));
+    let repository =
+        Repository::open(backend, &Password::new(PASSWORD.into()), environment).expect("it is sound");
+    let record = b"\x81\xa8tomorrow\xc3".to_vec();
+    let snapshot = SnapshotId::new(repository.keys().blob_id(BlobKind::Snapshot, &record));
+    let change = Change::SnapshotAdded { snapshot, record: record.into() };
+    repository.commit(&mut |_| Ok(vec![change.clone()])).expect("committed");
+    snapshot
+}
+
+#[test]
+fn who_looks_at_snapshots_is_told_of_those_that_cannot_be_read_and_nobody_else() {
+    let bench = Bench::new();
+    let source = bench.source();
+    let source = source.to_str().expect("UTF-8");
+    bench.run(["backup", source]).expect(0);
+    let first = bench.run(["snapshots", "--json"]).expect(0).stdout;
+    let first: Value = serde_json::from_str(&first).expect("JSON");
+    let first = first[0]["id"].as_str().expect("an id");
+    let newer = add_one_of_tomorrow(&bench).to_string();
+    for (args, code) in [
+        (vec!["snapshots"], 0),
+        (vec!["ls", first], 0),
+        (vec!["find", "a.txt"], 0),
+        (vec!["cat", "snapshot", first], 0),
+        (vec!["backup", source], 0),
+        (vec!["forget", "--keep-last", "9"], 0),
+    ] {
+        let run = bench.run(&args).expect(code);
+        assert_eq!(run.stderr.matches("everything else goes on without it").count(), 1, "{run:?}");
+        assert!(run.stderr.contains(&newer), "{run:?}");
+    }
+    for args in [
+        &["key", "list"][..],
+        &["parity", "status"],
+        &["reserve", "status"],
+        &["log", "head"],
+        &["cat", "config"],
+    ] {
+        let run = bench.run(args).expect(0);
+        assert!(!run.stderr.contains(&newer), "{run:?}");
+    }
 }

@@ -132,12 +132,20 @@ def recovered(machine, shop):
     return lines
 
 
+def judged(machine, worst, missed=frozenset(), unknown=frozenset()):
+    """What `status`, `compliance` and the report say where all domains are as well as each other, with targets that are missed and
+    such that nobody knows of; returns what `status` says of each."""
+    told = health(machine, {"ok": 0, "warning": 3, "unknown": 5, "critical": 4}[worst], dict.fromkeys(DOMAINS, worst))
+    equal(standing(machine, 4 if missed else 5 if unknown else 0), missed | unknown, "targets that are missed, or that nobody knows of")
+    report(machine, worst, len(missed))
+    return told
+
+
 def stands(machine, *kept):
-    """What status and report say: all is well, and which domains can be rolled back."""
-    told = health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
+    """What status, compliance and report say: all is well, and which domains can be rolled back."""
+    told = judged(machine, "ok")
     offered = [domain for domain in DOMAINS if any("recover --rollback" in reason for reason in told[domain]["reasons"])]
     equal(offered, list(kept), "domains that can be rolled back")
-    report(machine, "ok", 0)
 
 
 def everything(machine):
@@ -198,8 +206,8 @@ def test(machine):
     case("before the first run everything is red")
 
     machine.strongroom("run", "--due").says("3 ok, 0 partial, 0 failed, 0 skipped")
-    health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
-    equal(standing(machine, 4), {("orders-db", "drill"), ("media", "drill")} | unmeasured, "targets that are missed, or that nobody knows of")
+    unrehearsed = {("orders-db", "drill"), ("media", "drill")}
+    judged(machine, "ok", unrehearsed, unmeasured)
     equal(machine.strongroom("run", "--due").stdout, "nothing is due\n", "a second run")
     case("backed up to two repositories: what is missing still is a rehearsal")
 
@@ -214,6 +222,9 @@ def test(machine):
     loaded = shop.check(40 + written)
     for domain in DOMAINS:
         equal(len(machine.snapshots(domain)), 2, f"snapshots of {domain}")
+    told = judged(machine, "ok", unrehearsed, unmeasured)
+    latest = {domain: machine.snapshots(domain)[-1]["id"] for domain in DOMAINS}
+    equal({domain: told[domain]["repositories"][0]["snapshot_id"] for domain in DOMAINS}, latest, "the newest snapshots, says status")
     case("backed up again under write load")
 
     record = machine.drill("shop")
@@ -224,12 +235,11 @@ def test(machine):
     check(not list(machine.path("/var/tmp/strongroom-drill").iterdir()), "the drill left something behind")
     equal(sql(machine, "select count(*) from pg_database where datname = 'drill'", "postgres"), "0", "databases the drill left")
     shop.check(loaded)
+    equal(judged(machine, "ok")["orders-db"]["drill"]["outcome"], "pass", "status of the drill")
     case("rehearsed from both: started on the restored data, asked over HTTP; the running one was not touched")
 
     machine.strongroom("verify", "--read", "100%").says("local", "offsite")
-    equal(standing(machine, 0), set(), "targets that are missed")
-    told = health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
-    equal(told["orders-db"]["drill"]["outcome"], "pass", "status of the drill")
+    told = judged(machine, "ok")
     check(0 < told["orders-db"]["recovery_seconds"] < 45 * 60, told["orders-db"])
     check("A drill on " in machine.strongroom("runbook").stdout, "the runbook does not know how long it takes")
     machine.strongroom("log", "--verify")
@@ -244,6 +254,8 @@ def test(machine):
     equal(record["repository"], "local", "where it failed")
     check("python ended before it was ready" in record["message"], record["message"])
     check({"fetch", "verify", "load"} <= {one["phase"] for one in record["phases"]}, record)
+    told = judged(machine, "critical", unrehearsed | {("state", "drill")})
+    check(any("drill shop from local" in reason for reason in told["media"]["reasons"]), told["media"])
     case("an application that does not start fails the drill although its data is fine")
 
     # The application that is in use would answer in place of the one that is rehearsed.
@@ -256,7 +268,7 @@ def test(machine):
     reasons = machine.strongroom("status", "--json", code=3).lines("domain")[0]["reasons"]
     check(any("the drill shop from offsite could not be verified" in reason for reason in reasons), reasons)
     equal(machine.drill("shop")["repository"], "offsite", "the one that could not be verified")
-    health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
+    judged(machine, "ok")
     case("a port that is in use is told of: nothing was rehearsed")
 
     # Quiet now, so that all that is lost is known.
@@ -312,6 +324,8 @@ def test(machine):
         shop.check(orders)
 
     is_back()
+    lonely = {(domain, control) for domain in DOMAINS for control in ["copies", "sites", "verify", "retention"]} - {("state", "sites")}
+    judged(machine, "unknown", unknown=lonely)
     case("the host destroyed with one repository: recovered in order, row by row and file by file, from the other")
 
     done = machine.strongroom("recover", "--rollback", "--json")
@@ -320,9 +334,11 @@ def test(machine):
     for folder in ["srv/shop/media", "etc/shop"]:
         left = [path.name for path in machine.path(folder).iterdir() if not path.name.startswith(".strongroom-recover-")]
         equal(left, [], f"what a new host has in {folder}")
+    judged(machine, "unknown", unknown=lonely)
     machine.script(recover)
     machine.strongroom("recover", "--commit")
     is_back()
+    judged(machine, "unknown", unknown=lonely)
     case("rolled back to what a new host has, and recovered again")
 
     plan = {name: machine.path(f"/etc/strongroom/{name}").read_text() for name in written_plan}
@@ -331,8 +347,11 @@ def test(machine):
     told = health(machine, 4, dict.fromkeys(DOMAINS, "critical"))
     reasons = {repo["repository"]: repo["reasons"] for repo in told["media"]["repositories"]}
     equal(reasons, {"local": ["there is no complete snapshot"], "offsite": []}, "why")
+    missed = standing(machine, 4)
+    check({("orders-db", "copies"), ("orders-db", "sites"), ("media", "copies"), ("state", "copies")} <= missed, missed)
+    report(machine, "critical", len(missed))
     machine.strongroom("run", "--due").says("3 ok")
-    health(machine, 0, dict.fromkeys(DOMAINS, "ok"))
+    judged(machine, "ok")
     machine.strongroom("check", "--read-data")
     case("the new host is red until it is backed up to both places again")
 

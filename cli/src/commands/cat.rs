@@ -66,6 +66,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         What::Log { seq } => log_entry(&repository, *seq)?,
         What::Ledger => ledger(&repository)?,
         What::Snapshot { snapshot } => {
+            context.tell_unread(&repository.readable_snapshots().1);
             let (id, snapshot) = repository.find_snapshot(snapshot)?;
             records::snapshot(&id, &snapshot)
         }

@@ -75,7 +75,7 @@ fn choice(args: &Args, source: &Repository) -> Result<Choice, Failure> {
 
 /// Copies.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let source = context.open()?;
+    let source = context.open_for_snapshots()?;
     let choice = choice(args, &source)?;
     let named = if let Choice::Named(ids) = &choice { ids.len() } else { 0 };
     let target = context

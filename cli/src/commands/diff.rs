@@ -52,7 +52,7 @@ pub struct Args {
 
 /// Compares.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let repository = context.open()?;
+    let repository = context.open_for_snapshots()?;
     let (before, after) = (repository.find_snapshot(&args.before)?, repository.find_snapshot(&args.after)?);
     for (id, snapshot) in [&before, &after] {
         if snapshot.partial {

@@ -69,7 +69,7 @@ impl From<KindArg> for EntryKind {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let kinds = args.kinds.iter().map(|kind| EntryKind::from(*kind)).collect();
     let wanted = Wanted::new(&args.patterns, args.ignore_case, kinds)?;
-    let repository = context.open()?;
+    let repository = context.open_for_snapshots()?;
     let named: Vec<SnapshotId> = args
         .snapshot
         .iter()

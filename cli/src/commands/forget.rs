@@ -197,7 +197,7 @@ fn drilled(repository: &Repository) -> Result<Vec<SnapshotId>, Failure> {
 
 /// Forgets.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let repository = context.open()?;
+    let repository = context.open_for_snapshots()?;
     let options = ForgetOptions {
         wish: wish(args, &repository)?,
         selection: args.select.selection(),

@@ -33,7 +33,7 @@ pub struct Args {
 /// Lists a directory of a snapshot, or one entry.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let (name, path) = split_snapshot(&args.snapshot)?;
-    let repository = context.open()?;
+    let repository = context.open_for_snapshots()?;
     let (id, snapshot) = repository.find_snapshot(&name)?;
     let reader = repository.reader();
     let found = browse::find(reader, &snapshot.tree, &path)?;

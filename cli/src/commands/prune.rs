@@ -143,8 +143,10 @@ fn text(report: &PruneReport, elapsed: Duration, context: &Context) {
         ));
     }
     if report.segments_untrue > 0 {
-        out.text(format!(
-            "Left alone: what {} that append-only passwords added list; `strongroom repair packs` makes the best of it",
+        // It is why the command ends with 4.
+        out.alert(&format!(
+            "warning: {} that append-only passwords had added, with something untrue, left alone; `strongroom repair packs` makes \
+             the best of it",
             units::count(report.segments_untrue, "index segment")
         ));
     }

@@ -115,7 +115,7 @@ impl MetadataArgs {
 /// Restores.
 pub fn run(args: Args, context: &Context) -> Outcome {
     let (name, path) = split_snapshot(&args.snapshot)?;
-    let repository = context.open()?;
+    let repository = context.open_for_snapshots()?;
     let (id, snapshot) = repository.find_snapshot(&name)?;
     let default = RestoreOptions::default();
     let options = RestoreOptions {

@@ -11,7 +11,8 @@ use strongroom_ops::notify::Item;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
-use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, dues, select};
+use strongroom_ops::run::anomaly::Guard;
+use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, dues, meant, select};
 use strongroom_ops::run::state::{Lock, State};
 use strongroom_ops::run::turn::Turn;
 use strongroom_ops::run::vault::Vault;
@@ -39,9 +40,9 @@ A plan with a mistake in it (exit code 2) is a failed attempt of each of the dom
 the metrics and told of like any other.
 
 Exit codes: 0 all domains are in all their repositories; 3 they are, but something is missing or
-unstable, or a hook or fact failed; 4 a snapshot is far from those before (most files or bytes gone, or
-new content that may be encrypted): it is kept, and no other is forgotten until --acknowledge; 1 a
-domain failed or was not begun.
+unstable, or a hook or fact failed; 4 a snapshot is far from those before (most files or bytes
+gone, or new content that may be encrypted): it is kept, no other is forgotten, and each run ends
+with 4, also where nothing is due, until --acknowledge; 1 a domain failed or was not begun.
 
 Examples:
   strongroom run --due --config /etc/strongroom/strongroom.toml
@@ -132,6 +133,8 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let count = |outcome| reports.iter().filter(|report| report.outcome == outcome).count();
     let (ok, partial) = (count(Outcome::Ok), count(Outcome::Partial));
     let (failed, skipped) = (count(Outcome::Failed), count(Outcome::Skipped));
+    let open = open_anomalies(&plan, &choice, &state).map_err(|error| not_selected(&error, &plan))?;
+    tell_of_anomalies(&open, &reports, context);
     if context.output.json() {
         context.output.message(object(json!({
             "type": "summary",
@@ -140,6 +143,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
             "domains_failed": failed,
             "domains_skipped": skipped,
             "anomalies": reports.iter().filter(|report| !report.anomalies.is_empty()).count(),
+            "anomalies_open": open.len(),
             "total_duration": started.elapsed().as_secs_f64(),
         })));
     } else if reports.is_empty() {
@@ -147,7 +151,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     } else {
         context.output.text(format!("{ok} ok, {partial} partial, {failed} failed, {skipped} skipped"));
     }
-    end(&reports, partial)
+    end(&reports, partial, &open)
 }
 
 /// A run that a mistake in the plan keeps from its beginning is on record, in the metrics and told of, as any that fails.
@@ -208,7 +212,43 @@ fn tell_of_status(plan: &Plan, repositories: &Repositories<'_>, state: &State, c
     numbers::warn(written, context);
 }
 
-fn end(reports: &[DomainReport], partial: usize) -> failure::Outcome {
+/// The domains that are meant and of which nothing is forgotten, since nobody has looked at a snapshot unlike those before.
+fn open_anomalies<'p>(
+    plan: &'p Plan,
+    choice: &Choice,
+    state: &State,
+) -> Result<Vec<(&'p Name, Guard)>, SelectError> {
+    let guard = |domain: &'p Domain| {
+        // What cannot be read may be such a one.
+        let guard = state.guard(&domain.name).unwrap_or_else(|error| Guard {
+            reasons: vec![format!("what it was cannot be read: {error}")],
+            ..Guard::default()
+        });
+        (&domain.name, guard)
+    };
+    let guards = meant(plan, choice)?.into_iter().map(guard);
+    Ok(guards.filter(|(_, guard)| !guard.reasons.is_empty()).collect())
+}
+
+fn tell_of_anomalies(open: &[(&Name, Guard)], reports: &[DomainReport], context: &Context) {
+    for (domain, guard) in open {
+        if context.output.json() {
+            context.output.message(object(json!({
+                "type": "anomaly",
+                "domain": domain,
+                "since": guard.since.map(|since| format!("{since:.9}")),
+                "reasons": guard.reasons,
+            })));
+        } else if let Some(advice) = guard.advice(domain)
+            // Those that were run have said so.
+            && reports.iter().all(|report| report.domain != **domain || !report.is_guarded)
+        {
+            context.output.alert(&format!("warning: {domain}: {advice}"));
+        }
+    }
+}
+
+fn end(reports: &[DomainReport], partial: usize, open: &[(&Name, Guard)]) -> failure::Outcome {
     let bad: Vec<_> = reports
         .iter()
         .filter(|report| !report.is_everywhere())
@@ -220,11 +260,10 @@ fn end(reports: &[DomainReport], partial: usize) -> failure::Outcome {
             Failure::new("run", message).hint("what failed is due again at the next `strongroom run --due`")
         );
     }
-    let unlike: Vec<_> = reports
-        .iter()
-        .filter(|report| !report.anomalies.is_empty())
-        .map(|report| report.domain.as_str())
-        .collect();
+    let mut unlike: Vec<_> = open.iter().map(|(domain, _)| domain.as_str()).collect();
+    // Where it could not be written down, the run knows it still.
+    let found = reports.iter().filter(|report| report.is_guarded).map(|report| report.domain.as_str());
+    unlike.extend(found.filter(|name| open.iter().all(|(domain, _)| domain.as_str() != *name)));
     if !unlike.is_empty() {
         let names = unlike.join(" ");
         let message = format!(

@@ -35,6 +35,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let repository = context.open_to_add()?;
     let ((mut snapshots, unread), fold) = (repository.readable_snapshots(), repository.fold());
+    context.tell_unread(&unread);
     let has_any = !snapshots.is_empty() || !unread.is_empty();
     let selection = args.select.selection();
     snapshots.retain(|(_, snapshot)| selection.chooses(snapshot));

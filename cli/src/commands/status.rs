@@ -180,7 +180,7 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let recoveries = state.recoveries(plan);
     let recoveries = recoveries.map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     // Whoever is at work on a domain has it locked.
-    recover::record::judge(&mut domains, &recoveries, &|domain| matches!(state.lock(domain), Ok(None)));
+    recover::record::judge(&mut domains, &recoveries, &|domain| matches!(state.lock_own(domain), Ok(None)));
     recover::elsewhere::judge(plan, &mut domains, state)
         .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     let verified = verify::status(plan, &known, &verifications, &now);

@@ -20,9 +20,10 @@ pub use times::TimesError;
 
 use crate::forget::policy::{Calendar, GroupBy, Reason};
 use crate::format::commit::Change;
-use crate::format::snapshot::{self, Snapshot};
+use crate::format::snapshot::Snapshot;
+use crate::format::state::SnapshotEntry;
 use crate::ids::SnapshotId;
-use crate::log::{Fold, FoldError, snapshot_record};
+use crate::log::{Fold, SnapshotRecords};
 use crate::repo::{Repository, RepositoryError};
 use crate::reserve::{self, Refill, Spent};
 
@@ -200,7 +201,8 @@ fn decide_for(
     options: &ForgetOptions,
     calendar: &dyn Calendar,
 ) -> Result<(Vec<Group>, Vec<SnapshotId>), ForgetError> {
-    let (mut candidates, unread) = readable(repository, fold);
+    let SnapshotRecords { read, unread } = SnapshotRecords::of(fold, repository.keys());
+    let mut candidates: Vec<_> = read.into_iter().map(candidate).collect();
     let mut going = Vec::new();
     if let Wish::Named(ids) = &options.wish {
         let is_left_out =
@@ -208,8 +210,10 @@ fn decide_for(
         if let Some(Candidate { id, .. }) = candidates.iter().find(is_left_out) {
             return Err(ForgetError::NotChosen { snapshot: *id });
         }
-        for (snapshot, hold, _) in unread.into_iter().filter(|(id, _, _)| ids.contains(id)) {
-            match hold {
+        let unread = unread.into_iter().map(|(entry, _)| entry);
+        for entry in unread.filter(|entry| ids.contains(&entry.snapshot)) {
+            let snapshot = entry.snapshot;
+            match entry.hold.clone() {
                 Some(reason) => return Err(ForgetError::Held { snapshot, reason }),
                 None => going.push(snapshot),
             }
@@ -226,32 +230,17 @@ fn decide_for(
 /// # Errors
 /// Where the record of one cannot be read.
 pub(crate) fn candidates(repository: &Repository) -> Result<Vec<Candidate>, RepositoryError> {
-    let (candidates, unread) = readable(repository, &repository.fold());
-    unread.into_iter().next().map_or(Ok(candidates), |(_, _, error)| Err(error.into()))
+    let fold = repository.fold();
+    let SnapshotRecords { read, unread } = SnapshotRecords::of(&fold, repository.keys());
+    match unread.into_iter().next() {
+        Some((_, error)) => Err(error.into()),
+        None => Ok(read.into_iter().map(candidate).collect()),
+    }
 }
 
-/// A snapshot whose record cannot be read: why it is held, if it is, and why it cannot be read.
-type Unread = (SnapshotId, Option<String>, FoldError);
-
-/// Live snapshots as far as their records can be read, and the others.
-fn readable(repository: &Repository, fold: &Fold) -> (Vec<Candidate>, Vec<Unread>) {
-    let (mut candidates, mut unread) = (Vec::new(), Vec::new());
-    for entry in fold.snapshots() {
-        let snapshot = match snapshot_record(repository.keys(), entry.snapshot, &entry.record) {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                unread.push((entry.snapshot, entry.hold.clone(), error));
-                continue;
-            }
-        };
-        let (hold, appender) = (entry.hold.clone(), snapshot.appender(entry.appender));
-        candidates.push((entry.added, Candidate { id: entry.snapshot, snapshot, hold, appender }));
-    }
-    let added: Vec<_> = candidates.iter().map(|(added, candidate)| (&candidate.snapshot, *added)).collect();
-    let positions = snapshot::positions(&added);
-    let mut ordered: Vec<_> = positions.into_iter().zip(candidates).collect();
-    ordered.sort_by_key(|(position, (_, candidate))| (*position, candidate.id));
-    (ordered.into_iter().map(|(_, (_, candidate))| candidate).collect(), unread)
+fn candidate((entry, snapshot): (&SnapshotEntry, Snapshot)) -> Candidate {
+    let (hold, appender) = (entry.hold.clone(), snapshot.appender(entry.appender));
+    Candidate { id: entry.snapshot, snapshot, hold, appender }
 }
 
 /// The changes that forget what goes, each with its reason for the audit trail.

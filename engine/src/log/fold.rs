@@ -9,7 +9,7 @@ use crate::crypto::keys::BlobKind;
 use crate::format::commit::{Change, Commit, RESERVE_LEN_MAX, SegmentInfo};
 use crate::format::parity::Overhead;
 use crate::format::record::{self, RecordError};
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{self, Snapshot};
 use crate::format::state::{AppendedSegment, CondemnedPack, KeyslotEntry, SnapshotEntry, State};
 use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
 use crate::log::capability;
@@ -474,4 +474,29 @@ pub fn snapshot_record(keys: &KeySet, snapshot: SnapshotId, record: &ByteBuf) ->
         return Err(FoldError::OtherSnapshot(snapshot));
     }
     record::decode(record).map_err(|source| FoldError::NewerSnapshot { snapshot, source })
+}
+
+/// Live snapshots, and what was read of their records.
+pub struct SnapshotRecords<'f> {
+    /// Those whose records can be read, in the order of [`snapshot::positions`].
+    pub read: Vec<(&'f SnapshotEntry, Snapshot)>,
+    /// The others, and why.
+    pub unread: Vec<(&'f SnapshotEntry, FoldError)>,
+}
+
+impl<'f> SnapshotRecords<'f> {
+    /// Reads the records of all live snapshots.
+    pub fn of(fold: &'f Fold, keys: &KeySet) -> Self {
+        let (mut read, mut unread) = (Vec::new(), Vec::new());
+        for entry in fold.snapshots() {
+            match snapshot_record(keys, entry.snapshot, &entry.record) {
+                Ok(snapshot) => read.push((entry, snapshot)),
+                Err(error) => unread.push((entry, error)),
+            }
+        }
+        let added: Vec<_> = read.iter().map(|(entry, snapshot)| (snapshot, entry.added)).collect();
+        let mut ordered: Vec<_> = snapshot::positions(&added).into_iter().zip(read).collect();
+        ordered.sort_by_key(|(position, (entry, _))| (*position, entry.snapshot));
+        Self { read: ordered.into_iter().map(|(_, snapshot)| snapshot).collect(), unread }
+    }
 }

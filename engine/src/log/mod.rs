@@ -10,7 +10,7 @@ mod salvage;
 mod tests;
 
 pub use capability::may_append;
-pub use fold::{Fold, FoldError, snapshot_record};
+pub use fold::{Fold, FoldError, SnapshotRecords, snapshot_record};
 pub use head::{Head, HeadError, ParseHeadError, verify_head};
 pub use publish::{PublishError, publish};
 pub use read::{LogEntry, LogError, VoidEntry, check_end, commit_time, read_all, read_from, read_until};

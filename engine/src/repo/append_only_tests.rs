@@ -15,6 +15,7 @@ use crate::format::commit::{Change, Commit, SegmentInfo};
 use crate::format::header::{HeaderError, ObjectKind};
 use crate::format::pack::{Directory, DirectoryBlob, DirectoryBlock, PackError};
 use crate::format::record;
+use crate::format::snapshot;
 use crate::ids::BlobId;
 use crate::monitor::{Monitor, Problem, Silent};
 use crate::prune::forecast_tests::stored;

@@ -29,11 +29,11 @@ use crate::format::commit::WriterKey;
 use crate::format::config::ConfigError;
 use crate::format::header::Sealer;
 use crate::format::keyslot::Secrets;
-use crate::format::snapshot::{self, Snapshot};
+use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId, WriterId};
 use crate::index::{Index, IndexError, MergeError};
-use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError};
+use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError, SnapshotRecords};
 use crate::repo::view::View;
 use crate::sidecar::{Cover, Troubles};
 use crate::store::BlobReader;
@@ -467,18 +467,9 @@ impl Repository {
     /// that is damaged, keeps nobody from the rest.
     pub fn readable_snapshots(&self) -> (Vec<(SnapshotId, Snapshot)>, Unread) {
         let fold = self.fold();
-        let (mut snapshots, mut unread) = (Vec::new(), Vec::new());
-        for entry in fold.snapshots() {
-            match log::snapshot_record(&self.keys, entry.snapshot, &entry.record) {
-                Ok(record) => snapshots.push((entry.added, entry.snapshot, record)),
-                Err(error) => unread.push((entry.snapshot, error)),
-            }
-        }
-        let added: Vec<_> = snapshots.iter().map(|(added, _, record)| (record, *added)).collect();
-        let positions = snapshot::positions(&added);
-        let mut ordered: Vec<_> = positions.into_iter().zip(snapshots).collect();
-        ordered.sort_by_key(|(position, (_, id, _))| (*position, *id));
-        (ordered.into_iter().map(|(_, (_, id, snapshot))| (id, snapshot)).collect(), unread)
+        let SnapshotRecords { read, unread } = SnapshotRecords::of(&fold, &self.keys);
+        let snapshots = read.into_iter().map(|(entry, snapshot)| (entry.snapshot, snapshot));
+        (snapshots.collect(), unread.into_iter().map(|(entry, error)| (entry.snapshot, error)).collect())
     }
 
     /// The snapshot called `name`: `latest` (the last one committed that is not partial, else the last partial one), or a prefix of

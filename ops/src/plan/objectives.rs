@@ -1,11 +1,12 @@
 //! What a domain has to meet: its own targets, else its class's, else none.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use jiff::civil::Date;
 
 use crate::plan::load::Plan;
-use crate::plan::types::{Class, Consistency, Control, Domain, Exception, OnChange, Retain, Verify};
+use crate::plan::types::{Class, Consistency, Control, Domain, Exception, OnChange, Repo, Retain, Verify};
 use crate::plan::values::{Lapse, Name};
 
 /// The targets in force for a domain.
@@ -91,6 +92,15 @@ impl Plan {
             Some(names) => names.iter().filter(|name| self.repos.contains_key(*name)).collect(),
             None => self.repos.keys().collect(),
         }
+    }
+}
+
+impl Repo {
+    /// The directory that it is, where it is one of this host.
+    pub fn folder(&self) -> &Path {
+        let url = self.url.as_str();
+        let local = url.strip_prefix("file:").or_else(|| url.strip_prefix("local:"));
+        Path::new(local.unwrap_or(url))
     }
 }
 

@@ -440,7 +440,7 @@ fn a_stream_that_no_drill_loads_is_pointed_out() {
 }
 
 #[test]
-fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
+fn a_drill_that_would_load_over_what_is_in_use_is_pointed_out() {
     let found = |restore: &str, tier: &str, target: &str| {
         let found = findings(&format!(
             "[[domain]]\nname = 'x'\nstream = [{{ name = 's', command = ['dump', 'service=shop'], min_bytes = '1', restore = {restore} }}, \
@@ -449,7 +449,7 @@ fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
         ));
         found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
     };
-    let (over, named) = ((Severity::Error, "loads-over"), (Severity::Warning, "drill-target"));
+    let (over, named) = ((Severity::Violation, "loads-over"), (Severity::Warning, "drill-target"));
     for tier in ["full", "sample"] {
         assert_eq!(found("['load', '-d', 'service=shop']", tier, ", target = 'rehearsed'"), [over]);
         assert_eq!(found("['load', '-d', 'dbname=${target}']", tier, ", target = 'rehearsed'"), []);

@@ -215,11 +215,7 @@ impl Recoverer<'_> {
 
     /// Repositories of the plan that are directories of this host, and where.
     fn repositories(&self) -> Vec<(String, PathBuf)> {
-        let repos = self.plan.repos.iter().map(|(name, repo)| {
-            let url = repo.url.as_str();
-            let local = url.strip_prefix("file:").or_else(|| url.strip_prefix("local:")).unwrap_or(url);
-            (name.to_string(), Path::new(local))
-        });
+        let repos = self.plan.repos.iter().map(|(name, repo)| (name.to_string(), repo.folder()));
         // What is not there cannot be lost.
         repos
             .filter(|(_, path)| !matches!(path.try_exists(), Ok(false)))

@@ -120,6 +120,14 @@ impl Recoverer<'_> {
             journal.made.sort();
             journal.made.dedup();
             self.save(journal)?;
+        } else {
+            let mut has_changed = false;
+            for target in &mut journal.targets {
+                has_changed |= swap::look_again(target).map_err(Stop::failed)?;
+            }
+            if has_changed {
+                self.save(journal)?;
+            }
         }
         for folder in &journal.made {
             let made = match fs::create_dir(folder) {

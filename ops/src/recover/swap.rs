@@ -41,6 +41,18 @@ pub(super) fn identify(target: &mut Target) -> io::Result<()> {
     Ok(())
 }
 
+/// Notes anew what lies beside a database that is not swapped yet, and of which nothing was moved: what has opened the database
+/// since the last look, or has closed it, has made it or removed it. Says whether there was something to note.
+pub(super) fn look_again(target: &mut Target) -> io::Result<bool> {
+    let Some(Identity { old, .. }) = target.identity else { return Ok(false) };
+    let at_place = inode(&target.place)?;
+    if at_place == old || !is_beside_old(target)? || inode(&target.aside)?.is_some() {
+        return Ok(false);
+    }
+    target.identity = target.identity.map(|known| Identity { old: at_place, ..known });
+    Ok(true)
+}
+
 fn move_to(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("cannot rename {} to {}: {error}", from.display(), to.display()))

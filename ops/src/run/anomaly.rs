@@ -43,6 +43,18 @@ pub struct Guard {
     pub density: Option<u64>,
 }
 
+impl Guard {
+    /// Why nothing of a domain is forgotten, and what to do about it; nothing where that is allowed.
+    pub fn advice(&self, domain: &Name) -> Option<String> {
+        (!self.reasons.is_empty()).then(|| {
+            format!(
+                "nothing is forgotten until `strongroom run --acknowledge {domain}`: an earlier snapshot was unlike those before: {}",
+                self.reasons.join("; ")
+            )
+        })
+    }
+}
+
 impl State {
     /// The guard of a domain.
     ///
@@ -98,12 +110,8 @@ impl Runner<'_> {
         report.is_guarded |= !guard.reasons.is_empty();
         if !found.is_empty() {
             self.freeze(domain, &guard, began, found, report);
-        } else if !guard.reasons.is_empty() {
-            report.warn(format!(
-                "nothing is forgotten until `strongroom run --acknowledge {}`: an earlier snapshot was unlike those before: {}",
-                domain.name,
-                guard.reasons.join("; ")
-            ));
+        } else if let Some(advice) = guard.advice(&domain.name) {
+            report.warn(advice);
         } else if density.is_some() && density != guard.density {
             let guard = Guard { density, ..guard };
             if let Err(error) = self.state.keep_guard(&domain.name, &guard) {

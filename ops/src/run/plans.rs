@@ -2,16 +2,19 @@
 //!
 //! A folder is named after the place of the plan, and holds that in `plan.json`. The same file by another path, as with `..` or
 //! through a link, has the same folder. A copy of the plan has a folder of its own; what is unfinished in the other one is
-//! seen from there.
+//! seen from there, and what is at work there holds it up: both lock the same file for each repository of a domain.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Plan;
 use crate::plan::load::hash;
+use crate::plan::types::Repo;
+use crate::plan::values::Name;
 use crate::recover::stored;
 use crate::run::state::{State, write_whole};
 
@@ -49,7 +52,7 @@ impl State {
     /// # Errors
     /// Where they cannot be listed, or its folder cannot be written.
     pub fn of_plan(base: &Path, path: &Path, host: &str) -> io::Result<Self> {
-        let named = base.join(&hex(path)[..16]);
+        let named = base.join(&hex([path.as_os_str().as_encoded_bytes()])[..16]);
         let mut known = folders(base)?;
         // Where there are several, as of times before they were told apart, it is always the same one.
         let is_own = |(folder, owner): &&(PathBuf, Option<Owner>)| match owner {
@@ -71,6 +74,28 @@ impl State {
         state.others = known.into_iter().map(other).collect();
         Ok(state)
     }
+
+    /// With locks in `folder`, which is made, that every plan takes which runs a domain of the same name for the same host into
+    /// the same repository: it is the same series of snapshots, and mostly the same data and the same hooks.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made.
+    pub fn sharing(mut self, folder: &Path, plan: &Plan, host: &str) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        for domain in &plan.domains {
+            let repos = plan.repositories(domain).into_iter().filter_map(|repo| plan.repos.get(repo));
+            let paths = repos.map(|repo| folder.join(series(host, &domain.name, repo)));
+            self.shared.insert(domain.name.clone(), paths.collect());
+        }
+        Ok(self)
+    }
+}
+
+/// The name of the lock of a domain's snapshots in a repository.
+fn series(host: &str, domain: &Name, repo: &Repo) -> String {
+    // By whatever path it is named, if it is there.
+    let place = fs::canonicalize(repo.folder()).unwrap_or_else(|_| repo.folder().to_owned());
+    hex([host.as_bytes(), domain.as_str().as_bytes(), place.as_os_str().as_encoded_bytes()])
 }
 
 /// All folders, in the order of their names.
@@ -86,8 +111,8 @@ fn folders(base: &Path) -> io::Result<Vec<(PathBuf, Option<Owner>)>> {
     Ok(paths.into_iter().map(|path| (path.clone(), Owner::of(&path))).collect())
 }
 
-fn hex(path: &Path) -> String {
-    strongroom::ids::PlanHash::from_bytes(hash([path.as_os_str().as_encoded_bytes()])).to_string()
+fn hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    strongroom::ids::PlanHash::from_bytes(hash(parts)).to_string()
 }
 
 /// Whether two paths lead to one file, or are one path.
@@ -114,7 +139,7 @@ mod tests {
             State::of_plan(&base, &dir.path().join(path), host).expect("a folder").folder().to_owned()
         };
         // Of a version that did not say whose it is.
-        let old = base.join(&hex(&plan)[..16]);
+        let old = base.join(&hex([plan.as_os_str().as_encoded_bytes()])[..16]);
         fs::create_dir_all(&old).expect("made");
         let first = folder("etc/plan.toml", "box");
         assert_eq!(first, old);
@@ -148,5 +173,47 @@ mod tests {
         let two = state("two.toml", "box");
         let expected = Other { folder: one.folder().to_owned(), plan: Some(dir.path().join("one.toml")) };
         assert_eq!(two.others, [expected]);
+    }
+
+    #[test]
+    fn what_one_plan_runs_no_copy_runs_into_the_same_repository() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let text = |url: &str, more: &str| {
+            let url = dir.path().join(url);
+            format!(
+                "version = 1\n[repo.main]\nurl = '{}'\n{more}[[domain]]\nname = 'shop'\npaths = ['/shop']\n[[domain]]\nname = 'wiki'\n\
+                 paths = ['/wiki']\n",
+                url.display()
+            )
+        };
+        fs::create_dir(dir.path().join("repo")).expect("made");
+        symlink(dir.path().join("repo"), dir.path().join("link")).expect("a link");
+        let state = |name: &str, text: &str, host: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).expect("written");
+            let plan = crate::plan::load(&path, &crate::plan::SystemFiles).expect("a plan");
+            let state = State::of_plan(&dir.path().join("plans"), &path, host).expect("a folder");
+            state.sharing(&dir.path().join("series"), &plan, host).expect("a folder")
+        };
+        let (shop, wiki): (Name, Name) = ("shop".parse().expect("a name"), "wiki".parse().expect("a name"));
+        // One repository by two names is locked once.
+        let again = format!("[repo.again]\nurl = '{}'\n", dir.path().join("link").display());
+        let one = state("one.toml", &text("repo", &again), "box");
+        let is_free =
+            |state: &State, domain: &Name| state.lock(domain).expect("the folder can be written").is_some();
+        let lock = one.lock(&shop).expect("a lock").expect("nobody has it");
+        for (name, url, host, expected) in [
+            ("copy.toml", "repo", "box", false),
+            ("linked.toml", "link", "box", false),
+            ("other-host.toml", "repo", "other", true),
+            ("other-repository.toml", "elsewhere", "box", true),
+        ] {
+            let other = state(name, &text(url, ""), host);
+            assert_eq!(is_free(&other, &shop), expected, "{name}");
+            assert!(is_free(&other, &wiki), "{name}");
+            assert!(other.lock_own(&shop).expect("a lock").is_some(), "{name}: what it tried is given back");
+        }
+        drop(lock);
+        assert!(is_free(&state("copy.toml", &text("repo", ""), "box"), &shop));
     }
 }

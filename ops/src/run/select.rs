@@ -57,16 +57,11 @@ pub enum SelectError {
     Cycle(#[from] Cycle),
 }
 
-/// The domains to run, in the order of their dependencies.
+/// The domains that are meant, due or not, in the order of their dependencies.
 ///
 /// # Errors
 /// [`SelectError`].
-pub fn select<'p>(
-    plan: &'p Plan,
-    choice: &Choice,
-    newest: &dyn Fn(&Name, &Domain) -> Newest,
-    now: &Zoned,
-) -> Result<Vec<Chosen<'p>>, SelectError> {
+pub fn meant<'p>(plan: &'p Plan, choice: &Choice) -> Result<Vec<&'p Domain>, SelectError> {
     if let Some(name) = choice.names.iter().find(|name| plan.domain(name).is_none()) {
         return Err(SelectError::Unknown(name.clone()));
     }
@@ -84,8 +79,21 @@ pub fn select<'p>(
     if meant.is_empty() && !choice.names.is_empty() {
         return Err(SelectError::NoneTagged(choice.tags.clone()));
     }
+    Ok(meant)
+}
+
+/// The domains to run, in the order of their dependencies.
+///
+/// # Errors
+/// [`SelectError`].
+pub fn select<'p>(
+    plan: &'p Plan,
+    choice: &Choice,
+    newest: &dyn Fn(&Name, &Domain) -> Newest,
+    now: &Zoned,
+) -> Result<Vec<Chosen<'p>>, SelectError> {
     let mut chosen = Vec::new();
-    for domain in meant {
+    for domain in meant(plan, choice)? {
         let repos = plan.repositories(domain);
         if !choice.due {
             chosen.push(Chosen { domain, targets: repos, why: "asked for".into() });

@@ -1,9 +1,10 @@
 //! What a host remembers of its runs: who is at work, what is to be cleaned up after a kill, and how runs ended.
 //!
-//! In the state folder of a plan: `DOMAIN.lock`, held by whoever runs the domain; `DOMAIN.journal`, there as long as a
+//! In the state folder of a plan: `DOMAIN.lock`, held by whoever runs the domain, together with files that copies of the plan
+//! lock, too; `DOMAIN.journal`, there as long as a
 //! run has, or has left, something to clean up; `DOMAIN.stage`, its temporary files; `attempts.jsonl`, a line for each attempt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -164,12 +165,14 @@ pub struct State {
     folder: PathBuf,
     /// Folders of other plans for the same host.
     pub(crate) others: Vec<Other>,
+    /// Files that are locked together with a domain, by whichever plan it is run.
+    pub(super) shared: BTreeMap<Name, BTreeSet<PathBuf>>,
 }
 
 /// As long as it lives, nobody else runs the domain.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    files: Vec<File>,
 }
 
 impl State {
@@ -185,7 +188,7 @@ impl State {
 
     /// In this folder, which is there.
     pub(crate) fn at(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), others: Vec::new() }
+        Self { folder: folder.to_owned(), others: Vec::new(), shared: BTreeMap::new() }
     }
 
     /// A file of the plan as a whole.
@@ -207,6 +210,20 @@ impl State {
     /// # Errors
     /// Where the lock cannot be made.
     pub fn lock(&self, domain: &Name) -> io::Result<Option<Lock>> {
+        let Some(mut lock) = self.lock_own(domain)? else { return Ok(None) };
+        // All take them in the same order. What was taken is given back where one is not to be had.
+        for path in self.shared.get(domain).into_iter().flatten() {
+            let Some(shared) = Self::lock_file(path)? else { return Ok(None) };
+            lock.files.extend(shared.files);
+        }
+        Ok(Some(lock))
+    }
+
+    /// The same among those who use this folder: whether the one that wrote what is in it is at work still.
+    ///
+    /// # Errors
+    /// Where the lock cannot be made.
+    pub fn lock_own(&self, domain: &Name) -> io::Result<Option<Lock>> {
         Self::lock_file(&self.file(domain, "lock"))
     }
 
@@ -214,7 +231,7 @@ impl State {
         let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
         let file = options.open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock { _file: file })),
+            Ok(()) => Ok(Some(Lock { files: vec![file] })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }

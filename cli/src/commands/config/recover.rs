@@ -40,7 +40,7 @@ pub struct Args {
 
 /// Writes the plan's files.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let repository = context.open()?;
+    let repository = context.open_for_snapshots()?;
     let (id, snapshot, provenance) = find(args.snapshot.as_deref(), &repository)?;
     let paths: Vec<&Path> =
         provenance.plan_files.iter().map(|path| Path::new(OsStr::from_bytes(path))).collect();

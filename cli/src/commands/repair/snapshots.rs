@@ -46,7 +46,7 @@ pub struct Args {
 
 /// Repairs snapshots.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let repository = context.open()?;
+    let repository = context.open_for_snapshots()?;
     let named: Result<Vec<_>, _> =
         args.snapshots.iter().map(|name| repository.find_snapshot(name).map(|(id, _)| id)).collect();
     let default = SnapshotsOptions::default();

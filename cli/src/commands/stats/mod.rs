@@ -65,7 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             "--snapshot does not go with --by snapshot or host: they tell of all",
         ));
     }
-    let repository = context.open()?;
+    let repository = context.open_for_snapshots()?;
     match (args.by, args.free) {
         (_, Some(wanted)) => return usage::free(&repository, wanted, context),
         (Some(By::Snapshot), _) => return usage::by_snapshot(&repository, context),

@@ -1,4 +1,5 @@
-//! Where drills load streams: never over what is in use, as far as a plan tells.
+//! Where drills load streams: never over what is in use, as far as a plan tells. A drill refuses by itself to do so, and nothing
+//! else loads by its steps: a finding here keeps nobody from backing up.
 
 use crate::plan::lint::{Lint, Severity};
 use crate::plan::types::Drill;
@@ -25,7 +26,8 @@ impl Lint<'_> {
                     }
                     Ok(_) => {}
                     Err(reason) => {
-                        self.error("loads-over", &key, format!("{of}: {reason}")).hint = Some(
+                        let message = format!("{of}: {reason}");
+                        self.add(Severity::Violation, "loads-over", &key, message).hint = Some(
                             "a drill loads under the name ${target}: have `restore` name it, as in \"service=server dbname=${target}\", \
                              and give the step a `target`"
                                 .into(),

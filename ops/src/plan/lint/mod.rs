@@ -15,7 +15,7 @@ use crate::drill::choose::repository;
 use crate::order::order;
 use crate::plan::load::{Place, Plan};
 use crate::plan::mistake::nearest;
-use crate::plan::types::{Domain, Drill, DrillStep, Ready, Repo};
+use crate::plan::types::{Domain, Drill, DrillStep, Ready};
 use crate::plan::values::{Lapse, Name};
 
 /// How bad a finding is.
@@ -208,9 +208,7 @@ impl Lint<'_> {
                 return;
             }
         };
-        for (repo, Repo { url, .. }) in &self.plan.repos {
-            let local = url.strip_prefix("file:").or_else(|| url.strip_prefix("local:")).unwrap_or(url);
-            let place = Path::new(local);
+        for (repo, place) in self.plan.repos.iter().map(|(name, repo)| (name, repo.folder())) {
             if domain.reaches(place) && !domain.leaves_out(&filter, place) {
                 // The engine knows a repository where it lies, and leaves it out; in a snapshot of the file system it is
                 // another directory, which holds all that was ever backed up.
@@ -224,7 +222,7 @@ impl Lint<'_> {
                 let message = format!("the repository {repo} lies in the paths of the domain {name}, {what}");
                 let key = format!("domain.{name}.paths");
                 self.add(severity, "repository-in-path", &key, message).hint =
-                    Some(format!("add {local:?} to exclude"));
+                    Some(format!("add {place:?} to exclude"));
             }
         }
     }

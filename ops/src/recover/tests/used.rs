@@ -106,6 +106,40 @@ fn what_the_database_that_was_not_swapped_has_beside_it_is_its_own() {
 }
 
 #[test]
+fn what_a_database_got_or_lost_beside_it_since_a_kill_goes_with_it() {
+    let (log, without_log) = ("data/base.db-wal", |world: &World| {
+        fs::remove_file(world.path("data/base.db-wal")).expect("removed");
+    });
+    let mut seen = [0, 0];
+    for (had_log, prepare) in [(false, &without_log as &dyn Fn(&World)), (true, &|_: &World| {})] {
+        for (world, _) in killed_in(&[Step::Swap], PLAN, prepare) {
+            let tree = world.tree();
+            if tree.get("data/base.db").is_none_or(|(_, found)| found != "old base")
+                || tree.contains_key(log) != had_log
+            {
+                continue;
+            }
+            seen[usize::from(had_log)] += 1;
+            // A service that starts at boot opens it, and one that ends puts its log into it.
+            match had_log {
+                true => without_log(&world),
+                false => world.write(log, "committed since"),
+            }
+            let record = world.recoverer().resume(&[]).expect("begun").remove(0);
+            assert_eq!(record.outcome, Outcome::Recovered, "{record:?}");
+            world.assert_restored();
+            let record = world.recoverer().rollback(&[]).expect("begun").remove(0);
+            assert_eq!(record.outcome, Outcome::RolledBack, "{record:?}");
+            let after = world.tree();
+            assert_eq!(after["data/base.db"].1, "old base");
+            let found = after.get(log).map(|(_, found)| found.as_str());
+            assert_eq!(found, (!had_log).then_some("committed since"));
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen > 0), "{seen:?}");
+}
+
+#[test]
 fn what_was_written_since_a_kill_is_kept_on_every_way_back() {
     for is_by_hand in [true, false] {
         for (world, _) in killed_in(&[Step::Start, Step::Health], PLAN, |_| {}) {
