@@ -25,6 +25,10 @@ impl PlanFiles for Memory {
         let here = self.0.keys().filter(|path| path.parent() == Some(directory));
         Ok(here.filter_map(|path| path.file_name().map(OsString::from)).collect())
     }
+
+    fn canonical(&self, directory: &Path) -> io::Result<PathBuf> {
+        Ok(directory.to_owned())
+    }
 }
 
 fn loaded(files: &[(&str, &str)]) -> Result<Plan, Mistake> {
