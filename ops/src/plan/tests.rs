@@ -252,6 +252,11 @@ fn what_cannot_be_is_an_error() {
     ] {
         assert_eq!(codes(more), [expected], "{more}");
     }
+    let facts = |count: usize| {
+        let facts: String = (0..count).map(|number| format!("f{number} = ['x']\n")).collect();
+        codes(&format!("[[domain]]\nname = 'x'\npaths = ['/x']\n[domain.facts]\n{facts}"))
+    };
+    assert_eq!((facts(64), facts(65)), (vec![], vec!["too-many-facts"]), "one would be lost");
     let hint =
         findings("[class.critical]\n[[domain]]\nname = 'x'\npaths = ['/x']\nclass = 'critcal'").remove(0);
     assert_eq!(hint.hint.as_deref(), Some("did you mean \"critical\"?"));

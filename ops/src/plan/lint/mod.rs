@@ -9,6 +9,7 @@ use std::path::Path;
 
 use jiff::civil::Date;
 
+use strongroom::format::provenance::Provenance;
 use strongroom::source::Filter;
 
 use crate::drill::choose::repository;
@@ -249,6 +250,15 @@ impl Lint<'_> {
                         Some("write the whole path from / on, without `..`".into());
                 }
             }
+        }
+        if domain.facts.len() > Provenance::FACTS_MAX {
+            let message = format!(
+                "the domain {name} has {} facts, and a snapshot holds up to {}",
+                domain.facts.len(),
+                Provenance::FACTS_MAX
+            );
+            self.error("too-many-facts", &key("facts"), message).hint =
+                Some("let one command print several of them".into());
         }
         self.left_out(domain);
         let first =
