@@ -81,8 +81,8 @@ enum Channel<'p> {
 
 impl<'p> Channel<'p> {
     fn of(notify: &'p Notify) -> Option<Self> {
-        let webhook = notify.webhook_env.as_deref().map(Self::Webhook);
-        let heartbeat = notify.heartbeat_env.as_deref().map(Self::Heartbeat);
+        let webhook = notify.webhook_env.as_ref().map(|name| Self::Webhook(name.as_str()));
+        let heartbeat = notify.heartbeat_env.as_ref().map(|name| Self::Heartbeat(name.as_str()));
         webhook.or(heartbeat).or(notify.command.as_ref().map(Self::Command))
     }
 

@@ -120,6 +120,18 @@ fn every_mistake_names_its_line() {
         ),
         ("version = 1\n[class.a]\nrpo = '1h'\nrpo = '2h'", "p.toml:4: duplicate key"),
         ("version = 1\n[[exception]]\nid = 'x'", "p.toml:2: missing field `control`"),
+        (
+            "version = 1\n[[notify]]\non = ['failure']\nwebhook_env = 'https://example.org/hunter2'",
+            "p.toml:4: this is no name of an environment variable",
+        ),
+        (
+            "version = 1\n[[notify]]\non = ['failure']\nheartbeat_env = '4hunter2'",
+            "p.toml:4: this is no name of an environment variable",
+        ),
+        (
+            "version = 1\n[repo.a]\nurl = '/a'\npassword_command = ['/bin/echo', '-n', 'hunter2']",
+            "p.toml:4: a secret must not stand in a plan: this command holds the password",
+        ),
         ("version = 1\nhost_id = \"a\\nb\"", "p.toml:2: host_id"),
         ("version = 1\n[", "p.toml:2: "),
     ] {
