@@ -254,6 +254,15 @@ fn what_cannot_be_is_an_error() {
         ("[[domain]]\nname = 'x'\npaths = ['/s']\n[[notify]]\non = ['failure']", "bad-notify"),
         ("[[domain]]\nname = 'x'\npaths = ['/s']\n[repo.b]\nurl = 'rel'", "relative-path"),
         (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[repo.b]\nurl = '/b'\npassword_file = 'key'",
+            "relative-path",
+        ),
+        ("[[domain]]\nname = 'x'\npaths = ['/s']\n[metrics]\ntextfile = 'out.prom'", "relative-path"),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nscratch = 'scratch'",
+            "relative-path",
+        ),
+        (
             "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nsnapshot = 'old'",
             "bad-choice",
         ),

@@ -61,6 +61,7 @@ pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<
         lint.loads(drill);
     }
     lint.exceptions();
+    lint.metrics();
     lint.notifications();
     lint.commands(is_command);
     lint.found.sort_by_key(|finding| finding.severity);
@@ -84,6 +85,15 @@ impl Lint<'_> {
 
     fn error(&mut self, code: &'static str, key: &str, message: String) -> &mut Finding {
         self.add(Severity::Error, code, key, message)
+    }
+
+    /// Timers run in other directories than people: what a relative path means differs, also for what is to be cleaned up.
+    fn whole_path(&mut self, key: &str, of: &str, path: &str) {
+        if !path.starts_with('/') {
+            let message = format!("{of} has the relative path {path:?}");
+            self.error("relative-path", key, message).hint =
+                Some("write the whole path: a plan has to mean the same wherever it is run".into());
+        }
     }
 
     fn repositories(&mut self) {
@@ -125,6 +135,10 @@ impl Lint<'_> {
                 let message = format!("the repositories {twin} and {name} are one: both are {:?}", repo.url);
                 self.add(Severity::Violation, "one-repository", &format!("{key}.url"), message).hint =
                     Some("what is in both is there once".into());
+            }
+            if let Some(path) = &repo.password_file {
+                let of = format!("the password file of the repository {name}");
+                self.whole_path(&format!("{key}.password_file"), &of, path);
             }
             if repo.password_command.is_some() && repo.password_file.is_some() {
                 let message = format!("the repository {name} has password_command and password_file");
@@ -328,6 +342,10 @@ impl Lint<'_> {
         if drill.domains.is_empty() {
             self.error("empty-drill", &key("domains"), format!("the drill {} restores nothing", drill.name));
         }
+        if let Some(path) = &drill.scratch {
+            let of = format!("the scratch directory of the drill {}", drill.name);
+            self.whole_path(&key("scratch"), &of, path);
+        }
         let choice = drill.snapshot.as_deref().unwrap_or("latest");
         let is_before = choice.strip_prefix("before:").is_some_and(|lapse| lapse.parse::<Lapse>().is_ok());
         if !matches!(choice, "latest" | "random") && !is_before {
@@ -372,6 +390,12 @@ impl Lint<'_> {
                     format!("{of} restores {domain}, which is not among its domains"),
                 );
             }
+        }
+    }
+
+    fn metrics(&mut self) {
+        if let Some(metrics) = &self.plan.metrics {
+            self.whole_path("metrics.textfile", "the file of the metrics", &metrics.textfile);
         }
     }
 
