@@ -372,6 +372,17 @@ fn targets_that_the_plan_misses_are_violations() {
     assert_eq!(read_from_snapshot("['backup']"), [] as [&str; 0]);
     let warned = findings(&format!("[class.c]\nrpo = '1d'\n{domain}"));
     assert_eq!(warned.iter().map(|found| found.code).collect::<Vec<_>>(), ["no-schedule"]);
+    let of_sites = |class: &str, sites: [&str; 2]| {
+        let [b, c] = sites.map(|site| format!("url = '/{site}'\nsite = '{site}'\n"));
+        let repos = format!("[repo.b]\n{b}[repo.c]\n{}", c.replacen("url = '/", "url = '/second/", 1));
+        let to = "to = ['b', 'c']\n";
+        let found = findings(&format!("[class.c]\n{class}\n{repos}{domain}{to}"));
+        found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
+    };
+    assert_eq!(of_sites("copies = 2", ["here", "here"]), [(Severity::Warning, "one-site")]);
+    assert_eq!(of_sites("copies = 2", ["here", "there"]), []);
+    assert_eq!(of_sites("copies = 1", ["here", "here"]), [], "nobody asked for two");
+    assert_eq!(of_sites("copies = 2\nsites = 2", ["here", "here"]), [(Severity::Violation, "too-few-sites")]);
     let of_time = |more: &str| {
         let found = findings(&format!("[class.c]\nrto = '1h'\n{domain}{more}"));
         found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
