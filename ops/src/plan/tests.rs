@@ -270,6 +270,11 @@ fn what_cannot_be_is_an_error() {
             "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nstep = [{ expect = '1' }]",
             "bad-step",
         ),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n\
+             step = [{ run = ['x'], expect = '=> 1' }]",
+            "bad-step",
+        ),
     ] {
         assert_eq!(codes(more), [expected], "{more}");
     }

@@ -369,7 +369,7 @@ pub struct DrillStep {
     pub target: Option<String>,
     /// A command that has to end with exit code 0.
     pub run: Option<Argv>,
-    /// What its output has to be: `< N`, `> N`, or a text.
+    /// What its output has to be: `< N`, `<= N`, `> N`, `>= N`, `== N`, `!= N`, or a text.
     pub expect: Option<String>,
     /// A command that keeps running.
     pub start: Option<Argv>,

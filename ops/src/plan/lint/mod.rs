@@ -13,6 +13,7 @@ use strongroom::format::provenance::Provenance;
 use strongroom::source::Filter;
 
 use crate::drill::choose::repository;
+use crate::drill::expect;
 use crate::order::order;
 use crate::plan::load::{Place, Plan};
 use crate::plan::mistake::nearest;
@@ -382,6 +383,9 @@ impl Lint<'_> {
             let of = format!("step {} of the drill {}", number + 1, drill.name);
             if let Some(wrong) = step_mistake(step) {
                 self.error("bad-step", &key, format!("{of} {wrong}"));
+            }
+            if let Some(wrong) = step.expect.as_deref().and_then(expect::mistake) {
+                self.error("bad-step", &format!("{key}.expect"), format!("{of} {wrong}"));
             }
             if let Some(domain) = step.restore.as_ref().filter(|domain| !drill.domains.contains(domain)) {
                 self.error(
