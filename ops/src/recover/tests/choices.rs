@@ -10,6 +10,7 @@ use super::Outcome;
 use super::world::{PLAN, World};
 use crate::recover::targets::topmost;
 use crate::run::facts::facts;
+use crate::testing::cannot;
 
 fn codes(world: &World) -> Vec<String> {
     let preview = world.preview(&["shop"]).expect("told").remove(0);
@@ -276,8 +277,8 @@ fn a_fixed_name_under_which_nothing_was_made_is_never_dropped() {
 fn names_that_are_no_text_are_swapped_at_the_top_of_a_mount() {
     let mut world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\n");
     let odd = world.path("data/dir").join(OsStr::from_bytes(b"odd\xff"));
-    if fs::write(&odd, "old odd").is_err() {
-        return; // A file system that takes no such names.
+    if let Err(error) = fs::write(&odd, "old odd") {
+        return cannot("make a file with a name that is no text", &error);
     }
     world.disk.mounts = vec![world.path("data/dir").canonicalize().expect("there")];
     let record = world.recover(&["shop"]).expect("begun").remove(0);
