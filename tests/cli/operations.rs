@@ -300,7 +300,8 @@ fn with_json_nothing_is_on_standard_error() {
         assert_eq!(run.stderr, "", "{args:?}");
         run.last("summary");
         let warnings: Vec<_> = run.lines().into_iter().filter(|line| line["type"] == "warning").collect();
-        let is_of_metrics = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("metrics"));
+        let is_of_metrics =
+            |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("metrics"));
         assert!(warnings.iter().any(is_of_metrics), "{args:?}: {run:?}");
         assert!(warnings.iter().all(|line| line["code"] == "general"), "{args:?}: {run:?}");
     }

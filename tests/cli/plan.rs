@@ -459,7 +459,8 @@ fn a_plan_that_is_named_by_way_of_other_folders_comes_back_and_can_be_used() {
     let bench = planned("[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\n");
     bench.source();
     let main = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
-    let include = "version = 1\ninclude = ['conf.d/*.toml', '../gone/*.toml', './near.toml', '../shared/more.toml']";
+    let include =
+        "version = 1\ninclude = ['conf.d/*.toml', '../gone/*.toml', './near.toml', '../shared/more.toml']";
     let main = main.replacen("version = 1", include, 1);
     bench.write("etc/strongroom.toml", &main);
     let (near, more) = ("# near\n", "# more\n");
@@ -468,7 +469,10 @@ fn a_plan_that_is_named_by_way_of_other_folders_comes_back_and_can_be_used() {
     fs::create_dir(bench.path("etc/conf.d")).expect("a folder");
     let check = |config: &str| {
         let check = bench.run(["config", "check", "--config", config]).expect(0);
-        assert!(check.stdout.contains("1 domains in 3 files: 0 errors, 0 violations, 2 warnings"), "{check:?}");
+        assert!(
+            check.stdout.contains("1 domains in 3 files: 0 errors, 0 violations, 2 warnings"),
+            "{check:?}"
+        );
     };
     check("src/../etc/strongroom.toml");
     bench.run(["run", "--config", "src/../etc/../etc/strongroom.toml"]).expect(0);

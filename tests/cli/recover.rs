@@ -471,7 +471,7 @@ fn a_domain_that_another_run_has_is_refused() {
     let began = std::time::Instant::now();
     while !shop.bench.path("begun").exists() {
         assert!(began.elapsed().as_secs() < 60, "it does not begin");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     let busy = shop.run("orders media").expect(1);
     assert!(busy.message().contains("a run or recovery of the domain orders is at work"), "{busy:?}");

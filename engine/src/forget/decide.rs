@@ -287,10 +287,7 @@ fn keep_newest(groups: &[Group], policy: &Policy) -> Result<(), ForgetError> {
         if let Some((_, newest)) = newest.filter(|(_, newest)| !newest.keep)
             && complete.clone().any(|verdict| verdict.keep)
         {
-            return Err(ForgetError::Newest {
-                snapshot: newest.candidate.id,
-                group: group.key.to_string(),
-            });
+            return Err(ForgetError::Newest { snapshot: newest.candidate.id, group: group.key.to_string() });
         }
     }
     Ok(())

@@ -149,7 +149,9 @@ pub enum ForgetError {
         count: usize,
     },
     /// A policy would take the newest complete snapshot of a group, and leave older ones.
-    #[error("that would forget {snapshot}, the newest complete snapshot of a group ({group}), and keep older ones")]
+    #[error(
+        "that would forget {snapshot}, the newest complete snapshot of a group ({group}), and keep older ones"
+    )]
     Newest {
         /// The snapshot.
         snapshot: SnapshotId,

@@ -114,7 +114,8 @@ fn printed(words: &DeArray<'_>) -> Option<Range<usize>> {
 
 fn prints(words: &[&str]) -> bool {
     let Some((program, said)) = words.split_first() else { return false };
-    matches!(base(program), "echo" | "printf") && said.iter().any(|word| !word.is_empty() && !word.starts_with('-'))
+    matches!(base(program), "echo" | "printf")
+        && said.iter().any(|word| !word.is_empty() && !word.starts_with('-'))
 }
 
 /// The name of a program without its folder.

@@ -106,8 +106,10 @@ impl Lint<'_> {
 
     /// What destroys a place destroys all copies there.
     fn one_site(&mut self, domain: &Domain, repos: &[&Name]) {
-        let sites: BTreeSet<_> =
-            repos.iter().map(|name| self.plan.repos.get(*name).and_then(|repo| repo.site.as_deref())).collect();
+        let sites: BTreeSet<_> = repos
+            .iter()
+            .map(|name| self.plan.repos.get(*name).and_then(|repo| repo.site.as_deref()))
+            .collect();
         let [Some(site)] = sites.into_iter().collect::<Vec<_>>()[..] else { return };
         let message =
             format!("all copies of the domain {} are at the site {site}, and are lost together", domain.name);
