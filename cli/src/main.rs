@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Err(error) => return not_parsed(&error).into(),
     };
     let global = cli.global;
-    let output = match Output::new(global.json, global.quiet, global.verbose) {
+    let output = match Output::new(global.json, global.quiet, global.verbose, cli.command.has_array()) {
         Ok(output) => output,
         Err(error) => {
             output::report_text(&Failure::io("standard output cannot be used", &error));
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     context.remember_head();
     context.tell_parity_troubles();
     // Whoever reads the output may be gone: the exit code says all the same how it went.
-    let outcome = outcome.and_then(|exit| match context.output.flush() {
+    let outcome = outcome.and_then(|exit| match context.output.finish() {
         Err(failure) if failure.exit != Exit::Ok => Err(failure),
         _ => Ok(exit),
     });

@@ -26,20 +26,25 @@ pub struct Output {
     quiet: bool,
     verbose: u8,
     terminal: bool,
+    /// The result is one array, and nothing else goes where it goes.
+    is_array: bool,
     out: Mutex<BufWriter<File>>,
+    /// The line that is to be the last one.
+    summary: Mutex<Option<String>>,
 }
 
 impl Output {
-    /// Output to the standard streams.
+    /// Output to the standard streams. `is_array` says whether the command has one array to write, where it writes JSON.
     ///
     /// # Errors
     /// Where standard output is closed.
-    pub fn new(json: bool, quiet: bool, verbose: u8) -> io::Result<Self> {
+    pub fn new(json: bool, quiet: bool, verbose: u8, is_array: bool) -> io::Result<Self> {
         // A handle of our own: the library's standard output writes line by line, which costs a call per entry of
         // a listing. No command that is started inherits it: one that goes on running would hold whoever reads this.
         let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let terminal = out.is_terminal();
-        Ok(Self { json, quiet, verbose, terminal, out: Mutex::new(BufWriter::with_capacity(1 << 16, out)) })
+        let out = Mutex::new(BufWriter::with_capacity(1 << 16, out));
+        Ok(Self { json, quiet, verbose, terminal, is_array, out, summary: Mutex::default() })
     }
 
     /// Whether JSON is wanted.
@@ -68,12 +73,34 @@ impl Output {
         written.map_err(|error| output_failure(&error))
     }
 
-    /// Writes one JSON object as a line, with the schema number first.
+    /// Writes one JSON object as a line, with the schema number first. A summary is kept for the end: warnings may come after it, of
+    /// what could not be written down.
     ///
     /// # Errors
     /// As [`Output::line`].
     pub fn object(&self, object: Object) -> Result<(), Failure> {
-        self.line(with_schema(object).to_string())
+        self.write_summary()?;
+        let is_summary = object.get("type").is_some_and(|kind| kind == "summary");
+        let line = with_schema(object).to_string();
+        if is_summary {
+            *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+            return Ok(());
+        }
+        self.line(line)
+    }
+
+    fn write_summary(&self) -> Result<(), Failure> {
+        let summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner).take();
+        summary.map_or(Ok(()), |summary| self.line(summary))
+    }
+
+    /// Writes what was kept for the end, and what is buffered.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub fn finish(&self) -> Result<(), Failure> {
+        self.write_summary()?;
+        self.flush()
     }
 
     /// Writes a JSON object at once, for those who follow a running command. Its reader may have gone away: the
@@ -127,7 +154,8 @@ impl Output {
         report_text(failure);
     }
 
-    /// Warns people, whatever becomes of the results: on standard error, and of a program's output no part.
+    /// Warns, whatever becomes of the results: people on standard error, programs by a line of their own, unless all that they read
+    /// is one array.
     pub fn warn(&self, text: &str) {
         if !self.quiet {
             self.alert(text);
@@ -137,6 +165,13 @@ impl Output {
     /// The same of what makes a command end with another exit code than 0: also where it is to be quiet, as a timer that tells of
     /// errors only would not know why.
     pub fn alert(&self, text: &str) {
+        if self.json && !self.is_array {
+            let message = text.strip_prefix("warning: ").unwrap_or(text);
+            let line = with_schema(object(json!({"type": "warning", "code": "general", "message": message})));
+            // Not as an object: a summary stays behind it.
+            let _ = self.line(line.to_string()).and_then(|()| self.flush());
+            return;
+        }
         let _ = writeln!(io::stderr(), "{}", visible(text.as_bytes()));
     }
 

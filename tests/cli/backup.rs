@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Bench, Run};
+use crate::support::{Bench, Run, cannot};
 
 fn snapshots(bench: &Bench) -> Vec<Value> {
     let run = bench.run(["snapshots", "--json"]).expect(0);
@@ -207,8 +207,7 @@ fn what_cannot_be_read_is_reported_and_the_rest_is_kept() {
     let secret = bench.write("src/secret", "s");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("changed");
     if fs::read(&secret).is_ok() {
-        // Root reads everything.
-        return;
+        return cannot("make a file that cannot be read", &"root reads everything");
     }
     let run = bench.run(["backup", "--json", "src"]).expect(3);
     let error = run.lines().into_iter().find(|line| line["type"] == "error").expect("reported");
@@ -222,9 +221,8 @@ fn names_that_are_not_text_are_kept_exactly() {
     let bench = Bench::new();
     let folder = bench.path("src");
     fs::create_dir(&folder).expect("a folder");
-    if fs::write(folder.join(OsStr::from_bytes(b"bad\xff")), "x").is_err() {
-        // This file system takes text only.
-        return;
+    if let Err(error) = fs::write(folder.join(OsStr::from_bytes(b"bad\xff")), "x") {
+        return cannot("make a file with a name that is no text", &error);
     }
     bench.run(["backup", "src"]).expect(0);
     let run = bench.run(["ls", "-R", "--json", "latest"]).expect(0);

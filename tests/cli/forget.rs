@@ -75,6 +75,11 @@ fn what_cannot_be_meant_is_refused() {
     let run = bench.run(["forget", "--keep-tag", "none"]).expect(1);
     assert!(run.stderr.contains("--allow-empty"), "{run:?}");
     assert_eq!(ids(&bench), before);
+    let run = bench.run(["forget", "--keep-id", before[0].as_str(), "--json"]).expect(1);
+    assert_eq!(run.last("error")["code"], "forgets-newest");
+    assert_eq!(ids(&bench), before);
+    let dry = ["forget", "--keep-id", before[0].as_str(), "--allow-newest", "-n"];
+    assert!(bench.run(dry).expect(0).stdout.contains("Would forget 2 snapshots"));
 
     // A snapshot committed last that says it is the oldest.
     let source = bench.path("src");

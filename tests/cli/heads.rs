@@ -120,6 +120,11 @@ fn nothing_fails_for_a_state_directory_that_cannot_be_used() {
     };
     let run = Run::of(with_state(&file.join("below")).arg("backup").arg(&source)).expect(0);
     assert!(run.stderr.contains("warning: cannot"), "{run:?}");
+    // What could not be remembered is known when all else is done, and told before the last line.
+    let run = Run::of(with_state(&file.join("below")).args(["backup", "--json"]).arg(&source)).expect(0);
+    let warning = run.lines().into_iter().find(|line| line["type"] == "warning").expect("told");
+    assert!(warning["message"].as_str().expect("text").starts_with("cannot "), "{warning}");
+    assert_eq!((run.last("summary")["dry_run"].clone(), run.stderr.as_str()), (false.into(), ""));
     let run = Run::of(with_state(&file).args(["snapshots", "--json"])).expect(0);
     assert!(run.stderr.contains("warning: cannot") && run.stdout.starts_with('['), "{run:?}");
     // It is asked for by name, then.

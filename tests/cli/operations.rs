@@ -288,6 +288,26 @@ fn people_and_monitors_are_told_how_a_run_went() {
 }
 
 #[test]
+fn with_json_nothing_is_on_standard_error() {
+    let bench = planned(
+        "[metrics]\ntextfile = 'DIR/none/out.prom'\n[class.c]\nverify = { every = '7d', read = '5%' }\n\
+         [[domain]]\nname = 'files'\nclass = 'c'\nto = ['first']\npaths = ['DIR/src']\n\
+         [[drill]]\nname = 'names'\ndomains = ['files']\ntier = 'metadata'\n",
+    );
+    bench.source();
+    for args in [&["run"][..], &["verify"], &["drill"], &["recover", "files"]] {
+        let run = bench.run([args, &["--json"]].concat()).expect(0);
+        assert_eq!(run.stderr, "", "{args:?}");
+        run.last("summary");
+        let warnings: Vec<_> = run.lines().into_iter().filter(|line| line["type"] == "warning").collect();
+        let is_of_metrics =
+            |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("metrics"));
+        assert!(warnings.iter().any(is_of_metrics), "{args:?}: {run:?}");
+        assert!(warnings.iter().all(|line| line["code"] == "general"), "{args:?}: {run:?}");
+    }
+}
+
+#[test]
 fn targets_are_met_missed_or_excused() {
     let domain = "[[domain]]\nname = 'files'\nclass = 'c'\npaths = ['DIR/src']\n";
     let class = "[class.c]\nrpo = '24h'\ncopies = 2\nsites = 2\n";

@@ -470,6 +470,38 @@ fn a_plan_comes_back_from_a_snapshot() {
     assert!(again.message().contains("exists already; nothing was written"), "{again:?}");
 }
 
+/// The place of the plan is named from elsewhere, a file of it lies beside, and a folder for more has none yet.
+#[test]
+fn a_plan_that_is_named_by_way_of_other_folders_comes_back_and_can_be_used() {
+    let bench = planned("[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\n");
+    bench.source();
+    let main = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    let include =
+        "version = 1\ninclude = ['conf.d/*.toml', '../gone/*.toml', './near.toml', '../shared/more.toml']";
+    let main = main.replacen("version = 1", include, 1);
+    bench.write("etc/strongroom.toml", &main);
+    let (near, more) = ("# near\n", "# more\n");
+    bench.write("etc/near.toml", near);
+    bench.write("shared/more.toml", more);
+    fs::create_dir(bench.path("etc/conf.d")).expect("a folder");
+    let check = |config: &str| {
+        let check = bench.run(["config", "check", "--config", config]).expect(0);
+        assert!(
+            check.stdout.contains("1 domains in 3 files: 0 errors, 0 violations, 2 warnings"),
+            "{check:?}"
+        );
+    };
+    check("src/../etc/strongroom.toml");
+    bench.run(["run", "--config", "src/../etc/../etc/strongroom.toml"]).expect(0);
+    bench.run(["config", "recover", "--output", "back"]).expect(0);
+    for (file, text) in
+        [("etc/strongroom.toml", main.as_str()), ("etc/near.toml", near), ("shared/more.toml", more)]
+    {
+        assert_eq!(fs::read_to_string(bench.path("back").join(file)).expect("text"), text);
+    }
+    check("back/etc/strongroom.toml");
+}
+
 #[test]
 fn mistakes_in_a_plan_are_told_with_their_place() {
     let bench = planned("[[domain]]\nname = 'a'\npaths = ['/a']\nshedule = 'daily'\n");

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -124,6 +125,20 @@ impl Shop {
     fn now(&self) -> [String; 7] {
         ["db/shop", "media/a.jpg", "media/new.jpg", "media/cache/x", "shop.conf", "links/l", "service"]
             .map(|path| self.text(path))
+    }
+
+    /// Whether a recovery has begun and not ended, as its journal says.
+    fn is_unfinished(&self) -> bool {
+        let plans = fs::read_dir(self.bench.path("state/plans")).expect("listed");
+        let journals = plans.flat_map(|plan| {
+            let folder = plan.expect("an entry").path();
+            ["orders.recover", "media.recover"].map(|file| folder.join(file))
+        });
+        let mut steps = journals.filter_map(|journal| {
+            let journal: Value = serde_json::from_slice(&fs::read(journal).ok()?).expect("whole");
+            Some(journal["step"].as_str().expect("a step").to_owned())
+        });
+        steps.any(|step| !matches!(step.as_str(), "done" | "undone" | "removing"))
     }
 
     fn beside(&self) -> Vec<PathBuf> {
@@ -343,12 +358,22 @@ fn a_recovery_that_was_begun_with_a_copy_of_the_plan_holds_up_the_plan() {
 #[test]
 fn a_kill_at_any_time_leaves_what_was_there_or_what_was_restored() {
     let shop = Shop::new();
+    let mut met = 0;
     for number in 0..10_u64 {
         let mut child = shop.bench.command();
         let child = child.args(["recover", "orders", "media"]).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = child.spawn().expect("started");
-        std::thread::sleep(std::time::Duration::from_millis(60 + number * 37 % 200));
+        // One half at any time at all, which may be before it begins or after it has ended, the other in the midst of it.
+        if number % 2 == 0 {
+            std::thread::sleep(Duration::from_millis(60 + number * 37 % 200));
+        } else {
+            while !shop.is_unfinished() && child.try_wait().expect("a child").is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(number));
+        }
         child.kill().and_then(|()| child.wait()).expect("ended");
+        met += usize::from(shop.is_unfinished());
         let now = shop.now();
         for (at, found) in now.iter().enumerate().take(6).skip(1) {
             let is_either = found == OLD[at] || found == RESTORED[at];
@@ -362,6 +387,7 @@ fn a_kill_at_any_time_leaves_what_was_there_or_what_was_restored() {
         );
         assert_eq!(shop.now(), OLD, "{number}");
     }
+    assert!(met > 0, "no kill met a recovery that was at work");
     shop.run("orders media").expect(0);
     assert_eq!(shop.now()[..5], RESTORED[..5]);
 }
@@ -445,7 +471,7 @@ fn a_domain_that_another_run_has_is_refused() {
     let began = std::time::Instant::now();
     while !shop.bench.path("begun").exists() {
         assert!(began.elapsed().as_secs() < 60, "it does not begin");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     let busy = shop.run("orders media").expect(1);
     assert!(busy.message().contains("a run or recovery of the domain orders is at work"), "{busy:?}");

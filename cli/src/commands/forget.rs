@@ -65,6 +65,9 @@ pub struct Args {
     /// Forget even all snapshots of a group
     #[arg(long)]
     allow_empty: bool,
+    /// Forget even the newest complete snapshot of a group by rules that keep older ones
+    #[arg(long)]
+    allow_newest: bool,
     /// Forget more than 50 snapshots even if they are more than half of all
     #[arg(long)]
     allow_mass: bool,
@@ -204,6 +207,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         group_by: args.group_by,
         guards: Guards {
             allow_empty: args.allow_empty,
+            allow_newest: args.allow_newest,
             allow_mass: args.allow_mass,
             trust_times: args.trust_times,
         },

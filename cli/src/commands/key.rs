@@ -25,6 +25,13 @@ pub struct Args {
     verb: Verb,
 }
 
+impl Args {
+    /// Whether keyslots are only listed.
+    pub fn is_list(&self) -> bool {
+        matches!(self.verb, Verb::List)
+    }
+}
+
 /// What to do with keyslots.
 #[derive(Debug, clap::Subcommand)]
 enum Verb {

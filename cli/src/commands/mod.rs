@@ -116,6 +116,17 @@ pub enum Command {
     Man(man::Args),
 }
 
+impl Command {
+    /// Whether what it writes with `--json` is one array.
+    pub fn has_array(&self) -> bool {
+        match self {
+            Self::Snapshots(_) => true,
+            Self::Key(args) => args.is_list(),
+            _ => false,
+        }
+    }
+}
+
 /// Runs a command.
 pub fn run(command: Command, context: &Context) -> Outcome {
     match command {

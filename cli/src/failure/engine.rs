@@ -352,6 +352,8 @@ impl From<ForgetError> for Failure {
                 .hint(format!("`strongroom snapshot release {} --reason …` first", snapshot.short())),
             ForgetError::EmptiesGroup { .. } => Self::new("empties-group", message)
                 .hint("nothing was forgotten; --allow-empty if that is meant"),
+            ForgetError::Newest { .. } => Self::new("forgets-newest", message)
+                .hint("nothing was forgotten; add --keep-last 1, or --allow-newest if that is meant"),
             ForgetError::Mass { .. } => Self::new("mass-forget", message).hint(
                 "nothing was forgotten; look at --dry-run --explain, then --allow-mass if that is meant",
             ),

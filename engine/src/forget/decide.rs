@@ -148,6 +148,11 @@ pub fn decide(
         decided.push(Group { key, verdicts, is_stale, refusal });
     }
     check_guards(&decided, total, guards)?;
+    if let Wish::Policy(policy) = wish
+        && !guards.allow_newest
+    {
+        keep_newest(&decided, policy)?;
+    }
     Ok(decided)
 }
 
@@ -266,6 +271,24 @@ fn check_guards(groups: &[Group], total: usize, guards: &Guards) -> Result<(), F
     }
     if !guards.allow_mass && Guards::is_mass(forgotten, total) {
         return Err(ForgetError::Mass { forgotten, total });
+    }
+    Ok(())
+}
+
+/// A policy that keeps older snapshots than the newest complete one hardly is what was meant. Of a group of which nothing is left that
+/// was asked already, and who names a snapshot means it.
+fn keep_newest(groups: &[Group], policy: &Policy) -> Result<(), ForgetError> {
+    for group in groups {
+        let complete = group.verdicts.iter().filter(|verdict| !verdict.candidate.snapshot.partial);
+        // What was made last is the newest where no rule asks a clock.
+        let newest = complete.clone().enumerate().max_by_key(|(at, verdict)| {
+            (policy.reads_times().then_some(verdict.candidate.snapshot.time), *at)
+        });
+        if let Some((_, newest)) = newest.filter(|(_, newest)| !newest.keep)
+            && complete.clone().any(|verdict| verdict.keep)
+        {
+            return Err(ForgetError::Newest { snapshot: newest.candidate.id, group: group.key.to_string() });
+        }
     }
     Ok(())
 }

@@ -32,6 +32,8 @@ use crate::reserve::{self, Refill, Spent};
 pub struct Guards {
     /// A group may be left without any snapshot.
     pub allow_empty: bool,
+    /// A policy may leave a group without its newest complete snapshot.
+    pub allow_newest: bool,
     /// More may go than [`Guards::MASS_COUNT`] snapshots that are more than half of all.
     pub allow_mass: bool,
     /// Go by recorded times although they run backwards or lie in the future.
@@ -146,6 +148,16 @@ pub enum ForgetError {
         group: String,
         /// How many snapshots it has.
         count: usize,
+    },
+    /// A policy would take the newest complete snapshot of a group, and leave older ones.
+    #[error(
+        "that would forget {snapshot}, the newest complete snapshot of a group ({group}), and keep older ones"
+    )]
+    Newest {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The group.
+        group: String,
     },
     /// Too much at once.
     #[error("that would forget {forgotten} of {total} snapshots, more than half of them")]

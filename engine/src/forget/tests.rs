@@ -108,7 +108,7 @@ fn last(count: u64) -> Wish {
 /// 2026-01-01T00:00:00Z.
 const START: i64 = 1_767_225_600;
 const NOW: Timestamp = Timestamp { seconds: START + 1000 * DAY, nanos: 0 };
-const ALL: Guards = Guards { allow_empty: true, allow_mass: true, trust_times: true };
+const ALL: Guards = Guards { allow_empty: true, allow_newest: true, allow_mass: true, trust_times: true };
 
 fn decide_with(candidates: Vec<Candidate>, wish: &Wish, guards: Guards) -> Result<Vec<Group>, ForgetError> {
     decide(candidates, wish, GroupBy::default(), &guards, &Utc, NOW)
@@ -324,6 +324,40 @@ fn a_group_is_not_emptied_by_the_way() {
     let all = candidates([record(START), Snapshot { partial: true, ..record(START + 1) }]);
     let result = decide_with(all, &Wish::Named(vec![id(0)]), Guards::default());
     assert!(matches!(result, Err(ForgetError::EmptiesGroup { .. })));
+}
+
+#[test]
+fn the_newest_complete_one_is_not_forgotten_by_the_way() {
+    let all = |kept: usize| {
+        let last = Snapshot { partial: true, ..record(START + 3) };
+        let mut all = candidates([record(START), record(START + 1), record(START + 2), last]);
+        all[kept].snapshot.tags = vec!["old".into()];
+        all
+    };
+    let tagged = |rules: &[Rule]| {
+        Wish::Policy(Policy { rules: rules.to_vec(), tags: vec![vec!["old".into()]], ..Policy::default() })
+    };
+    let result = decide_with(all(0), &tagged(&[]), Guards::default());
+    assert!(matches!(result, Err(ForgetError::Newest { snapshot, .. }) if snapshot == id(2)), "{result:?}");
+    let asked = Guards { allow_newest: true, ..Guards::default() };
+    assert_eq!(kept(&decide_with(all(0), &tagged(&[]), asked).expect("asked for")), [0, 3]);
+    assert_eq!(kept(&decide_with(all(2), &tagged(&[]), Guards::default()).expect("it stays")), [2, 3]);
+    let last = tagged(&[rule(Period::Each, Reach::Count(1))]);
+    assert_eq!(kept(&decide_with(all(0), &last, Guards::default()).expect("it stays")), [0, 2, 3]);
+    // Who names one means it, and who lets all of a group go is not asked twice.
+    let named = Wish::Named(vec![id(2)]);
+    assert_eq!(kept(&decide_with(all(0), &named, Guards::default()).expect("named")), [0, 1, 3]);
+    let none = Wish::Policy(Policy { tags: vec![vec!["none".into()]], ..Policy::default() });
+    let empty = Guards { allow_empty: true, ..Guards::default() };
+    assert_eq!(kept(&decide_with(all(0), &none, empty).expect("asked for")), [3]);
+    // By rules that ask a clock, it is the one of the latest time.
+    let mut jump = candidates([record(START + DAY), record(START)]);
+    jump[0].snapshot.tags = vec!["old".into()];
+    let trusted = Guards { trust_times: true, ..Guards::default() };
+    let daily = tagged(&[rule(Period::Day, Reach::Count(1))]);
+    assert_eq!(kept(&decide_with(jump.clone(), &daily, trusted).expect("it stays")), [0]);
+    let result = decide_with(jump, &tagged(&[]), trusted);
+    assert!(matches!(result, Err(ForgetError::Newest { snapshot, .. }) if snapshot == id(1)), "{result:?}");
 }
 
 #[test]

@@ -47,6 +47,6 @@ pub struct Fact {
 impl Provenance {
     /// Most facts of a snapshot.
     pub const FACTS_MAX: usize = 64;
-    /// Longest value of a fact.
+    /// Longest value of a fact; of a longer one a plan keeps the beginning and a hash.
     pub const FACT_LEN_MAX: usize = 4096;
 }

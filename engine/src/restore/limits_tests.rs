@@ -12,7 +12,8 @@ use super::window::Window;
 use super::{RestoreError, RestoreOptions};
 use crate::format::chunk_list;
 use crate::format::tree::{FileContent, HOLES_MAX, Hole, NodeKind};
-use crate::target::test_support::{is_root, skip};
+use crate::target::test_support::is_root;
+use crate::testing::cannot;
 
 fn options() -> RestoreOptions {
     RestoreOptions { threads: 2, ..RestoreOptions::default() }
@@ -105,17 +106,17 @@ struct Mount(PathBuf);
 
 impl Mount {
     /// A file system of `options` in memory at `path`; `None` where that is not allowed, which is said.
-    fn new(path: &Path, options: &str, test: &str) -> Option<Self> {
+    fn new(path: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         if !is_root() {
-            skip(test, "only root can mount");
+            cannot("mount", &"not root");
             return None;
         }
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(path.to_owned())),
             other => {
-                skip(test, &format!("cannot mount: {other:?}"));
+                cannot("mount", &format_args!("{other:?}"));
                 None
             }
         }
@@ -143,11 +144,7 @@ fn more_than_fits() -> Fixture {
 #[test]
 fn a_full_target_costs_the_files_that_do_not_fit() {
     let fixture = more_than_fits();
-    let Some(_mount) =
-        Mount::new(&fixture.target(), "size=1m", "a_full_target_costs_the_files_that_do_not_fit")
-    else {
-        return;
-    };
+    let Some(_mount) = Mount::new(&fixture.target(), "size=1m") else { return };
     let (report, problems) = fixture.restore(&RestoreOptions { threads: 1, ..options() });
     assert_eq!(report.errors as usize, problems.len(), "each file once: {problems:?}");
     assert!(report.errors >= 7, "{problems:?}");
@@ -169,9 +166,8 @@ fn a_full_target_costs_the_files_that_do_not_fit() {
 
 #[test]
 fn a_read_only_target_is_refused_or_told_file_by_file() {
-    const NAME: &str = "a_read_only_target_is_refused_or_told_file_by_file";
     let fixture = more_than_fits();
-    let Some(_mount) = Mount::new(&fixture.at("mount"), "size=1m,ro", NAME) else { return };
+    let Some(_mount) = Mount::new(&fixture.at("mount"), "size=1m,ro") else { return };
     let missing = fixture.at("mount").join("missing");
     let run = |target: &Path| {
         let listener = Listener::default();

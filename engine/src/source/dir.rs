@@ -181,6 +181,7 @@ mod tests {
 
     use super::*;
     use crate::source::stat::SourceKind;
+    use crate::testing::cannot;
 
     fn root() -> (tempfile::TempDir, SourceDir) {
         let folder = tempfile::tempdir().unwrap();
@@ -299,11 +300,11 @@ mod tests {
         let other = std::thread::spawn(move || {
             // Of this thread alone.
             let nobody = rustix::thread::Uid::from_raw(65_534);
-            match rustix::thread::set_thread_res_uid(nobody, nobody, nobody) {
-                Ok(()) => assert!(!noatime_is_tried(&path), "as another user"),
-                Err(error) => eprintln!("SKIPPED: cannot become another user: {error}"),
-            }
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody)
+                .map(|()| assert!(!noatime_is_tried(&path), "as another user"))
         });
-        other.join().unwrap();
+        if let Err(error) = other.join().unwrap() {
+            cannot("become another user", &error);
+        }
     }
 }

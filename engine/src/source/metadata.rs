@@ -243,6 +243,7 @@ mod tests {
     use rustix::fs::{IFlags, XattrFlags, fsetxattr, ioctl_setflags};
 
     use super::*;
+    use crate::testing::cannot;
 
     #[expect(clippy::needless_pass_by_value, reason = "the shape of a callback")]
     fn no_problem(error: MetadataError) {
@@ -259,8 +260,8 @@ mod tests {
     fn set_xattr(file: &File, name: &str, value: &[u8]) -> bool {
         match fsetxattr(file, name, value, XattrFlags::empty()) {
             Ok(()) => true,
-            Err(Errno::NOTSUP) => {
-                eprintln!("SKIPPED: the file system of temporary files has no {name} attributes");
+            Err(error @ Errno::NOTSUP) => {
+                cannot(&format!("set {name}"), &error);
                 false
             }
             Err(error) => panic!("{name}: {error}"),
@@ -367,7 +368,7 @@ mod tests {
         let own = match rustix::fs::lsetxattr(&link, "trusted.own", b"y", XattrFlags::empty()) {
             Ok(()) => true,
             Err(error) => {
-                eprintln!("SKIPPED in part: cannot give a link an attribute: {error}");
+                cannot("give a link an attribute", &error);
                 false
             }
         };
@@ -400,11 +401,11 @@ mod tests {
         let file = File::create(&path).unwrap();
         let before = match ioctl_getflags(&file) {
             Ok(flags) => flags,
-            Err(error) => return eprintln!("SKIPPED: no inode flags on temporary files: {error}"),
+            Err(error) => return cannot("read inode flags", &error),
         };
         let wanted = IFlags::NODUMP | IFlags::NOATIME;
         if let Err(error) = ioctl_setflags(&file, before | wanted) {
-            return eprintln!("SKIPPED: cannot set inode flags: {error}");
+            return cannot("set inode flags", &error);
         }
         assert_eq!(read(&path).flags, (before.bits() | wanted.bits()) & SETTABLE_FLAGS);
         assert_eq!(read(&path).flags & wanted.bits(), wanted.bits());

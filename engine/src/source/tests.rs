@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, XattrFlags, makedev, mkdirat, mknodat, 
 
 use super::*;
 use crate::format::tree::Metadata;
+use crate::testing::cannot;
 
 /// What the walk found at one path.
 struct Found {
@@ -124,7 +125,7 @@ fn devices_tell_their_numbers() {
     let handle = SourceDir::open_root(folder.path()).unwrap();
     for (name, kind) in [("char", FileType::CharacterDevice), ("block", FileType::BlockDevice)] {
         if let Err(error) = mknodat(&handle, name, kind, Mode::from_raw_mode(0o600), makedev(259, 70_000)) {
-            return eprintln!("SKIPPED: cannot make devices: {error}");
+            return cannot("make devices", &error);
         }
     }
     let found = walk(folder.path(), &keep_all());
@@ -140,7 +141,7 @@ fn xattrs_are_found_on_the_walk() {
     fs::write(folder.path().join("file"), "").unwrap();
     let path = folder.path().join("file");
     if let Err(error) = rustix::fs::setxattr(&path, "user.note", b"kept", XattrFlags::empty()) {
-        return eprintln!("SKIPPED: no user attributes on temporary files: {error}");
+        return cannot("give a file an attribute", &error);
     }
     let found = walk(folder.path(), &keep_all());
     let xattrs = &found[Path::new("file")].metadata.xattrs;

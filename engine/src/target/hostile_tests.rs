@@ -10,9 +10,10 @@ use rustix::fs::{CWD, Mode};
 use super::name::{NameError, RelativePath, check_name};
 use super::root::{MadeDir, Obstacle, SpecialNode, TargetRoot};
 use super::stat::EntryKind;
-use super::test_support::{RESOLUTIONS, Sandbox, as_nobody, fingerprint, is_root, outcome, path, skip};
+use super::test_support::{RESOLUTIONS, Sandbox, as_nobody, fingerprint, is_root, outcome, path};
 use super::{MetadataError, MetadataOptions, MetadataWriter, TargetError};
 use crate::format::tree::{Metadata, Timestamp};
+use crate::testing::cannot;
 
 use Obstacle::{Refuse, Replace};
 
@@ -497,7 +498,7 @@ fn read_only_files_and_directories_of_ours_are_opened_without_privilege() {
 #[test]
 fn devices_are_made_with_their_number() {
     if !is_root() {
-        return skip("devices_are_made_with_their_number", "not root");
+        return cannot("make devices", &"not root");
     }
     for resolution in RESOLUTIONS {
         let sandbox = Sandbox::new();
@@ -505,7 +506,7 @@ fn devices_are_made_with_their_number() {
         let node = SpecialNode::CharDevice { major: 4095, minor: 0xf_ffff };
         match root.make_node(&path("x"), node, 0o600, Refuse) {
             Err(error) if error.is_not_permitted() => {
-                return skip("devices_are_made_with_their_number", "devices are not permitted here");
+                return cannot("make devices", &"that is not permitted here");
             }
             other => other.unwrap(),
         }

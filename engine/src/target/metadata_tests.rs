@@ -7,9 +7,10 @@ use std::path::Path;
 use super::metadata::creation_mode;
 use super::root::{Obstacle, SpecialNode, TargetRoot};
 use super::stat::EntryKind;
-use super::test_support::{RESOLUTIONS, Sandbox, as_nobody, is_root, path, skip, xattrs};
+use super::test_support::{RESOLUTIONS, Sandbox, as_nobody, is_root, path, xattrs};
 use super::{Accounts, MetadataError, MetadataOptions, MetadataPart, MetadataWriter};
 use crate::format::tree::{Metadata, Timestamp, Xattr};
+use crate::testing::cannot;
 
 const MTIME: Timestamp = Timestamp { seconds: 1_600_000_000, nanos: 123_456_789 };
 
@@ -115,7 +116,7 @@ fn metadata_of_a_link_never_changes_what_it_points_to() {
 #[test]
 fn set_id_bits_and_capabilities_survive_a_change_of_owner() {
     if !is_root() {
-        return skip("set_id_bits_and_capabilities_survive_a_change_of_owner", "not root");
+        return cannot("change owners", &"not root");
     }
     let sandbox = Sandbox::new();
     let root = sandbox.open(RESOLUTIONS[0]);
@@ -209,10 +210,7 @@ fn attributes_that_are_not_recorded_go_and_acls_come_with_the_mode() {
     let file = new_file(&root, "x", &wanted);
     let errors = writer().apply_to_file(&file, &wanted);
     if !errors.is_empty() {
-        return skip(
-            "attributes_that_are_not_recorded_go_and_acls_come_with_the_mode",
-            "no ACLs or attributes here",
-        );
+        return cannot("set ACLs and attributes", &"there are none here");
     }
     assert_has(&sandbox.at("x"), &wanted);
     let plain = Metadata { xattrs: vec![xattr("user.b", b"2")], ..own(0o750) };
@@ -234,7 +232,7 @@ fn an_acl_inherited_from_the_directory_does_not_stay() {
     wanted.xattrs = vec![xattr("system.posix_acl_default", ACL)];
     root.make_dir(&path("d"), 0o700, Obstacle::Refuse).unwrap();
     if !writer().apply_to_path(&root, &path("d"), EntryKind::Directory, &wanted).is_empty() {
-        return skip("an_acl_inherited_from_the_directory_does_not_stay", "no ACLs here");
+        return cannot("set ACLs", &"there are none here");
     }
     let plain = own(0o644);
     let file = new_file(&root, "d/x", &plain);
@@ -293,7 +291,7 @@ impl Accounts for Village {
 #[test]
 fn names_are_mapped_unless_numbers_are_wished() {
     if !is_root() {
-        return skip("names_are_mapped_unless_numbers_are_wished", "not root");
+        return cannot("change owners", &"not root");
     }
     let sandbox = Sandbox::new();
     let root = sandbox.open(RESOLUTIONS[0]);
@@ -313,9 +311,8 @@ fn names_are_mapped_unless_numbers_are_wished() {
 fn an_immutable_flag_comes_last_and_only_on_request() {
     const IMMUTABLE: u32 = 0x10;
     const NO_DUMP: u32 = 0x40;
-    let what = "an_immutable_flag_comes_last_and_only_on_request";
     if !is_root() {
-        return skip(what, "not root");
+        return cannot("make a file immutable", &"not root");
     }
     let sandbox = Sandbox::new();
     let root = sandbox.open(RESOLUTIONS[0]);
@@ -325,7 +322,7 @@ fn an_immutable_flag_comes_last_and_only_on_request() {
     assert_none(&writer().apply_to_file(&file, &wanted));
     match rustix::fs::ioctl_getflags(&file) {
         Ok(flags) => assert_eq!(flags.bits() & (IMMUTABLE | NO_DUMP), 0),
-        Err(error) => return skip(what, &format!("no flags here: {error}")),
+        Err(error) => return cannot("read flags", &error),
     }
     let options = MetadataOptions { flags: true, ..MetadataOptions::default() };
     let errors = MetadataWriter::new(options).apply_to_path(&root, &path("x"), EntryKind::File, &wanted);

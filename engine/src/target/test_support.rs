@@ -10,6 +10,7 @@ use super::error::TargetError;
 use super::name::RelativePath;
 use super::resolve::Resolution;
 use super::root::TargetRoot;
+use crate::testing::cannot;
 
 pub(super) const RESOLUTIONS: [Resolution; 2] = [Resolution::Kernel, Resolution::Components];
 
@@ -127,11 +128,6 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Says that a test did nothing, which must not look like success.
-pub(crate) fn skip(what: &str, why: &str) {
-    eprintln!("SKIPPED: {what}: {why}");
-}
-
 /// Runs the test `name` of this binary once more as a user without any privilege. Gives true in that run, and
 /// in the outer one after the inner has passed, or cannot be had, false.
 pub(crate) fn as_nobody(name: &str) -> bool {
@@ -142,7 +138,7 @@ pub(crate) fn as_nobody(name: &str) -> bool {
     let program = std::env::current_exe().unwrap();
     let run = std::process::Command::new(program).args(["--exact", name]).uid(65_534).gid(65_534).output();
     match run {
-        Err(error) => skip(name, &format!("cannot run as nobody: {error}")),
+        Err(error) => cannot("run as nobody", &error),
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success() && text.contains("1 passed"), "as nobody: {text}");

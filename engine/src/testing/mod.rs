@@ -2,6 +2,8 @@
 
 pub mod fuzz;
 
+use std::fmt::Display;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,13 @@ pub const PASSWORD: &[u8] = b"test";
 
 /// The cheapest key derivation that is accepted.
 pub const CHEAP: KdfParams = KdfParams { memory_kib: KdfParams::MEMORY_KIB_MIN, passes: 2, lanes: 1 };
+
+/// Says loudly that a test cannot be made here; the harness would hide what the print macros say.
+pub fn cannot(what: &str, reason: &dyn Display) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: cannot {what}: {reason}");
+}
 
 /// For what names snapshots by their ids: nothing of it goes by time.
 #[derive(Debug)]

@@ -8,7 +8,6 @@ use crate::drill::record::DrillRecord;
 use crate::plan::Plan;
 use crate::plan::types::Drill;
 use crate::plan::values::{Lapse, Name};
-use crate::run::process::said;
 use crate::status::is_to_come;
 
 /// The repository: the one that is named, the next one in turn, or the first; all of the drill's domains go there.
@@ -91,27 +90,4 @@ pub fn is_due(drill: &Drill, records: &[DrillRecord], now: &Zoned) -> bool {
     };
     let last: Option<Timestamp> = records.iter().filter(counts).map(|record| record.began).max();
     last.is_none_or(|last| last < since.timestamp())
-}
-
-/// Whether an output is what was expected: `< N`, `> N`, or a text. What it was instead stands behind what a command said, as it may be
-/// anything; of numbers that is known.
-pub fn expected(expect: &str, output: &str) -> Result<(), String> {
-    let output = output.trim();
-    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
-    let bound = |sign: char| expect.trim_start().strip_prefix(sign).and_then(number);
-    let (limit, is_less) = match (bound('<'), bound('>')) {
-        (Some(limit), _) => (limit, true),
-        (None, Some(limit)) => (limit, false),
-        (None, None) => {
-            return if output == expect.trim() {
-                Ok(())
-            } else {
-                Err(format!("it did not print {:?}, as expected{}", expect.trim(), said(output)))
-            };
-        }
-    };
-    let found = number(output)
-        .ok_or_else(|| format!("it did not print a number {expect}, as expected{}", said(output)))?;
-    let is_right = if is_less { found < limit } else { found > limit };
-    if is_right { Ok(()) } else { Err(format!("it printed {found}, expected {expect}")) }
 }

@@ -5,6 +5,7 @@
 //! - [`machine`]: a drill from its first phase to its last
 //! - `blind`: whether it notices a damaged byte
 //! - [`steps`]: commands, applications and what they have to say
+//! - `expect`: what an output has to be
 //! - [`source`]: what a drill needs of repositories
 //! - [`place`]: the scratch directory, what is to be cleaned up after a kill, and how drills ended
 //! - `scratch`: the scratch directory itself
@@ -19,6 +20,7 @@
 
 mod blind;
 pub mod choose;
+pub(crate) mod expect;
 pub mod history;
 pub mod kept;
 pub mod machine;

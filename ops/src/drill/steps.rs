@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::drill::choose::expected;
+use crate::drill::expect::expected;
 use crate::drill::machine::{Driller, Stop, Work};
 use crate::drill::place::TOKEN;
 use crate::drill::probe;

@@ -81,8 +81,8 @@ enum Channel<'p> {
 
 impl<'p> Channel<'p> {
     fn of(notify: &'p Notify) -> Option<Self> {
-        let webhook = notify.webhook_env.as_deref().map(Self::Webhook);
-        let heartbeat = notify.heartbeat_env.as_deref().map(Self::Heartbeat);
+        let webhook = notify.webhook_env.as_ref().map(|name| Self::Webhook(name.as_str()));
+        let heartbeat = notify.heartbeat_env.as_ref().map(|name| Self::Heartbeat(name.as_str()));
         webhook.or(heartbeat).or(notify.command.as_ref().map(Self::Command))
     }
 
@@ -130,6 +130,9 @@ impl Notifier<'_> {
         if self.is_something_open() {
             // To whoever watches a heartbeat, a success would say that it is over.
             warnings.extend(self.tell(Event::Failure, &[]));
+            warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
+        } else if reports.iter().any(|report| report.outcome == Outcome::Skipped) {
+            // The run that has it tells how it ended.
             warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
         } else {
             warnings.extend(self.tell(Event::Success, &good));
@@ -330,7 +333,7 @@ impl Notifier<'_> {
 }
 
 /// Whether somebody has to look at it, or had to and has not yet. What was not begun because of another domain is told of with
-/// that.
+/// that, and what another run has by that run.
 fn is_bad(report: &DomainReport) -> bool {
     report.outcome == Outcome::Failed || report.is_guarded
 }

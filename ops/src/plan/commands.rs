@@ -2,13 +2,13 @@
 
 use crate::plan::load::Plan;
 use crate::plan::types::{Domain, Drill, DrillStep, Stream, StreamRecover, Tier};
-use crate::plan::values::{Argv, Name};
+use crate::plan::values::{Argv, Name, Variable};
 
 impl Plan {
     /// Names of variables with addresses of those who are told, which are secrets: no command of the plan is to learn them.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         let names = self.notify.iter().flat_map(|notify| [&notify.webhook_env, &notify.heartbeat_env]);
-        names.flatten().map(String::as_str)
+        names.flatten().map(Variable::as_str)
     }
 
     /// Streams of a whole drill's domains that nothing loads: neither a step that restores the domain, with the `restore` of the

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use globset::Glob;
 use toml::de::{DeTable, DeValue};
@@ -90,6 +91,9 @@ pub fn hash<'a>(files: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
 /// # Errors
 /// [`Mistake`]: the first thing that is wrong.
 pub fn load(main: &Path, files: &dyn PlanFiles) -> Result<Plan, Mistake> {
+    let plain = plain(main, files)
+        .map_err(|error| Mistake::of_file(main, format!("cannot read the plan: {error}")))?;
+    let main = plain.as_path();
     let (source, file) = read(main, files)?;
     let version = file.version;
     let mut plan = Plan {
@@ -207,6 +211,17 @@ fn read(path: &Path, files: &dyn PlanFiles) -> Result<(SourceFile, PlanFile), Mi
     Ok((SourceFile { path: path.to_owned(), text }, file))
 }
 
+/// A file's path without `.` and `..`, as a snapshot can name it.
+fn plain(path: &Path, files: &dyn PlanFiles) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        // What is above a link is not what stands before its name.
+        (Some(folder), Some(name)) if folder.components().any(|part| part == Component::ParentDir) => {
+            Ok(files.canonical(folder)?.join(name))
+        }
+        _ => Ok(path.components().collect()),
+    }
+}
+
 /// Files that an include pattern names, by name.
 fn matching(main: &Path, pattern: &str, files: &dyn PlanFiles) -> Result<Vec<PathBuf>, String> {
     let folder = main.parent().unwrap_or(Path::new(""));
@@ -218,13 +233,26 @@ fn matching(main: &Path, pattern: &str, files: &dyn PlanFiles) -> Result<Vec<Pat
     if directory.to_str().is_some_and(|directory| directory.contains(['*', '?', '['])) {
         return Err(format!("the pattern {pattern:?} of include may have `*` in the file's name only"));
     }
-    if !name.contains(['*', '?', '[']) {
-        return Ok(vec![path]);
+    let is_pattern = name.contains(['*', '?', '[']);
+    // As one without files: neither a snapshot nor version control has a folder in which there are none.
+    let is_idle = |error: &io::Error| is_pattern && error.kind() == io::ErrorKind::NotFound;
+    let plain = match plain(&path, files) {
+        Ok(plain) => plain,
+        Err(error) if is_idle(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(format!("cannot find {}: {error}", path.display())),
+    };
+    if !is_pattern {
+        return Ok(vec![plain]);
     }
+    let directory = plain.parent().unwrap_or(directory);
     let glob = Glob::new(name).map_err(|error| error.to_string())?.compile_matcher();
     let listed = files.list(if directory.as_os_str().is_empty() { Path::new(".") } else { directory });
-    let mut found: Vec<_> = listed
-        .map_err(|error| format!("cannot list {}: {error}", directory.display()))?
+    let names = match listed {
+        Ok(names) => names,
+        Err(error) if is_idle(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(format!("cannot list {}: {error}", directory.display())),
+    };
+    let mut found: Vec<_> = names
         .into_iter()
         .filter(|name| glob.is_match(name) && !name.to_string_lossy().starts_with('.'))
         .map(|name| directory.join(name))
@@ -362,7 +390,7 @@ pub(crate) mod tests_support {
     use std::ffi::OsString;
     use std::io;
 
-    use super::{Path, Plan, PlanFiles, load};
+    use super::{Path, PathBuf, Plan, PlanFiles, load};
 
     /// The same text whatever file is asked for.
     struct One(String);
@@ -374,6 +402,10 @@ pub(crate) mod tests_support {
 
         fn list(&self, _directory: &Path) -> io::Result<Vec<OsString>> {
             Ok(Vec::new())
+        }
+
+        fn canonical(&self, directory: &Path) -> io::Result<PathBuf> {
+            Ok(directory.to_owned())
         }
     }
 

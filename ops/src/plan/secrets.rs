@@ -67,6 +67,15 @@ fn in_table(table: &DeTable<'_>, is_environment: bool) -> Option<Secret> {
             );
             return Some(Secret { span: key.span(), message });
         }
+        if name == "password_command"
+            && let DeValue::Array(words) = value.get_ref()
+            && let Some(span) = printed(words)
+        {
+            let message = "a secret must not stand in a plan: this command holds the password; use one that reads it elsewhere, or \
+                           password_file"
+                .to_owned();
+            return Some(Secret { span, message });
+        }
         in_value(value.get_ref(), value.span(), name == "env")
     })
 }
@@ -88,6 +97,32 @@ fn in_value(value: &DeValue<'_>, span: Range<usize>, is_environment: bool) -> Op
     }
 }
 
+/// Where a command begins that prints nothing but what stands in it.
+fn printed(words: &DeArray<'_>) -> Option<Range<usize>> {
+    let texts: Option<Vec<&str>> = words.iter().map(|word| word.get_ref().as_str()).collect();
+    let texts = texts?;
+    let is_literal = match texts[..] {
+        // A line of a shell may print what it reads elsewhere.
+        [shell, "-c", line, ..] if base(shell).ends_with("sh") => {
+            !line.contains(['$', '`', '|', '<', ';', '&'])
+                && prints(&line.split_whitespace().collect::<Vec<_>>())
+        }
+        _ => prints(&texts),
+    };
+    is_literal.then(|| words.first().map(toml::Spanned::span))?
+}
+
+fn prints(words: &[&str]) -> bool {
+    let Some((program, said)) = words.split_first() else { return false };
+    matches!(base(program), "echo" | "printf")
+        && said.iter().any(|word| !word.is_empty() && !word.starts_with('-'))
+}
+
+/// The name of a program without its folder.
+fn base(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
 /// A secret that is the word behind an option, or sticks to one.
 fn in_words(values: &DeArray<'_>) -> Option<Secret> {
     let text = |value: &DeValue<'_>| match value {
@@ -95,7 +130,7 @@ fn in_words(values: &DeArray<'_>) -> Option<Secret> {
         _ => String::new(),
     };
     let words: Vec<_> = values.iter().map(|value| (text(value.get_ref()), value.span())).collect();
-    let program = words.first()?.0.rsplit('/').next().unwrap_or_default().to_owned();
+    let program = base(&words.first()?.0).to_owned();
     let found = |span: &Range<usize>| Secret {
         span: span.clone(),
         message: format!(
@@ -186,6 +221,10 @@ mod tests {
             "command = ['curl', '-u', 'anna:hunter2', 'https://host']",
             "command = ['curl', '-H', 'Authorization: Bearer hunter2', 'https://host']",
             "command = ['sh', '-c', 'curl -H \"X-API-Key: hunter2\" https://host']",
+            "[repo.a]\npassword_command = ['echo', 'hunter2']",
+            "[repo.a]\npassword_command = ['/usr/bin/printf', '%s', 'hunter2']",
+            "[repo.a]\npassword_command = ['sh', '-c', 'echo hunter2']",
+            "[repo.a]\npassword_command = ['sh', '-c', 'printf %s \"hunter2\"']",
             "Token = 'x'",
         ] {
             let message = found(text).unwrap_or_else(|| panic!("not seen: {text}"));
@@ -197,6 +236,10 @@ mod tests {
     fn what_only_leads_to_a_secret_is_none() {
         for text in [
             "password_command = ['systemd-creds', 'cat', 'backup-key']",
+            "password_command = ['sh', '-c', 'echo $(cat /etc/key)']",
+            "password_command = ['sh', '-c', 'printf %s \"$KEY\"']",
+            "password_command = ['sh', '-c', 'pass show backup | head -n 1']",
+            "command = ['echo', 'abc123']",
             "password_file = '/etc/key'",
             "webhook_env = 'URL'",
             "url = 'sftp://anna@host/dir'",

@@ -32,6 +32,12 @@ pub trait PlanFiles {
     /// # Errors
     /// Where it cannot be listed.
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Where a directory lies, without links and `..` on the way.
+    ///
+    /// # Errors
+    /// Where it cannot be found.
+    fn canonical(&self, directory: &Path) -> io::Result<PathBuf>;
 }
 
 /// Files of this system.
@@ -53,5 +59,9 @@ impl PlanFiles for SystemFiles {
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
         fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    fn canonical(&self, directory: &Path) -> io::Result<PathBuf> {
+        directory.canonicalize()
     }
 }

@@ -25,6 +25,10 @@ impl PlanFiles for Memory {
         let here = self.0.keys().filter(|path| path.parent() == Some(directory));
         Ok(here.filter_map(|path| path.file_name().map(OsString::from)).collect())
     }
+
+    fn canonical(&self, directory: &Path) -> io::Result<PathBuf> {
+        Ok(directory.to_owned())
+    }
 }
 
 fn loaded(files: &[(&str, &str)]) -> Result<Plan, Mistake> {
@@ -116,6 +120,18 @@ fn every_mistake_names_its_line() {
         ),
         ("version = 1\n[class.a]\nrpo = '1h'\nrpo = '2h'", "p.toml:4: duplicate key"),
         ("version = 1\n[[exception]]\nid = 'x'", "p.toml:2: missing field `control`"),
+        (
+            "version = 1\n[[notify]]\non = ['failure']\nwebhook_env = 'https://example.org/hunter2'",
+            "p.toml:4: this is no name of an environment variable",
+        ),
+        (
+            "version = 1\n[[notify]]\non = ['failure']\nheartbeat_env = '4hunter2'",
+            "p.toml:4: this is no name of an environment variable",
+        ),
+        (
+            "version = 1\n[repo.a]\nurl = '/a'\npassword_command = ['/bin/echo', '-n', 'hunter2']",
+            "p.toml:4: a secret must not stand in a plan: this command holds the password",
+        ),
         ("version = 1\nhost_id = \"a\\nb\"", "p.toml:2: host_id"),
         ("version = 1\n[", "p.toml:2: "),
     ] {
@@ -238,6 +254,15 @@ fn what_cannot_be_is_an_error() {
         ("[[domain]]\nname = 'x'\npaths = ['/s']\n[[notify]]\non = ['failure']", "bad-notify"),
         ("[[domain]]\nname = 'x'\npaths = ['/s']\n[repo.b]\nurl = 'rel'", "relative-path"),
         (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[repo.b]\nurl = '/b'\npassword_file = 'key'",
+            "relative-path",
+        ),
+        ("[[domain]]\nname = 'x'\npaths = ['/s']\n[metrics]\ntextfile = 'out.prom'", "relative-path"),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nscratch = 'scratch'",
+            "relative-path",
+        ),
+        (
             "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nsnapshot = 'old'",
             "bad-choice",
         ),
@@ -245,9 +270,19 @@ fn what_cannot_be_is_an_error() {
             "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nstep = [{ expect = '1' }]",
             "bad-step",
         ),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n\
+             step = [{ run = ['x'], expect = '=> 1' }]",
+            "bad-step",
+        ),
     ] {
         assert_eq!(codes(more), [expected], "{more}");
     }
+    let facts = |count: usize| {
+        let facts: String = (0..count).map(|number| format!("f{number} = ['x']\n")).collect();
+        codes(&format!("[[domain]]\nname = 'x'\npaths = ['/x']\n[domain.facts]\n{facts}"))
+    };
+    assert_eq!((facts(64), facts(65)), (vec![], vec!["too-many-facts"]), "one would be lost");
     let hint =
         findings("[class.critical]\n[[domain]]\nname = 'x'\npaths = ['/x']\nclass = 'critcal'").remove(0);
     assert_eq!(hint.hint.as_deref(), Some("did you mean \"critical\"?"));
@@ -342,6 +377,17 @@ fn targets_that_the_plan_misses_are_violations() {
     assert_eq!(read_from_snapshot("['backup']"), [] as [&str; 0]);
     let warned = findings(&format!("[class.c]\nrpo = '1d'\n{domain}"));
     assert_eq!(warned.iter().map(|found| found.code).collect::<Vec<_>>(), ["no-schedule"]);
+    let of_sites = |class: &str, sites: [&str; 2]| {
+        let [b, c] = sites.map(|site| format!("url = '/{site}'\nsite = '{site}'\n"));
+        let repos = format!("[repo.b]\n{b}[repo.c]\n{}", c.replacen("url = '/", "url = '/second/", 1));
+        let to = "to = ['b', 'c']\n";
+        let found = findings(&format!("[class.c]\n{class}\n{repos}{domain}{to}"));
+        found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
+    };
+    assert_eq!(of_sites("copies = 2", ["here", "here"]), [(Severity::Warning, "one-site")]);
+    assert_eq!(of_sites("copies = 2", ["here", "there"]), []);
+    assert_eq!(of_sites("copies = 1", ["here", "here"]), [], "nobody asked for two");
+    assert_eq!(of_sites("copies = 2\nsites = 2", ["here", "here"]), [(Severity::Violation, "too-few-sites")]);
     let of_time = |more: &str| {
         let found = findings(&format!("[class.c]\nrto = '1h'\n{domain}{more}"));
         found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::calendar::Schedule;
-use crate::plan::values::{Argv, ByteSize, Lapse, Name, Share};
+use crate::plan::values::{Argv, ByteSize, Lapse, Name, Share, Variable};
 
 /// One file of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -369,7 +369,7 @@ pub struct DrillStep {
     pub target: Option<String>,
     /// A command that has to end with exit code 0.
     pub run: Option<Argv>,
-    /// What its output has to be: `< N`, `> N`, or a text.
+    /// What its output has to be: `< N`, `<= N`, `> N`, `>= N`, `== N`, `!= N`, or a text.
     pub expect: Option<String>,
     /// A command that keeps running.
     pub start: Option<Argv>,
@@ -412,9 +412,9 @@ pub struct Notify {
     /// Of what.
     pub on: Vec<Event>,
     /// Name of the environment variable with an address that is sent JSON.
-    pub webhook_env: Option<String>,
+    pub webhook_env: Option<Variable>,
     /// Name of the environment variable with an address that is only called.
-    pub heartbeat_env: Option<String>,
+    pub heartbeat_env: Option<Variable>,
     /// A command that is given JSON.
     pub command: Option<Argv>,
 }

@@ -85,6 +85,44 @@ from_text!(Name, "Name", {
     "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"
 });
 
+/// Name of an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Variable(String);
+
+impl Variable {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Variable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let begins_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        match begins_well && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            true => Ok(Self(text.to_owned())),
+            // What stands in its place often is what the variable is to hold.
+            false => Err("this is no name of an environment variable, which has letters, digits and `_` only: a value does not \
+                          belong here, as it may be a secret"
+                .into()),
+        }
+    }
+}
+
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+from_text!(Variable, "Variable", {
+    "type": "string",
+    "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"
+});
+
 /// A command: a program and its arguments, never a shell's line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]

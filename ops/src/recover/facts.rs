@@ -47,7 +47,7 @@ pub(super) fn compare(
         .map(|(name, now)| Fact {
             name: name.to_string(),
             then: recorded.iter().find(|fact| fact.name == name.as_str()).map(|fact| fact.value.clone()),
-            now: Some(now.map_err(|error| without_output(&error.to_string()))),
+            now: Some(now.map_err(|error| without_output(&error))),
             is_allowed: is_allowed(name.as_str()),
         })
         .collect();

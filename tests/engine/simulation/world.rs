@@ -122,7 +122,7 @@ pub fn forget(repository: &Repository, snapshot: SnapshotId) -> Result<(), Forge
         wish: Wish::Named(vec![snapshot]),
         selection: Selection::default(),
         group_by: GroupBy::default(),
-        guards: Guards { allow_empty: true, allow_mass: true, trust_times: true },
+        guards: Guards { allow_empty: true, allow_newest: true, allow_mass: true, trust_times: true },
         dry_run: false,
         reason: "simulated".into(),
     };

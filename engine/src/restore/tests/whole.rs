@@ -331,7 +331,7 @@ fn metadata_is_a_problem_only_where_it_was_asked_for() {
 #[test]
 fn owners_and_devices_come_back_for_root() {
     if !is_root() {
-        return skip("owners and devices", "only root can restore them");
+        return cannot("restore owners and devices", &"not root");
     }
     let mut b = Builder::new();
     let owned = with(b.file("file", b"x", 10), |m| (m.uid, m.gid, m.mode) = (1234, 5678, 0o4755));
@@ -339,7 +339,7 @@ fn owners_and_devices_come_back_for_root() {
     let fixture = b.finish(vec![owned, device]);
     let (report, problems) = fixture.restore(&options());
     if problems.iter().any(|problem| problem.contains("Operation not permitted")) {
-        return skip("owners and devices", "this root may not make devices");
+        return cannot("restore owners and devices", &"this root may not make devices");
     }
     assert_eq!(report.errors, 0, "{problems:?}");
     let found = fs::metadata(fixture.target().join("file")).unwrap();

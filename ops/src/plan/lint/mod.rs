@@ -9,9 +9,11 @@ use std::path::Path;
 
 use jiff::civil::Date;
 
+use strongroom::format::provenance::Provenance;
 use strongroom::source::Filter;
 
 use crate::drill::choose::repository;
+use crate::drill::expect;
 use crate::order::order;
 use crate::plan::load::{Place, Plan};
 use crate::plan::mistake::nearest;
@@ -60,6 +62,7 @@ pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<
         lint.loads(drill);
     }
     lint.exceptions();
+    lint.metrics();
     lint.notifications();
     lint.commands(is_command);
     lint.found.sort_by_key(|finding| finding.severity);
@@ -83,6 +86,15 @@ impl Lint<'_> {
 
     fn error(&mut self, code: &'static str, key: &str, message: String) -> &mut Finding {
         self.add(Severity::Error, code, key, message)
+    }
+
+    /// Timers run in other directories than people: what a relative path means differs, also for what is to be cleaned up.
+    fn whole_path(&mut self, key: &str, of: &str, path: &str) {
+        if !path.starts_with('/') {
+            let message = format!("{of} has the relative path {path:?}");
+            self.error("relative-path", key, message).hint =
+                Some("write the whole path: a plan has to mean the same wherever it is run".into());
+        }
     }
 
     fn repositories(&mut self) {
@@ -124,6 +136,10 @@ impl Lint<'_> {
                 let message = format!("the repositories {twin} and {name} are one: both are {:?}", repo.url);
                 self.add(Severity::Violation, "one-repository", &format!("{key}.url"), message).hint =
                     Some("what is in both is there once".into());
+            }
+            if let Some(path) = &repo.password_file {
+                let of = format!("the password file of the repository {name}");
+                self.whole_path(&format!("{key}.password_file"), &of, path);
             }
             if repo.password_command.is_some() && repo.password_file.is_some() {
                 let message = format!("the repository {name} has password_command and password_file");
@@ -248,6 +264,15 @@ impl Lint<'_> {
                 }
             }
         }
+        if domain.facts.len() > Provenance::FACTS_MAX {
+            let message = format!(
+                "the domain {name} has {} facts, and a snapshot holds up to {}",
+                domain.facts.len(),
+                Provenance::FACTS_MAX
+            );
+            self.error("too-many-facts", &key("facts"), message).hint =
+                Some("let one command print several of them".into());
+        }
         self.left_out(domain);
         let first =
             |path: &str| path.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
@@ -316,6 +341,10 @@ impl Lint<'_> {
         if drill.domains.is_empty() {
             self.error("empty-drill", &key("domains"), format!("the drill {} restores nothing", drill.name));
         }
+        if let Some(path) = &drill.scratch {
+            let of = format!("the scratch directory of the drill {}", drill.name);
+            self.whole_path(&key("scratch"), &of, path);
+        }
         let choice = drill.snapshot.as_deref().unwrap_or("latest");
         let is_before = choice.strip_prefix("before:").is_some_and(|lapse| lapse.parse::<Lapse>().is_ok());
         if !matches!(choice, "latest" | "random") && !is_before {
@@ -353,6 +382,9 @@ impl Lint<'_> {
             if let Some(wrong) = step_mistake(step) {
                 self.error("bad-step", &key, format!("{of} {wrong}"));
             }
+            if let Some(wrong) = step.expect.as_deref().and_then(expect::mistake) {
+                self.error("bad-step", &format!("{key}.expect"), format!("{of} {wrong}"));
+            }
             if let Some(domain) = step.restore.as_ref().filter(|domain| !drill.domains.contains(domain)) {
                 self.error(
                     "bad-step",
@@ -360,6 +392,12 @@ impl Lint<'_> {
                     format!("{of} restores {domain}, which is not among its domains"),
                 );
             }
+        }
+    }
+
+    fn metrics(&mut self) {
+        if let Some(metrics) = &self.plan.metrics {
+            self.whole_path("metrics.textfile", "the file of the metrics", &metrics.textfile);
         }
     }
 

@@ -22,13 +22,9 @@ impl Lint<'_> {
                         .into(),
                 );
             }
-            if let Some(scratch) = recover.scratch.as_ref().filter(|scratch| !scratch.starts_with('/')) {
-                let message = format!(
-                    "the recovery of the domain {} has the scratch directory {scratch:?}",
-                    domain.name
-                );
-                self.error("relative-path", &key("scratch"), message).hint =
-                    Some("write the whole path from / on".into());
+            if let Some(scratch) = &recover.scratch {
+                let of = format!("the scratch directory for the recovery of the domain {}", domain.name);
+                self.whole_path(&key("scratch"), &of, scratch);
             }
         }
         for stream in &domain.stream {

@@ -30,6 +30,9 @@ impl Lint<'_> {
             self.violation(Control::Copies, "too-few-copies", domain, message);
         }
         self.sites(domain, &repos, objectives.sites);
+        if objectives.copies > 1 && objectives.sites < 2 {
+            self.one_site(domain, &repos);
+        }
         if domain.consistency() < objectives.min_consistency {
             let message = format!(
                 "the domain {name} wants {:?} consistency, and its plan gives {:?}",
@@ -99,6 +102,19 @@ impl Lint<'_> {
             domain.name
         );
         self.violation(Control::Sites, "too-few-sites", domain, message);
+    }
+
+    /// What destroys a place destroys all copies there.
+    fn one_site(&mut self, domain: &Domain, repos: &[&Name]) {
+        let sites: BTreeSet<_> = repos
+            .iter()
+            .map(|name| self.plan.repos.get(*name).and_then(|repo| repo.site.as_deref()))
+            .collect();
+        let [Some(site)] = sites.into_iter().collect::<Vec<_>>()[..] else { return };
+        let message =
+            format!("all copies of the domain {} are at the site {site}, and are lost together", domain.name);
+        self.add(Severity::Warning, "one-site", &format!("domain.{}", domain.name), message).hint =
+            Some("add a repository at another site, and `sites = 2` to the targets".into());
     }
 
     /// Only what has a schedule comes about by itself, and only what restores something is a rehearsal.

@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use strongroom::format::provenance::Fact;
+use strongroom::format::provenance::{Fact, Provenance};
 
 use super::Outcome;
 use super::world::{PLAN, World};
 use crate::recover::targets::topmost;
+use crate::run::facts::facts;
+use crate::testing::cannot;
 
 fn codes(world: &World) -> Vec<String> {
     let preview = world.preview(&["shop"]).expect("told").remove(0);
@@ -93,6 +95,33 @@ fn facts_that_are_not_as_they_were_have_to_be_allowed_by_name() {
     let preview = world.preview_of(&wish).expect("told");
     assert_eq!(preview[0].blockers, []);
     assert_eq!(world.recoverer().recover("2", &preview).expect("begun")[0].outcome, Outcome::Recovered);
+}
+
+/// Of migrations, the newest stand last.
+#[test]
+fn the_end_of_a_long_fact_has_not_to_change_either() {
+    let known = |length: usize, last: &str| {
+        let plan = format!("{PLAN}[domain.facts]\nmigrations = ['print', '{}{last}']\n", "m".repeat(length));
+        let world = World::new(&plan);
+        let value = facts(&world.plan.domains[0], &[], &*world.recoverer().processes).remove(0).1;
+        (world, value)
+    };
+    let drift = |length: usize, then: &str| {
+        let (mut world, _) = known(length, "b");
+        let value = known(length, then).1.expect("found out");
+        assert!(value.len() <= Provenance::FACT_LEN_MAX, "{}", value.len());
+        for (_, snapshot) in world.source.snapshots.values_mut().flatten() {
+            let facts = vec![Fact { name: "migrations".into(), value: value.clone() }];
+            snapshot.provenance.as_mut().expect("of a plan").facts = facts;
+        }
+        codes(&world)
+    };
+    for length in [4095, 4096, 10_000] {
+        assert_eq!((drift(length, "b"), drift(length, "a")), (vec![], vec!["drift".into()]), "{length}");
+    }
+    // What is not kept cannot be compared.
+    let error = known(64 << 10, "").1.expect_err("too long");
+    assert!(error.starts_with("it has 65536 bytes or more"), "{error}");
 }
 
 #[test]
@@ -248,8 +277,8 @@ fn a_fixed_name_under_which_nothing_was_made_is_never_dropped() {
 fn names_that_are_no_text_are_swapped_at_the_top_of_a_mount() {
     let mut world = World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\n");
     let odd = world.path("data/dir").join(OsStr::from_bytes(b"odd\xff"));
-    if fs::write(&odd, "old odd").is_err() {
-        return; // A file system that takes no such names.
+    if let Err(error) = fs::write(&odd, "old odd") {
+        return cannot("make a file with a name that is no text", &error);
     }
     world.disk.mounts = vec![world.path("data/dir").canonicalize().expect("there")];
     let record = world.recover(&["shop"]).expect("begun").remove(0);

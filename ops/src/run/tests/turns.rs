@@ -394,7 +394,11 @@ fn two_runs_of_one_domain_do_not_meet() {
     let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
     let lock = stage.state().lock(&name("x")).expect("a lock");
     let report = stage.run().remove(0);
-    assert_eq!(report.message.as_deref(), Some("another run of the domain x is at work"));
+    let why = "another run of the domain x is at work";
+    assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Skipped, Some(why)));
+    let attempts = stage.state().attempts().expect("readable");
+    let recorded: Vec<_> = attempts.iter().map(|one| (one.outcome, one.message.as_deref())).collect();
+    assert_eq!(recorded, [(Outcome::Skipped, Some(why))], "it is on record");
     drop(lock);
     assert_eq!(stage.run()[0].outcome, Outcome::Ok);
 }
