@@ -15,7 +15,7 @@ pub fn sidecar_of(object: &[u8], tenths: u32) -> Vec<u8> {
         buffer.copy_from_slice(&object[start..start + buffer.len()]);
         Ok::<(), std::convert::Infallible>(())
     };
-    let Ok(made) = code::encode(shape, &mut read);
+    let Ok(made) = code::encode(shape, code::WORK_LEN, &mut read);
     made.to_vec()
 }
 
