@@ -124,7 +124,7 @@ fn a_reserve_makes_room_to_forget_and_prune_when_the_file_system_is_full() {
         "{summary}"
     );
     assert_eq!(summary["reserve_lacking"], 1 << 20, "{summary}");
-    assert!(run.stderr.contains("the reserve lacks 1.00 MiB"), "{run:?}");
+    assert!(run.stdout.contains("the reserve lacks 1.00 MiB"), "{run:?}");
     let run = bench.run(["check", "--json"]).expect(0);
     assert!(run.stdout.contains("reserve-short"), "{run:?}");
     fs::remove_file(bench.repository().join("filler")).expect("removed");

@@ -176,6 +176,7 @@ impl<'a> Walk<'a> {
             Verdict::Search => {
                 if let NodeKind::Directory { tree } = node.kind {
                     self.push(tree, node.metadata, false);
+                    self.list_searched();
                 }
                 return Ok(());
             }
@@ -240,9 +241,15 @@ impl<'a> Walk<'a> {
                     frame.metadata = metadata;
                     frame.made = made.unwrap_or(Made::Failed);
                     match frame.made {
-                        Made::Existing => self.frames[at].present = self.list(&path),
-                        Made::Failed => return false,
-                        Made::New | Made::Not => {}
+                        // One that is searched was listed before its first entry, if anything is to be deleted.
+                        Made::Existing if frame.inside || !self.context.options.delete => {
+                            self.frames[at].present = self.list(&path);
+                        }
+                        Made::Failed => {
+                            frame.present = None;
+                            return false;
+                        }
+                        Made::Existing | Made::New | Made::Not => {}
                     }
                 }
             }
@@ -318,6 +325,23 @@ impl<'a> Walk<'a> {
             Err(error) => {
                 self.context.fail(path, &error);
                 None
+            }
+        }
+    }
+
+    /// Lists the directory at hand, which is searched for entries that are wanted, if there is one in the target and what the snapshot does
+    /// not have is to go. Once the first of them is found it is too late: what the snapshot has before it, and the directory on
+    /// the way to it, would count as surplus.
+    fn list_searched(&mut self) {
+        if !self.context.options.delete {
+            return;
+        }
+        let path = self.relative(self.path.len());
+        let found = self.context.readable().and_then(|root| root.stat(&path).ok().flatten());
+        if found.is_some_and(|found| found.kind == EntryKind::Directory) {
+            let present = self.list(&path);
+            if let Some(frame) = self.frames.last_mut() {
+                frame.present = present;
             }
         }
     }

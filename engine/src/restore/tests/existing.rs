@@ -168,6 +168,37 @@ fn deletion_stays_in_restored_directories_and_respects_patterns() {
     assert_eq!(fixture.restore_well(&options()).deleted, 0);
 }
 
+/// What the snapshot has is no surplus, however deep the first entry lies that is wanted, and whatever comes before it.
+#[test]
+fn nothing_that_is_included_is_deleted_on_the_way_to_it() {
+    let mut b = Builder::new();
+    let [file, other] = [b.file("file", b"x", 10), b.file("a.txt", b"y", 10)];
+    let bad = NodeKind::Directory { tree: b.tree_blob(b"no tree") };
+    let deep = b.directory("deep", vec![other.clone(), file.clone()]);
+    let outer = b.directory("outer", vec![node("bad", bad), deep, file]);
+    let fixture = b.finish(vec![outer]);
+    for path in ["outer/bad", "outer/deep/old", "outer/old"] {
+        fs::create_dir_all(fixture.target().join(path)).unwrap();
+    }
+    for path in ["outer/bad/file", "outer/deep/old/file", "outer/file", "outer/old/file", "outer/old/other"] {
+        make_file(&fixture, path);
+    }
+    let including =
+        RestoreOptions { include: vec!["file".to_owned()], delete: true, verify: true, ..options() };
+    for _ in 0..2 {
+        let (report, problems) = fixture.restore(&including);
+        assert_eq!((report.errors, problems.len()), (1, 1), "{problems:?}");
+        assert!(problems[0].starts_with("blob-damaged /outer/bad: tree"), "{problems:?}");
+        let left =
+            ["outer/", "outer/bad/", "outer/bad/file", "outer/deep/", "outer/deep/file", "outer/deep/old/"];
+        assert_eq!(
+            names(&fixture.target()),
+            [&left[..], &["outer/file", "outer/old/", "outer/old/other"]].concat()
+        );
+        assert_eq!(fs::read(fixture.target().join("outer/deep/file")).unwrap(), b"x");
+    }
+}
+
 fn make_file(fixture: &Fixture, path: &str) {
     fs::write(fixture.target().join(path), "x").unwrap();
 }
