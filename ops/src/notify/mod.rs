@@ -131,9 +131,6 @@ impl Notifier<'_> {
             // To whoever watches a heartbeat, a success would say that it is over.
             warnings.extend(self.tell(Event::Failure, &[]));
             warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
-        } else if reports.iter().any(|report| report.outcome == Outcome::Skipped) {
-            // The run that has it tells how it ended.
-            warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
         } else {
             warnings.extend(self.tell(Event::Success, &good));
         }
@@ -333,7 +330,7 @@ impl Notifier<'_> {
 }
 
 /// Whether somebody has to look at it, or had to and has not yet. What was not begun because of another domain is told of with
-/// that, and what another run has by that run.
+/// that.
 fn is_bad(report: &DomainReport) -> bool {
     report.outcome == Outcome::Failed || report.is_guarded
 }

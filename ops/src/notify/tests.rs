@@ -133,21 +133,6 @@ fn nothing_is_well_again_before_somebody_has_looked() {
     assert_eq!(ended(2, report(false, &[])), ["http://h/HOOK recovered", "http://h/BEAT"]);
 }
 
-#[test]
-fn what_another_run_has_is_no_failure_and_no_success() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let state = State::new(folder.path()).expect("made");
-    let played = Played::default();
-    let mut report = DomainReport::new(&"x".parse().expect("a name"));
-    report.outcome = Outcome::Skipped;
-    let ended = |report: &DomainReport| {
-        told(&played, &state, 0, &|notifier| notifier.run_ended(std::slice::from_ref(report)))
-    };
-    assert_eq!(ended(&report), (vec![], vec![]));
-    report.outcome = Outcome::Ok;
-    assert_eq!(ended(&report).0, ["http://h/BEAT"]);
-}
-
 /// The timer calls an hour later, and nothing is due: that is no success.
 #[test]
 fn a_heartbeat_says_that_it_is_over_when_it_is() {

@@ -33,8 +33,8 @@ pub struct Runner<'a> {
     pub now: &'a dyn Fn() -> Zoned,
     /// Whether the run is to end.
     pub is_cancelled: &'a dyn Fn() -> bool,
-    /// Asked where another run had the domain meanwhile: into which repositories it is to go still. Without it, what another run has is
-    /// passed over.
+    /// Asked where another run had the domain meanwhile: into which repositories it is to go still. Without it, that another run
+    /// has it is a failure.
     pub due_still: Option<&'a DueStill<'a>>,
 }
 
@@ -108,17 +108,14 @@ impl Runner<'_> {
             .unwrap_or_else(|error| Some(format!("whether a recovery is unfinished cannot be read: {error}")))
     }
 
-    /// Another run is at work on the domain, and tells itself how it goes. What is due waits for it, and may not be due any more then.
+    /// Another run is at work on the domain, and records itself. What is due waits for it, and may not be due any more then.
     fn after_another(&self, domain: &Domain, began: &Zoned, report: &mut DomainReport) {
-        let pass_over = |report: &mut DomainReport| {
-            report.skip(format!("another run of the domain {} is at work", domain.name));
-            self.record(began, report);
-        };
-        let Some(due_still) = self.due_still else { return pass_over(report) };
+        let busy = || format!("another run of the domain {} is at work", domain.name);
+        let Some(due_still) = self.due_still else { return report.fail(busy()) };
         let _lock = loop {
             match self.state.lock(&domain.name) {
                 Ok(Some(lock)) => break lock,
-                Ok(None) if (self.is_cancelled)() => return pass_over(report),
+                Ok(None) if (self.is_cancelled)() => return report.fail(busy()),
                 Ok(None) => std::thread::sleep(turn::STEP),
                 Err(error) => return report.fail(format!("cannot lock the domain: {error}")),
             }

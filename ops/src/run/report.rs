@@ -176,12 +176,6 @@ impl DomainReport {
         self.message.get_or_insert_with(|| message.into());
     }
 
-    /// Takes note that nothing is done with it.
-    pub(super) fn skip(&mut self, message: impl Into<String>) {
-        self.outcome = Outcome::Skipped;
-        self.message.get_or_insert_with(|| message.into());
-    }
-
     pub(super) fn warn(&mut self, warning: impl Into<String>) {
         self.outcome = self.outcome.max(Outcome::Partial);
         self.warnings.push(warning.into());
