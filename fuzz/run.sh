@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Fuzzes in earnest, two targets at a time. Usage: fuzz/run.sh [SECONDS] [TARGET...]
 #
-# Each target gets SECONDS (300). What is found on the way is kept in fuzz/target/grown/TARGET and taken up again by
-# the next run; logs are in fuzz/target/logs, inputs that fail in fuzz/artifacts/TARGET. At the end the corpora are
-# minimised into fuzz/target/minimised; KEEP=1 copies the smallest of those inputs into fuzz/corpus.
+# Each target gets SECONDS (300), or RUNS executions where that is set and they are done earlier. What is found on the
+# way is kept in fuzz/target/grown/TARGET and taken up again by the next run; logs are in fuzz/target/logs, inputs that
+# fail in fuzz/artifacts/TARGET. At the end the corpora are minimised into fuzz/target/minimised; KEEP=1 copies the
+# smallest of those inputs into fuzz/corpus.
 set -euo pipefail
 seconds=${1:-300}
 [ $# -eq 0 ] || shift
@@ -17,7 +18,7 @@ fuzz_one() {
     binary=$(binary_of "$target")
     mkdir -p "fuzz/target/grown/$target" "fuzz/artifacts/$target" fuzz/target/logs
     local status=passed
-    "$binary" -max_total_time="$seconds" -max_len="$(length_of "$target")" -rss_limit_mb=2048 -timeout=20 \
+    "$binary" -max_total_time="$seconds" -runs="${RUNS:--1}" -max_len="$(length_of "$target")" -rss_limit_mb=2048 -timeout=20 \
         -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$target/" \
         "fuzz/target/grown/$target" "fuzz/corpus/$target" 2>"fuzz/target/logs/$target" || status=FAILED
     echo "$target $status: $(sed -n 's/^stat::number_of_executed_units: *//p' "fuzz/target/logs/$target") runs"

@@ -22,6 +22,10 @@ mod walk;
 
 use std::process::ExitCode;
 
+/// Counts allocations beside the time: the kernels of a chunk are to make none.
+#[global_allocator]
+static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All campaigns, one after the other. `tests/campaigns/run.sh` is the whole of it: some hours on two cores. `--short` is the slice that
-# tests/run.sh makes, some minutes. `SEED=7` begins with other numbers; MINUTES=n fuzzes each target for so long (15).
+# tests/run.sh makes, some minutes. `SEED=7` begins with other numbers; MINUTES=n fuzzes each target for so long (15),
+# or for RUNS=n executions (10,000,000) where they are done earlier.
 #
 #   cargo build --release && tests/campaigns/run.sh [--short] [BINARY]
 #
@@ -63,4 +64,4 @@ STRONGROOM_RACE_SECONDS=10 cargo test --release -p strongroom --lib -- --nocaptu
 step "file systems"
 [ "$(id -u)" != 0 ] || $here/file_systems.sh "$binary"
 step "fuzzing"
-fuzz/run.sh "$((60 * ${MINUTES:-15}))"
+RUNS=${RUNS:-10000000} fuzz/run.sh "$((60 * ${MINUTES:-15}))"

@@ -13,7 +13,7 @@ use strongroom::format::tree::Timestamp;
 use strongroom::ids::SnapshotId;
 use strongroom::repo::{Environment, Repository};
 
-use crate::support::{Bench, CHEAP, PASSWORD, Run, strongroom};
+use crate::support::{Bench, CHEAP, PASSWORD, Run, cannot, strongroom};
 
 #[test]
 fn init_makes_missing_folders_and_says_where() {
@@ -170,8 +170,45 @@ fn versions_are_told_with_the_format() {
     assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(line["format_version"], 1);
     let text = Run::of(strongroom().arg("version")).expect(0).stdout;
-    assert_eq!(text, format!("strongroom {} (repository format 1)\n", env!("CARGO_PKG_VERSION")));
+    let (cipher, chunker) =
+        (line["cipher"].as_str().expect("named"), line["chunker"].as_str().expect("named"));
+    assert_eq!(
+        text,
+        format!(
+            "strongroom {} (repository format 1)\non this processor: cipher {cipher}, chunker {chunker}\n",
+            env!("CARGO_PKG_VERSION")
+        )
+    );
     Run::of(strongroom().arg("--version")).expect(0);
+}
+
+/// An ordinary build in this folder has the fast code in it; one with RUSTFLAGS of its own need not.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn an_ordinary_build_has_all_vector_code() {
+    let line = Run::of(strongroom().args(["version", "--json"])).expect(0).last("version");
+    let flags = fs::read_to_string("/proc/cpuinfo").expect("linux");
+    let has = |names: &[&str]| names.iter().all(|name| flags.split_whitespace().any(|flag| flag == *name));
+    let fastest = |avx512: &[&str], else_name: &'static str| match (has(avx512), has(&["avx2"])) {
+        (true, _) => "avx512",
+        (false, true) => "avx2",
+        (false, false) => else_name,
+    };
+    assert_eq!(line["chunker"], fastest(&["avx512f", "avx512bw", "avx512vbmi"], "portable"));
+    if option_env!("RUSTFLAGS").is_some() || option_env!("CARGO_ENCODED_RUSTFLAGS").is_some() {
+        return cannot(
+            "look for the cipher's AVX-512 code",
+            &"RUSTFLAGS take the place of .cargo/config.toml",
+        );
+    }
+    assert_eq!(line["cipher"], fastest(&["avx512f", "avx512vl"], "sse2"));
+    // What the program says follows from a flag of the build; the code is there under the crate's own name.
+    let program = fs::read(env!("CARGO_BIN_EXE_strongroom")).expect("the program");
+    let name = b"8chacha208backends6avx512";
+    assert!(
+        program.windows(name.len()).any(|bytes| bytes == name),
+        "no AVX-512 code of chacha20 in the program"
+    );
 }
 
 #[test]

@@ -10,7 +10,8 @@ same seed, half of them a byte among all bytes of the repository, half a file fi
     flip    one bit of the repository is turned
     cut     a file of the repository loses its second half, or is gone
             of both: did the check that reads everything exit with another code than 0? did a restore into an empty
-            directory? is what it restored right?
+            directory? is what it restored right? does a file that it left hold bytes that were never in it (zeros, say), whatever
+            the exit code was?
     kill    a backup gets SIGKILL at a random moment. Then: does the check exit with 0? does the next backup, with nothing done by
             hand? is what it stored restored right?
     full    a backup into a file system that is too small. Then: did it exit with another code than 0? is the earlier snapshot restored
@@ -187,10 +188,28 @@ def make_source(folder, rnd, mib):
         (folder / f"noise-{number}").write_bytes(rnd.randbytes(1 << 20))
 
 
+def files(top):
+    """The names of all files below a folder."""
+    return {path.relative_to(top) for path in top.rglob("*") if path.is_file()}
+
+
 def same(left, right):
     """Whether two trees have the same files with the same bytes."""
-    names = [{path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (left, right)]
-    return names[0] == names[1] and all(filecmp.cmp(left / name, right / name, shallow=False) for name in names[0])
+    names = files(left)
+    return names == files(right) and all(filecmp.cmp(left / name, right / name, shallow=False) for name in names)
+
+
+def substituted(source, target):
+    """Whether a restored file, or one that nobody had, holds bytes that the source does not have there. A file that is only shorter
+    lacks data, but has no wrong ones."""
+    for name in files(target):
+        if not (source / name).is_file():
+            return True
+        with open(source / name, "rb") as left, open(target / name, "rb") as right:
+            restored_bytes = right.read()
+            if left.read(len(restored_bytes)) != restored_bytes:
+                return True
+    return False
 
 
 def restored(program, source, work):
@@ -221,6 +240,7 @@ def damaged(program, source, work, tally):
     tally["restore told"] += code != 0
     tally["restore right"] += right
     tally["restore silent"] += code == 0 and not right
+    tally["wrong data"] += substituted(source, work / "restored")
 
 
 def writable(path):
@@ -244,7 +264,7 @@ def cut(path, _offset, _rnd, turn):
 
 def damages(program, source, work, rnd, count, harm):
     """Damages the repository so many times, each time as it was before: a check may write to it, or remember something."""
-    tally = dict.fromkeys(("cases", "check told", "check silent", "restore told", "restore right", "restore silent"), 0)
+    tally = dict.fromkeys(("cases", "check told", "check silent", "restore told", "restore right", "restore silent", "wrong data"), 0)
     kept = work / "kept"
     folders = [(program.repository, kept / "repository"), (program.home, kept / "home")]
     for folder, copy in folders:
@@ -341,7 +361,7 @@ def faults(result):
     """What must not be."""
     found = []
     for case in ("flip", "cut"):
-        found += [f"{case}: {what}" for what in ("check silent", "restore silent") if result[case][what]]
+        found += [f"{case}: {what}" for what in ("check silent", "restore silent", "wrong data") if result[case][what]]
     kill = result["kill"]
     found += [f"kill: {what}" for what in ("check clean", "next backup works", "restore right") if kill[what] != kill["tries"]]
     found += [f"full: {what}: no" for what, holds in (result["full"] or {}).items() if not holds]

@@ -1,6 +1,8 @@
 //! `version`: which program this is.
 
 use serde_json::json;
+use strongroom::chunk::Scanner;
+use strongroom::crypto::cipher_instructions;
 
 use crate::context::{Context, PROGRAM};
 use crate::exit::Exit;
@@ -15,7 +17,7 @@ const FORMAT_VERSION: u32 = 1;
 #[command(after_help = "Example:\n  strongroom version --json")]
 pub struct Args {}
 
-/// Shows the version.
+/// Shows the version, and which code of the cipher and the chunker this processor gets.
 pub fn run(_args: &Args, context: &Context) -> Outcome {
     if context.output.json() {
         context.output.object(object(json!({
@@ -24,9 +26,13 @@ pub fn run(_args: &Args, context: &Context) -> Outcome {
             "format_version": FORMAT_VERSION,
             "os": std::env::consts::OS,
             "arch": std::env::consts::ARCH,
+            "cipher": cipher_instructions(),
+            "chunker": Scanner::best().name(),
         })))?;
     } else {
         context.output.line(format!("{PROGRAM} (repository format {FORMAT_VERSION})"))?;
+        let (cipher, chunker) = (cipher_instructions(), Scanner::best().name());
+        context.output.line(format!("on this processor: cipher {cipher}, chunker {chunker}"))?;
     }
     Ok(Exit::Ok)
 }

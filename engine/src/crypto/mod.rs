@@ -8,7 +8,7 @@ pub mod seal;
 pub use kdf::{KdfError, KdfParams, Password};
 pub use keys::{AppendKeys, KeySet, Purpose, RootSecret};
 pub use recipient::{RecipientKey, RecipientSecret};
-pub use seal::{MessageContext, ObjectCipher, SealError, TAG_LEN};
+pub use seal::{MessageContext, ObjectCipher, SealError, TAG_LEN, cipher_instructions};
 
 /// Source of random bytes for salts and secrets: the operating system's, or a seeded one in tests.
 pub trait Entropy: Send + Sync {
