@@ -23,7 +23,7 @@ use crate::failure::{self, Failure, Origin, absent};
 use crate::heads::{self, Heads};
 use crate::location::Location;
 use crate::output::Output;
-use crate::{password, units};
+use crate::{password, plan, units};
 
 /// Options and output of a run.
 #[derive(Debug)]
@@ -267,6 +267,12 @@ impl Context {
         }
         let chosen = self.global.state_dir.clone();
         chosen.or_else(heads::default_state_dir)
+    }
+
+    /// The folders in it that commands write to: the directory itself may be one that others use, too.
+    pub fn state_folders(&self) -> Vec<PathBuf> {
+        let folders = [heads::FOLDER, plan::FOLDER, plan::SERIES];
+        self.state_dir().map_or(Vec::new(), |state| folders.map(|folder| state.join(folder)).into())
     }
 
     /// No command fails for what its client cannot remember.

@@ -13,6 +13,8 @@ use nix::unistd::{Uid, User};
 use strongroom::ids::RepositoryId;
 use strongroom::log::Head;
 
+/// The folder in the state directory.
+pub const FOLDER: &str = "heads";
 /// How often a folder is listed in which nothing is found: a list that is made while others put one head in the place of
 /// another may show neither.
 const LISTINGS: u32 = 3;
@@ -35,7 +37,7 @@ pub fn default_state_dir() -> Option<PathBuf> {
 impl Heads {
     /// In this state directory, which need not exist.
     pub fn new(state_dir: &Path) -> Self {
-        Self { folder: state_dir.join("heads") }
+        Self { folder: state_dir.join(FOLDER) }
     }
 
     /// What is remembered of the repository.

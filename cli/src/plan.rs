@@ -13,6 +13,10 @@ use crate::failure::Failure;
 
 /// Where a plan is looked for if none is named.
 const PLACES: [&str; 2] = ["./strongroom.toml", "/etc/strongroom/strongroom.toml"];
+/// The folder of the state directory in which each plan has its own.
+pub const FOLDER: &str = "plans";
+/// The one with what plans lock that back the same up into the same repository.
+pub const SERIES: &str = "series";
 
 /// The plan to use.
 #[derive(Debug, clap::Args)]
@@ -106,8 +110,8 @@ pub fn state(plan: &Plan, context: &Context) -> Result<State, Failure> {
             .hint("leave --no-state out, or name a directory with --state-dir or STRONGROOM_STATE_DIR")
     };
     let (folder, host) = (context.state_dir().ok_or_else(missing)?, host(plan));
-    State::of_plan(&folder.join("plans"), &plan.sources[0].path, &host)
-        .and_then(|state| state.sharing(&folder.join("series"), plan, &host))
+    State::of_plan(&folder.join(FOLDER), &plan.sources[0].path, &host)
+        .and_then(|state| state.sharing(&folder.join(SERIES), plan, &host))
         .map_err(|error| {
             Failure::io(format_args!("cannot write to the state directory {}", folder.display()), &error)
         })

@@ -2,6 +2,8 @@
 //!
 //! Directories that are alike below are told as one: what nobody covers, with its size, first of all.
 
+mod own;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -9,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use strongroom::source::{Filter, FilterError};
 
+use self::own::Belongings;
+pub use self::own::Own;
 use crate::plan::Plan;
 use crate::plan::types::{Consistency, Domain};
 use crate::plan::values::Name;
@@ -23,6 +27,8 @@ pub enum Cover {
     Protected(Name),
     /// A domain would have it, but leaves it out.
     Excluded(Name),
+    /// It is no data: the program itself has put it there.
+    Own(Own),
     /// No domain has it.
     Unprotected,
     /// It cannot be read.
@@ -72,13 +78,14 @@ impl Coverage {
     }
 }
 
-/// Looks through the inventory of a plan.
+/// Looks through the inventory of a plan. `state` are the folders in which this host remembers its runs.
 ///
 /// # Errors
 /// [`FilterError`] where an exclude pattern of a domain cannot be used.
-pub fn coverage(plan: &Plan) -> Result<Coverage, FilterError> {
+pub fn coverage(plan: &Plan, state: &[PathBuf]) -> Result<Coverage, FilterError> {
     let areas = plan.domains.iter().map(Area::of).collect::<Result<Vec<_>, _>>()?;
-    let mut look = Look { areas, link: None, found: Coverage::default() };
+    let own = Belongings::of(plan, state);
+    let mut look = Look { areas, own, link: None, found: Coverage::default() };
     let mut roots: Vec<PathBuf> =
         plan.inventory.iter().flat_map(|inventory| &inventory.roots).map(PathBuf::from).collect();
     roots.sort();
@@ -124,6 +131,7 @@ impl<'p> Area<'p> {
 
 struct Look<'p> {
     areas: Vec<Area<'p>>,
+    own: Belongings,
     /// The root that is looked at, and what it leads to, if it is a link.
     link: Option<(PathBuf, PathBuf)>,
     found: Coverage,
@@ -150,11 +158,19 @@ impl Look<'_> {
 
     /// What becomes of a path, which a domain may know by where a link leads to.
     fn cover(&self, path: &Path, device: u64) -> Cover {
-        let cover = self.cover_of(path, device);
         let real = self.link.as_ref().and_then(|(root, real)| Some(real.join(path.strip_prefix(root).ok()?)));
-        match real.filter(|_| cover == Cover::Unprotected) {
-            Some(real) => self.cover_of(&real, device),
-            None => cover,
+        let known_as = real.as_deref().unwrap_or(path);
+        // A backup leaves the repository out, whichever domain has the directory that it lies in.
+        if let Some(repository) = self.own.repository(known_as) {
+            return Cover::Own(repository);
+        }
+        let cover = match self.cover_of(path, device) {
+            Cover::Unprotected => self.cover_of(known_as, device),
+            cover => cover,
+        };
+        match self.own.working(known_as) {
+            Some(own) if cover == Cover::Unprotected => Cover::Own(own),
+            _ => cover,
         }
     }
 
@@ -222,6 +238,9 @@ impl Look<'_> {
     }
 
     fn add(&mut self, path: &Path, kind: &'static str, cover: &Cover, is_right: bool) {
+        if matches!(cover, Cover::Own(_)) {
+            return;
+        }
         let copied_by = match cover {
             Cover::Protected(name) if !is_right => {
                 let area = self.areas.iter().find(|area| area.domain.name == *name);
@@ -295,7 +314,7 @@ mod tests {
              sqlite = ['{0}/shop/state/good.db']\n[inventory]\nroots = ['{0}', '{0}/other']\n",
             dir.display()
         );
-        let found = coverage(&plan(&text)).expect("patterns");
+        let found = coverage(&plan(&text), &[]).expect("patterns");
         let name = |text: &str| text.parse::<Name>().expect("a name");
         let items: Vec<_> = found
             .items
@@ -338,9 +357,9 @@ mod tests {
             "[[domain]]\nname = 'o'\npaths = ['{0}/other']\n[inventory]\nroots = ['{0}/other']\n",
             dir.display()
         );
-        let found = coverage(&plan(&all)).expect("patterns");
+        let found = coverage(&plan(&all), &[]).expect("patterns");
         assert!(found.is_complete() && found.items.len() == 1 && found.items[0].bytes == 3, "{found:?}");
-        let missing = coverage(&plan("[inventory]\nroots = ['/no/such/place']\n")).expect("patterns");
+        let missing = coverage(&plan("[inventory]\nroots = ['/no/such/place']\n"), &[]).expect("patterns");
         assert!(matches!(missing.items[0].cover, Cover::Unreadable(_)) && !missing.is_complete());
     }
 
@@ -354,7 +373,7 @@ mod tests {
         std::os::unix::fs::symlink(dir.join("gone"), dir.join("broken")).expect("a link");
         let look = |paths: &str, roots: &str| {
             let text = format!("[[domain]]\nname = 'x'\npaths = [{paths}]\n[inventory]\nroots = [{roots}]\n");
-            coverage(&plan(&text.replace("DIR", dir.to_str().expect("text")))).expect("patterns")
+            coverage(&plan(&text.replace("DIR", dir.to_str().expect("text"))), &[]).expect("patterns")
         };
         let nobody = look("'/x'", "'DIR/srv'");
         assert_eq!((nobody.items.len(), nobody.items[0].files), (1, 2), "{nobody:?}");
@@ -385,7 +404,8 @@ mod tests {
             let text = format!("[[domain]]\nname = 'x'\n{keys}\n");
             let plan = plan(&text.replace("DIR", dir.to_str().expect("text")));
             let areas = plan.domains.iter().map(Area::of).collect::<Result<Vec<_>, _>>().expect("patterns");
-            let look = Look { areas, link: None, found: Coverage::default() };
+            let look =
+                Look { areas, own: Belongings::of(&plan, &[]), link: None, found: Coverage::default() };
             let file = dir.join("srv/media/a");
             assert_eq!(look.cover(&file, own), Cover::Protected(name.clone()));
             let excluded = Cover::Excluded(name.clone());

@@ -636,6 +636,16 @@ fn the_runbook_and_the_coverage_are_those_of_the_plan() {
     fs::remove_file(bench.path("src/a.txt")).expect("removed");
     let found = bench.run(["coverage", "--json"]).expect(0);
     assert_eq!(found.last("summary")["complete"], true);
+    // What the program itself has put below a root is no data that somebody would miss.
+    let domain = "[[domain]]\nname = 'a'\npaths = ['DIR/src']\n[inventory]\nroots = ['DIR/src', 'DIR/repo', 'DIR/state']\n";
+    write_plan(&bench, domain);
+    let lines = bench.run(["coverage", "--json"]).expect(0).lines();
+    let own: Vec<_> = lines.iter().filter(|line| line["reason"].is_string()).collect();
+    assert!(own.len() >= 2 && own.iter().all(|line| line["cover"] == "excluded"), "{lines:?}");
+    let told = format!("excluded     {}: ", bench.path("repo").display());
+    let text = bench.run(["coverage"]).expect(0).stdout;
+    let line = text.lines().find(|line| line.starts_with(&told)).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.ends_with(" (repository of the plan: first)"), "{line}");
     write_plan(&bench, "[[domain]]\nname = 'a'\npaths = ['/a']\n");
     assert!(bench.run(["coverage"]).expect(2).message().contains("does not say where data may lie"));
 }

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use serde_json::json;
-use strongroom_ops::coverage::{Cover, Coverage, Database, Item, coverage};
+use strongroom_ops::coverage::{Cover, Coverage, Database, Item, Own, coverage};
 use strongroom_ops::plan::Plan;
 
 use crate::context::Context;
@@ -16,9 +16,10 @@ use crate::units;
 pub const AFTER_HELP: &str = "\
 Looks through the directories in [inventory] of the plan; one that is a link stands for what it
 leads to. What is alike is told as one. Databases are recognised by their files: one that is copied
-as files while it is in use may come back as a mixture.
+as files while it is in use may come back as a mixture. Repositories of the plan are left out, and
+so are this host's state and what drills and recoveries work with, unless a domain has it.
 
-Exit codes: 0 everything is covered or left out by a domain, 4 something is not, or a live database
+Exit codes: 0 everything is covered or left out, 4 something is not, or a live database
 is copied as files.
 
 Example:
@@ -30,7 +31,7 @@ pub fn run(plan: &Plan, context: &Context) -> Outcome {
         return Err(Failure::usage("no-inventory", "the plan does not say where data may lie")
             .hint("add a table [inventory] with roots, such as roots = [\"/srv\", \"/var/lib\"]"));
     }
-    let found = coverage(plan)?;
+    let found = coverage(plan, &context.state_folders())?;
     if context.output.json() {
         json_lines(&found, context)?;
     } else {
@@ -48,6 +49,7 @@ fn words(cover: &Cover) -> (&'static str, Option<&str>) {
     match cover {
         Cover::Protected(name) => ("protected", Some(name.as_str())),
         Cover::Excluded(name) => ("excluded", Some(name.as_str())),
+        Cover::Own(own) => ("excluded", Some(own.reason())),
         Cover::Unprotected => ("UNPROTECTED", None),
         Cover::Unreadable(reason) => ("UNREADABLE", Some(reason)),
     }
@@ -55,7 +57,11 @@ fn words(cover: &Cover) -> (&'static str, Option<&str>) {
 
 fn line(item: &Item) -> String {
     let (word, more) = words(&item.cover);
-    let more = more.map_or(String::new(), |more| format!(" ({more})"));
+    let name = match &item.cover {
+        Cover::Own(Own::Repository(name)) => format!(": {name}"),
+        _ => String::new(),
+    };
+    let more = more.map_or(String::new(), |more| format!(" ({more}{name})"));
     let path = visible(item.path.as_os_str().as_bytes());
     format!("{word:<11}  {path}: {} files, {}{more}", item.files, units::size(item.bytes))
 }
@@ -79,8 +85,15 @@ fn json_lines(found: &Coverage, context: &Context) -> Result<(), Failure> {
         let (word, more) = words(&item.cover);
         let mut record = object(json!({"type": "item", "cover": word.to_lowercase()}));
         insert_bytes(&mut record, "path", item.path.as_os_str().as_bytes());
-        let key = if matches!(item.cover, Cover::Unreadable(_)) { "message" } else { "domain" };
+        let key = match item.cover {
+            Cover::Unreadable(_) => "message",
+            Cover::Own(_) => "reason",
+            _ => "domain",
+        };
         record.extend(object(json!({key: more, "files": item.files, "bytes": item.bytes})));
+        if let Cover::Own(Own::Repository(name)) = &item.cover {
+            record.insert("repository".into(), json!(name));
+        }
         context.output.object(record)?;
     }
     for database in &found.databases {

@@ -27,7 +27,7 @@ pub mod machine;
 pub mod place;
 pub mod probe;
 pub mod record;
-mod scratch;
+pub(crate) mod scratch;
 pub mod source;
 pub(crate) mod steps;
 #[cfg(test)]

@@ -88,6 +88,11 @@ fn remove_where(
     fs::remove_dir(scratch)
 }
 
+/// Whether the run of a drill has made a directory.
+pub(crate) fn is_marked(scratch: &Path) -> bool {
+    scratch.join(MARK).is_file()
+}
+
 /// The token in the mark of a directory; none where it has no mark.
 fn owner(scratch: &Path) -> io::Result<Option<String>> {
     let mut token = Vec::new();

@@ -97,10 +97,11 @@ impl Plan {
 
 impl Repo {
     /// The directory that it is, where it is one of this host.
-    pub fn folder(&self) -> &Path {
+    pub fn local(&self) -> Option<&Path> {
         let url = self.url.as_str();
-        let local = url.strip_prefix("file:").or_else(|| url.strip_prefix("local:"));
-        Path::new(local.unwrap_or(url))
+        let named = url.strip_prefix("file:").or_else(|| url.strip_prefix("local:"));
+        let has_scheme = || url.split('/').next().is_some_and(|first| first.contains(':'));
+        named.or_else(|| (!has_scheme()).then_some(url)).map(Path::new)
     }
 }
 

@@ -215,7 +215,7 @@ impl Recoverer<'_> {
 
     /// Repositories of the plan that are directories of this host, and where.
     fn repositories(&self) -> Vec<(String, PathBuf)> {
-        let repos = self.plan.repos.iter().map(|(name, repo)| (name.to_string(), repo.folder()));
+        let repos = self.plan.repos.iter().filter_map(|(name, repo)| Some((name.to_string(), repo.local()?)));
         // What is not there cannot be lost.
         repos
             .filter(|(_, path)| !matches!(path.try_exists(), Ok(false)))

@@ -94,7 +94,8 @@ impl State {
 /// The name of the lock of a domain's snapshots in a repository.
 fn series(host: &str, domain: &Name, repo: &Repo) -> String {
     // By whatever path it is named, if it is there.
-    let place = fs::canonicalize(repo.folder()).unwrap_or_else(|_| repo.folder().to_owned());
+    let named = repo.local().unwrap_or(Path::new(&repo.url));
+    let place = fs::canonicalize(named).unwrap_or_else(|_| named.to_owned());
     hex([host.as_bytes(), domain.as_str().as_bytes(), place.as_os_str().as_encoded_bytes()])
 }
 

@@ -116,14 +116,13 @@ impl Lint<'_> {
         }
         for (name, repo) in &self.plan.repos {
             let key = format!("repo.{name}");
-            let local = repo.url.strip_prefix("file:").or_else(|| repo.url.strip_prefix("local:"));
-            let has_scheme = repo.url.split('/').next().is_some_and(|first| first.contains(':'));
-            if (local.is_some() || !has_scheme) && !local.unwrap_or(&repo.url).starts_with('/') {
+            let local = repo.local();
+            if local.is_some_and(Path::is_relative) {
                 let message = format!("the repository {name} has the relative path {:?}", repo.url);
                 self.error("relative-path", &format!("{key}.url"), message).hint =
                     Some("write the whole path: a plan has to mean the same wherever it is run".into());
             }
-            if local.is_none() && has_scheme {
+            if local.is_none() {
                 let message =
                     format!("this version knows no repositories like {:?}, that of {name}", repo.url);
                 self.add(Severity::Warning, "unknown-scheme", &format!("{key}.url"), message).hint = Some(
@@ -224,7 +223,7 @@ impl Lint<'_> {
                 return;
             }
         };
-        for (repo, place) in self.plan.repos.iter().map(|(name, repo)| (name, repo.folder())) {
+        for (repo, place) in self.plan.repos.iter().filter_map(|(name, repo)| Some((name, repo.local()?))) {
             if domain.reaches(place) && !domain.leaves_out(&filter, place) {
                 // The engine knows a repository where it lies, and leaves it out; in a snapshot of the file system it is
                 // another directory, which holds all that was ever backed up.
