@@ -106,6 +106,23 @@ fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
 }
 
 #[test]
+fn a_mistyped_expectation_stops_its_drill_and_no_backup() {
+    let bench = planned(FULL);
+    let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    assert!(plan.contains("expect = '"), "{plan}");
+    let (before, rest) = plan.split_once("expect = '").expect("one");
+    let (_, after) = rest.split_once('\'').expect("its end");
+    bench.write("strongroom.toml", format!("{before}expect = '>= x'{after}"));
+    let check = bench.run(["config", "check"]).expect(4);
+    assert!(check.stdout.contains("of the drill full expects \">= x\", which is no comparison"), "{check:?}");
+    let refused = bench.run(["drill", "--json"]).expect(5);
+    let message = drill(&refused)["message"].to_string();
+    assert!(message.contains("nothing was begun: step "), "{message}");
+    bench.run(["run"]).expect(0);
+    bench.run(["status"]).expect(3);
+}
+
+#[test]
 fn a_snapshot_that_a_drill_restored_outlives_retention() {
     let bench = planned(FULL);
     let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");

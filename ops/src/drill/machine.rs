@@ -147,7 +147,8 @@ impl Driller<'_> {
                 return Some(record);
             }
         };
-        let result = self.sweep(drill).and_then(|()| self.refuse_to_load_over(drill));
+        let result = self.sweep(drill).and_then(|()| self.refuse_mistakes(drill));
+        let result = result.and_then(|()| self.refuse_to_load_over(drill));
         let result = result.and_then(|()| self.prepare(drill, wish, &mut record));
         let result = result.and_then(|journal| self.work(drill, wish, &journal, &mut record));
         (record.outcome, record.reason) = match result {

@@ -20,10 +20,11 @@
 
 mod blind;
 pub mod choose;
-pub(crate) mod expect;
+mod expect;
 pub mod history;
 pub mod kept;
 pub mod machine;
+pub(crate) mod mistake;
 pub mod place;
 pub mod probe;
 pub mod record;

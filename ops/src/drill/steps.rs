@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::drill::expect::expected;
 use crate::drill::machine::{Driller, Stop, Work};
+use crate::drill::mistake::{Mistake, mistakes};
 use crate::drill::place::TOKEN;
 use crate::drill::probe;
 use crate::drill::record::Phase;
@@ -107,6 +108,13 @@ impl Words {
 }
 
 impl Driller<'_> {
+    /// Refuses a drill that says something that cannot be done.
+    pub(super) fn refuse_mistakes(&self, drill: &Drill) -> Result<(), Stop> {
+        let Some(Mistake { part, wrong, .. }) = mistakes(drill).into_iter().next() else { return Ok(()) };
+        let part = part.unwrap_or_else(|| "the drill".into());
+        Err(Stop::Unverified(format!("nothing was begun: {part} {wrong}")))
+    }
+
     /// Refuses a drill of which a step would load a stream somewhere else than where the step says: that may be in use.
     pub(super) fn refuse_to_load_over(&self, drill: &Drill) -> Result<(), Stop> {
         for (number, step) in drill.step.iter().enumerate() {

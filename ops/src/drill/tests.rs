@@ -395,6 +395,32 @@ fn a_stream_is_never_loaded_over_what_is_in_use() {
     assert_eq!(fs::read(stage.folder.path().join("loaded")).expect("loaded"), CONTENT);
 }
 
+/// Whatever the plan was checked with.
+#[test]
+fn a_drill_that_cannot_be_done_is_not_begun() {
+    for (drill, reason) in [
+        (
+            "tier = 'full'\nstep = [{ run = ['touch', 'DIR/ran'] }, { run = ['echo', '5'], expect = '>= x' }]\n",
+            "nothing was begun: step 2 expects \">= x\", which is no comparison",
+        ),
+        (
+            "tier = 'full'\nstep = [{ run = ['touch', 'DIR/ran'] }, { target = 'y' }]\n",
+            "nothing was begun: step 2 needs one of prepare, restore, run and start",
+        ),
+        (
+            "tier = 'full'\nsnapshot = 'oldest'\nstep = [{ run = ['touch', 'DIR/ran'] }]\n",
+            "nothing was begun: the drill chooses the snapshot \"oldest\"",
+        ),
+    ] {
+        let stage = Stage::new(drill);
+        let record = stage.run();
+        let told = record.reason.unwrap_or_default();
+        assert_eq!(record.outcome, DrillOutcome::Unverified, "{told}");
+        assert!(told.starts_with(reason), "{told}");
+        assert!(!stage.folder.path().join("ran").exists() && stage.source.parts.borrow().is_empty());
+    }
+}
+
 #[test]
 fn a_drill_that_is_cancelled_says_nothing_of_the_data() {
     let mut stage = Stage::new(FULL);

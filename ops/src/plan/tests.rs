@@ -262,19 +262,6 @@ fn what_cannot_be_is_an_error() {
             "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nscratch = 'scratch'",
             "relative-path",
         ),
-        (
-            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nsnapshot = 'old'",
-            "bad-choice",
-        ),
-        (
-            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nstep = [{ expect = '1' }]",
-            "bad-step",
-        ),
-        (
-            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n\
-             step = [{ run = ['x'], expect = '=> 1' }]",
-            "bad-step",
-        ),
     ] {
         assert_eq!(codes(more), [expected], "{more}");
     }
@@ -287,6 +274,46 @@ fn what_cannot_be_is_an_error() {
         findings("[class.critical]\n[[domain]]\nname = 'x'\npaths = ['/x']\nclass = 'critcal'").remove(0);
     assert_eq!(hint.hint.as_deref(), Some("did you mean \"critical\"?"));
     assert_eq!(hint.place.map(|place| place.line), Some(8));
+}
+
+/// It keeps nobody from backing up.
+#[test]
+fn a_drill_that_cannot_be_done_is_a_violation_and_no_error() {
+    for (more, code, message) in [
+        (
+            "snapshot = 'old'",
+            "bad-choice",
+            "the drill d chooses the snapshot \"old\", which is no choice of one",
+        ),
+        (
+            "step = [{ expect = '1' }]",
+            "bad-step",
+            "step 1 of the drill d needs one of prepare, restore, run and start",
+        ),
+        (
+            "step = [{ run = ['x'] }, { run = ['x'], expect = '>= x' }]",
+            "bad-step",
+            "step 2 of the drill d expects \">= x\"",
+        ),
+        ("step = [{ run = ['x'], expect = '=> 1' }]", "bad-step", "step 1 of the drill d expects \"=> 1\""),
+        (
+            "step = [{ restore = 'y' }]",
+            "bad-step",
+            "step 1 of the drill d restores y, which is not among its domains",
+        ),
+        (
+            "step = [{ start = ['x'] }]",
+            "bad-step",
+            "step 1 of the drill d needs `start` and `ready` together",
+        ),
+    ] {
+        let found = findings(&format!(
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n{more}"
+        ));
+        let told: Vec<_> = found.iter().map(|found| (found.severity, found.code)).collect();
+        assert_eq!(told, [(Severity::Violation, code)], "{more}");
+        assert!(found[0].message.starts_with(message), "{}", found[0].message);
+    }
 }
 
 #[test]

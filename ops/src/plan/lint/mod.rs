@@ -13,12 +13,12 @@ use strongroom::format::provenance::Provenance;
 use strongroom::source::Filter;
 
 use crate::drill::choose::repository;
-use crate::drill::expect;
+use crate::drill::mistake::{Mistake, mistakes};
 use crate::order::order;
 use crate::plan::load::{Place, Plan};
 use crate::plan::mistake::nearest;
-use crate::plan::types::{Domain, Drill, DrillStep, Ready};
-use crate::plan::values::{Lapse, Name};
+use crate::plan::types::{Domain, Drill};
+use crate::plan::values::Name;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -344,12 +344,6 @@ impl Lint<'_> {
             let of = format!("the scratch directory of the drill {}", drill.name);
             self.whole_path(&key("scratch"), &of, path);
         }
-        let choice = drill.snapshot.as_deref().unwrap_or("latest");
-        let is_before = choice.strip_prefix("before:").is_some_and(|lapse| lapse.parse::<Lapse>().is_ok());
-        if !matches!(choice, "latest" | "random") && !is_before {
-            let message = format!("{choice:?} is no choice of a snapshot: it is latest, random or before:7d");
-            self.error("bad-choice", &key("snapshot"), message);
-        }
         let from = drill.from.as_deref().filter(|from| *from != "rotate");
         let is_known = from.is_none_or(|from| self.plan.repos.keys().any(|repo| repo.as_str() == from))
             && drill.domains.iter().all(|domain| self.plan.domain(domain.as_str()).is_some());
@@ -375,22 +369,13 @@ impl Lint<'_> {
                  ${{scratch}}/{domain}/{stream} in a step"
             ));
         }
-        for (number, step) in drill.step.iter().enumerate() {
-            let key = format!("drill.{}.step.{}", drill.name, number + 1);
-            let of = format!("step {} of the drill {}", number + 1, drill.name);
-            if let Some(wrong) = step_mistake(step) {
-                self.error("bad-step", &key, format!("{of} {wrong}"));
-            }
-            if let Some(wrong) = step.expect.as_deref().and_then(expect::mistake) {
-                self.error("bad-step", &format!("{key}.expect"), format!("{of} {wrong}"));
-            }
-            if let Some(domain) = step.restore.as_ref().filter(|domain| !drill.domains.contains(domain)) {
-                self.error(
-                    "bad-step",
-                    &key,
-                    format!("{of} restores {domain}, which is not among its domains"),
-                );
-            }
+        for Mistake { code, key, part, wrong } in mistakes(drill) {
+            let of = part.map_or(String::new(), |part| format!("{part} of "));
+            let message = format!("{of}the drill {} {wrong}", drill.name);
+            let key = format!("drill.{}.{key}", drill.name);
+            self.add(Severity::Violation, code, &key, message).hint = Some(
+                "nothing of the drill is begun until that is put right; all else of the plan is done".into(),
+            );
         }
     }
 
@@ -422,30 +407,4 @@ impl Lint<'_> {
             }
         }
     }
-}
-
-fn step_mistake(step: &DrillStep) -> Option<&'static str> {
-    let kinds = [step.prepare.is_some(), step.restore.is_some(), step.run.is_some(), step.start.is_some()];
-    match kinds.iter().filter(|kind| **kind).count() {
-        1 => {}
-        _ => return Some("needs one of prepare, restore, run and start"),
-    }
-    if step.target.is_some() && step.restore.is_none() {
-        return Some("has a target, and restores nothing");
-    }
-    if step.expect.is_some() && step.run.is_none() {
-        return Some("expects an output, and runs nothing");
-    }
-    if let Some(wrong) = step.ready.as_ref().and_then(ready_mistake) {
-        return Some(wrong);
-    }
-    (step.ready.is_some() != step.start.is_some()).then_some("needs `start` and `ready` together")
-}
-
-fn ready_mistake(ready: &Ready) -> Option<&'static str> {
-    if ready.http.is_some() == ready.command.is_some() {
-        return Some("needs one of `http` and `command` in `ready`");
-    }
-    let is_wrong = ready.http.as_ref().is_some_and(|url| !url.starts_with("http://"));
-    is_wrong.then_some("has an address in `ready` that does not begin with http://")
 }

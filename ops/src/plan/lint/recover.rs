@@ -1,6 +1,7 @@
 //! What a plan says of recoveries that cannot be.
 
-use crate::plan::lint::{Lint, Severity, ready_mistake};
+use crate::drill::mistake::ready_mistake;
+use crate::plan::lint::{Lint, Severity};
 use crate::plan::types::{Domain, Stream, StreamRecover};
 use crate::recover::OLD;
 
