@@ -151,6 +151,37 @@ fn a_plugin_that_cannot_find_out_says_so() {
 }
 
 #[test]
+fn formats_for_monitors_have_standard_output_for_themselves() {
+    let bench = planned("[[domain]]\nname = 'files'\npaths = ['DIR/src']\n");
+    bench.source();
+    let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    let idle = plan.replace("version = 1\n", "version = 1\ninclude = ['conf.d/*.toml']\n");
+    fs::write(bench.path("strongroom.toml"), idle).expect("written");
+    bench.run(["run"]).expect(0);
+    let warning = "the pattern \"conf.d/*.toml\" of include names no file";
+    let line = bench.run(["status", "--nagios"]).expect(0);
+    assert!(line.stdout.starts_with("STRONGROOM OK - ") && line.stdout.lines().count() == 1, "{line:?}");
+    assert!(line.stderr.contains(warning), "{line:?}");
+    let numbers = bench.run(["status", "--openmetrics"]).expect(0);
+    assert!(numbers.stdout.starts_with("# ") && numbers.stdout.ends_with("# EOF\n"), "{numbers:?}");
+    assert!(!numbers.stdout.contains(warning) && numbers.stderr.contains(warning), "{numbers:?}");
+    // Two formats in one place would be none. `--json` may stand before the command.
+    for args in [["status", "--nagios", "--json"], ["--json", "status", "--nagios"]] {
+        let line = bench.run(args).expect(3);
+        assert!(
+            line.stdout.starts_with("STRONGROOM UNKNOWN - --json cannot be used with --nagios"),
+            "{line:?}"
+        );
+        assert_eq!(line.stdout.lines().count(), 1, "{line:?}");
+    }
+    for args in [["status", "--openmetrics", "--json"], ["--json", "status", "--openmetrics"]] {
+        let refused = bench.run(args).expect(2);
+        let error = refused.last("error");
+        assert_eq!((&error["code"], refused.lines().len()), (&"usage".into(), 1), "{refused:?}");
+    }
+}
+
+#[test]
 fn one_plan_has_one_state_by_whatever_path() {
     let bench = planned("[[domain]]\nname = 'files'\npaths = ['DIR/src']\n");
     bench.source();

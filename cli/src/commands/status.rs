@@ -37,7 +37,8 @@ verification a class demands, it is told when they were read, and how much never
 
 Exit codes: 0 all is well, 3 there are warnings, 4 a target is missed, 5 a repository cannot be
 asked. With --nagios as monitoring plugins end: 0 ok, 1 warning, 2 critical, 3 unknown, also where
-it cannot find out, as with a plan that cannot be read: then the line says why.
+it cannot find out, as with a plan that cannot be read: then the line says why. With --nagios and
+--openmetrics nothing else is on standard output, so neither goes together with --json.
 
 Examples:
   strongroom status --config /etc/strongroom/strongroom.toml
@@ -58,9 +59,26 @@ pub struct Args {
     openmetrics: bool,
 }
 
+impl Args {
+    /// Each of the formats has standard output for itself, warnings in JSON included. That `--json` may stand before the command is
+    /// nothing that clap's conflicts can tell.
+    fn one_format(&self, context: &Context) -> Result<(), Failure> {
+        let other = match (self.nagios, self.openmetrics) {
+            (true, _) => "--nagios",
+            (_, true) => "--openmetrics",
+            _ => return Ok(()),
+        };
+        if !context.output.json() {
+            return Ok(());
+        }
+        let message = format!("--json cannot be used with {other}: standard output has room for one format");
+        Err(Failure::usage("usage", message).hint("leave one of them out"))
+    }
+}
+
 /// Shows the status.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let (found, numbers) = match find_out(args, context) {
+    let (found, numbers) = match args.one_format(context).and_then(|()| find_out(args, context)) {
         Ok(found) => found,
         Err(failure) if args.nagios => return unknown(&failure, context),
         Err(failure) => return Err(failure),
