@@ -1,5 +1,6 @@
 //! `key`: passwords come, change and go.
 
+use std::fs;
 use std::process::Command;
 
 use serde_json::Value;
@@ -64,7 +65,21 @@ fn a_keyslot_that_takes_more_memory_than_may_be_taken_is_refused_by_name() {
     new_password(&bench, "add", "battery staple").expect(0);
     let within = |password: &str| Run::of(with(&bench, password).args(["snapshots", "--memory", "80MiB"]));
     within("battery staple").expect(0);
-    within("no such password").expect(2);
+    let wrong = within("no such password").expect(2);
+    let both = ["102400 KiB", "; it does not open the other one that was tried"];
+    assert!(both.iter().all(|part| wrong.message().contains(part)), "{wrong:?}");
+    // Another one may be the password's and be damaged.
+    let other = bench.objects("keys").into_iter().find(|path| !path.ends_with(&id)).expect("another");
+    let whole = fs::read(&other).expect("a keyslot");
+    let mut bytes = whole.clone();
+    bytes[40] ^= 1;
+    overwrite(&other, &bytes);
+    let damaged = within("battery staple").expect(2);
+    let name = other.file_name().expect("a name").to_str().expect("text");
+    let both =
+        ["102400 KiB".to_owned(), format!("keys/{name} is damaged: its bytes are not those of its id")];
+    assert!(both.iter().all(|part| damaged.message().contains(part)), "{damaged:?}");
+    overwrite(&other, &whole);
     let file = bench.write("new-password", "another");
     let mut add = with(&bench, "battery staple");
     add.args(["key", "add", "--memory", "80MiB"]).args(costly).arg("--new-password-file").arg(file);
@@ -117,14 +132,14 @@ fn the_list_for_people_marks_the_keyslot_in_use() {
 fn a_removed_keyslot_that_came_back_locks_nobody_out() {
     let bench = Bench::new();
     let old = bench.objects("keys").remove(0);
-    let bytes = std::fs::read(&old).expect("readable");
+    let bytes = fs::read(&old).expect("readable");
     // The same password: whichever keyslot is tried first opens.
     let file = bench.write("same", PASSWORD);
     for _ in 0..4 {
         let mut passwd = bench.command();
         passwd.args(["key", "passwd", "--new-password-file"]).arg(&file).args(CHEAP);
         Run::of(&mut passwd).expect(0);
-        std::fs::write(&old, &bytes).expect("put back");
+        fs::write(&old, &bytes).expect("put back");
         bench.run(["snapshots"]).expect(0);
     }
 }
@@ -158,8 +173,8 @@ fn an_append_only_password_backs_up_and_the_ordinary_one_restores() {
         .run(["restore", &format!("{snapshot}:{}", bench.path("source").display()), "--target", "out"])
         .expect(0);
     for file in ["theirs", "own"] {
-        let restored = std::fs::read(bench.path("out").join(file)).expect("restored");
-        assert_eq!(restored, std::fs::read(bench.path("source").join(file)).expect("there"));
+        let restored = fs::read(bench.path("out").join(file)).expect("restored");
+        assert_eq!(restored, fs::read(bench.path("source").join(file)).expect("there"));
     }
     // What it may look at.
     let listed = Run::of(append(&bench).args(["snapshots", "--json"])).expect(0);
@@ -189,7 +204,7 @@ fn a_quiet_prune_says_why_it_ends_with_4_and_what_to_do() {
     let snapshot = run.last("summary")["snapshot_id"].as_str().expect("an id").to_owned();
     let own = bench.objects("packs").into_iter().filter(|pack| !theirs.contains(pack));
     for pack in own {
-        let mut bytes = std::fs::read(&pack).expect("a pack");
+        let mut bytes = fs::read(&pack).expect("a pack");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         overwrite(&pack, &bytes);

@@ -141,8 +141,8 @@ pub enum RepositoryError {
     },
     /// No keyslot that could be tried opens, and this one takes more memory than it may.
     #[error(
-        "trying the password on keyslot {keyslot} of {location} takes {needed} KiB of memory, more than the {allowed} KiB that it may take, \
-         and it opens no other"
+        "trying the password on keyslot {keyslot} of {location} takes {needed} KiB of memory, more than the {allowed} KiB that it may take\
+         {others}"
     )]
     KeyslotMemory {
         /// Where.
@@ -153,6 +153,8 @@ pub enum RepositoryError {
         needed: u32,
         /// KiB that it may take.
         allowed: u64,
+        /// What became of the password on all others, to go on with the sentence; empty where there are none.
+        others: String,
     },
     /// The keyslot opened, but the log says it was removed.
     #[error("keyslot {0} was removed from the repository: use another password")]

@@ -52,7 +52,7 @@ pub(super) fn open_keyslot(
         keys.push(info.key);
         ControlFlow::Continue(())
     })?;
-    let (mut tried, mut problems, mut too_large) = (0, Vec::new(), None);
+    let (mut tried, mut problems, mut too_large) = (0, Vec::new(), Vec::new());
     for key in keys {
         let Some(id) = key.keyslot_id().filter(|id| !but.contains(id)) else { continue };
         let object = match backend.read(&key, KEYSLOT_LEN as u64) {
@@ -72,14 +72,17 @@ pub(super) fn open_keyslot(
             Ok(slot) => return Ok((id, slot)),
             Err(KeyslotError::WrongPassword) => tried += 1,
             Err(KeyslotError::Kdf(KdfError::Memory { needed, allowed })) => {
-                too_large = too_large.max(Some((needed, allowed, id)));
+                too_large.push((needed, allowed, id));
             }
             Err(error) => problems.push(format!("{key}: {error}")),
         }
     }
     let location = backend.location();
-    if let Some((needed, allowed, keyslot)) = too_large {
-        return Err(RepositoryError::KeyslotMemory { location, keyslot, needed, allowed });
+    // The costliest: with the memory for that all can be tried.
+    too_large.sort_unstable();
+    if let Some((needed, allowed, keyslot)) = too_large.pop() {
+        let others = others(tried, &too_large, problems);
+        return Err(RepositoryError::KeyslotMemory { location, keyslot, needed, allowed, others });
     }
     if tried > 0 {
         let problems = match problems.as_slice() {
@@ -92,6 +95,18 @@ pub(super) fn open_keyslot(
         problems.push("the folder keys is empty".into());
     }
     Err(RepositoryError::NoKeyslot { location, problems: problems.join("; ") })
+}
+
+/// What became of the password on all keyslots but one, to go on with a sentence.
+fn others(tried: usize, too_large: &[(u32, u64, KeyslotId)], problems: Vec<String>) -> String {
+    let tried = match tried {
+        0 => None,
+        1 => Some("it does not open the other one that was tried".to_owned()),
+        tried => Some(format!("it opens none of the {tried} others that were tried")),
+    };
+    let costly = too_large.iter().map(|(needed, _, id)| format!("keyslot {id} takes {needed} KiB, too"));
+    let told: Vec<_> = tried.into_iter().chain(costly).chain(problems).collect();
+    if told.is_empty() { String::new() } else { format!("; {}", told.join("; ")) }
 }
 
 /// An object in one of these folders, if there is any.
