@@ -91,6 +91,14 @@ impl Context {
         self.known(self.open_unknown()?)
     }
 
+    /// The same for who shows the log, and in it the entries that do not count.
+    pub fn open_for_log(&self) -> Result<Arc<Repository>, Failure> {
+        let repository = self.open_untold(Repository::open)?;
+        // None is shown of a log that is not what was seen before.
+        self.compare_head(&repository).inspect_err(|_| self.tell_void(&repository))?;
+        Ok(self.work_on(repository))
+    }
+
     /// Opens the repository, of whose index any part may be lost.
     pub fn open_for_repair(&self) -> Result<Arc<Repository>, Failure> {
         self.known(full(self.open_as(Repository::open_for_repair)?)?)
@@ -134,6 +142,16 @@ impl Context {
         &self,
         open: impl FnOnce(Arc<dyn Backend>, &Password, Environment) -> Result<Repository, RepositoryError>,
     ) -> Result<Repository, Failure> {
+        let repository = self.open_untold(open)?;
+        self.tell_void(&repository);
+        Ok(repository)
+    }
+
+    /// Opens the repository without a word of log entries that do not count.
+    fn open_untold(
+        &self,
+        open: impl FnOnce(Arc<dyn Backend>, &Password, Environment) -> Result<Repository, RepositoryError>,
+    ) -> Result<Repository, Failure> {
         let backend = self.backend()?;
         let password = self.limited(password::existing(&self.global)?);
         let repository = match self.global.ignore_log_damage {
@@ -141,11 +159,15 @@ impl Context {
             false => open(backend, &password, environment())?,
         };
         repository.live_in(self.memory(budget::USUAL));
+        self.tell_distrusted(&repository);
+        Ok(repository)
+    }
+
+    /// Tells of log entries that do not count.
+    pub fn tell_void(&self, repository: &Repository) {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {void}"));
         }
-        self.tell_distrusted(&repository);
-        Ok(repository)
     }
 
     /// Tells of snapshots whose records cannot be read: everything goes on without them.

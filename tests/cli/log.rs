@@ -80,4 +80,17 @@ fn a_void_entry_at_the_end_is_reported() {
     assert_eq!((&warning["type"], &warning["seq"]), (&"warning".into(), &4.into()));
     let summary = run.last("summary");
     assert_eq!((&summary["commits"], &summary["void_entries"]), (&3.into(), &1.into()));
+    for args in [&["log", "--json"][..], &["log", "--verify", "--json"]] {
+        let told = bench.run(args.iter().copied()).expect(0).stdout;
+        assert_eq!(told.matches("log entry 4 does not count").count(), 1, "{told}");
+    }
+    let text = bench.run(["log"]).expect(0);
+    assert!(text.stdout.contains("     4  void: ") && !text.stderr.contains("does not count"), "{text:?}");
+    let head = bench.run(["log", "head"]).expect(0);
+    assert!(head.stderr.contains("log entry 4 does not count"), "it shows no entries: {head:?}");
+    // Where the log is not what was seen before, none of its entries are shown.
+    let (rest, last) = head.stdout.trim().split_at(head.stdout.trim().len() - 1);
+    let other = format!("{rest}{}", if last == "0" { "1" } else { "0" });
+    let unexpected = bench.run(["log", "--expect-head", &other]).expect(4);
+    assert_eq!(unexpected.stderr.matches("log entry 4 does not count").count(), 1, "{unexpected:?}");
 }

@@ -337,4 +337,9 @@ fn who_looks_at_snapshots_is_told_of_those_that_cannot_be_read_and_nobody_else()
         let run = bench.run(args).expect(0);
         assert!(!run.stderr.contains(&newer), "{run:?}");
     }
+    for args in [&["repair", "snapshots", "--dry-run"][..], &["repair", "snapshots", "--dry-run", "--json"]] {
+        let run = bench.run(args).expect(0);
+        let told = run.stdout.matches(&newer).count() + run.stderr.matches(&newer).count();
+        assert_eq!(told, 1, "{run:?}");
+    }
 }

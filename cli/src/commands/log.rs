@@ -61,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(Verb::Head(args)) = &args.verb {
         return head(args, context);
     }
-    let repository = context.open_to_add().map_err(unverified)?;
+    let repository = context.open_for_log().map_err(unverified)?;
     let (mut commits, mut voids, mut shown) = (0u64, 0u64, Ok(()));
     let config = Config::hash(repository.config_bytes());
     let fold = read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |entry| {
@@ -81,7 +81,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             }
         }
     });
-    let fold = fold.map_err(|error| unverified(error.into()))?;
+    let fold = fold.map_err(|error| {
+        // What was found out while the repository was opened, where it is not shown because it was not come to.
+        if voids == 0 {
+            context.tell_void(&repository);
+        }
+        unverified(error.into())
+    })?;
     shown?;
     if context.output.json() && args.verify {
         context.output.object(object(json!({

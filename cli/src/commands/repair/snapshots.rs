@@ -46,7 +46,8 @@ pub struct Args {
 
 /// Repairs snapshots.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let repository = context.open_for_snapshots()?;
+    // Where all are repaired, those whose records cannot be read are told by the repair.
+    let repository = if args.snapshots.is_empty() { context.open() } else { context.open_for_snapshots() }?;
     let named: Result<Vec<_>, _> =
         args.snapshots.iter().map(|name| repository.find_snapshot(name).map(|(id, _)| id)).collect();
     let default = SnapshotsOptions::default();
