@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use strongroom_ops::plan::{self, Mistake, Plan, Severity, SystemFiles};
+use strongroom_ops::plan::{self, Host, Mistake, Plan, Severity, SystemFiles};
 use strongroom_ops::run::state::State;
 use strongroom_ops::run::system::SystemProcesses;
 
@@ -73,7 +73,7 @@ pub fn runnable(args: &PlanArgs) -> Result<Plan, Failure> {
 /// Makes sure that a plan can be run.
 pub fn refuse_errors(plan: &Plan) -> Result<(), Failure> {
     let today = jiff::Zoned::now().date();
-    let errors = plan::lint(plan, today, &|_| true);
+    let errors = plan::lint(plan, today, &Host::COMPLETE);
     let mut errors = errors.into_iter().filter(|finding| finding.severity == Severity::Error);
     let Some(first) = errors.next() else { return Ok(()) };
     let place = first.place.map_or(String::new(), |place| format!("{place}: "));

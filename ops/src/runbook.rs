@@ -82,13 +82,25 @@ const NEXT_STEPS: &str = "\
 ";
 
 fn places(text: &mut String, plan: &Plan) {
-    text.push_str("## Where the copies are\n\n| Repository | Place | Site | Password |\n|---|---|---|---|\n");
+    text.push_str(
+        "## Where the copies are\n\n| Repository | Place | Site | Password | Copies of the password |\n|---|---|---|---|---|\n",
+    );
     for (name, repo) in &plan.repos {
         let site = repo.site.as_deref().unwrap_or("-");
-        let _ =
-            writeln!(text, "| {name} | `{}` | {} | {} |", cell(&repo.url), cell(site), cell(&password(repo)));
+        let copies = repo.key_copies.as_deref().unwrap_or("**not said**");
+        let _ = writeln!(
+            text,
+            "| {name} | `{}` | {} | {} | {} |",
+            cell(&repo.url),
+            cell(site),
+            cell(&password(repo)),
+            cell(copies)
+        );
     }
-    text.push_str("\nWithout the password nobody can read a repository, and there is no way around it.\n\n");
+    text.push_str(
+        "\nWithout the password nobody can read a repository, and there is no way around it. Where this host is lost, so is what it has of it: \
+         take a copy.\n\n",
+    );
 }
 
 /// Where the password is.
@@ -152,6 +164,9 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
         names.join(", "),
         domain.name
     );
+    if repos.len() > 1 {
+        text.push_str(OTHER_IDS);
+    }
     let place = format!("/var/tmp/recovery/{}", domain.name);
     text.push_str("```text\n");
     for (number, (name, repo)) in
@@ -214,6 +229,12 @@ fn duration(plan: &Plan, domain: &Domain, drills: &[DrillRecord]) -> String {
         phases.join(", ")
     )
 }
+
+const OTHER_IDS: &str = "\
+The same snapshot has another id in each repository. `strongroom -r REPOSITORY snapshots` shows it at the same time, and with `--json`, under `origin`,
+of which one it is a copy.
+
+";
 
 const LAST_STEPS: &str = "\
 Let the applications in, one after the other in the same order, and back everything up again: `strongroom run`, then `strongroom status`. Tell all who
@@ -292,7 +313,7 @@ mod tests {
         let mut at = 0;
         for part in [
             "# Recovery of shop-prod-1",
-            "| local | `/srv/backup/shop` | dc1 | printed by `systemd-creds cat backup-key` |",
+            "| local | `/srv/backup/shop` | dc1 | printed by `systemd-creds cat backup-key` | sealed, in the safe of the office |",
             "| 1 | orders-db | data-team | role: database on call | 24h | 45m |  |",
             "## First of all",
             "   # from offsite\n   strongroom -r /mnt/offsite/shop ",
@@ -300,6 +321,7 @@ mod tests {
             "   export STRONGROOM_CONFIG=",
             "## 1. orders-db",
             "strongroom recover orders-db --config ",
+            "The same snapshot has another id in each repository.",
             "# from local\nstrongroom -r /srv/backup/shop --password-command 'systemd-creds cat backup-key' restore SNAPSHOT --target /var/tmp/recovery/orders-db --verify",
             "# or from offsite\n# strongroom -r ",
             "pg_restore --exit-on-error -d 'service=shop dbname=TARGET' < /var/tmp/recovery/orders-db/shop.dump",

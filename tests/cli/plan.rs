@@ -22,8 +22,9 @@ pub fn planned(domains: &str) -> Bench {
 
 pub fn write_plan(bench: &Bench, domains: &str) {
     let text = format!(
-        "version = 1\nhost_id = 'box'\n[repo.first]\nurl = 'DIR/repo'\nsite = 'here'\n[repo.second]\nurl = 'DIR/second'\n\
-         site = 'there'\npassword_file = 'DIR/password'\n{domains}"
+        "version = 1\nhost_id = 'box'\n[repo.first]\nurl = 'DIR/repo'\nsite = 'here'\n\
+         key_copies = 'the safe'\n[repo.second]\nurl = 'DIR/second'\nsite = 'there'\nkey_copies = 'the safe'\n\
+         password_file = 'DIR/password'\n{domains}"
     );
     bench.write("password", crate::support::PASSWORD);
     bench.write(
@@ -507,7 +508,7 @@ fn mistakes_in_a_plan_are_told_with_their_place() {
     let bench = planned("[[domain]]\nname = 'a'\npaths = ['/a']\nshedule = 'daily'\n");
     let run = bench.run(["config", "check"]).expect(2);
     let place = bench.path("strongroom.toml");
-    let expected = format!("{}:13: there is no key `shedule` here", place.display());
+    let expected = format!("{}:15: there is no key `shedule` here", place.display());
     assert_eq!(run.message(), expected);
     assert!(run.stderr.contains("hint: did you mean `schedule`?"), "{run:?}");
     let json = bench.run(["run", "--json"]).expect(2).last("error");
@@ -518,7 +519,7 @@ fn mistakes_in_a_plan_are_told_with_their_place() {
         "[[domain]]\nname = 'a'\npaths = ['/a']\nafter = ['b']\n[[domain]]\nname = 'b'\npaths = ['/b']\nafter = ['a']\n",
     );
     let run = bench.run(["config", "check"]).expect(2);
-    assert!(run.stdout.contains(":13: error: domains wait for each other: a after b after a"), "{run:?}");
+    assert!(run.stdout.contains(":15: error: domains wait for each other: a after b after a"), "{run:?}");
     assert!(bench.run(["run"]).expect(2).message().contains("domains wait for each other"));
     write_plan(&bench, "[class.c]\ncopies = 3\n[[domain]]\nname = 'a'\nclass = 'c'\npaths = ['/a']\n");
     let run = bench.run(["config", "check", "--json"]).expect(4);
@@ -541,7 +542,7 @@ fn what_is_in_force_is_shown_with_its_origin() {
     let bench = planned("[class.c]\nrpo = '24h'\n[[domain]]\nname = 'a'\nclass = 'c'\npaths = ['/a']\n");
     let place = bench.path("strongroom.toml");
     let text = bench.run(["config", "show", "--effective"]).expect(0).stdout;
-    let inherited = format!("domain.a.objectives.rpo = \"24h\"  # class c, {}:11", place.display());
+    let inherited = format!("domain.a.objectives.rpo = \"24h\"  # class c, {}:13", place.display());
     assert!(text.lines().any(|line| line == inherited), "{inherited}\n{text}");
     assert!(text.lines().any(|line| line == "domain.a.objectives.copies = 1  # default"), "{text}");
     let given = bench.run(["config", "show", "--json"]).expect(0);
@@ -594,7 +595,15 @@ fn a_plan_of_all_parts_is_checked_and_makes_a_runbook() {
     let found = check.lines();
     let codes: std::collections::BTreeSet<_> =
         found.iter().filter_map(|line| line["code"].as_str()).filter(|code| *code != "no-program").collect();
-    let expected = ["idle-include", "no-schedule", "unchecked-stream", "unknown-scheme", "unloaded-stream"];
+    let expected = [
+        "idle-include",
+        "no-key-copies",
+        "no-schedule",
+        "no-source",
+        "unchecked-stream",
+        "unknown-scheme",
+        "unloaded-stream",
+    ];
     assert!(
         codes.iter().all(|code| expected.contains(code)) && codes.contains("unknown-scheme"),
         "{codes:?}"

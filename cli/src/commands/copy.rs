@@ -181,6 +181,9 @@ fn text(report: &CopyReport, elapsed: Duration, context: &Context) -> Result<(),
         units::size(report.bytes_stored),
         units::clock(elapsed)
     ));
+    if count(report, "copied") > 0 {
+        out.note("A copy has an id of its own, as told above: by that it is known in the other repository");
+    }
     if report.damaged() > 0 {
         out.note(
             "`strongroom check --read-data` says what is damaged, `strongroom repair packs` what can be done",

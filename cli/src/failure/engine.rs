@@ -33,6 +33,9 @@ use crate::exit::Exit;
 use crate::output::{object, visible};
 use crate::units::local_time;
 
+/// What has an id in one repository has another one in a copy of it.
+const NO_SNAPSHOT_HINT: &str = "`strongroom snapshots` lists what there is; `latest` names the newest. A copy has an id of its own in each repository: the \
+                                same snapshot is the one of the same time, and `snapshots --json` tells under `origin` of which it is a copy";
 const SNAPSHOTS_HINT: &str = "`strongroom snapshots` lists what there is; `latest` names the newest";
 
 impl From<RepositoryError> for Failure {
@@ -86,7 +89,7 @@ impl From<RepositoryError> for Failure {
                 Self::new("last-keyslot", message).hint("`strongroom key add` makes another one first")
             }
             RepositoryError::UnknownKeyslot(_) => Self::new("unknown-keyslot", message),
-            RepositoryError::NoSnapshot(_) => Self::new("no-snapshot", message).hint(SNAPSHOTS_HINT),
+            RepositoryError::NoSnapshot(_) => Self::new("no-snapshot", message).hint(NO_SNAPSHOT_HINT),
             RepositoryError::AmbiguousSnapshot { .. } => {
                 Self::new("ambiguous-snapshot", message).hint(SNAPSHOTS_HINT)
             }

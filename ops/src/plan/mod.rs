@@ -19,7 +19,7 @@ mod tests;
 pub mod types;
 pub mod values;
 
-pub use lint::{Finding, Severity, lint};
+pub use lint::{Finding, Host, Severity, lint};
 pub use load::{Plan, load};
 pub use mistake::Mistake;
 pub use objectives::Objectives;

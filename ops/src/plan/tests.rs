@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::civil::date;
 
 use super::effective::{Origin, effective};
-use super::lint::{Finding, Severity, lint};
+use super::lint::{Finding, Host, Severity, lint};
 use super::load::tests_support::plan;
 use super::types::Consistency;
 use super::{Mistake, Plan, PlanFiles, SystemFiles, load, schema};
@@ -42,7 +42,7 @@ fn mistake(text: &str) -> (String, String) {
 }
 
 fn findings(more: &str) -> Vec<Finding> {
-    lint(&plan(more), date(2026, 11, 28), &|_| true)
+    lint(&plan(more), date(2026, 11, 28), &Host::COMPLETE)
 }
 
 /// Codes of what is found, but for warnings.
@@ -62,18 +62,26 @@ fn example() -> Plan {
 #[test]
 fn the_example_plan_is_right() {
     let plan = example();
-    let found = lint(&plan, date(2026, 11, 28), &|_| true);
+    let found = lint(&plan, date(2026, 11, 28), &Host::COMPLETE);
     assert_eq!(found, [], "{found:#?}");
     assert_eq!((plan.domains.len(), plan.drills.len(), plan.sources.len()), (3, 1, 2));
     assert_eq!(plan.domains[0].consistency(), Consistency::Application);
     assert_eq!(plan.domains[1].consistency(), Consistency::Crash);
     assert_eq!(plan.domains[2].consistency(), Consistency::Fuzzy);
     // Without the programs that it names there are warnings, and after its exception has expired more than that.
-    let found = lint(&plan, date(2027, 2, 1), &|_| false);
+    let bare = Host { has_program: &|_| false, has_path: &|path| path != Path::new("/srv/shop/media") };
+    let found = lint(&plan, date(2027, 2, 1), &bare);
     assert!(
         found.iter().any(|found| found.code == "exception-expired" && found.severity == Severity::Violation)
     );
     assert!(found.iter().any(|found| found.code == "no-program" && found.message.contains("pg_dump")));
+    let missing: Vec<_> = found.iter().filter(|found| found.code == "no-source").collect();
+    let [missing] = missing[..] else { panic!("one path is missing: {missing:?}") };
+    assert_eq!(
+        (missing.severity, missing.message.as_str()),
+        (Severity::Warning, "the domain media has the path \"/srv/shop/media\", where nothing is")
+    );
+    assert!(missing.place.is_some());
 }
 
 #[test]
@@ -334,6 +342,21 @@ fn a_drill_that_no_repository_has_everything_for_is_told_of() {
 }
 
 #[test]
+fn a_domain_that_is_to_outlive_its_site_wants_a_copy_of_the_password() {
+    let found = |sites: u8, more: &str| {
+        let found = findings(&format!(
+            "site = 's'\n{more}[repo.b]\nurl = '/b'\nsite = 't'\nkey_copies = 'the safe of the office'\n[repo.c]\nurl = '/c'\n\
+             [[domain]]\nname = 'x'\npaths = ['/x']\nto = ['a', 'b']\nobjectives = {{ sites = {sites} }}\n"
+        ));
+        found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(2, ""), [(Severity::Warning, "no-key-copies")], "b says where, and nothing goes to c");
+    assert_eq!(found(2, "key_copies = 'with the notary'\n"), []);
+    assert_eq!(found(1, ""), []);
+    assert_eq!(found(2, "key_copies = ' '\n"), [(Severity::Warning, "no-key-copies")]);
+}
+
+#[test]
 fn targets_that_the_plan_misses_are_violations() {
     let domain = "[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n";
     for (class, more, expected) in [
@@ -414,7 +437,8 @@ fn targets_that_the_plan_misses_are_violations() {
     assert_eq!(of_sites("copies = 2", ["here", "here"]), [(Severity::Warning, "one-site")]);
     assert_eq!(of_sites("copies = 2", ["here", "there"]), []);
     assert_eq!(of_sites("copies = 1", ["here", "here"]), [], "nobody asked for two");
-    assert_eq!(of_sites("copies = 2\nsites = 2", ["here", "here"]), [(Severity::Violation, "too-few-sites")]);
+    let (too_few, no_key) = ((Severity::Violation, "too-few-sites"), (Severity::Warning, "no-key-copies"));
+    assert_eq!(of_sites("copies = 2\nsites = 2", ["here", "here"]), [too_few, no_key, no_key]);
     let of_time = |more: &str| {
         let found = findings(&format!("[class.c]\nrto = '1h'\n{domain}{more}"));
         found.iter().map(|found| (found.severity, found.code)).collect::<Vec<_>>()
@@ -457,7 +481,7 @@ fn a_pattern_that_names_no_file_is_pointed_out() {
     let main = format!("version = 1\ninclude = ['conf.d/*.toml']\n[repo.a]\nurl = '/backup'\n{domain}");
     let found = |files: &[(&str, &str)]| {
         let plan = loaded(files).expect("a plan");
-        let found = lint(&plan, date(2026, 11, 28), &|_| true);
+        let found = lint(&plan, date(2026, 11, 28), &Host::COMPLETE);
         found
             .into_iter()
             .map(|found| (found.severity, found.code, found.place.map(|place| place.line)))
@@ -481,7 +505,7 @@ fn tables_without_a_name_are_numbered_through_all_files() {
     let expected = [("notify.1.webhook_env", "\"ONE\""), ("notify.2.webhook_env", "\"TWO\"")];
     assert_eq!(shown, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
     let wrong =
-        lint(&plan, date(2026, 11, 28), &|_| true).into_iter().find(|found| found.code == "bad-notify");
+        lint(&plan, date(2026, 11, 28), &Host::COMPLETE).into_iter().find(|found| found.code == "bad-notify");
     let place = wrong.and_then(|wrong| wrong.place).expect("a place");
     assert_eq!((place.file.as_path(), place.line), (Path::new("more.toml"), 4));
 }

@@ -57,6 +57,8 @@ pub struct Repo {
     pub password_command: Option<Argv>,
     /// A file that holds the password.
     pub password_file: Option<String>,
+    /// Where copies of the password are kept, away from this host: for the runbook, in words.
+    pub key_copies: Option<String>,
 }
 
 /// How well a domain has to be protected.

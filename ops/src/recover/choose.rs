@@ -144,7 +144,7 @@ pub fn snapshot(
     Err(Refusal::failed(
         "no-snapshot",
         format!("{}: {}", domain.name, reasons.join("; ")),
-        "`strongroom status` and `strongroom -r REPO snapshots` show what there is".to_owned(),
+        "`strongroom status` and `strongroom -r REPO snapshots` show what there is; the same snapshot has another id in each repository".to_owned(),
     ))
 }
 

@@ -2,9 +2,11 @@
 
 mod recover;
 
+use std::path::Path;
+
 use serde_json::json;
 use strongroom_ops::plan::effective::{Entry, Origin, effective};
-use strongroom_ops::plan::{self, Finding, Severity, lint};
+use strongroom_ops::plan::{self, Finding, Host, Severity, lint};
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -81,7 +83,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 fn check(args: &CheckArgs, context: &Context) -> Outcome {
     let plan = args.plan.load()?;
     let today = jiff::Zoned::now().date();
-    let findings = lint(&plan, today, &is_program);
+    // What cannot be looked at may be there.
+    let has_path = |path: &Path| !matches!(path.try_exists(), Ok(false));
+    let findings = lint(&plan, today, &Host { has_program: &is_program, has_path: &has_path });
     report(&findings, context)?;
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, violations, warnings) =

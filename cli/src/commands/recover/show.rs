@@ -62,6 +62,10 @@ fn text(preview: &Preview, plan: &Plan, number: usize, context: &Context) -> Res
         preview.time,
         rough(preview.age)
     ))?;
+    let domain = plan.domain(preview.domain.as_str());
+    if domain.is_some_and(|domain| plan.repositories(domain).len() > 1) {
+        line("             another id in each other repository: --from NAME takes it from there by latest or before:7d".into())?;
+    }
     let rto = preview.rto.map_or(String::new(), |rto| format!("; RTO {rto}"));
     line(format!("  takes      {}{rto}", measured(preview.measured.as_ref())))?;
     for found in &preview.targets {

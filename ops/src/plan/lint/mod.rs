@@ -1,5 +1,6 @@
 //! What a plan says that cannot be, and where it misses its own targets.
 
+mod host;
 mod loads;
 mod recover;
 mod targets;
@@ -12,6 +13,7 @@ use jiff::civil::Date;
 use strongroom::format::provenance::Provenance;
 use strongroom::source::Filter;
 
+pub use self::host::Host;
 use crate::drill::choose::repository;
 use crate::drill::mistake::{Mistake, mistakes};
 use crate::order::order;
@@ -46,8 +48,8 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
-/// Looks a plan through. `today` decides which exceptions hold; `is_command` says whether a program can be run.
-pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+/// Looks a plan through. `today` decides which exceptions hold.
+pub fn lint(plan: &Plan, today: Date, host: &Host<'_>) -> Vec<Finding> {
     let mut lint = Lint { plan, today, found: Vec::new() };
     lint.includes();
     lint.repositories();
@@ -64,7 +66,7 @@ pub fn lint(plan: &Plan, today: Date, is_command: &dyn Fn(&str) -> bool) -> Vec<
     lint.exceptions();
     lint.metrics();
     lint.notifications();
-    lint.commands(is_command);
+    lint.host(host);
     lint.found.sort_by_key(|finding| finding.severity);
     lint.found
 }
@@ -140,6 +142,7 @@ impl Lint<'_> {
                 let of = format!("the password file of the repository {name}");
                 self.whole_path(&format!("{key}.password_file"), &of, path);
             }
+            self.key_copies(name, repo);
             if repo.password_command.is_some() && repo.password_file.is_some() {
                 let message = format!("the repository {name} has password_command and password_file");
                 self.error("two-passwords", &key, message).hint = Some("keep one of them".into());
@@ -393,17 +396,6 @@ impl Lint<'_> {
                 let message =
                     format!("notify {} needs one of webhook_env, heartbeat_env and command", number + 1);
                 self.error("bad-notify", &format!("notify.{}", number + 1), message);
-            }
-        }
-    }
-
-    /// Programs that are not there. They may be there when they are needed, so this is a warning.
-    fn commands(&mut self, is_command: &dyn Fn(&str) -> bool) {
-        let mut missing = BTreeSet::new();
-        for (key, argv) in self.plan.commands() {
-            if !is_command(argv.program()) && missing.insert(argv.program()) {
-                let message = format!("there is no program {:?} on this system", argv.program());
-                self.add(Severity::Warning, "no-program", &key, message);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Lint, Severity};
-use crate::plan::types::{Control, Domain, Drill, Tier};
+use crate::plan::types::{Control, Domain, Drill, Repo, Tier};
 use crate::plan::values::{Lapse, Name};
 
 impl Lint<'_> {
@@ -102,6 +102,26 @@ impl Lint<'_> {
             domain.name
         );
         self.violation(Control::Sites, "too-few-sites", domain, message);
+    }
+
+    /// What is at another site is of no use where the password was lost with the host.
+    pub(super) fn key_copies(&mut self, name: &Name, repo: &Repo) {
+        if repo.key_copies.as_ref().is_some_and(|said| !said.trim().is_empty()) {
+            return;
+        }
+        let plan = self.plan;
+        let needs =
+            |domain: &&Domain| plan.objectives(domain).sites > 1 && plan.repositories(domain).contains(&name);
+        if let Some(domain) = plan.domains.iter().find(needs) {
+            let message = format!(
+                "the domain {} is to outlive its site, and nothing says where copies of the password of the repository {name} are kept",
+                domain.name
+            );
+            let key = format!("repo.{name}.key_copies");
+            self.add(Severity::Warning, "no-key-copies", &key, message).hint = Some(
+                "keep one away from this host, and say where with key_copies = \"PLACE\": never the password itself".into(),
+            );
+        }
     }
 
     /// What destroys a place destroys all copies there.
