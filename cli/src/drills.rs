@@ -18,6 +18,7 @@ use strongroom_ops::drill::{Compared, DrillRecord, Part, Problem, Restored, Sour
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::vault::{Vault, VaultError};
 
+use crate::units;
 use crate::vault::{Repositories, failed};
 
 /// Codes of problems that are the repository's fault.
@@ -131,7 +132,7 @@ pub fn restore_parts(
 pub fn restored(reports: &[RestoreReport], mut problem: Option<Problem>) -> Restored {
     let errors: u64 = reports.iter().map(|report| report.errors).sum();
     if errors > 0 && problem.is_none() {
-        let message = format!("{errors} entries could not be restored");
+        let message = format!("{} could not be restored", units::count(errors, "entry"));
         problem = Some(Problem { is_damage: false, message });
     }
     let files = reports.iter().map(|report| report.files).sum();

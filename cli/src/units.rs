@@ -8,6 +8,7 @@ use strongroom::forget::policy::{Calendar, CivilTime, Span};
 use strongroom::format::parity::Overhead;
 use strongroom::format::tree::{Grain, Timestamp};
 use strongroom_ops::plan::values::size_factor;
+pub use strongroom_ops::words::{count, verb};
 
 const BINARY: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
@@ -170,12 +171,6 @@ pub fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.2} {}", BINARY[unit]) }
 }
 
-/// `1 snapshot`, `2 snapshots`.
-pub fn count(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
-}
-
 /// `0:05`, `12:34`, `1:02:03`.
 pub fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -219,7 +214,6 @@ mod tests {
         }
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1536), "1.50 KiB");
-        assert_eq!([count(0, "pack"), count(1, "pack"), count(2, "pack")], ["0 packs", "1 pack", "2 packs"]);
         assert_eq!(size(u64::MAX), "16777216.00 TiB");
     }
 

@@ -17,6 +17,7 @@
 //! - [`coverage`]: what there is, and which domain has it
 //! - [`units`]: timers for systemd and cron
 //! - [`runbook`]: what to do on the worst day
+//! - [`words`]: numbers with what they count
 //!
 //! Decisions are pure: time, processes and repositories come from the caller, so that tests can play them.
 
@@ -39,3 +40,4 @@ pub mod status;
 pub(crate) mod testing;
 pub mod units;
 pub mod verify;
+pub mod words;

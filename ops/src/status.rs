@@ -11,6 +11,7 @@ use crate::plan::Plan;
 use crate::plan::types::{Control, Domain};
 use crate::plan::values::{Lapse, Name};
 use crate::run::state::{Attempt, Outcome};
+use crate::words::{count, verb};
 
 /// How much clocks of two hosts may differ.
 const CLOCK_SLACK_SECS: i64 = 300;
@@ -231,8 +232,11 @@ impl Judge<'_, '_> {
         }
         if summary.errors > 0 || summary.unstable > 0 {
             let message = format!(
-                "of the newest snapshot {} entries are missing and {} files changed while they were read",
-                summary.errors, summary.unstable
+                "of the newest snapshot {} {} missing and {} changed while {} read",
+                count(summary.errors, "entry"),
+                verb(summary.errors, "is", "are"),
+                count(summary.unstable, "file"),
+                verb(summary.unstable, "it was", "they were")
             );
             copy.add(Health::Warning, message);
         }

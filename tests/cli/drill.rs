@@ -166,7 +166,7 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
     for tier in ["data", "some"] {
         let tested = drill(&bench.run(["drill", tier, "--self-test", "--json"]).expect(4));
         let message = tested["message"].as_str().expect("a reason");
-        assert!(message.contains("1 files of shop are not what the snapshot has"), "{tested}");
+        assert!(message.contains("1 file of shop is not what the snapshot has"), "{tested}");
     }
     bench.run(["drill", "names", "--self-test"]).expect(5);
     fs::rename(bench.path("second"), bench.path("away")).expect("moved");

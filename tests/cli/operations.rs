@@ -62,9 +62,9 @@ fn repositories_are_verified_as_the_plan_says() {
     let damaged = bench.run(["verify"]).expect(4);
     assert!(damaged.stderr.contains("first: damaged, "), "{damaged:?}");
     let status = bench.run(["status"]).expect(4).stdout;
-    assert!(status.contains("verify first: 1 packs were found damaged, and not intact since"), "{status}");
+    assert!(status.contains("verify first: 1 pack was found damaged, and not intact since"), "{status}");
     let nagios = bench.run(["status", "--nagios"]).expect(2).stdout;
-    assert!(nagios.starts_with("STRONGROOM CRITICAL - verify first critical: 1 packs"), "{nagios}");
+    assert!(nagios.starts_with("STRONGROOM CRITICAL - verify first critical: 1 pack was"), "{nagios}");
     // What is in doubt is due whatever its age.
     bench.run(["verify", "--due"]).expect(4);
     fs::rename(bench.repository(), bench.path("away")).expect("moved");

@@ -85,7 +85,7 @@ fn a_plan_is_run_and_its_status_is_told() {
     bench.source();
     bench.write("dump", "a dump that is complete\n");
     let check = bench.run(["config", "check"]).expect(0);
-    assert!(check.stdout.contains("2 domains in 1 files: 0 errors, 0 violations, 0 warnings"), "{check:?}");
+    assert!(check.stdout.contains("2 domains in 1 file: 0 errors, 0 violations, 0 warnings"), "{check:?}");
     let before = bench.run(["status", "--json"]).expect(4);
     assert_eq!(before.last("summary")["health"], "critical");
     let dry = bench.run(["run", "--due", "--dry-run"]).expect(0);
@@ -488,7 +488,7 @@ fn a_plan_that_is_named_by_way_of_other_folders_comes_back_and_can_be_used() {
     let check = |config: &str| {
         let check = bench.run(["config", "check", "--config", config]).expect(0);
         assert!(
-            check.stdout.contains("1 domains in 3 files: 0 errors, 0 violations, 2 warnings"),
+            check.stdout.contains("1 domain in 3 files: 0 errors, 0 violations, 2 warnings"),
             "{check:?}"
         );
     };

@@ -184,8 +184,8 @@ fn the_plan_tells_what_would_be_done_and_changes_nothing() {
         "2. media",
         "  replaces   ",
         "/media: 3 files, ",
-        "/shop.conf: 1 files, 4 B",
-        "  excluded   1 entries that no snapshot has: moved into what is restored",
+        "/shop.conf: 1 file, 4 B",
+        "  excluded   1 entry that no snapshot has: moved into what is restored",
         "  space      ",
     ] {
         assert!(said.contains(part), "{part:?} is not in\n{said}");

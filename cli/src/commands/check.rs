@@ -202,7 +202,7 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
         }
     }
     if report.more_findings > 0 {
-        out.line(format!("and {} more findings", report.more_findings))?;
+        out.line(format!("and {}", units::count(report.more_findings, "more finding")))?;
     }
     for hit in &report.hit_files {
         let mut line = format!("hit: {} ", hit.snapshot.short()).into_bytes();
@@ -210,7 +210,7 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
         out.line(line)?;
     }
     if report.more_hit_files {
-        out.line(format!("hit: more than these {} files", report.hit_files.len()))?;
+        out.line(format!("hit: more than these {}", units::count(report.hit_files.len(), "file")))?;
     }
     out.text(format!(
         "Checked: {}, {}, {}, {} in {}",
@@ -245,7 +245,10 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
         ))?;
     }
     if report.orphan_packs > 0 {
-        out.text(format!("Orphans: {} packs of interrupted or running backups", report.orphan_packs));
+        out.text(format!(
+            "Orphans: {} of interrupted or running backups",
+            units::count(report.orphan_packs, "pack")
+        ));
     }
     if report.is_damaged() {
         out.line("The repository is damaged: what is not listed as hit can be restored")?;

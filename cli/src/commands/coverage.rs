@@ -63,7 +63,8 @@ fn line(item: &Item) -> String {
     };
     let more = more.map_or(String::new(), |more| format!(" ({more}{name})"));
     let path = visible(item.path.as_os_str().as_bytes());
-    format!("{word:<11}  {path}: {} files, {}{more}", item.files, units::size(item.bytes))
+    let (files, bytes) = (units::count(item.files, "file"), units::size(item.bytes));
+    format!("{word:<11}  {path}: {files}, {bytes}{more}")
 }
 
 fn database_line(database: &Database) -> String {

@@ -155,10 +155,7 @@ fn text(totals: &Totals, args: &Args, context: &Context) {
     let out = &context.output;
     let count = |count: &Count| {
         let (files, others) = (units::count(count.files, "file"), units::count(count.others, "other"));
-        let dirs = match count.directories {
-            1 => "1 directory".to_owned(),
-            number => format!("{number} directories"),
-        };
+        let dirs = units::count(count.directories, "directory");
         format!("{files}, {dirs}, {others}, {}", units::size(count.bytes))
     };
     if !args.stat && *totals != Totals::default() {
@@ -174,12 +171,8 @@ fn text(totals: &Totals, args: &Args, context: &Context) {
         units::size(totals.changed_before.bytes),
         units::size(totals.changed_after.bytes)
     ));
-    out.text(format!("Metadata:  {} of which nothing else changed", entries(totals.metadata)));
+    out.text(format!("Metadata:  {} of which nothing else changed", units::count(totals.metadata, "entry")));
     if totals.types > 0 {
-        out.text(format!("Types:     {} of another type", entries(totals.types)));
+        out.text(format!("Types:     {} of another type", units::count(totals.types, "entry")));
     }
-}
-
-fn entries(number: u64) -> String {
-    if number == 1 { "1 entry".into() } else { format!("{number} entries") }
 }

@@ -292,9 +292,9 @@ fn summary_line(report: &ForgetReport, dry_run: bool, context: &Context) {
 }
 
 fn stale(group: &Group) -> String {
-    let count = group.verdicts.len();
-    let key = visible(group.key.to_string().as_bytes());
-    format!("no new snapshots of {key} for 30 days: by these rules its {count} snapshots stay for ever")
+    let (number, key) = (group.verdicts.len(), visible(group.key.to_string().as_bytes()));
+    let (count, stay) = (units::count(number, "snapshot"), units::verb(number, "stays", "stay"));
+    format!("no new snapshots of {key} for 30 days: by these rules its {count} {stay} for ever")
 }
 
 fn text(report: &ForgetReport, args: &Args, context: &Context) -> Result<(), Failure> {

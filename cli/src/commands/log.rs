@@ -98,7 +98,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             "head": fold.head(),
         })))?;
     } else if args.verify {
-        context.output.line(format!("{commits} commits are in order, {voids} entries are void"))?;
+        context.output.line(format!(
+            "{} {} in order, {} {} void",
+            units::count(commits, "commit"),
+            units::verb(commits, "is", "are"),
+            units::count(voids, "entry"),
+            units::verb(voids, "is", "are")
+        ))?;
         context.output.line(format!("head: {} {}", fold.seq(), fold.head()))?;
     }
     Ok(Exit::Ok)
@@ -179,13 +185,15 @@ fn describe(change: &Change, keys: &KeySet) -> String {
         Change::SnapshotReleased { snapshot, reason } => {
             format!("snapshot {} released: {}", snapshot.short(), visible(reason.as_bytes()))
         }
-        Change::SegmentsDropped { segments } => format!("index: {} stray segments dropped", segments.len()),
-        Change::SegmentsReplaced { added, removed } => {
-            format!("index: {} segments added, {} removed", added.len(), removed.len())
+        Change::SegmentsDropped { segments } => {
+            format!("index: {} dropped", units::count(segments.len(), "stray segment"))
         }
-        Change::PacksCondemned { packs } => format!("{} packs condemned", packs.len()),
-        Change::PacksRescued { packs } => format!("{} packs rescued", packs.len()),
-        Change::PacksRemoved { packs } => format!("{} packs removed", packs.len()),
+        Change::SegmentsReplaced { added, removed } => {
+            format!("index: {} added, {} removed", units::count(added.len(), "segment"), removed.len())
+        }
+        Change::PacksCondemned { packs } => format!("{} condemned", units::count(packs.len(), "pack")),
+        Change::PacksRescued { packs } => format!("{} rescued", units::count(packs.len(), "pack")),
+        Change::PacksRemoved { packs } => format!("{} removed", units::count(packs.len(), "pack")),
         Change::LedgerReplaced { ledger, .. } => {
             format!("verification ledger {} took the place of the one before", ledger.short())
         }
@@ -243,7 +251,7 @@ fn describe(change: &Change, keys: &KeySet) -> String {
         }
         Change::Note { kind, .. } if kind == REBUILD_NOTE => "index rebuilt from the packs".to_owned(),
         Change::Note { kind, record } => {
-            format!("note of kind {} ({} bytes)", visible(kind.as_bytes()), record.len())
+            format!("note of kind {} ({})", visible(kind.as_bytes()), units::count(record.len(), "byte"))
         }
     }
 }

@@ -203,7 +203,7 @@ fn status_text(status: &Status) -> Vec<String> {
         let bytes = units::size(status.others_bytes);
         rows.push([
             "Others:".to_owned(),
-            format!("{} sidecars of what is not in force, {bytes}", status.others),
+            format!("{} of what is not in force, {bytes}", units::count(status.others, "sidecar")),
         ]);
     }
     aligned(&rows, &[])

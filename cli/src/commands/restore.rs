@@ -182,36 +182,44 @@ pub fn run(args: Args, context: &Context) -> Outcome {
 
 fn text(report: &RestoreReport, options: &RestoreOptions, elapsed: Duration, context: &Context) {
     let out = &context.output;
-    let (files, bytes) = (report.files, units::size(report.bytes));
     out.text(format!(
-        "Selected:  {files} files, {} directories, {} others, {bytes}",
-        report.directories, report.others
+        "Selected:  {}, {}, {}, {}",
+        units::count(report.files, "file"),
+        units::count(report.directories, "directory"),
+        units::count(report.others, "other"),
+        units::size(report.bytes)
     ));
     let written = if options.dry_run { "Would write:" } else { "Written:  " };
     out.text(format!(
-        "{written} {} files, {} in {}; {} files were as they should be{}",
-        report.files_written,
+        "{written} {}, {} in {}; {} {} as {} should be{}",
+        units::count(report.files_written, "file"),
         units::size(report.bytes_written),
         units::clock(elapsed),
-        report.files_unchanged,
+        units::count(report.files_unchanged, "file"),
+        units::verb(report.files_unchanged, "was", "were"),
+        units::verb(report.files_unchanged, "it", "they"),
         if report.files_skipped > 0 {
-            format!(", {} were left alone", report.files_skipped)
+            format!(
+                ", {} {} left alone",
+                report.files_skipped,
+                units::verb(report.files_skipped, "was", "were")
+            )
         } else {
             String::new()
         }
     ));
     if options.delete {
         out.text(format!(
-            "{}   {} entries",
+            "{}   {}",
             if options.dry_run { "Would delete:" } else { "Deleted:" },
-            report.deleted
+            units::count(report.deleted, "entry")
         ));
     }
     if options.verify {
-        out.text(format!("Verified:  {} files read back and found equal", report.verified));
+        out.text(format!("Verified:  {} read back and found equal", units::count(report.verified, "file")));
     }
     if report.errors > 0 {
-        out.text(format!("Errors:    {} entries could not be restored wholly", report.errors));
+        out.text(format!("Errors:    {} could not be restored wholly", units::count(report.errors, "entry")));
     }
 }
 

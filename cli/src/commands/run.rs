@@ -396,13 +396,13 @@ fn tell(report: &DomainReport, context: &Context) {
             let summary = &done.summary;
             let forgotten = match repo.forgotten {
                 0 => String::new(),
-                count => format!(", {count} older ones forgotten"),
+                count => format!(", {} forgotten", units::count(count, "older one")),
             };
             context.output.text(format!(
-                "  {}: snapshot {} of {} files, {}; {} added{forgotten}",
+                "  {}: snapshot {} of {}, {}; {} added{forgotten}",
                 repo.repo,
                 snapshot.short(),
-                summary.files,
+                units::count(summary.files, "file"),
                 units::size(summary.bytes),
                 units::size(summary.bytes_added),
             ));

@@ -26,6 +26,7 @@ use crate::failure::{Failure, Outcome};
 use crate::numbers;
 use crate::output::{object, visible};
 use crate::plan::{self, PlanArgs};
+use crate::units;
 use crate::vault::Repositories;
 
 const AFTER_HELP: &str = "\
@@ -258,9 +259,11 @@ fn verification(repo: &RepoStatus, now: jiff::Timestamp) -> String {
     };
     let known = repo.known.as_ref().map_or(String::new(), |known| {
         let oldest = if known.packs_never_read > 0 {
-            format!("{} of {} packs were never read", known.packs_never_read, known.packs)
+            let (packs, were) =
+                (units::count(known.packs, "pack"), units::verb(known.packs_never_read, "was", "were"));
+            format!("{} of {packs} {were} never read", known.packs_never_read)
         } else {
-            format!("the oldest of {} packs was read {}", known.packs, ago(known.oldest_read))
+            format!("the oldest of {} was read {}", units::count(known.packs, "pack"), ago(known.oldest_read))
         };
         format!(", last {}; {oldest}", ago(known.last_read))
     });
@@ -356,7 +359,11 @@ fn nagios(found: &Overview, worst: Health) -> String {
         format!("verify {} {}: {}", repo.repo, repo.health.name(), one_line(first))
     }));
     let said = match bad.is_empty() {
-        true => format!("{} domains are as they have to be", found.domains.len()),
+        true => {
+            let number = found.domains.len();
+            let are = units::verb(number, "is as it has", "are as they have");
+            format!("{} {are} to be", units::count(number, "domain"))
+        }
         false => bad.join("; "),
     };
     let ages = found.domains.iter().flat_map(|domain| {

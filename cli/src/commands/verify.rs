@@ -243,10 +243,9 @@ fn checked(report: &CheckReport, by_signal: bool) -> Checked {
         true => Some("others removed packs faster than they could be looked at, time and again".to_owned()),
         false if is_cut_short => Some("it was cut short before anything was read".to_owned()),
         false => (report.unread_snapshots > 0).then(|| {
-            format!(
-                "{} snapshots are of a newer version: what they need is not known",
-                report.unread_snapshots
-            )
+            let unread = report.unread_snapshots;
+            let (number, are) = (units::count(unread, "snapshot"), units::verb(unread, "is", "are"));
+            format!("{number} {are} of a newer version: what that takes is not known")
         }),
     };
     Checked { damage, doubt, packs_read: report.packs_read, bytes_read: report.bytes_read }

@@ -122,7 +122,7 @@ pub enum RepositoryError {
         source: ConfigError,
     },
     /// No keyslot opens with the password.
-    #[error("the password opens none of the {keyslots} keyslots of {location}{problems}")]
+    #[error("the password {} of {location}{problems}", none_of(*keyslots))]
     WrongPassword {
         /// Where.
         location: String,
@@ -242,6 +242,14 @@ pub enum RepositoryError {
         /// How many it matches.
         count: usize,
     },
+}
+
+/// That a password opens no keyslot of so many, as a verb and its object.
+fn none_of(keyslots: usize) -> String {
+    match keyslots {
+        1 => "does not open the keyslot".into(),
+        _ => format!("opens none of the {keyslots} keyslots"),
+    }
 }
 
 impl RepositoryError {

@@ -11,6 +11,7 @@ use crate::plan::Plan;
 use crate::plan::types::Domain;
 use crate::plan::values::Name;
 use crate::status::{is_to_come, timestamp};
+use crate::words::count;
 
 /// What a repository has of a domain: the newest snapshot that lacks nothing, and how many complete ones there are.
 pub(super) enum Copy<'e> {
@@ -33,7 +34,7 @@ fn flaw(snapshot: &Snapshot, now: &Zoned) -> Option<String> {
     match (errors, is_ahead) {
         (0, false) => None,
         (0, true) => Some("says that it was made in the future".into()),
-        _ => Some(format!("lacks {errors} entries that could not be read")),
+        _ => Some(format!("lacks {} that could not be read", count(errors, "entry"))),
     }
 }
 

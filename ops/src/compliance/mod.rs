@@ -19,7 +19,8 @@ use crate::plan::{Objectives, Plan};
 use crate::recover::RecoveryRecord;
 use crate::run::state::{Attempt, RepoAttempt};
 use crate::status::{Facts, is_to_come, rough};
-use crate::verify::{Known, Verdict, Verification, too_little};
+use crate::verify::{self, Known, Verdict, Verification, too_little};
+use crate::words;
 
 /// How a target stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -277,7 +278,7 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
             let (standing, is_damage, found) = match (self.evidence.known)(repo) {
                 Err(_) => (Standing::Unknown, false, "cannot be asked".to_owned()),
                 Ok(known) if known.packs_in_doubt > 0 => {
-                    (Standing::Violated, true, format!("{} packs were found damaged", known.packs_in_doubt))
+                    (Standing::Violated, true, verify::in_doubt(known.packs_in_doubt))
                 }
                 // Not only packs can be damaged.
                 Ok(_) if last == Some(Verdict::Damaged) => {
@@ -330,6 +331,11 @@ impl<'j, 'e, 'f> Judge<'j, 'e, 'f> {
             (standing, format!("{repo}: {count}"))
         });
         let (standing, found) = of_repos.max_by_key(|(standing, _)| *standing)?;
-        Some(self.finding(Control::Retention, standing, format!("at least {floor} snapshots"), found))
+        Some(self.finding(
+            Control::Retention,
+            standing,
+            format!("at least {}", words::count(floor, "snapshot")),
+            found,
+        ))
     }
 }

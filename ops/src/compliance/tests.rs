@@ -310,7 +310,7 @@ fn a_snapshot_that_lacks_something_or_is_to_come_counts_for_none() {
     };
     assert_eq!(case.missed(), one(lacks), "the one before it is too old");
     newest(&mut case, "a", &|one| one.summary.errors = 1);
-    let both = format!("the newest in a lacks 1 entries that could not be read; {lacks}");
+    let both = format!("the newest in a lacks 1 entry that could not be read; {lacks}");
     assert!(case.missed().starts_with(&format!("rpo violated: 1d 6h old; {both}; copies violated: 0 with")));
     let mut case = Case::good();
     newest(&mut case, "b", &|one| one.summary.unstable = 3);

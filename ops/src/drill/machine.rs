@@ -18,6 +18,7 @@ use crate::plan::types::{Drill, Tier};
 use crate::plan::values::Name;
 use crate::run::process::Processes;
 use crate::run::vault::VaultError;
+use crate::words::{count, verb};
 
 /// Files that a sample has of each domain, at most.
 const SAMPLE_FILES: usize = 32;
@@ -336,7 +337,10 @@ pub(super) fn verdict(compared: Compared, domain: &Name) -> Result<(), Stop> {
     match compared {
         Compared { different: 0, .. } => Ok(()),
         Compared { same, different } => Err(Stop::Fail(format!(
-            "{different} files of {domain} are not what the snapshot has, {same} are"
+            "{} of {domain} {} not what the snapshot has, {same} {}",
+            count(different, "file"),
+            verb(different, "is", "are"),
+            verb(same, "is", "are")
         ))),
     }
 }

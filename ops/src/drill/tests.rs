@@ -448,7 +448,7 @@ fn a_drill_that_is_cancelled_says_nothing_of_the_data() {
 fn a_damaged_byte_fails_the_self_test() {
     let wish = Wish { self_test: true, ..Wish::default() };
     let record = Stage::new(FULL).run_as(&wish);
-    let reason = "1 files of x are not what the snapshot has, 0 are";
+    let reason = "1 file of x is not what the snapshot has, 0 are";
     assert_eq!((record.outcome, record.reason.as_deref()), (DrillOutcome::Fail, Some(reason)));
     assert!(record.self_test && !record.is_measured());
     let record = Stage::new("tier = 'metadata'\n").run_as(&wish);
@@ -476,7 +476,7 @@ fn a_self_test_succeeds_by_what_it_damaged_and_by_nothing_else() {
         (&of_damaged, "the self-test has damaged nothing yet: x cannot be restored: a pack is gone"),
         (
             &of_rotten,
-            "the self-test has damaged nothing yet: 1 files of x are not what the snapshot has, 0 are",
+            "the self-test has damaged nothing yet: 1 file of x is not what the snapshot has, 0 are",
         ),
         (&of_blind, "the self-test: a damaged byte was not noticed, so no drill proves anything"),
         (&of_lost, "the self-test has damaged nothing yet: it is down"),

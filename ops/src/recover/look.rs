@@ -19,6 +19,7 @@ use crate::recover::targets::{Look, existing_above, topmost};
 use crate::recover::{BESIDE, OLD, choose};
 use crate::run::vault::VaultError;
 use crate::status::timestamp;
+use crate::words::count;
 
 impl Recoverer<'_> {
     /// What would be done, domain by domain. What stands in the way of one is among its blockers.
@@ -99,8 +100,9 @@ impl Recoverer<'_> {
         let lost = chosen.snapshot.summary.errors.saturating_add(chosen.snapshot.summary.unstable);
         if lost > 0 {
             preview.left.push(format!(
-                "of {lost} entries the snapshot has nothing, or a mixture of two states, and what is there now is replaced all the same: \
-                 look at the runs that made it, or take an earlier one with --snapshot before:AGE"
+                "of {} the snapshot has nothing, or a mixture of two states, and what is there now is replaced all the same: \
+                 look at the runs that made it, or take an earlier one with --snapshot before:AGE",
+                count(lost, "entry")
             ));
         }
         let drifted: Vec<_> = preview.facts.iter().filter(|fact| fact.has_drifted()).cloned().collect();

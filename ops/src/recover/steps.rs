@@ -22,6 +22,7 @@ use crate::recover::swap;
 use crate::recover::targets::Target;
 use crate::run::stage;
 use crate::run::vault::VaultError;
+use crate::words::{count, verb};
 
 impl Recoverer<'_> {
     /// Restores everything beside its place.
@@ -82,8 +83,8 @@ impl Recoverer<'_> {
             match compared.map_err(|error| of_vault(&path, &error))? {
                 Compared { different: 0, .. } => {}
                 Compared { different, .. } => {
-                    let message =
-                        format!("{different} entries of {} are not what the snapshot has", path.display());
+                    let (entries, are) = (count(different, "entry"), verb(different, "is", "are"));
+                    let message = format!("{entries} of {} {are} not what the snapshot has", path.display());
                     return Err(Stop::damage(message));
                 }
             }
@@ -144,8 +145,12 @@ impl Recoverer<'_> {
             let staying = carry::forward(self.disk, target).map_err(Stop::failed)?;
             if staying > 0 {
                 record.warn(format!(
-                    "{staying} entries that are left out of backups stay in {}: something else is in their place",
-                    target.aside.display()
+                    "{} that {} left out of backups {} in {}: something else is in {} place",
+                    count(staying, "entry"),
+                    verb(staying, "is", "are"),
+                    verb(staying, "stays", "stay"),
+                    target.aside.display(),
+                    verb(staying, "its", "their")
                 ));
             }
         }
@@ -189,10 +194,13 @@ impl Recoverer<'_> {
         target.carried = split.carried;
         Ok((split.staying > 0).then(|| {
             format!(
-                "{} entries that are left out of backups stay in {}, because what was restored has something else in their place ({}): \
-                 take what you need of them before --commit removes them",
-                split.staying,
+                "{} that {} left out of backups {} in {}, because what was restored has something else in {} place ({}): \
+                 take what you need of that before --commit removes it",
+                count(split.staying, "entry"),
+                verb(split.staying, "is", "are"),
+                verb(split.staying, "stays", "stay"),
                 target.aside.display(),
+                verb(split.staying, "its", "their"),
                 target.named.join(&split.example).display()
             )
         }))

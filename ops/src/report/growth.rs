@@ -3,6 +3,7 @@
 use super::history::Growth;
 use super::html::Html;
 use super::size;
+use crate::words::count;
 
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 90.0;
@@ -38,9 +39,9 @@ pub fn section(page: &mut Html, growth: &[Growth]) {
             .raw("\" r=\"3\"/></svg><figcaption>");
         let days = format!("{} to {}", first.strftime("%Y-%m-%d"), last.strftime("%Y-%m-%d"));
         page.text(grown.domain.as_str()).text(&format!(
-            ": {}, {} snapshots, {days}",
+            ": {}, {}, {days}",
             size(*newest),
-            grown.sizes.len()
+            count(grown.sizes.len(), "snapshot")
         ));
         page.raw("</figcaption></figure>\n");
     }

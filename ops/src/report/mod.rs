@@ -22,6 +22,7 @@ use crate::plan::values::{Lapse, Name};
 use crate::run::state::{Attempt, Outcome};
 use crate::status::{DomainStatus, Health, rough};
 use crate::verify::RepoStatus;
+use crate::words::{count, verb};
 use history::{Calendar, Day, Growth};
 use html::{Cell, Html};
 
@@ -233,7 +234,7 @@ fn calendars(page: &mut Html, calendars: &[Calendar]) {
         let missed = calendar.days.iter().filter(|(_, day)| *day == Day::Missed).count();
         page.raw("<div>").text(calendar.domain.as_str());
         let known = calendar.days.iter().filter(|(_, day)| *day != Day::Unknown).count();
-        page.text(&format!(": missed at the end of {missed} of {known} days"));
+        page.text(&format!(": missed at the end of {missed} of {}", count(known, "day")));
         page.raw("</div><div class=\"days\">");
         for (date, day) in &calendar.days {
             let (class, word) = match day {
@@ -321,9 +322,12 @@ fn logs(page: &mut Html, logs: &[LogVerdict]) {
         .iter()
         .map(|log| {
             let (class, text) = match &log.verdict {
-                Ok((entries, 0)) => ("good", format!("{entries} entries, all signed and in one chain")),
+                Ok((entries, 0)) => {
+                    ("good", format!("{}, all signed and in one chain", count(*entries, "entry")))
+                }
                 Ok((entries, void)) => {
-                    ("warn", format!("{entries} entries in one chain; {void} more do not count"))
+                    let (entries, do_not) = (count(*entries, "entry"), verb(*void, "does", "do"));
+                    ("warn", format!("{entries} in one chain; {void} more {do_not} not count"))
                 }
                 Err(reason) => ("bad", reason.clone()),
             };

@@ -18,6 +18,7 @@ use crate::run::Runner;
 use crate::run::report::DomainReport;
 use crate::run::state::{State, write_whole};
 use crate::status::timestamp;
+use crate::words::count;
 
 /// Snapshots that have to be there before anything can be unlike them.
 const HISTORY_MIN: usize = 3;
@@ -226,11 +227,11 @@ fn unlike(history: &[&SnapshotSummary], dense: Option<u64>, new: &SnapshotSummar
     let mut found = Vec::new();
     let usual_files = median(history.iter().map(|summary| summary.files));
     if new.files < usual_files / 2 && usual_files - new.files >= FILES_MIN {
-        found.push(format!("{} files, where there usually are {usual_files}", new.files));
+        found.push(format!("{}, where there usually are {usual_files}", count(new.files, "file")));
     }
     let usual_bytes = median(history.iter().map(|summary| summary.bytes));
     if new.bytes < usual_bytes / 2 && usual_bytes - new.bytes >= BYTES_MIN {
-        found.push(format!("{} bytes, where there usually are {usual_bytes}", new.bytes));
+        found.push(format!("{}, where there usually are {usual_bytes}", count(new.bytes, "byte")));
     }
     let deleted = deleted(last, new);
     let most = history.windows(2).map(|pair| self::deleted(pair[0], pair[1])).max().unwrap_or(0);

@@ -17,6 +17,7 @@ use crate::run::state::{Journal, Outcome};
 use crate::run::stream::timeout;
 use crate::run::vault::{Job, VaultError};
 use crate::run::{Runner, facts, stage, stream};
+use crate::words::{count, verb};
 
 impl Runner<'_> {
     /// Reads everything, into the first of the repositories that takes it: nothing is said of those after it.
@@ -154,8 +155,9 @@ impl Runner<'_> {
 fn accept(on_change: OnChange) -> Accept {
     Box::new(move |summary| match on_change {
         OnChange::Fail if summary.unstable > 0 => Err(format!(
-            "{} files changed each time they were read, and on_change is \"fail\"",
-            summary.unstable
+            "{} changed each time {} read, and on_change is \"fail\"",
+            count(summary.unstable, "file"),
+            verb(summary.unstable, "it was", "they were")
         )),
         _ => Ok(()),
     })

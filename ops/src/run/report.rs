@@ -7,6 +7,7 @@ use strongroom::ids::SnapshotId;
 
 use crate::plan::values::Name;
 use crate::run::state::Outcome;
+use crate::words::{count, verb};
 
 /// How a domain's run went.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,6 +186,9 @@ impl DomainReport {
 /// What a snapshot lacks, if it lacks something.
 pub(super) fn incomplete(summary: &SnapshotSummary) -> Option<String> {
     let SnapshotSummary { errors, unstable, .. } = summary;
-    (*errors > 0 || *unstable > 0)
-        .then(|| format!("{errors} entries could not be read, {unstable} files changed while they were read"))
+    (*errors > 0 || *unstable > 0).then(|| {
+        let (entries, files) = (count(*errors, "entry"), count(*unstable, "file"));
+        let they_were = verb(*unstable, "it was", "they were");
+        format!("{entries} could not be read, {files} changed while {they_were} read")
+    })
 }

@@ -10,6 +10,7 @@ use crate::plan::effective::STREAM_TIMEOUT;
 use crate::plan::types::Stream;
 use crate::plan::values::Lapse;
 use crate::run::process::{Order, Processes, Sink, Source};
+use crate::words::count;
 
 /// The stream as the engine takes it. The command is started when the first byte is asked for.
 pub fn source(stream: &Stream, env: &[(String, String)], processes: &Arc<dyn Processes>) -> StreamSource {
@@ -93,7 +94,7 @@ impl Checked {
         running.finish().map_err(|error| error.to_string())?;
         match self.stream.min_bytes {
             Some(least) if self.length < least.bytes() => {
-                return Err(format!("it has {} bytes, and min_bytes is {least}", self.length));
+                return Err(format!("it has {}, and min_bytes is {least}", count(self.length, "byte")));
             }
             None if self.length == 0 => {
                 return Err("it is empty: if it may be, say min_bytes = \"0\"".into());

@@ -19,6 +19,7 @@ use crate::run::process::without_output;
 use crate::run::state::{Lock, State};
 use crate::run::vault::VaultError;
 use crate::status::{Health, rough};
+use crate::words::{count, verb};
 
 const RECORDS: &str = "verifications.jsonl";
 
@@ -226,7 +227,8 @@ pub fn due(
         Err(_) => return Some("the repository cannot be asked".into()),
     };
     if known.packs_in_doubt > 0 {
-        return Some(format!("{} packs are in doubt", known.packs_in_doubt));
+        let (packs, are) = (count(known.packs_in_doubt, "pack"), verb(known.packs_in_doubt, "is", "are"));
+        return Some(format!("{packs} {are} in doubt"));
     }
     if let Some(last) = last.filter(|last| *last != Verdict::Ok) {
         return Some(format!("the last verification is {}", last.name()));
@@ -302,6 +304,11 @@ fn is_excused(plan: &Plan, repo: &Name, now: &Zoned) -> bool {
     demanding.all(|domain| plan.exception(Control::Verify, &domain.name, now.date()).is_some())
 }
 
+/// How many packs were found damaged.
+pub(crate) fn in_doubt(packs: u64) -> String {
+    format!("{} {} found damaged", count(packs, "pack"), verb(packs, "was", "were"))
+}
+
 impl RepoStatus {
     fn judge(&mut self, known: Result<Known, String>, is_excused: bool, now: Timestamp) {
         let known = match known {
@@ -311,8 +318,8 @@ impl RepoStatus {
             }
         };
         if known.packs_in_doubt > 0 {
-            let message = format!("{} packs were found damaged, and not intact since", known.packs_in_doubt);
-            self.add(Health::Critical, message);
+            let message = in_doubt(known.packs_in_doubt);
+            self.add(Health::Critical, format!("{message}, and not intact since"));
         }
         if let Some(last) = self.last.clone().filter(|last| last.verdict != Verdict::Ok) {
             let why = last.message.as_ref().map_or(String::new(), |message| format!(": {message}"));

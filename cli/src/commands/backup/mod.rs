@@ -60,9 +60,9 @@ fn text(report: &BackupReport, dry_run: bool, elapsed: std::time::Duration, cont
         summary.files_new, summary.files_changed, summary.files_unmodified
     ));
     out.text(format!(
-        "Processed: {} files, {} directories, {} in {}",
-        summary.files,
-        summary.directories,
+        "Processed: {}, {}, {} in {}",
+        units::count(summary.files, "file"),
+        units::count(summary.directories, "directory"),
         units::size(summary.bytes),
         units::clock(elapsed)
     ));
@@ -78,10 +78,10 @@ fn text(report: &BackupReport, dry_run: bool, elapsed: std::time::Duration, cont
         units::size(report.stored.metadata)
     ));
     if summary.unstable > 0 {
-        out.text(format!("Unstable:  {} files changed while they were read", summary.unstable));
+        out.text(format!("Unstable:  {}", changed(summary.unstable)));
     }
     if summary.errors > 0 {
-        out.text(format!("Missing:   {} entries could not be read", summary.errors));
+        out.text(format!("Missing:   {} could not be read", units::count(summary.errors, "entry")));
     }
     out.text(match report.snapshot {
         Some(id) if report.cancelled => format!("partial snapshot {id} saved"),
@@ -90,6 +90,11 @@ fn text(report: &BackupReport, dry_run: bool, elapsed: std::time::Duration, cont
         None if report.cancelled => "no snapshot was saved".into(),
         None => "nothing has changed: no snapshot was made".into(),
     });
+}
+
+fn changed(unstable: u64) -> String {
+    let (files, they_were) = (units::count(unstable, "file"), units::verb(unstable, "it was", "they were"));
+    format!("{files} changed while {they_were} read")
 }
 
 fn end(report: &BackupReport, context: &Context) -> Outcome {
@@ -105,8 +110,7 @@ fn end(report: &BackupReport, context: &Context) -> Outcome {
     }
     // What could not be read was told of as an error, entry by entry.
     if context.output.quiet() && !context.output.json() && report.summary.unstable > 0 {
-        let unstable = report.summary.unstable;
-        context.output.alert(&format!("warning: {unstable} files changed while they were read"));
+        context.output.alert(&format!("warning: {}", changed(report.summary.unstable)));
     }
     Ok(Exit::Partial)
 }

@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{object, visible};
 use crate::plan::{PlanArgs, host, is_program};
+use crate::units::count;
 
 /// Arguments of `config`.
 #[derive(Debug, clap::Args)]
@@ -87,9 +88,9 @@ fn check(args: &CheckArgs, context: &Context) -> Outcome {
     let has_path = |path: &Path| !matches!(path.try_exists(), Ok(false));
     let findings = lint(&plan, today, &Host { has_program: &is_program, has_path: &has_path });
     report(&findings, context)?;
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, violations, warnings) =
-        (count(Severity::Error), count(Severity::Violation), count(Severity::Warning));
+        (number(Severity::Error), number(Severity::Violation), number(Severity::Warning));
     if context.output.json() {
         context.output.object(object(json!({
             "type": "summary",
@@ -100,10 +101,13 @@ fn check(args: &CheckArgs, context: &Context) -> Outcome {
             "files": plan.sources.len(),
         })))?;
     } else {
-        let files = plan.sources.len();
         context.output.text(format!(
-            "{} domains in {files} files: {errors} errors, {violations} violations, {warnings} warnings",
-            plan.domains.len()
+            "{} in {}: {}, {}, {}",
+            count(plan.domains.len(), "domain"),
+            count(plan.sources.len(), "file"),
+            count(errors, "error"),
+            count(violations, "violation"),
+            count(warnings, "warning")
         ));
     }
     Ok(match (errors, violations) {

@@ -77,9 +77,9 @@ fn text(preview: &Preview, plan: &Plan, number: usize, context: &Context) -> Res
             (None, false) => {}
             (None, true) => line(format!("  moves away {place}"))?,
             (Some(_), is_there) => line(format!(
-                "  {} {place}: {} files, {}",
+                "  {} {place}: {}, {}",
                 if is_there { "replaces  " } else { "makes     " },
-                found.held.files,
+                units::count(found.held.files, "file"),
                 units::size(found.held.bytes)
             ))?,
         }
@@ -90,7 +90,10 @@ fn text(preview: &Preview, plan: &Plan, number: usize, context: &Context) -> Res
     if preview.left_out > 0 {
         let becomes =
             if preview.carries { "moved into what is restored" } else { "left in what was there before" };
-        line(format!("  excluded   {} entries that no snapshot has: {becomes}", preview.left_out))?;
+        line(format!(
+            "  excluded   {} that no snapshot has: {becomes}",
+            units::count(preview.left_out, "entry")
+        ))?;
     }
     for space in &preview.space {
         let (needed, free) = (units::size(space.needed), units::size(space.free));
@@ -246,10 +249,10 @@ pub fn record(record: &RecoveryRecord, context: &Context) -> Result<(), Failure>
     let reason = record.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
     let said = match record.outcome {
         RecoveryOutcome::Recovered => format!(
-            "recovered from {} of {}: {} files, {}, in {:.1} s",
+            "recovered from {} of {}: {}, {}, in {:.1} s",
             record.snapshot.short(),
             record.repository,
-            record.files,
+            units::count(record.files, "file"),
             units::size(record.bytes),
             record.seconds()
         ),

@@ -60,16 +60,17 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         }
         let verb = if args.dry_run { "Would rebuild:" } else { "Rebuilt:" };
         out.text(format!(
-            "{verb} the index of {} packs with {} blobs in {}",
-            report.packs,
-            report.blobs,
+            "{verb} the index of {} with {} in {}",
+            units::count(report.packs, "pack"),
+            units::count(report.blobs, "blob"),
             units::clock(elapsed)
         ));
         if !report.damaged.is_empty() {
             out.line(format!(
-                "Damaged: {} packs, of which {} entries of the old index are kept; next: strongroom repair packs",
-                report.damaged.len(),
-                report.blobs_kept
+                "Damaged: {}, of which {} of the old index {} kept; next: strongroom repair packs",
+                units::count(report.damaged.len(), "pack"),
+                units::count(report.blobs_kept, "entry"),
+                units::verb(report.blobs_kept, "is", "are")
             ))?;
         }
     }

@@ -168,10 +168,10 @@ fn text(report: &PacksReport, elapsed: Duration, context: &Context) -> Result<()
             }
             Fate::Copied => format!("copied: pack {id}: {}", pack.problem),
             Fate::Dropped => format!(
-                "damaged: pack {id}: {}; {} of {} blobs cannot be read",
+                "damaged: pack {id}: {}; {} of {} cannot be read",
                 visible(pack.problem.as_bytes()),
                 pack.unreadable,
-                pack.blobs
+                units::count(pack.blobs, "blob")
             ),
         })?;
     }
@@ -185,7 +185,10 @@ fn text(report: &PacksReport, elapsed: Duration, context: &Context) -> Result<()
     }
     let would = if report.dry_run { "would be " } else { "" };
     if report.salvaged > 0 {
-        out.text(format!("Salvaged: {} blobs of damaged packs {would}written anew", report.salvaged));
+        out.text(format!(
+            "Salvaged: {} of damaged packs {would}written anew",
+            units::count(report.salvaged, "blob")
+        ));
     }
     let healed = &report.healed;
     for (count, from) in [
@@ -195,7 +198,7 @@ fn text(report: &PacksReport, elapsed: Duration, context: &Context) -> Result<()
         (healed.from_paths, "files that were backed up"),
     ] {
         if count > 0 {
-            out.text(format!("Healed:   {count} blobs {would}taken from {from}"));
+            out.text(format!("Healed:   {} {would}taken from {from}", units::count(count, "blob")));
         }
     }
     out.text(format!("Written:  {} in {}", units::size(report.bytes_written), units::clock(elapsed)));

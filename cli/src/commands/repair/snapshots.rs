@@ -128,7 +128,7 @@ fn text(report: &SnapshotsReport, elapsed: Duration, context: &Context) -> Resul
             let what = match entry.kind {
                 LostKind::File => "file".to_owned(),
                 LostKind::Directory => "directory".to_owned(),
-                LostKind::Entries(count) => format!("{count} entries from"),
+                LostKind::Entries(count) => format!("{} from", units::count(count, "entry")),
             };
             let mut line = format!("lost: {original} {what} ").into_bytes();
             line.extend(out.name(&entry.path));
@@ -141,7 +141,11 @@ fn text(report: &SnapshotsReport, elapsed: Duration, context: &Context) -> Resul
         let mut line = match hit.repaired {
             Some(repaired) => format!("snapshot {original} repaired as {}", repaired.short()),
             None if hit.is_lost => format!("snapshot {original}: nothing of it is left"),
-            None => format!("snapshot {original}: {} entries are lost", hit.lost_count),
+            None => {
+                let (number, are) =
+                    (units::count(hit.lost_count, "entry"), units::verb(hit.lost_count, "is", "are"));
+                format!("snapshot {original}: {number} {are} lost")
+            }
         };
         if hit.forgotten {
             line.push_str(", and forgotten");

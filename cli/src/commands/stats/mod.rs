@@ -133,20 +133,24 @@ fn record(stats: &Stats, whole: bool) -> Object {
 fn text(stats: &Stats, whole: bool) -> Vec<String> {
     let row = |what: &str, value: String| [what.to_owned(), value];
     let blobs = |what: &str, kind: &KindStats| {
-        row(what, format!("{} in {} blobs", units::size(kind.unique_bytes), kind.blobs))
+        row(what, format!("{} in {}", units::size(kind.unique_bytes), units::count(kind.blobs, "blob")))
     };
     let packs = |what: &str, kind: &KindStats| {
-        row(what, format!("{} in {} packs", units::size(kind.stored_bytes), kind.packs))
+        row(what, format!("{} in {}", units::size(kind.stored_bytes), units::count(kind.packs, "pack")))
     };
     let ratio = |ratio: Option<f64>| ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
     let mut rows = vec![
         row("Snapshots:", stats.snapshots.to_string()),
-        row("Logical:", format!("{} in {} files", units::size(stats.logical_bytes), stats.files)),
+        row(
+            "Logical:",
+            format!("{} in {}", units::size(stats.logical_bytes), units::count(stats.files, "file")),
+        ),
         blobs("Unique data:", &stats.data),
         blobs("Unique metadata:", &stats.metadata),
     ];
     if whole {
-        let index = format!("{} in {} segments", units::size(stats.segment_bytes), stats.segments);
+        let index =
+            format!("{} in {}", units::size(stats.segment_bytes), units::count(stats.segments, "segment"));
         rows.extend([packs("Stored data:", &stats.data), packs("Stored metadata:", &stats.metadata)]);
         rows.push(row("Index:", index));
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Lint, Severity};
 use crate::plan::types::{Control, Domain, Drill, Repo, Tier};
 use crate::plan::values::{Lapse, Name};
+use crate::words;
 
 impl Lint<'_> {
     /// A target that is missed, unless an exception allows it.
@@ -25,8 +26,10 @@ impl Lint<'_> {
         }
         let copies = repos.iter().collect::<BTreeSet<_>>().len();
         if copies < objectives.copies as usize {
-            let message =
-                format!("the domain {name} wants {} copies, and goes to {copies}", objectives.copies);
+            let message = format!(
+                "the domain {name} wants {}, and goes to {copies}",
+                words::count(objectives.copies, "copy")
+            );
             self.violation(Control::Copies, "too-few-copies", domain, message);
         }
         self.sites(domain, &repos, objectives.sites);

@@ -156,7 +156,7 @@ fn a_copy_of_what_lacks_something_is_partial_as_the_snapshot_is() {
     let b = name("b");
     let report = stage.run_into(&|repo, _| if *repo == b { Newest::None } else { fresh() }).remove(0);
     let found = report.repositories[0].message.as_deref();
-    let message = "1 entries could not be read, 2 files changed while they were read";
+    let message = "1 entry could not be read, 2 files changed while they were read";
     assert_eq!((report.outcome, found), (Outcome::Partial, Some(message)), "{report:?}");
     assert_eq!(stage.log().last().map(String::as_str), Some("copy 1 from a to b"), "nothing is read again");
 }
