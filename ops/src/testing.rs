@@ -1,8 +1,5 @@
 //! What tests of several modules have in common: a time, names, ids and snapshots.
 
-use std::fmt::Display;
-use std::io::Write;
-
 use jiff::Zoned;
 use strongroom::format::provenance::{Consistency, Provenance};
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
@@ -10,13 +7,6 @@ use strongroom::format::tree::Timestamp;
 use strongroom::ids::{BlobId, PlanHash, SnapshotId};
 
 use crate::plan::values::Name;
-
-/// Says loudly that a test cannot be made here; the harness would hide what the print macros say.
-pub fn cannot(what: &str, reason: &dyn Display) {
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or_default();
-    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: cannot {what}: {reason}");
-}
 
 /// The time at which tests play.
 pub const NOW: &str = "2026-11-28T12:00:00[UTC]";

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use strongroom::testing::cannot;
 
 /// The password of every repository made here.
 pub const PASSWORD: &str = "correct horse";
@@ -161,13 +162,6 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.expect("an entry").path();
         if path.is_dir() { collect(&path, found) } else { found.push(path) }
     }
-}
-
-/// Says loudly that a test cannot be made here; the harness would hide what the print macros say.
-pub fn cannot(what: &str, reason: &dyn std::fmt::Display) {
-    let thread = std::thread::current();
-    let _ =
-        writeln!(std::io::stderr(), "SKIPPED {}: cannot {what}: {reason}", thread.name().unwrap_or_default());
 }
 
 /// Bytes that do not compress and differ by `seed`.

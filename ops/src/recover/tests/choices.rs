@@ -5,12 +5,12 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use strongroom::format::provenance::{Fact, Provenance};
+use strongroom::testing::cannot;
 
 use super::Outcome;
 use super::world::{PLAN, World};
 use crate::recover::targets::topmost;
 use crate::run::facts::facts;
-use crate::testing::cannot;
 
 fn codes(world: &World) -> Vec<String> {
     let preview = world.preview(&["shop"]).expect("told").remove(0);
