@@ -117,6 +117,15 @@ pub fn state(plan: &Plan, context: &Context) -> Result<State, Failure> {
         })
 }
 
+/// The same, to look at without writing anything; none where there is no state directory.
+pub fn known_state(plan: &Plan, context: &Context) -> Result<Option<State>, Failure> {
+    let Some(folder) = context.state_dir() else { return Ok(None) };
+    let state = State::look(&folder.join("plans"), &plan.sources[0].path, &host(plan));
+    state.map(Some).map_err(|error| {
+        Failure::io(format_args!("cannot read the state directory {}", folder.display()), &error)
+    })
+}
+
 impl From<Mistake> for Failure {
     fn from(mistake: Mistake) -> Self {
         let failure = Self::usage("plan", &mistake);

@@ -214,6 +214,30 @@ fn a_repository_that_is_gone_holds_up_no_other() {
     bench.run(["status"]).expect(0);
 }
 
+/// The schedule says nothing: the last attempt does.
+#[test]
+fn what_failed_when_it_was_called_by_its_name_is_due_again() {
+    let bench = planned(
+        "[[domain]]\nname = 'files'\nschedule = 'daily'\npaths = ['DIR/src']\n[[domain]]\nname = 'event'\nto = ['first']\npaths = ['DIR/none']\n",
+    );
+    bench.source();
+    bench.run(["run", "files"]).expect(0);
+    fs::rename(bench.path("second"), bench.path("away")).expect("moved");
+    let run = bench.run(["run", "files"]).expect(1);
+    assert!(run.stderr.contains("what failed is due again at the next `strongroom run --due`"), "{run:?}");
+    fs::rename(bench.path("away"), bench.path("second")).expect("moved");
+    let dry = bench.run(["run", "--due", "--dry-run"]).expect(0).stdout;
+    let expected = "would back up files into second: the last attempt failed: cannot be copied from first: ";
+    assert!(dry.starts_with(expected) && dry.lines().count() == 1, "{dry}");
+    bench.run(["run", "--due"]).expect(0);
+    assert_eq!((snapshots(&bench, "repo").len(), snapshots(&bench, "second").len()), (2, 2));
+    assert_eq!(bench.run(["run", "--due"]).expect(0).stdout, "nothing is due\n");
+    // What has no schedule is called for by whoever knows when.
+    let run = bench.run(["run", "event"]).expect(1);
+    assert!(run.stderr.contains("nothing is due by itself: `strongroom run event` tries again"), "{run:?}");
+    assert_eq!(bench.run(["run", "--due"]).expect(0).stdout, "nothing is due\n");
+}
+
 /// Reads each thing once: what a command was run for is in `ran`.
 const READ_ONCE: &str = "
 [[domain]]

@@ -11,8 +11,9 @@ use strongroom_ops::notify::Item;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
+use strongroom_ops::run::again::Attempts;
 use strongroom_ops::run::anomaly::Guard;
-use strongroom_ops::run::select::{Choice, Chosen, Newest, SelectError, dues, meant, select};
+use strongroom_ops::run::select::{Choice, Chosen, Known, Newest, SelectError, dues, meant, select};
 use strongroom_ops::run::state::{Lock, State};
 use strongroom_ops::run::turn::Turn;
 use strongroom_ops::run::vault::Vault;
@@ -29,8 +30,9 @@ use crate::{exceptions, notices, numbers, records, signals, units};
 
 const AFTER_HELP: &str = "\
 Domains are backed up in the order of their dependencies. What comes after a domain that failed goes
-only to the repositories that this has got to; everything else is done. A domain that failed is due
-again at the next `run --due`. On Ctrl-C or SIGTERM no further domain is begun.
+only to the repositories that this has got to; everything else is done. A domain with a schedule
+that failed, also in one repository or when it was called by its name, is due again at the next
+`run --due`. On Ctrl-C or SIGTERM no further domain is begun.
 
 Of several `run --due` at one time one is at work and one waits for it, and then asks again what is
 due; all others have nothing to add, and end with 0. Without --due, a domain that another run is at
@@ -59,7 +61,7 @@ pub struct Args {
     domains: Vec<String>,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Only what is due by its schedule, as the repositories tell
+    /// Only what is due by its schedule, as the repositories tell, or since its last attempt failed
     #[arg(long)]
     due: bool,
     /// Only domains with one of these tags
@@ -93,10 +95,14 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
     let host = plan::host(&plan);
     let newest = |repo: &Name, domain: &Domain| newest(&repositories, &host, repo, domain);
-    let select =
-        || select(&plan, &choice, &newest, &Zoned::now()).map_err(|error| not_selected(&error, &plan));
+    let known = |state: Option<&State>| attempts(&plan, state, context);
+    let select = |attempts: &Attempts| {
+        let known = Known { newest: &newest, attempts };
+        select(&plan, &choice, &known, &Zoned::now()).map_err(|error| not_selected(&error, &plan))
+    };
     if args.dry_run {
-        return would_run(&select()?, context);
+        let state = plan::known_state(&plan, context)?;
+        return would_run(&select(&known(state.as_ref()))?, context);
     }
     let state = plan::state(&plan, context)?;
     let is_cancelled = || cancelled.load(Ordering::Relaxed);
@@ -106,10 +112,12 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
         Some(Some(turn)) => Some(turn),
         None => None,
     };
-    let chosen = select()?;
+    let chosen = select(&known(Some(&state)))?;
     let due_still = |domain: &Domain| {
         plan.repositories(domain).into_iter().for_each(|repo| repositories.look_again(repo));
-        let dues = dues(&plan, domain, &newest, &Zoned::now());
+        let attempts = known(Some(&state));
+        let known = Known { newest: &newest, attempts: &attempts };
+        let dues = dues(&plan, domain, &known, &Zoned::now());
         dues.into_iter().map(|(repo, _)| repo.clone()).collect()
     };
     let runner = Runner {
@@ -151,7 +159,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     } else {
         context.output.text(format!("{ok} ok, {partial} partial, {failed} failed, {skipped} skipped"));
     }
-    end(&reports, partial, &open)
+    end(&plan, &reports, partial, &open)
 }
 
 /// A run that a mistake in the plan keeps from its beginning is on record, in the metrics and told of, as any that fails.
@@ -172,6 +180,17 @@ fn record_refusal(plan: &Plan, choice: &Choice, failure: &Failure, context: &Con
     let repositories = Repositories::new(context, plan, Arc::default());
     tell_of_status(plan, &repositories, &state, context);
     repositories.remember_heads();
+}
+
+/// How attempts ended on this host. Where that cannot be read, what is due by its schedule is run all the same.
+fn attempts(plan: &Plan, state: Option<&State>, context: &Context) -> Attempts {
+    let attempts = state.map(|state| Attempts::of(plan, state)).transpose();
+    let known = attempts.unwrap_or_else(|error| {
+        let what = "which attempts failed cannot be read, and only what is due by its schedule is run";
+        context.output.warn(&format!("warning: {what}: {error}"));
+        None
+    });
+    known.unwrap_or_default()
 }
 
 /// The lock of the one run that is at work on what is due; `None` where another run waits for it already.
@@ -248,7 +267,7 @@ fn tell_of_anomalies(open: &[(&Name, Guard)], reports: &[DomainReport], context:
     }
 }
 
-fn end(reports: &[DomainReport], partial: usize, open: &[(&Name, Guard)]) -> failure::Outcome {
+fn end(plan: &Plan, reports: &[DomainReport], partial: usize, open: &[(&Name, Guard)]) -> failure::Outcome {
     let bad: Vec<_> = reports
         .iter()
         .filter(|report| !report.is_everywhere())
@@ -256,9 +275,7 @@ fn end(reports: &[DomainReport], partial: usize, open: &[(&Name, Guard)]) -> fai
         .collect();
     if !bad.is_empty() {
         let message = format!("not backed up as the plan says: {}", bad.join(", "));
-        return Err(
-            Failure::new("run", message).hint("what failed is due again at the next `strongroom run --due`")
-        );
+        return Err(Failure::new("run", message).hint(again(plan, &bad)));
     }
     let mut unlike: Vec<_> = open.iter().map(|(domain, _)| domain.as_str()).collect();
     // Where it could not be written down, the run knows it still.
@@ -275,6 +292,18 @@ fn end(reports: &[DomainReport], partial: usize, open: &[(&Name, Guard)]) -> fai
         return Err(Failure::new("anomaly", message).exit(Exit::Damage).hint(hint));
     }
     Ok(if partial > 0 { Exit::Partial } else { Exit::Ok })
+}
+
+/// What becomes of domains that were not backed up.
+fn again(plan: &Plan, names: &[&str]) -> String {
+    let has_schedule = |name: &&str| plan.domain(name).is_some_and(|domain| domain.schedule.is_some());
+    let (due, others): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(has_schedule);
+    let due = (!due.is_empty()).then(|| "what failed is due again at the next `strongroom run --due`".into());
+    let others = (!others.is_empty()).then(|| {
+        let names = others.join(" ");
+        format!("without a schedule nothing is due by itself: `strongroom run {names}` tries again")
+    });
+    due.into_iter().chain(others).collect::<Vec<String>>().join("; ")
 }
 
 /// Lets old snapshots be forgotten again.

@@ -15,7 +15,7 @@ impl Runner<'_> {
             let report = match (self.is_cancelled)() {
                 true => {
                     let mut report = DomainReport::new(&domain.name);
-                    report.fail("the run was cancelled before it began");
+                    report.fail_before(targets, "the run was cancelled before it began");
                     self.not_begun(report)
                 }
                 false => self.run_after(domain, targets, &reports),
@@ -46,7 +46,10 @@ impl Runner<'_> {
             }
         }
         match because {
-            Some(before) if left.is_empty() => self.not_begun(DomainReport::skipped(&domain.name, before)),
+            Some(before) if left.is_empty() => {
+                report.skip(before);
+                self.not_begun(report)
+            }
             _ => self.run_on(domain, &left, report),
         }
     }

@@ -59,7 +59,7 @@ impl Runner<'_> {
             Ok(Some(_lock)) => self.attempt_and_record(domain, targets, &began, &mut report),
             Ok(None) => self.after_another(domain, &began, &mut report),
             Err(error) => {
-                report.fail(format!("cannot lock the domain: {error}"));
+                report.fail_before(targets, &format!("cannot lock the domain: {error}"));
                 self.record(&began, &mut report);
             }
         }
@@ -75,7 +75,7 @@ impl Runner<'_> {
     ) {
         // What is there may be of two states, or of one that nobody wants.
         if let Some(advice) = self.unfinished_recovery(domain) {
-            report.fail(advice);
+            report.fail_before(targets, &advice);
             return self.record(began, report);
         }
         let left = self.sweep(domain, report);
@@ -192,7 +192,7 @@ impl Runner<'_> {
         let stage = match prepared {
             Ok(stage) => stage,
             Err(error) => {
-                report.fail(format!("cannot write to the state directory: {error}"));
+                report.fail_before(targets, &format!("cannot write to the state directory: {error}"));
                 return None;
             }
         };

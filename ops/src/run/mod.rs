@@ -1,6 +1,7 @@
 //! Running a plan: domain by domain, from hooks to snapshots to retention.
 //!
 //! - [`select`]: which domains are run, in which order, and why
+//! - [`again`]: what is due again, since the last attempt has not got there
 //! - [`all`]: all of them, one after the other
 //! - [`domain`]: one domain, from its first hook to its last
 //! - [`read`]: what it is read from
@@ -14,6 +15,7 @@
 //! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
 //! - [`vault`]: what a run needs of repositories
 
+pub mod again;
 mod all;
 pub mod anomaly;
 mod cleanup;

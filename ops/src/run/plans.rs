@@ -52,6 +52,22 @@ impl State {
     /// # Errors
     /// Where they cannot be listed, or its folder cannot be written.
     pub fn of_plan(base: &Path, path: &Path, host: &str) -> io::Result<Self> {
+        let state = Self::look(base, path, host)?;
+        let folder = &state.folder;
+        Self::new(folder)?;
+        let place = Owner::of(folder).map_or_else(|| path.to_owned(), |owner| owner.path);
+        let owner = Owner { path: place, host: host.to_owned() };
+        if Owner::of(folder).as_ref() != Some(&owner) {
+            write_whole(&state.path(FILE), &serde_json::to_vec(&owner)?)?;
+        }
+        Ok(state)
+    }
+
+    /// The same to look at only: nothing is written, and there may be nothing.
+    ///
+    /// # Errors
+    /// Where the folders cannot be listed.
+    pub fn look(base: &Path, path: &Path, host: &str) -> io::Result<Self> {
         let named = base.join(&hex([path.as_os_str().as_encoded_bytes()])[..16]);
         let mut known = folders(base)?;
         // Where there are several, as of times before they were told apart, it is always the same one.
@@ -61,18 +77,11 @@ impl State {
         };
         let folder = known.iter().find(is_own).map_or(named, |(folder, _)| folder.clone());
         known.retain(|(other, _)| *other != folder);
-        let mut state = Self::new(&folder)?;
-        let place = Owner::of(&folder).map_or_else(|| path.to_owned(), |owner| owner.path);
-        let owner = Owner { path: place, host: host.to_owned() };
-        if Owner::of(&folder).as_ref() != Some(&owner) {
-            write_whole(&state.path(FILE), &serde_json::to_vec(&owner)?)?;
-        }
         let is_of_host = |owner: &Option<Owner>| owner.as_ref().is_none_or(|owner| owner.host == host);
         known.retain(|(_, owner)| is_of_host(owner));
         let other =
             |(folder, owner): (PathBuf, Option<Owner>)| Other { folder, plan: owner.map(|owner| owner.path) };
-        state.others = known.into_iter().map(other).collect();
-        Ok(state)
+        Ok(Self { others: known.into_iter().map(other).collect(), ..Self::at(&folder) })
     }
 
     /// With locks in `folder`, which is made, that every plan takes which runs a domain of the same name for the same host into

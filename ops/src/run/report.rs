@@ -124,12 +124,6 @@ impl DomainReport {
         }
     }
 
-    /// One that was not begun.
-    pub fn skipped(domain: &Name, because: &Name) -> Self {
-        let message = Some(format!("it comes after {because}, which failed"));
-        Self { outcome: Outcome::Skipped, message, ..Self::new(domain) }
-    }
-
     /// Whether there is a repository that it was for and failed, or it was not begun.
     pub fn is_bad(&self) -> bool {
         matches!(self.outcome, Outcome::Failed | Outcome::Skipped)
@@ -158,6 +152,21 @@ impl DomainReport {
         self.warn(format!("{repo}: {message}"));
         let skipped = RepoReport { outcome: Outcome::Skipped, ..RepoReport::failed(repo, &message) };
         self.repositories.push(skipped);
+    }
+
+    /// Takes note that the domain is not begun, because one that comes before it failed.
+    pub(super) fn skip(&mut self, because: &Name) {
+        self.outcome = Outcome::Skipped;
+        self.message = Some(format!("it comes after {because}, which failed"));
+        self.warnings.clear();
+    }
+
+    /// Takes note that nothing is begun in those of `targets` of which nothing is known yet: for each of them it is on record.
+    pub(super) fn fail_before(&mut self, targets: &[&Name], message: &str) {
+        self.fail(message);
+        for repo in targets.iter().filter(|repo| !self.knows(repo)).copied().collect::<Vec<_>>() {
+            self.repositories.push(RepoReport::failed(repo, message));
+        }
     }
 
     /// Takes note of what became of a repository.

@@ -6,6 +6,7 @@ use crate::order::{Cycle, order};
 use crate::plan::Plan;
 use crate::plan::types::Domain;
 use crate::plan::values::Name;
+use crate::run::again::{Attempts, Missed};
 
 /// What was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +28,14 @@ pub enum Newest {
     None,
     /// The repository cannot be asked.
     Unknown,
+}
+
+/// What dueness is judged by.
+pub struct Known<'k> {
+    /// What repositories say of the newest snapshot of a domain.
+    pub newest: &'k dyn Fn(&Name, &Domain) -> Newest,
+    /// How attempts ended on this host.
+    pub attempts: &'k Attempts,
 }
 
 /// A domain to run.
@@ -89,7 +98,7 @@ pub fn meant<'p>(plan: &'p Plan, choice: &Choice) -> Result<Vec<&'p Domain>, Sel
 pub fn select<'p>(
     plan: &'p Plan,
     choice: &Choice,
-    newest: &dyn Fn(&Name, &Domain) -> Newest,
+    known: &Known<'_>,
     now: &Zoned,
 ) -> Result<Vec<Chosen<'p>>, SelectError> {
     let mut chosen = Vec::new();
@@ -99,7 +108,7 @@ pub fn select<'p>(
             chosen.push(Chosen { domain, targets: repos, why: "asked for".into() });
             continue;
         }
-        let mut dues = dues(plan, domain, newest, now);
+        let mut dues = dues(plan, domain, known, now);
         if !dues.is_empty() {
             let targets = dues.iter().map(|(repo, _)| *repo).collect();
             chosen.push(Chosen { domain, targets, why: dues.swap_remove(0).1 });
@@ -112,15 +121,19 @@ pub fn select<'p>(
 pub fn dues<'p>(
     plan: &'p Plan,
     domain: &'p Domain,
-    newest: &dyn Fn(&Name, &Domain) -> Newest,
+    known: &Known<'_>,
     now: &Zoned,
 ) -> Vec<(&'p Name, String)> {
     let repos = plan.repositories(domain).into_iter();
-    repos.filter_map(|repo| Some((repo, due(domain, newest(repo, domain), now)?))).collect()
+    let due = |repo: &Name| {
+        due(domain, (known.newest)(repo, domain), known.attempts.missed(&domain.name, repo), now)
+    };
+    repos.filter_map(|repo| Some((repo, due(repo)?))).collect()
 }
 
-/// Why a domain has to be backed up now, if it has to. Without a schedule it never has to by itself.
-pub fn due(domain: &Domain, newest: Newest, now: &Zoned) -> Option<String> {
+/// Why a domain has to be backed up into a repository now, if it has to; `missed` is the last attempt if it has not got there. Without a
+/// schedule it never has to by itself: whoever calls for it knows when its hooks may run.
+pub fn due(domain: &Domain, newest: Newest, missed: Option<Missed>, now: &Zoned) -> Option<String> {
     let schedule = domain.schedule.as_ref()?;
     let since = schedule.last_before(now);
     match (newest, since) {
@@ -132,6 +145,6 @@ pub fn due(domain: &Domain, newest: Newest, now: &Zoned) -> Option<String> {
         (Newest::At(time), Some(since)) if time < since.timestamp() => {
             Some(format!("due since {}", since.strftime("%Y-%m-%d %H:%M")))
         }
-        (Newest::At(_), _) => None,
+        (Newest::At(time), _) => missed.filter(|missed| time < missed.since).map(|missed| missed.why),
     }
 }

@@ -162,7 +162,7 @@ impl Journal {
 /// The state folder of a plan.
 #[derive(Debug, Clone)]
 pub struct State {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     /// Folders of other plans for the same host.
     pub(crate) others: Vec<Other>,
     /// Files that are locked together with a domain, by whichever plan it is run.

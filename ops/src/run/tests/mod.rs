@@ -3,8 +3,9 @@
 mod copies;
 mod turns;
 
+use super::again::Attempts;
 use super::process::{Ended, Order, ProcessError, Processes, Sink, Source};
-use super::select::{Choice, Newest, SelectError, select};
+use super::select::{Choice, Chosen, Known, Newest, SelectError, select};
 use super::state::{Journal, Outcome, State};
 use super::vault::{CopyFailure, Forgotten, Job, Vault, VaultError};
 use super::{DomainReport, Runner};
@@ -324,7 +325,8 @@ impl Stage {
             is_cancelled: &|| self.cancelled.load(Ordering::Relaxed),
             due_still: None,
         };
-        let chosen = select(&self.plan, choice, newest, &now()).expect("domains");
+        let known = Known { newest, attempts: &Attempts::default() };
+        let chosen = select(&self.plan, choice, &known, &now()).expect("domains");
         let mut told = 0;
         let reports = runner.run_all(&chosen, &mut |_| told += 1);
         assert_eq!(told, reports.len());

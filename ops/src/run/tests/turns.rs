@@ -173,7 +173,7 @@ fn what_comes_after_goes_where_the_other_has_got_to() {
     let expected = [
         "x failed: a failed, b ok",
         "y partial: a skipped, b ok",
-        "z skipped: ",
+        "z skipped: a skipped",
         "elsewhere ok: b ok",
         "last failed: a failed, b ok",
     ];
@@ -406,10 +406,12 @@ fn what_is_due_is_told_by_the_repositories() {
          [[domain]]\nname = 'event'\npaths = ['/y']\n",
     );
     let at = |text: &str| Newest::At(text.parse().expect("a time"));
+    let attempts = Attempts::default();
     let due = |a: Newest, b: Newest| {
         let newest = |repo: &Name, _: &_| if repo.as_str() == "a" { a } else { b };
         let choice = Choice { due: true, ..Choice::default() };
-        let chosen = select(&plan, &choice, &newest, &now()).expect("no mistake");
+        let known = Known { newest: &newest, attempts: &attempts };
+        let chosen = select(&plan, &choice, &known, &now()).expect("no mistake");
         chosen.into_iter().map(|chosen| (chosen.targets.len(), chosen.why)).collect::<Vec<_>>()
     };
     let fresh = at("2026-11-28T02:00:01Z");
@@ -422,7 +424,8 @@ fn what_is_due_is_told_by_the_repositories() {
     let chosen = |names: &[&str], tags: &[&str]| {
         let text = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
         let choice = Choice { names: text(names), tags: text(tags), due: false };
-        select(&plan, &choice, &|_, _| Newest::None, &now())
+        let known = Known { newest: &|_, _| Newest::None, attempts: &attempts };
+        select(&plan, &choice, &known, &now())
             .map(|chosen| chosen.iter().map(|chosen| chosen.domain.name.to_string()).collect::<Vec<_>>())
     };
     assert_eq!(chosen(&[], &[]).expect("all"), ["x", "event"]);
@@ -432,4 +435,49 @@ fn what_is_due_is_told_by_the_repositories() {
     assert_eq!(chosen(&[], &["x"]), Err(SelectError::UnknownTag("x".into())));
     assert_eq!(chosen(&["event"], &["db"]), Err(SelectError::NoneTagged(vec!["db".into()])));
     assert_eq!(chosen(&["event", "x"], &["db"]).expect("one"), ["x"]);
+}
+
+/// Called by its name, at a time at which its schedule says nothing.
+#[test]
+fn what_failed_is_due_again_where_it_failed_until_a_snapshot_makes_up_for_it() {
+    let mut stage = Stage::new(
+        "[[domain]]\nname = 'x'\npaths = ['DIR']\nschedule = '*-*-* 02:00'\n[[domain]]\nname = 'y'\npaths = ['DIR']\n\
+         schedule = '*-*-* 02:00'\nafter = ['x']\n[[domain]]\nname = 'event'\npaths = ['DIR']\n",
+    );
+    let hours_ago = |hours: i64| Newest::At(now().timestamp() - jiff::SignedDuration::from_hours(hours));
+    let due = |stage: &Stage, newest: Newest| {
+        let attempts = Attempts::of(&stage.plan, &stage.state()).expect("readable");
+        let known = Known { newest: &|_, _| newest, attempts: &attempts };
+        let choice = Choice { due: true, ..Choice::default() };
+        let chosen = select(&stage.plan, &choice, &known, &now()).expect("no mistake").into_iter();
+        let line = |one: &Chosen<'_>| {
+            let targets: Vec<_> = one.targets.iter().map(|repo| repo.as_str()).collect();
+            format!("{} into {}: {}", one.domain.name, targets.join(" "), one.why)
+        };
+        chosen.map(|one| line(&one)).collect::<Vec<_>>()
+    };
+    assert_eq!(due(&stage, hours_ago(3)), [] as [&str; 0]);
+    stage.vault.down = vec!["b"];
+    stage.run();
+    let expected = [
+        "x into b: the last attempt failed: cannot be copied from a: it is down",
+        "y into b: the last attempt was skipped: it comes after x, which did not get there",
+    ];
+    assert_eq!(due(&stage, hours_ago(3)), expected);
+    // It fails where it did, and what has got there stays out of it: nothing is read again and again.
+    for _ in 0..2 {
+        stage.log();
+        let reports = stage.run_into(&|repo, _| match repo.as_str() {
+            "a" => hours_ago(0),
+            _ => Newest::None,
+        });
+        assert_eq!(reports.len(), 2);
+        assert_eq!(stage.log(), ["copy 1 from a to b"]);
+        let still = due(&stage, hours_ago(3));
+        assert!(still.len() == 2 && still.iter().all(|line| line[1..].starts_with(" into b: ")), "{still:?}");
+    }
+    assert_eq!(due(&stage, hours_ago(0)), [] as [&str; 0], "whoever has made it");
+    stage.vault.down.clear();
+    stage.run();
+    assert_eq!(due(&stage, hours_ago(3)), [] as [&str; 0]);
 }
