@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use crate::drill::place::Place;
 use crate::plan::Plan;
 use crate::plan::values::Name;
-use crate::run::state::{Attempt, Lock, State};
+use crate::run::lock::Lock;
+use crate::run::state::{Attempt, State};
 use crate::status::{DomainStatus, Health};
 
 /// Adds to the status of domains what was killed: by then nobody has recorded it, and what it left may be data that was restored, an
@@ -98,6 +99,7 @@ mod tests {
             ended: None,
             outcome: Outcome::Partial,
             message: None,
+            at_work_since: None,
             repositories: std::collections::BTreeMap::new(),
         };
         let judged = |attempts: &[Attempt]| {

@@ -150,7 +150,15 @@ impl Judge<'_, '_> {
                 copy.add(Health::Warning, format!("it is the repository {} under another name", twin.repo));
             }
         }
-        let attempt = attempts.iter().rev().find(|attempt| attempt.domain == domain.name);
+        let newest: Vec<_> = copies.iter().map(|copy| Some(copy.newest.as_ref()?.time)).collect();
+        // What another run was at work on says nothing any more when that has made it everywhere.
+        let is_made_up = |attempt: &Attempt| {
+            let is_since =
+                |time: &Option<Timestamp>| time.is_some_and(|time| time >= attempt.made_up_since());
+            attempt.outcome == Outcome::Deferred && newest.iter().all(is_since)
+        };
+        let mut own = attempts.iter().rev().filter(|attempt| attempt.domain == domain.name);
+        let attempt = own.find(|attempt| !is_made_up(attempt));
         let mut reasons = Vec::new();
         let mut health = copies.iter().map(|copy| copy.health).max().unwrap_or(Health::Critical);
         if let Some(attempt) = attempt.filter(|attempt| attempt.outcome != Outcome::Ok) {
@@ -182,6 +190,7 @@ impl Judge<'_, '_> {
     fn nothing_forgotten(&self, domain: &Domain, attempts: &[Attempt]) -> Option<String> {
         self.plan.objectives(domain).retain?;
         let own = attempts.iter().rev().filter(|attempt| attempt.domain == domain.name);
+        let own = own.filter(|attempt| attempt.outcome != Outcome::Deferred);
         let partial = own.take_while(|attempt| attempt.outcome == Outcome::Partial).count();
         let runs = match partial {
             0 => return None,
@@ -284,7 +293,7 @@ mod tests {
 
     use super::*;
     use crate::plan::load::tests_support::plan;
-    use crate::testing::{NOW, id, record, snapshot};
+    use crate::testing::{NOW, id, now, record, snapshot};
 
     const PLAN: &str = "[class.c]\nrpo = '24h'\nrpo_grace = '4h'\n[[domain]]\nname = 'x'\nclass = 'c'\npaths = ['/x']\n\
                         schedule = 'daily'\n";
@@ -361,6 +370,7 @@ mod tests {
             ended: None,
             outcome,
             message: Some("no space".into()),
+            at_work_since: None,
             repositories: BTreeMap::new(),
         };
         let fresh = [snapshot("x", 1)];
@@ -371,6 +381,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_passed_over_is_a_warning_until_it_is_made_up_for_and_its_age_counts() {
+        let hours_ago = |hours: i64| now().timestamp() - jiff::SignedDuration::from_hours(hours);
+        let deferred = |began: i64, at_work: Option<i64>| Attempt {
+            domain: "x".parse().expect("a name"),
+            began: hours_ago(began),
+            ended: None,
+            outcome: Outcome::Deferred,
+            message: Some("another run is at work on it".into()),
+            at_work_since: at_work.map(hours_ago),
+            repositories: BTreeMap::new(),
+        };
+        let health = |hours: i64, attempt: Attempt| {
+            let found = judged("", &[snapshot("x", hours)], &[attempt]);
+            (found.health, found.attempt.is_some())
+        };
+        let (warned, well) = ((Health::Warning, true), (Health::Ok, false));
+        assert_eq!(health(5, deferred(2, None)), warned, "what it waited for may be done: it is not");
+        assert_eq!(health(1, deferred(2, None)), well);
+        // The other run had begun before.
+        assert_eq!(health(3, deferred(2, Some(4))), well);
+        assert_eq!(health(5, deferred(2, Some(4))), warned);
+        assert_eq!(health(29, deferred(2, Some(4))), (Health::Critical, true), "the RPO is missed");
+    }
+
+    #[test]
     fn it_is_told_that_partial_runs_forget_nothing() {
         let attempt = |outcome| Attempt {
             domain: "x".parse().expect("a name"),
@@ -378,6 +413,7 @@ mod tests {
             ended: None,
             outcome,
             message: None,
+            at_work_since: None,
             repositories: BTreeMap::new(),
         };
         let (ok, partial) = (attempt(Outcome::Ok), attempt(Outcome::Partial));

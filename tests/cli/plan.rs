@@ -224,7 +224,10 @@ fn what_failed_when_it_was_called_by_its_name_is_due_again() {
     bench.run(["run", "files"]).expect(0);
     fs::rename(bench.path("second"), bench.path("away")).expect("moved");
     let run = bench.run(["run", "files"]).expect(1);
-    assert!(run.stderr.contains("what failed is due again at the next `strongroom run --due`"), "{run:?}");
+    assert!(
+        run.stderr.contains("what is missing is due again at the next `strongroom run --due`"),
+        "{run:?}"
+    );
     fs::rename(bench.path("away"), bench.path("second")).expect("moved");
     let dry = bench.run(["run", "--due", "--dry-run"]).expect(0).stdout;
     let expected = "would back up files into second: the last attempt failed: cannot be copied from first: ";
@@ -391,12 +394,82 @@ fn a_copy_of_a_plan_does_not_run_a_domain_that_is_at_work() {
     bench.source();
     fs::copy(bench.path("strongroom.toml"), bench.path("copy.toml")).expect("copied");
     let mut child = begun(&bench, "");
-    let busy = bench.run(["run", "--config", "copy.toml"]).expect(1);
-    assert!(busy.stderr.contains("another run of the domain slow is at work"), "{busy:?}");
+    let busy = bench.run(["run", "--config", "copy.toml"]).expect(3);
+    assert!(busy.stderr.contains("slow: deferred: another run is at work on it since 20"), "{busy:?}");
     bench.write("quick", "");
     assert!(child.wait().expect("it ends").success());
     assert_eq!(fs::read_to_string(bench.path("hooks")).expect("hooks"), "\n", "hooks were run twice at once");
     bench.run(["run", "--config", "copy.toml"]).expect(0);
+}
+
+/// What is passed over, and what comes after it, is told of and on record, and made up for by the next `run --due`.
+#[test]
+fn what_waits_for_another_run_is_told_of_and_due_again() {
+    let bench = planned(
+        "[[notify]]\non = ['failure']\ncommand = ['sh', '-c', 'cat >> DIR/told']\n\
+         [class.c]\nrpo = '1h'\n[[domain]]\nname = 'slow'\nclass = 'c'\nto = ['first']\nschedule = 'daily'\npaths = ['DIR/src']\n\
+         hooks = { before = [['sh', '-c', 'touch DIR/begun; while ! test -e DIR/quick; do sleep 0.1; done']] }\n\
+         [[domain]]\nname = 'then'\nclass = 'c'\nto = ['first']\nafter = ['slow']\npaths = ['DIR/src']\n\
+         [[domain]]\nname = 'free'\nclass = 'c'\nto = ['first']\nschedule = 'daily'\npaths = ['DIR/src']\n",
+    );
+    bench.source();
+    bench.write("quick", "");
+    bench.run(["run"]).expect(0);
+    fs::remove_file(bench.path("quick")).expect("removed");
+    fs::remove_file(bench.path("begun")).expect("removed");
+    // By a copy of the plan, which records it elsewhere.
+    fs::copy(bench.path("strongroom.toml"), bench.path("copy.toml")).expect("copied");
+    let mut child = bench.command().args(["run", "slow", "--config", "copy.toml"]).spawn().expect("started");
+    let until = Instant::now() + Duration::from_secs(60);
+    while !bench.path("begun").exists() {
+        assert!(Instant::now() < until, "the run was not begun");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let run = bench.run(["run"]).expect(3);
+    for said in [
+        "slow: deferred: another run is at work on it since ",
+        "then: deferred: not run: waits for slow, which another run is at work on since ",
+        "strongroom: not run, since another run is at work: slow, then",
+        "what is missing is due again at the next `strongroom run --due`",
+    ] {
+        assert!(run.stderr.contains(said), "{said}\n{run:?}");
+    }
+    assert!(run.stdout.contains("1 ok, 0 partial, 0 failed, 0 skipped, 2 deferred\n"), "{run:?}");
+    let json = bench.run(["run", "then", "slow", "--json"]).expect(3);
+    let lines = json.lines();
+    let line = |name: &str| lines.iter().find(|line| line["domain"] == name).expect("a line");
+    assert_eq!((&line("slow")["outcome"], &line("slow")["waits_for"]), (&"deferred".into(), &Value::Null));
+    assert_eq!((&line("then")["outcome"], &line("then")["waits_for"]), (&"deferred".into(), &"slow".into()));
+    assert_eq!(json.last("error")["code"], "deferred");
+    assert!(!bench.path("told").exists(), "nothing has failed");
+    let status = bench.run(["status"]).expect(3).stdout;
+    assert!(
+        status.contains("then: the last attempt is deferred: not run: waits for slow, which "),
+        "{status}"
+    );
+    // The schedule says nothing of either; what is due waits, and says for whom.
+    let dry = bench.run(["run", "--due", "--dry-run"]).expect(0).stdout;
+    assert!(
+        dry.lines().count() == 2 && dry.contains("would back up then into first: the last attempt was"),
+        "{dry}"
+    );
+    let mut due = bench
+        .command()
+        .args(["run", "--due"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut said = String::new();
+    BufReader::new(due.stderr.as_mut().expect("a pipe")).read_line(&mut said).expect("a line");
+    assert!(said.starts_with("slow: another run is at work on it since "), "{said}");
+    assert!(said.ends_with(&format!(" (process {}): waiting for its end\n", child.id())), "{said}");
+    bench.write("quick", "");
+    assert!(child.wait().expect("ended").success());
+    let due = Run::from(&due.wait_with_output().expect("ended")).expect(0);
+    assert!(due.stdout.contains("slow: ok: another run has done it meanwhile\nthen: ok\n"), "{due:?}");
+    assert_eq!(bench.run(["run", "--due"]).expect(0).stdout, "nothing is due\n");
+    bench.run(["status"]).expect(0);
 }
 
 #[test]
@@ -417,7 +490,8 @@ fn timers_that_meet_do_not_fail_each_other() {
     let mut said = String::new();
     let stderr = second.stderr.as_mut().expect("a pipe");
     BufReader::new(stderr).read_line(&mut said).expect("a line");
-    assert_eq!(said, "another run is at work on what is due: waiting for its end\n");
+    assert!(said.starts_with("another run is at work on what is due since 20"), "{said}");
+    assert!(said.ends_with(&format!(" (process {}): waiting for its end\n", first.id())), "{said}");
     let third = bench.run(["run", "--due", "--json"]).expect(0);
     assert_eq!(third.last("summary")["another_waits"], true);
     assert!(second.try_wait().expect("a child").is_none());
@@ -452,8 +526,10 @@ fn what_a_killed_run_left_behind_is_cleaned_up_by_the_next() {
     );
     bench.source();
     let mut child = begun(&bench, "");
-    let busy = bench.run(["run"]).expect(1);
-    assert!(busy.stderr.contains("another run of the domain slow is at work"), "{busy:?}");
+    let busy = bench.run(["run"]).expect(3);
+    let by = format!("(process {})", child.id());
+    assert!(busy.stderr.contains("slow: deferred: another run is at work on it since 20"), "{busy:?}");
+    assert!(busy.stderr.contains(&by), "{busy:?}");
     child.kill().and_then(|()| child.wait()).expect("killed");
     assert!(!bench.path("finally").exists());
     let status = bench.run(["status"]).expect(4).stdout;

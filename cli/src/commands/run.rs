@@ -13,11 +13,12 @@ use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::again::Attempts;
 use strongroom_ops::run::anomaly::Guard;
+use strongroom_ops::run::lock::{Holder, Lock};
 use strongroom_ops::run::select::{Choice, Chosen, Known, Newest, SelectError, dues, meant, select};
-use strongroom_ops::run::state::{Lock, State};
+use strongroom_ops::run::state::State;
 use strongroom_ops::run::turn::Turn;
 use strongroom_ops::run::vault::Vault;
-use strongroom_ops::run::{DomainReport, Outcome, RepoReport, Runner, refused};
+use strongroom_ops::run::{DomainReport, Outcome, Patience, RepoReport, Runner, refused};
 
 use crate::commands::status;
 use crate::context::Context;
@@ -35,16 +36,19 @@ that failed, also in one repository or when it was called by its name, is due ag
 `run --due`. On Ctrl-C or SIGTERM no further domain is begun.
 
 Of several `run --due` at one time one is at work and one waits for it, and then asks again what is
-due; all others have nothing to add, and end with 0. Without --due, a domain that another run is at
-work on is a failure.
+due; all others have nothing to add, and end with 0. --due also waits for a run of a domain that was
+called by its name, or with a copy of the plan, and says so. Without --due such a domain is passed
+over, and so is what comes after it: both are on record, are due again unless they get a newer
+snapshot, and are told to nobody as a failure.
 
 A plan with a mistake in it (exit code 2) is a failed attempt of each of the domains, on record, in
 the metrics and told of like any other.
 
 Exit codes: 0 all domains are in all their repositories; 3 they are, but something is missing or
-unstable, or a hook or fact failed; 4 a snapshot is far from those before (most files or bytes
-gone, or new content that may be encrypted): it is kept, no other is forgotten, and each run ends
-with 4, also where nothing is due, until --acknowledge; 1 a domain failed or was not begun.
+unstable, or a hook or fact failed, or a domain was passed over that another run is at work on; 4 a
+snapshot is far from those before (most files or bytes gone, or new content that may be encrypted):
+it is kept, no other is forgotten, and each run ends with 4, also where nothing is due, until
+--acknowledge; 1 a domain failed or was not begun.
 
 Examples:
   strongroom run --due --config /etc/strongroom/strongroom.toml
@@ -120,6 +124,9 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
         let dues = dues(&plan, domain, &known, &Zoned::now());
         dues.into_iter().map(|(repo, _)| repo.clone()).collect()
     };
+    let waits = |domain: &Name, holder: &Holder| {
+        context.output.note(&format!("{domain}: another run is at work on it{holder}: waiting for its end"));
+    };
     let runner = Runner {
         plan: &plan,
         host: host.clone(),
@@ -128,7 +135,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
         state: &state,
         now: &Zoned::now,
         is_cancelled: &is_cancelled,
-        due_still: if args.due { Some(&due_still) } else { None },
+        patience: args.due.then_some(Patience { tell: &waits, due_still: &due_still }),
     };
     let domains: Vec<_> = chosen.iter().map(|chosen| chosen.domain.name.as_str()).collect();
     notices::tell(&plan, &state, context, |notifier| notifier.run_begins(&domains));
@@ -141,6 +148,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let count = |outcome| reports.iter().filter(|report| report.outcome == outcome).count();
     let (ok, partial) = (count(Outcome::Ok), count(Outcome::Partial));
     let (failed, skipped) = (count(Outcome::Failed), count(Outcome::Skipped));
+    let deferred = count(Outcome::Deferred);
     let open = open_anomalies(&plan, &choice, &state).map_err(|error| not_selected(&error, &plan))?;
     tell_of_anomalies(&open, &reports, context);
     if context.output.json() {
@@ -150,6 +158,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
             "domains_partial": partial,
             "domains_failed": failed,
             "domains_skipped": skipped,
+            "domains_deferred": deferred,
             "anomalies": reports.iter().filter(|report| !report.anomalies.is_empty()).count(),
             "anomalies_open": open.len(),
             "total_duration": started.elapsed().as_secs_f64(),
@@ -157,7 +166,10 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     } else if reports.is_empty() {
         context.output.text("nothing is due");
     } else {
-        context.output.text(format!("{ok} ok, {partial} partial, {failed} failed, {skipped} skipped"));
+        let deferred = if deferred > 0 { format!(", {deferred} deferred") } else { String::new() };
+        context
+            .output
+            .text(format!("{ok} ok, {partial} partial, {failed} failed, {skipped} skipped{deferred}"));
     }
     end(&plan, &reports, partial, &open)
 }
@@ -199,8 +211,10 @@ fn wait_for_turn(
     is_cancelled: &dyn Fn() -> bool,
     context: &Context,
 ) -> Result<Option<Lock>, Failure> {
-    let mut tell = || context.output.note("another run is at work on what is due: waiting for its end");
-    let turn = state.turn(is_cancelled, &mut tell);
+    let mut tell = |holder: &Holder| {
+        context.output.note(&format!("another run is at work on what is due{holder}: waiting for its end"));
+    };
+    let turn = state.turn(&jiff::Timestamp::now, is_cancelled, &mut tell);
     match turn.map_err(|error| Failure::io("cannot write to the state directory", &error))? {
         Turn::Mine(lock) => Ok(Some(lock)),
         Turn::Cancelled => Err(Failure::new("cancelled", "cancelled while another run was at work")),
@@ -268,11 +282,9 @@ fn tell_of_anomalies(open: &[(&Name, Guard)], reports: &[DomainReport], context:
 }
 
 fn end(plan: &Plan, reports: &[DomainReport], partial: usize, open: &[(&Name, Guard)]) -> failure::Outcome {
-    let bad: Vec<_> = reports
-        .iter()
-        .filter(|report| !report.is_everywhere())
-        .map(|report| report.domain.as_str())
-        .collect();
+    let is_deferred = |report: &&DomainReport| report.outcome == Outcome::Deferred;
+    let bad = reports.iter().filter(|report| !report.is_everywhere() && !is_deferred(report));
+    let bad: Vec<_> = bad.map(|report| report.domain.as_str()).collect();
     if !bad.is_empty() {
         let message = format!("not backed up as the plan says: {}", bad.join(", "));
         return Err(Failure::new("run", message).hint(again(plan, &bad)));
@@ -291,6 +303,11 @@ fn end(plan: &Plan, reports: &[DomainReport], partial: usize, open: &[(&Name, Gu
         );
         return Err(Failure::new("anomaly", message).exit(Exit::Damage).hint(hint));
     }
+    let deferred: Vec<_> = reports.iter().filter(is_deferred).map(|report| report.domain.as_str()).collect();
+    if !deferred.is_empty() {
+        let message = format!("not run, since another run is at work: {}", deferred.join(", "));
+        return Err(Failure::new("deferred", message).exit(Exit::Partial).hint(again(plan, &deferred)));
+    }
     Ok(if partial > 0 { Exit::Partial } else { Exit::Ok })
 }
 
@@ -298,7 +315,8 @@ fn end(plan: &Plan, reports: &[DomainReport], partial: usize, open: &[(&Name, Gu
 fn again(plan: &Plan, names: &[&str]) -> String {
     let has_schedule = |name: &&str| plan.domain(name).is_some_and(|domain| domain.schedule.is_some());
     let (due, others): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(has_schedule);
-    let due = (!due.is_empty()).then(|| "what failed is due again at the next `strongroom run --due`".into());
+    let due =
+        (!due.is_empty()).then(|| "what is missing is due again at the next `strongroom run --due`".into());
     let others = (!others.is_empty()).then(|| {
         let names = others.join(" ");
         format!("without a schedule nothing is due by itself: `strongroom run {names}` tries again")
@@ -322,7 +340,8 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
                 format!("a run of the domain {} is at work: nothing was acknowledged of it", domain.name);
             return Err(Failure::new("busy", message).hint("look at what it has made when it has ended"));
         };
-        let last = attempts.iter().rev().find(|attempt| attempt.domain == domain.name);
+        let mut own = attempts.iter().rev().filter(|attempt| attempt.domain == domain.name);
+        let last = own.find(|attempt| attempt.outcome != Outcome::Deferred);
         if !reasons.is_empty()
             && last.is_some_and(|last| matches!(last.outcome, Outcome::Ok | Outcome::Partial))
         {
@@ -405,6 +424,7 @@ fn tell(report: &DomainReport, context: &Context) {
             "domain": report.domain,
             "outcome": report.outcome.name(),
             "message": report.message,
+            "waits_for": report.waits_for(),
             "warnings": report.warnings,
             "anomalies": report.anomalies,
             "repositories": report.repositories.iter().map(record).collect::<Vec<_>>(),

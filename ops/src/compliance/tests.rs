@@ -118,6 +118,7 @@ impl Case {
             ended: None,
             outcome: Outcome::Ok,
             message: None,
+            at_work_since: None,
             repositories: ["a", "b"].map(|name| (name.parse().expect("a name"), of_repo.clone())).into(),
         };
         let attempts = vec![attempt; self.attempts];

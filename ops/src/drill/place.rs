@@ -17,8 +17,9 @@ use crate::drill::record::DrillRecord;
 use crate::drill::scratch;
 use crate::plan::types::{Drill, Tier};
 use crate::plan::values::Name;
+use crate::run::lock::Lock;
 use crate::run::marks;
-use crate::run::state::{Lock, State, write_whole};
+use crate::run::state::{State, write_whole};
 
 /// The variable that tells the processes of a drill.
 pub const TOKEN: &str = "STRONGROOM_DRILL_TOKEN";
@@ -69,7 +70,7 @@ impl Place {
     /// # Errors
     /// Where the lock cannot be made.
     pub fn lock(&self, drill: &Name) -> io::Result<Option<Lock>> {
-        State::lock_file(&self.file(drill, "lock"))
+        Ok(Lock::take(&self.file(drill, "lock"))?.mine())
     }
 
     /// Notes what is to be cleaned up, and makes an empty scratch directory.

@@ -115,7 +115,8 @@ impl Notifier<'_> {
                 Item::new(report.domain.as_str(), why.map_or("failed", String::as_str))
             })
             .collect();
-        let good = reports.iter().filter(|report| !is_bad(report) && report.outcome != Outcome::Skipped);
+        let is_good = |report: &&DomainReport| matches!(report.outcome, Outcome::Ok | Outcome::Partial);
+        let good = reports.iter().filter(|report| !is_bad(report)).filter(is_good);
         let good: Vec<_> = good
             .map(|report| {
                 let why = report.why().map_or(String::new(), |why| format!(": {why}"));
@@ -130,6 +131,9 @@ impl Notifier<'_> {
         if self.is_something_open() {
             // To whoever watches a heartbeat, a success would say that it is over.
             warnings.extend(self.tell(Event::Failure, &[]));
+            warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
+        } else if reports.iter().any(|report| report.outcome == Outcome::Deferred) {
+            // To whoever watches a heartbeat, the run that has the domain says how it ended.
             warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
         } else {
             warnings.extend(self.tell(Event::Success, &good));
@@ -330,7 +334,7 @@ impl Notifier<'_> {
 }
 
 /// Whether somebody has to look at it, or had to and has not yet. What was not begun because of another domain is told of with
-/// that.
+/// that, and what another run is at work on by that run; where it is never begun, its age is told of.
 fn is_bad(report: &DomainReport) -> bool {
     report.outcome == Outcome::Failed || report.is_guarded
 }

@@ -114,13 +114,11 @@ fn nothing_is_well_again_before_somebody_has_looked() {
     let state = State::new(folder.path()).expect("made");
     let played = Played::default();
     let report = |is_guarded: bool, anomalies: &[&str]| DomainReport {
-        domain: "x".parse().expect("a name"),
         outcome: Outcome::Partial,
-        message: None,
         warnings: vec!["look at it".into()],
         anomalies: anomalies.iter().map(|reason| (*reason).to_owned()).collect(),
         is_guarded,
-        repositories: Vec::new(),
+        ..DomainReport::new(&"x".parse().expect("a name"))
     };
     let ended = |hours, report: DomainReport| {
         let calls =
@@ -131,6 +129,24 @@ fn nothing_is_well_again_before_somebody_has_looked() {
     assert_eq!(ended(0, report(true, &["encrypted"])), ["http://h/HOOK failure", "http://h/BEAT/fail"]);
     assert_eq!(ended(1, report(true, &[])), ["http://h/BEAT/fail"], "nobody has looked");
     assert_eq!(ended(2, report(false, &[])), ["http://h/HOOK recovered", "http://h/BEAT"]);
+}
+
+/// Neither what another run has, nor what waits for that; and nothing that failed before is well for it.
+#[test]
+fn what_is_passed_over_is_no_failure_and_no_success() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let report = |outcome| DomainReport { outcome, ..DomainReport::new(&"x".parse().expect("a name")) };
+    let ended = |outcome| {
+        let calls = told(&played, &state, 0, &|notifier| notifier.run_ended(&[report(outcome)])).0;
+        let said = |call: &String| call.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        calls.iter().map(said).collect::<Vec<_>>()
+    };
+    assert_eq!(ended(Outcome::Deferred), [] as [&str; 0]);
+    assert_eq!(ended(Outcome::Ok), ["http://h/BEAT"]);
+    assert_eq!(ended(Outcome::Failed), ["http://h/HOOK failure", "http://h/BEAT/fail"]);
+    assert_eq!(ended(Outcome::Deferred), ["http://h/BEAT/fail"], "it is not over");
 }
 
 /// The timer calls an hour later, and nothing is due: that is no success.

@@ -20,7 +20,7 @@ use crate::recover::record::{RecoveryOutcome, RecoveryRecord, advice};
 use crate::recover::steps::make_beside;
 use crate::recover::swap;
 use crate::recover::targets::{Identity, Target};
-use crate::run::state::Lock;
+use crate::run::lock::Lock;
 
 impl Recoverer<'_> {
     /// Puts back what was there, from wherever the recovery is. Can be done again where it was killed.

@@ -19,8 +19,9 @@ use crate::recover::journal::{Journal, Step};
 use crate::recover::preview::{Preview, Refusal};
 use crate::recover::record::{Cause, RecoveryOutcome, RecoveryRecord, advice};
 use crate::recover::steps::{kept, tidy};
+use crate::run::lock::{Lock, Taken};
 use crate::run::process::Processes;
-use crate::run::state::{Lock, State};
+use crate::run::state::State;
 use crate::run::vault::VaultError;
 
 /// Why a recovery is on its way back that somebody wants back.
@@ -150,11 +151,12 @@ impl Recoverer<'_> {
     /// # Errors
     /// [`Refusal`] where another one has one of them.
     pub(super) fn lock<'n>(&self, domains: impl Iterator<Item = &'n Name>) -> Result<Vec<Lock>, Refusal> {
-        let lock = |domain: &Name| match self.state.lock(domain) {
-            Ok(Some(lock)) => Ok(lock),
-            Ok(None) => Err(Refusal::failed(
+        let since = (self.now)().timestamp();
+        let lock = |domain: &Name| match self.state.take_soon(domain, since) {
+            Ok(Taken::Mine(lock)) => Ok(lock),
+            Ok(Taken::Held(holder)) => Err(Refusal::failed(
                 "busy",
-                format!("a run or recovery of the domain {domain} is at work"),
+                format!("a run or recovery of the domain {domain} is at work{holder}"),
                 "wait for its end, or end it".to_owned(),
             )),
             Err(error) => Err(self.unwritable(&error)),

@@ -132,6 +132,7 @@ mod tests {
                 ended: None,
                 outcome,
                 message: None,
+                at_work_since: None,
                 repositories: [(plan.repos.keys().next().expect("one").clone(), of_repo)].into(),
             };
             calendars(&plan, "box", &|_| Ok(&[]), &[attempt], &now)[0].days[41].1

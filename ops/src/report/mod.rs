@@ -346,7 +346,7 @@ fn attempts(page: &mut Html, attempts: &[Attempt]) {
         .map(|attempt| {
             let class = match attempt.outcome {
                 Outcome::Ok => "good",
-                Outcome::Partial | Outcome::Skipped => "warn",
+                Outcome::Partial | Outcome::Skipped | Outcome::Deferred => "warn",
                 Outcome::Interrupted | Outcome::Failed => "bad",
             };
             let took = attempt.ended.map(|ended| ended.duration_since(attempt.began).as_secs());

@@ -41,6 +41,7 @@ fn hostile_names_are_text() {
         ended: None,
         outcome: Outcome::Failed,
         message: Some(HOSTILE.into()),
+        at_work_since: None,
         repositories: BTreeMap::new(),
     };
     let compliance = Compliance { findings: Vec::new(), expired: plan.exceptions.clone() };

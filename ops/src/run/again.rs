@@ -65,10 +65,11 @@ impl Attempts {
             Outcome::Ok | Outcome::Partial => return None,
             Outcome::Failed => "failed",
             Outcome::Skipped => "was skipped",
+            Outcome::Deferred => "was deferred",
             Outcome::Interrupted => "was killed",
         };
         let message = message.or(last.message.as_ref()).map_or(String::new(), |why| format!(": {why}"));
-        Some(Missed { since: last.began, why: format!("the last attempt {became}{message}") })
+        Some(Missed { since: last.made_up_since(), why: format!("the last attempt {became}{message}") })
     }
 }
 
@@ -96,6 +97,7 @@ mod tests {
             ended: None,
             outcome,
             message: (outcome != Outcome::Ok).then(|| "a hook failed".to_owned()),
+            at_work_since: None,
             repositories: repos.iter().map(|(repo, outcome)| (name(repo), of_repo(*outcome))).collect(),
         }
     }

@@ -1,4 +1,5 @@
-//! All domains of a run, one after the other. What comes after another domain goes only where that has got to.
+//! All domains of a run, one after the other. What comes after another domain goes only where that has got to, and what comes
+//! after one that another run is at work on is left for later.
 
 use crate::plan::types::Domain;
 use crate::plan::values::Name;
@@ -33,6 +34,12 @@ impl Runner<'_> {
 
     /// Backs a domain up where those before it have got to.
     fn run_after(&self, domain: &Domain, targets: &[&Name], earlier: &[DomainReport]) -> DomainReport {
+        let mut before = domain.after.iter().filter_map(|before| find(before, earlier));
+        if let Some(deferral) = before.find_map(|before| before.deferral.clone()) {
+            let mut report = DomainReport::new(&domain.name);
+            report.defer(targets, deferral);
+            return self.not_begun(report);
+        }
         let missing = |repo: &Name| domain.after.iter().find(|before| self.is_missing(before, repo, earlier));
         let (mut report, mut left) = (DomainReport::new(&domain.name), Vec::new());
         let mut because = None;
@@ -56,7 +63,7 @@ impl Runner<'_> {
 
     /// Whether a domain was to be backed up before another one, and has not got into a repository.
     fn is_missing(&self, domain: &Name, repo: &Name, earlier: &[DomainReport]) -> bool {
-        let Some(report) = earlier.iter().find(|report| report.domain == *domain) else { return false };
+        let Some(report) = find(domain, earlier) else { return false };
         if let Some(known) = report.repositories.iter().find(|known| known.repo == *repo) {
             return known.is_missing();
         }
@@ -66,4 +73,8 @@ impl Runner<'_> {
         });
         report.is_bad() && !had_to && report.repositories.iter().all(|known| known.is_missing())
     }
+}
+
+fn find<'r>(domain: &Name, earlier: &'r [DomainReport]) -> Option<&'r DomainReport> {
+    earlier.iter().find(|report| report.domain == *domain)
 }

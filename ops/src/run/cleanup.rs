@@ -43,6 +43,7 @@ impl Runner<'_> {
                 ended: None,
                 outcome: Outcome::Interrupted,
                 message: Some(message),
+                at_work_since: None,
                 repositories: std::collections::BTreeMap::new(),
             };
             if let Err(error) = self.state.record(&attempt) {

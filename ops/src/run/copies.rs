@@ -31,7 +31,7 @@ impl Runner<'_> {
     ) {
         let mut failed: Vec<Name> = Vec::new();
         loop {
-            let left = unknown(targets, report);
+            let left = report.unknown(targets);
             if left.is_empty() {
                 return;
             }
@@ -61,7 +61,7 @@ impl Runner<'_> {
                 }
                 message = read.err().unwrap_or(message);
             }
-            for to in unknown(targets, report) {
+            for to in report.unknown(targets) {
                 report.fail(format!("{to}: {message}"));
                 report.repositories.push(RepoReport::failed(to, &message));
             }
@@ -169,9 +169,4 @@ impl Runner<'_> {
         }
         Ok(Some(Worth { all, newest: (newest, snapshot.summary) }))
     }
-}
-
-/// Those of which nothing is known yet.
-fn unknown<'n>(targets: &[&'n Name], report: &DomainReport) -> Vec<&'n Name> {
-    targets.iter().filter(|target| !report.knows(target)).copied().collect()
 }

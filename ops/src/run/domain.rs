@@ -10,8 +10,9 @@ use crate::plan::effective::HOOK_TIMEOUT;
 use crate::plan::types::Domain;
 use crate::plan::values::{Argv, Name};
 use crate::recover;
+use crate::run::lock::{Holder, Taken};
 use crate::run::process::{Order, ProcessError, Processes, without_output};
-use crate::run::report::DomainReport;
+use crate::run::report::{Deferral, DomainReport};
 use crate::run::state::{Attempt, Chore, Journal, Outcome, RepoAttempt, State};
 use crate::run::stream::timeout;
 use crate::run::turn;
@@ -33,13 +34,17 @@ pub struct Runner<'a> {
     pub now: &'a dyn Fn() -> Zoned,
     /// Whether the run is to end.
     pub is_cancelled: &'a dyn Fn() -> bool,
-    /// Asked where another run had the domain meanwhile: into which repositories it is to go still. Without it, that another run
-    /// has it is a failure.
-    pub due_still: Option<&'a DueStill<'a>>,
+    /// How to wait for another run that is at work on a domain. Without it the domain is passed over.
+    pub patience: Option<Patience<'a>>,
 }
 
-/// Into which repositories a domain is to go now.
-pub type DueStill<'a> = dyn Fn(&Domain) -> Vec<Name> + 'a;
+/// How another run is waited for.
+pub struct Patience<'a> {
+    /// Told which domain it is at work on, and what is known of it.
+    pub tell: &'a dyn Fn(&Name, &Holder),
+    /// Into which repositories a domain is to go still, when the other run has ended.
+    pub due_still: &'a dyn Fn(&Domain) -> Vec<Name>,
+}
 
 impl Runner<'_> {
     /// Backs a domain up into these repositories, and records the attempt.
@@ -55,9 +60,13 @@ impl Runner<'_> {
         mut report: DomainReport,
     ) -> DomainReport {
         let began = (self.now)();
-        match self.state.lock(&domain.name) {
-            Ok(Some(_lock)) => self.attempt_and_record(domain, targets, &began, &mut report),
-            Ok(None) => self.after_another(domain, &began, &mut report),
+        let taken = match self.patience {
+            Some(_) => self.state.take(&domain.name, began.timestamp()),
+            None => self.state.take_soon(&domain.name, began.timestamp()),
+        };
+        match taken {
+            Ok(Taken::Mine(_lock)) => self.attempt_and_record(domain, targets, &began, &mut report),
+            Ok(Taken::Held(holder)) => self.after_another(domain, targets, &holder, &began, &mut report),
             Err(error) => {
                 report.fail_before(targets, &format!("cannot lock the domain: {error}"));
                 self.record(&began, &mut report);
@@ -108,19 +117,39 @@ impl Runner<'_> {
             .unwrap_or_else(|error| Some(format!("whether a recovery is unfinished cannot be read: {error}")))
     }
 
-    /// Another run is at work on the domain, and records itself. What is due waits for it, and may not be due any more then.
-    fn after_another(&self, domain: &Domain, began: &Zoned, report: &mut DomainReport) {
-        let busy = || format!("another run of the domain {} is at work", domain.name);
-        let Some(due_still) = self.due_still else { return report.fail(busy()) };
-        let _lock = loop {
-            match self.state.lock(&domain.name) {
-                Ok(Some(lock)) => break lock,
-                Ok(None) if (self.is_cancelled)() => return report.fail(busy()),
-                Ok(None) => std::thread::sleep(turn::STEP),
-                Err(error) => return report.fail(format!("cannot lock the domain: {error}")),
+    /// Another run is at work on the domain, and tells itself how it goes: the domain is passed over. What is due waits for the
+    /// other run, and may not be due any more then.
+    fn after_another(
+        &self,
+        domain: &Domain,
+        targets: &[&Name],
+        holder: &Holder,
+        began: &Zoned,
+        report: &mut DomainReport,
+    ) {
+        let Some(patience) = &self.patience else {
+            report.defer(targets, Deferral { at_work: domain.name.clone(), holder: *holder });
+            return self.record(began, report);
+        };
+        (patience.tell)(&domain.name, holder);
+        let taken = loop {
+            match self.state.take(&domain.name, (self.now)().timestamp()) {
+                Ok(Taken::Mine(lock)) => break Ok(lock),
+                Ok(Taken::Held(_)) if (self.is_cancelled)() => {
+                    break Err("the run was cancelled while another one was at work on it".to_owned());
+                }
+                Ok(Taken::Held(_)) => std::thread::sleep(turn::STEP),
+                Err(error) => break Err(format!("cannot lock the domain: {error}")),
             }
         };
-        let mut targets = due_still(domain);
+        let _lock = match taken {
+            Ok(lock) => lock,
+            Err(message) => {
+                report.fail_before(targets, &message);
+                return self.record(began, report);
+            }
+        };
+        let mut targets = (patience.due_still)(domain);
         targets.retain(|repo| !report.knows(repo));
         match targets.is_empty() {
             true => report.message = Some("another run has done it meanwhile".into()),
@@ -139,12 +168,15 @@ impl Runner<'_> {
             };
             (repo.repo.clone(), attempt)
         });
+        let is_own = |deferral: &&Deferral| deferral.at_work == report.domain;
+        let at_work = report.deferral.as_ref().filter(is_own);
         let attempt = Attempt {
             domain: report.domain.clone(),
             began: began.timestamp(),
             ended: Some((self.now)().timestamp()),
             outcome: report.outcome,
             message: report.why().map(without_output),
+            at_work_since: at_work.and_then(|deferral| deferral.holder.since),
             repositories: repositories.collect(),
         };
         if let Err(error) = self.state.record(&attempt) {

@@ -11,6 +11,7 @@
 //! - [`turn`]: of several runs of what is due, one at a time
 //! - [`anomaly`]: snapshots that are not like those before
 //! - [`process`]: commands: started, watched, ended
+//! - [`lock`]: locks that say who holds them
 //! - [`plans`]: which state folder a plan has
 //! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
 //! - [`vault`]: what a run needs of repositories
@@ -23,6 +24,7 @@ mod copies;
 pub mod domain;
 pub(crate) mod facts;
 mod lines;
+pub mod lock;
 pub(crate) mod marks;
 pub mod plans;
 pub mod process;
@@ -41,7 +43,7 @@ mod tests;
 pub mod turn;
 pub mod vault;
 
-pub use domain::Runner;
+pub use domain::{Patience, Runner};
 pub use refused::refused;
-pub use report::{Copied, DomainReport, RepoReport};
+pub use report::{Copied, Deferral, DomainReport, RepoReport};
 pub use state::Outcome;

@@ -33,6 +33,7 @@ pub fn refused(
             ended: Some(now),
             outcome: Outcome::Failed,
             message: report.message.clone(),
+            at_work_since: None,
             repositories: BTreeMap::new(),
         };
         if let Err(error) = state.record(&attempt) {

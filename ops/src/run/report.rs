@@ -6,6 +6,7 @@ use strongroom::format::snapshot::SnapshotSummary;
 use strongroom::ids::SnapshotId;
 
 use crate::plan::values::Name;
+use crate::run::lock::Holder;
 use crate::run::state::Outcome;
 use crate::words::{count, verb};
 
@@ -26,6 +27,17 @@ pub struct DomainReport {
     pub is_guarded: bool,
     /// What became of each repository.
     pub repositories: Vec<RepoReport>,
+    /// If it was not begun because another run is at work on it, or on a domain that it comes after: on which, and since when.
+    pub deferral: Option<Deferral>,
+}
+
+/// What keeps a domain from being begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferral {
+    /// The domain that another run is at work on.
+    pub at_work: Name,
+    /// By whom, as far as it is known.
+    pub holder: Holder,
 }
 
 /// What became of one repository.
@@ -101,7 +113,7 @@ impl RepoReport {
 
     /// Whether it did not get what the plan says.
     pub fn is_missing(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed | Outcome::Skipped)
+        self.outcome.is_missing()
     }
 
     /// The snapshot.
@@ -121,12 +133,19 @@ impl DomainReport {
             anomalies: Vec::new(),
             is_guarded: false,
             repositories: Vec::new(),
+            deferral: None,
         }
     }
 
     /// Whether there is a repository that it was for and failed, or it was not begun.
     pub fn is_bad(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed | Outcome::Skipped)
+        self.outcome.is_missing()
+    }
+
+    /// The domain that it waits for, if another run is at work on that, and it was not begun for that.
+    pub fn waits_for(&self) -> Option<&Name> {
+        let deferral = self.deferral.as_ref().filter(|deferral| deferral.at_work != self.domain);
+        deferral.map(|deferral| &deferral.at_work)
     }
 
     /// Whether all repositories that it was for have a snapshot.
@@ -146,6 +165,11 @@ impl DomainReport {
         self.repositories.iter().any(|known| known.repo == *repo)
     }
 
+    /// Those of which nothing is known yet.
+    pub(super) fn unknown<'n>(&self, targets: &[&'n Name]) -> Vec<&'n Name> {
+        targets.iter().filter(|target| !self.knows(target)).copied().collect()
+    }
+
     /// Takes note that a repository is left out, because a domain that comes before this one has not got there.
     pub(super) fn leave_out(&mut self, repo: &Name, because: &Name) {
         let message = format!("it comes after {because}, which did not get there");
@@ -161,10 +185,26 @@ impl DomainReport {
         self.warnings.clear();
     }
 
+    /// Takes note that the domain is not begun, because another run is at work on it, or on one that it comes after.
+    pub(super) fn defer(&mut self, targets: &[&Name], deferral: Deferral) {
+        let Deferral { at_work, holder } = &deferral;
+        let message = match *at_work == self.domain {
+            true => format!("another run is at work on it{holder}"),
+            false => format!("not run: waits for {at_work}, which another run is at work on{holder}"),
+        };
+        for repo in self.unknown(targets) {
+            let deferred = RepoReport { outcome: Outcome::Deferred, ..RepoReport::failed(repo, &message) };
+            self.repositories.push(deferred);
+        }
+        self.outcome = Outcome::Deferred;
+        self.message = Some(message);
+        self.deferral = Some(deferral);
+    }
+
     /// Takes note that nothing is begun in those of `targets` of which nothing is known yet: for each of them it is on record.
     pub(super) fn fail_before(&mut self, targets: &[&Name], message: &str) {
         self.fail(message);
-        for repo in targets.iter().filter(|repo| !self.knows(repo)).copied().collect::<Vec<_>>() {
+        for repo in self.unknown(targets) {
             self.repositories.push(RepoReport::failed(repo, message));
         }
     }

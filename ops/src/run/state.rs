@@ -7,17 +7,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::values::{Argv, Name};
+use crate::run::lock::{Lock, Taken};
 use crate::run::plans::Other;
 
 const ATTEMPTS: &str = "attempts.jsonl";
+/// How often a domain that another process has is looked at before that is taken to be at work on it.
+const LOOKS: u32 = 25;
+/// Time between two such looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +33,8 @@ pub enum Outcome {
     Ok,
     /// It was not begun, because something before it failed.
     Skipped,
+    /// It was not begun, because another run is at work on it or on something before it.
+    Deferred,
     /// There are snapshots, and something is worse than it should be.
     Partial,
     /// It was killed.
@@ -41,10 +49,16 @@ impl Outcome {
         match self {
             Self::Ok => "ok",
             Self::Skipped => "skipped",
+            Self::Deferred => "deferred",
             Self::Partial => "partial",
             Self::Interrupted => "interrupted",
             Self::Failed => "failed",
         }
+    }
+
+    /// Whether what was to get there has not.
+    pub const fn is_missing(self) -> bool {
+        matches!(self, Self::Failed | Self::Skipped | Self::Deferred)
     }
 }
 
@@ -61,6 +75,9 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// Why, if it is not well.
     pub message: Option<String>,
+    /// Since when another run has been at work on it, if it was not begun for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_work_since: Option<Timestamp>,
     /// How it ended for each repository.
     #[serde(default)]
     pub repositories: BTreeMap<Name, RepoAttempt>,
@@ -117,6 +134,13 @@ pub enum Task {
     Finally,
 }
 
+impl Attempt {
+    /// A snapshot that was begun then or later makes up for it, whoever made it.
+    pub fn made_up_since(&self) -> Timestamp {
+        self.at_work_since.unwrap_or(self.began)
+    }
+}
+
 impl RepoAttempt {
     /// Whether it made a complete snapshot. Earlier versions noted partial ones of runs that were cancelled, too.
     pub fn is_made(&self) -> bool {
@@ -169,12 +193,6 @@ pub struct State {
     pub(super) shared: BTreeMap<Name, BTreeSet<PathBuf>>,
 }
 
-/// As long as it lives, nobody else runs the domain.
-#[derive(Debug)]
-pub struct Lock {
-    files: Vec<File>,
-}
-
 impl State {
     /// In this folder, which is made.
     ///
@@ -205,18 +223,56 @@ impl State {
         self.folder.join(format!("{domain}.{kind}"))
     }
 
-    /// Takes the domain for this process; `None` if another one has it. A process that dies gives it back.
+    /// Takes the domain for this process, and tells others since when.
+    ///
+    /// # Errors
+    /// Where the lock cannot be made.
+    pub fn take(&self, domain: &Name, since: Timestamp) -> io::Result<Taken> {
+        let mut taken = self.take_all(domain)?;
+        if let Taken::Mine(lock) = &mut taken {
+            lock.say(since);
+        }
+        Ok(taken)
+    }
+
+    /// The same where nobody is waited for: whoever looks whether somebody is at work has it for a moment, and whoever has just
+    /// taken it has not said so yet.
+    ///
+    /// # Errors
+    /// Where the lock cannot be made.
+    pub fn take_soon(&self, domain: &Name, since: Timestamp) -> io::Result<Taken> {
+        let mut taken = self.take(domain, since)?;
+        for _ in 0..LOOKS {
+            if matches!(taken, Taken::Mine(_)) {
+                break;
+            }
+            thread::sleep(LOOK_PAUSE);
+            taken = self.take(domain, since)?;
+        }
+        Ok(taken)
+    }
+
+    /// The same for a moment; `None` if another one has it.
     ///
     /// # Errors
     /// Where the lock cannot be made.
     pub fn lock(&self, domain: &Name) -> io::Result<Option<Lock>> {
-        let Some(mut lock) = self.lock_own(domain)? else { return Ok(None) };
+        Ok(self.take_all(domain)?.mine())
+    }
+
+    fn take_all(&self, domain: &Name) -> io::Result<Taken> {
+        let mut lock = match Lock::take(&self.file(domain, "lock"))? {
+            Taken::Mine(lock) => lock,
+            held @ Taken::Held(_) => return Ok(held),
+        };
         // All take them in the same order. What was taken is given back where one is not to be had.
         for path in self.shared.get(domain).into_iter().flatten() {
-            let Some(shared) = Self::lock_file(path)? else { return Ok(None) };
-            lock.files.extend(shared.files);
+            match Lock::take(path)? {
+                Taken::Mine(shared) => lock.join(shared),
+                held @ Taken::Held(_) => return Ok(held),
+            }
         }
-        Ok(Some(lock))
+        Ok(Taken::Mine(lock))
     }
 
     /// The same among those who use this folder: whether the one that wrote what is in it is at work still.
@@ -224,17 +280,7 @@ impl State {
     /// # Errors
     /// Where the lock cannot be made.
     pub fn lock_own(&self, domain: &Name) -> io::Result<Option<Lock>> {
-        Self::lock_file(&self.file(domain, "lock"))
-    }
-
-    pub(crate) fn lock_file(path: &Path) -> io::Result<Option<Lock>> {
-        let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
-        let file = options.open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock { files: vec![file] })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(Lock::take(&self.file(domain, "lock"))?.mine())
     }
 
     /// What a run that was killed has left to do.
@@ -333,6 +379,7 @@ mod tests {
             ended: None,
             outcome: Outcome::Failed,
             message: Some("no reason, but a long one ".repeat(20)),
+            at_work_since: None,
             repositories: BTreeMap::new(),
         }
     }
@@ -346,6 +393,20 @@ mod tests {
         assert!(state.lock(&name("other")).expect("a lock").is_some());
         drop(first);
         assert!(state.lock(&name("shop")).expect("a lock").is_some());
+    }
+
+    #[test]
+    fn whoever_only_looks_whether_somebody_is_at_work_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::new(folder.path()).expect("made");
+        let look = state.lock_own(&name("shop")).expect("a lock").expect("free");
+        let looks = thread::spawn(move || {
+            thread::sleep(LOOK_PAUSE * 2);
+            drop(look);
+        });
+        let taken = state.take_soon(&name("shop"), Timestamp::UNIX_EPOCH).expect("a lock");
+        looks.join().expect("no panic");
+        assert!(matches!(taken, Taken::Mine(_)), "{taken:?}");
     }
 
     #[test]

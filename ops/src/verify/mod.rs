@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Plan;
 use crate::plan::types::Control;
 use crate::plan::values::{Lapse, Name, Share};
+use crate::run::lock::Lock;
 use crate::run::process::without_output;
-use crate::run::state::{Lock, State};
+use crate::run::state::State;
 use crate::run::vault::VaultError;
 use crate::status::{Health, rough};
 use crate::words::{count, verb};
@@ -161,7 +162,7 @@ impl State {
     /// # Errors
     /// Where the lock cannot be made.
     pub fn verify_lock(&self) -> io::Result<Option<Lock>> {
-        Self::lock_file(&self.path("verify-at-work"))
+        Ok(Lock::take(&self.path("verify-at-work"))?.mine())
     }
 
     /// Notes a verification.

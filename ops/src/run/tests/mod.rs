@@ -323,7 +323,7 @@ impl Stage {
             state: &state,
             now: &now,
             is_cancelled: &|| self.cancelled.load(Ordering::Relaxed),
-            due_still: None,
+            patience: None,
         };
         let known = Known { newest, attempts: &Attempts::default() };
         let chosen = select(&self.plan, choice, &known, &now()).expect("domains");

@@ -1,7 +1,9 @@
 //! Which domains have their turn, and what each of them goes through.
 
 use super::*;
+use crate::run::Patience;
 use crate::run::anomaly::Guard;
+use crate::run::lock::Holder;
 use crate::run::system::SystemProcesses;
 
 #[test]
@@ -330,7 +332,9 @@ fn what_is_due_waits_for_another_run_and_asks_again() {
     {
         let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
         let state = stage.state();
-        let lock = state.lock(&name("x")).expect("a lock");
+        let lock = state.take(&name("x"), now().timestamp()).expect("a lock").mine();
+        let told = RefCell::new(Vec::new());
+        let tell = |domain: &Name, holder: &Holder| told.borrow_mut().push(format!("{domain}{holder}"));
         let processes = Played { log: Arc::clone(&stage.vault.log), cancelled: Arc::default() };
         let asked = RefCell::new(0);
         let due_still = |_: &_| {
@@ -345,7 +349,7 @@ fn what_is_due_waits_for_another_run_and_asks_again() {
             state: &state,
             now: &now,
             is_cancelled: &|| false,
-            due_still: Some(&due_still),
+            patience: Some(Patience { tell: &tell, due_still: &due_still }),
         };
         let other = std::thread::spawn(move || {
             std::thread::sleep(std::time::Duration::from_millis(300));
@@ -357,7 +361,34 @@ fn what_is_due_waits_for_another_run_and_asks_again() {
         assert_eq!((report.outcome, report.message.as_deref()), (Outcome::Ok, expected));
         assert_eq!((stage.log(), *asked.borrow()), (done.iter().map(|line| (*line).to_owned()).collect(), 1));
         assert_eq!(state.attempts().expect("readable").len(), done.len());
+        let holder = format!("x since 2026-11-28 12:00 UTC (process {})", std::process::id());
+        assert_eq!(told.into_inner(), [holder], "it is told whom it waits for");
     }
+}
+
+#[test]
+fn a_run_that_is_cancelled_while_it_waits_is_on_record() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+    let state = stage.state();
+    let _lock = state.take(&name("x"), now().timestamp()).expect("a lock").mine();
+    let runner = Runner {
+        plan: &stage.plan,
+        host: "box".into(),
+        processes: Arc::new(Played::default()),
+        vault: &stage.vault,
+        state: &state,
+        now: &now,
+        is_cancelled: &|| true,
+        patience: Some(Patience { tell: &|_, _| {}, due_still: &|_| panic!("it has not got its turn") }),
+    };
+    let domain = &stage.plan.domains[0];
+    let report = runner.run(domain, &stage.plan.repositories(domain));
+    let attempt = state.attempts().expect("readable").remove(0);
+    for (outcome, message) in [(report.outcome, report.message), (attempt.outcome, attempt.message)] {
+        let why = "the run was cancelled while another one was at work on it";
+        assert_eq!((outcome, message.as_deref()), (Outcome::Failed, Some(why)));
+    }
+    assert_eq!(attempt.repositories.len(), 2, "it is due again in both");
 }
 
 #[test]
@@ -389,14 +420,82 @@ fn what_a_run_at_work_may_still_find_is_not_acknowledged() {
     assert_eq!(state.guard(&x).expect("readable").reasons, [] as [&str; 0]);
 }
 
+/// Neither it nor what comes after it is done, and each says so; the rest is.
 #[test]
-fn two_runs_of_one_domain_do_not_meet() {
-    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
-    let lock = stage.state().lock(&name("x")).expect("a lock");
-    let report = stage.run().remove(0);
-    assert_eq!(report.message.as_deref(), Some("another run of the domain x is at work"));
+fn what_another_run_is_at_work_on_is_passed_over_with_what_waits_for_it() {
+    let domain = |name: &str, more: &str| {
+        format!(
+            "[[domain]]\nname = '{name}'\nto = ['a']\npaths = ['DIR']\nschedule = '*-*-* 02:00'\n{more}\n"
+        )
+    };
+    let stage = Stage::new(
+        &[
+            domain("x", HOOKS),
+            domain("bad", "hooks = { before = [['fail']] }"),
+            domain("y", "after = ['bad', 'x']"),
+            domain("z", "after = ['y']"),
+            domain("other", ""),
+        ]
+        .concat(),
+    );
+    let lock = stage.state().take(&name("x"), now().timestamp()).expect("a lock").mine();
+    let reports = stage.run();
+    let by = format!("since 2026-11-28 12:00 UTC (process {})", std::process::id());
+    let waits = format!("not run: waits for x, which another run is at work on {by}");
+    let at_work = format!("another run is at work on it {by}");
+    let expected = [
+        ("x", Outcome::Deferred, Some(at_work.as_str())),
+        ("bad", Outcome::Failed, Some("a hook before it: fail failed: exit code 1")),
+        ("y", Outcome::Deferred, Some(waits.as_str())),
+        ("z", Outcome::Deferred, Some(waits.as_str())),
+        ("other", Outcome::Ok, None),
+    ];
+    let found =
+        |report: &'_ DomainReport| (report.domain.to_string(), report.outcome, report.message.clone());
+    let as_expected = expected.map(|(name, outcome, why)| (name.to_owned(), outcome, why.map(str::to_owned)));
+    assert_eq!(reports.iter().map(found).collect::<Vec<_>>(), as_expected);
+    assert_eq!(
+        reports.iter().map(DomainReport::waits_for).collect::<Vec<_>>(),
+        [None, None, Some(&name("x")), Some(&name("x")), None]
+    );
+    assert_eq!(stage.log(), ["fail", "back up into a"], "no hook of it is run either");
+    let attempts = stage.state().attempts().expect("readable").into_iter();
+    let attempts: Vec<_> = attempts.map(|one| (one.domain.to_string(), one.outcome, one.message)).collect();
+    assert_eq!(attempts, as_expected, "all of it is on record");
+
+    // Due again is what was not run, unless the run that was at work had it, too.
+    let due = |hours: &[(&str, i64)]| {
+        let newest = |_: &Name, domain: &Domain| {
+            let hours =
+                hours.iter().find(|(name, _)| *name == domain.name.as_str()).map_or(0, |(_, hours)| *hours);
+            Newest::At(now().timestamp() - jiff::SignedDuration::from_hours(hours))
+        };
+        let attempts = Attempts::of(&stage.plan, &stage.state()).expect("readable");
+        let known = Known { newest: &newest, attempts: &attempts };
+        let choice = Choice { due: true, ..Choice::default() };
+        let chosen = select(&stage.plan, &choice, &known, &now()).expect("no mistake");
+        chosen.into_iter().map(|one| format!("{}: {}", one.domain.name, one.why)).collect::<Vec<_>>()
+    };
+    assert_eq!(due(&[]), [] as [&str; 0]);
+    let expected = [
+        format!("x: the last attempt was deferred: {at_work}"),
+        format!("y: the last attempt was deferred: {waits}"),
+    ];
+    assert_eq!(due(&[("x", 1), ("y", 1)]), expected);
     drop(lock);
     assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+}
+
+/// The other run may have begun long before, and its snapshot with it.
+#[test]
+fn a_snapshot_of_the_run_that_was_at_work_makes_up_for_what_was_passed_over() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nschedule = '*-*-* 02:00'\n");
+    let hours_ago = |hours: i64| now().timestamp() - jiff::SignedDuration::from_hours(hours);
+    let _lock = stage.state().take(&name("x"), hours_ago(5)).expect("a lock").mine();
+    assert_eq!(stage.run()[0].outcome, Outcome::Deferred);
+    let attempts = Attempts::of(&stage.plan, &stage.state()).expect("readable");
+    let missed = attempts.missed(&name("x"), &name("a")).expect("it has not got there");
+    assert_eq!(missed.since, hours_ago(5));
 }
 
 #[test]
