@@ -4,6 +4,7 @@
 //! through a link, has the same folder. A copy of the plan has a folder of its own; what is unfinished in the other one is
 //! seen from there, and what is at work there holds it up: both lock the same file for each repository of a domain.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -89,22 +90,41 @@ impl State {
     ///
     /// # Errors
     /// Where the folder cannot be made.
-    pub fn sharing(mut self, folder: &Path, plan: &Plan, host: &str) -> io::Result<Self> {
+    pub fn sharing(self, folder: &Path, plan: &Plan, host: &str) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        for domain in &plan.domains {
+        let places = plan.domains.iter().map(|domain| {
             let repos = plan.repositories(domain).into_iter().filter_map(|repo| plan.repos.get(repo));
-            let paths = repos.map(|repo| folder.join(series(host, &domain.name, repo)));
-            self.shared.insert(domain.name.clone(), paths.collect());
-        }
-        Ok(self)
+            let place = |repo: &Repo| repo.local().unwrap_or(Path::new(&repo.url)).to_owned();
+            (domain.name.clone(), repos.map(place).collect())
+        });
+        let shared =
+            Shared { folder: folder.to_owned(), host: host.to_owned(), repositories: places.collect() };
+        Ok(Self { shared: Some(shared), ..self })
+    }
+}
+
+/// Locks that every plan takes which makes the same snapshots.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    folder: PathBuf,
+    host: String,
+    /// Where those of each domain are, as the plan names them.
+    repositories: BTreeMap<Name, Vec<PathBuf>>,
+}
+
+impl Shared {
+    /// The files that are locked together with a domain. Its repositories are looked for only now, and no other domain's: one on a
+    /// dead network mount holds up whoever asks for it.
+    pub(super) fn files(&self, domain: &Name) -> BTreeSet<PathBuf> {
+        let repositories = self.repositories.get(domain).into_iter().flatten();
+        repositories.map(|repo| self.folder.join(series(&self.host, domain, repo))).collect()
     }
 }
 
 /// The name of the lock of a domain's snapshots in a repository.
-fn series(host: &str, domain: &Name, repo: &Repo) -> String {
+fn series(host: &str, domain: &Name, repo: &Path) -> String {
     // By whatever path it is named, if it is there.
-    let named = repo.local().unwrap_or(Path::new(&repo.url));
-    let place = fs::canonicalize(named).unwrap_or_else(|_| named.to_owned());
+    let place = fs::canonicalize(repo).unwrap_or_else(|_| repo.to_owned());
     hex([host.as_bytes(), domain.as_str().as_bytes(), place.as_os_str().as_encoded_bytes()])
 }
 
@@ -225,5 +245,30 @@ mod tests {
         }
         drop(lock);
         assert!(is_free(&state("copy.toml", &text("repo", ""), "box"), &shop));
+    }
+
+    /// On a dead network mount that takes for ever, and most commands lock nothing.
+    #[test]
+    fn repositories_are_looked_for_when_their_domain_is_locked_and_not_before() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (place, link) = (dir.path().join("repo"), dir.path().join("link"));
+        let state = |file: &str, repo: &Path| {
+            let path = dir.path().join(file);
+            let text = format!(
+                "version = 1\n[repo.main]\nurl = '{}'\n[[domain]]\nname = 'shop'\npaths = ['/shop']\n",
+                repo.display()
+            );
+            fs::write(&path, text).expect("written");
+            let plan = crate::plan::load(&path, &crate::plan::SystemFiles).expect("a plan");
+            let state = State::of_plan(&dir.path().join("plans"), &path, "box").expect("a folder");
+            state.sharing(&dir.path().join("series"), &plan, "box").expect("a folder")
+        };
+        let (direct, linked) = (state("one.toml", &place), state("copy.toml", &link));
+        // Nobody has asked where that leads to, or it would not be known that this is the same repository.
+        fs::create_dir(&place).expect("made");
+        symlink(&place, &link).expect("a link");
+        let shop: Name = "shop".parse().expect("a name");
+        let _lock = direct.lock(&shop).expect("a lock").expect("nobody has it");
+        assert!(linked.lock(&shop).expect("a lock").is_none());
     }
 }

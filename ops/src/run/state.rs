@@ -4,7 +4,7 @@
 //! lock, too; `DOMAIN.journal`, there as long as a
 //! run has, or has left, something to clean up; `DOMAIN.stage`, its temporary files; `attempts.jsonl`, a line for each attempt.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::values::{Argv, Name};
 use crate::run::lock::{Lock, Taken};
-use crate::run::plans::Other;
+use crate::run::plans::{Other, Shared};
 
 const ATTEMPTS: &str = "attempts.jsonl";
 /// How often a domain that another process has is looked at before that is taken to be at work on it.
@@ -189,8 +189,8 @@ pub struct State {
     pub(super) folder: PathBuf,
     /// Folders of other plans for the same host.
     pub(crate) others: Vec<Other>,
-    /// Files that are locked together with a domain, by whichever plan it is run.
-    pub(super) shared: BTreeMap<Name, BTreeSet<PathBuf>>,
+    /// What is locked together with a domain, by whichever plan it is run.
+    pub(super) shared: Option<Shared>,
 }
 
 impl State {
@@ -206,7 +206,7 @@ impl State {
 
     /// In this folder, which is there.
     pub(crate) fn at(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), others: Vec::new(), shared: BTreeMap::new() }
+        Self { folder: folder.to_owned(), others: Vec::new(), shared: None }
     }
 
     /// A file of the plan as a whole.
@@ -266,8 +266,8 @@ impl State {
             held @ Taken::Held(_) => return Ok(held),
         };
         // All take them in the same order. What was taken is given back where one is not to be had.
-        for path in self.shared.get(domain).into_iter().flatten() {
-            match Lock::take(path)? {
+        for path in self.shared.iter().flat_map(|shared| shared.files(domain)) {
+            match Lock::take(&path)? {
                 Taken::Mine(shared) => lock.join(shared),
                 held @ Taken::Held(_) => return Ok(held),
             }
