@@ -444,6 +444,13 @@ fn a_snapshot_unlike_those_before_lets_nothing_be_forgotten() {
     assert_eq!((&anomaly["domain"], &error["code"]), (&"files".into(), &"anomaly".into()));
     assert!(anomaly["reasons"].to_string().contains("cannot be compressed") && anomaly["since"].is_string());
     assert_eq!(bench.run(["run", "--due"]).expect(4).stdout, "nothing is due\n");
+    let dry = bench.run(["run", "--due", "--dry-run"]).expect(4);
+    assert!(dry.stdout == "nothing is due\n" && dry.stderr.contains(advice), "{dry:?}");
+    let dry = bench.run(["run", "--dry-run", "--json"]).expect(4);
+    assert_eq!(
+        (&line(&dry, "summary")["anomalies_open"], &dry.last("error")["code"]),
+        (&1.into(), &"anomaly".into())
+    );
     assert!(
         bench
             .run(["status"])
@@ -460,6 +467,14 @@ fn a_snapshot_unlike_those_before_lets_nothing_be_forgotten() {
     assert_eq!(count(), 3);
     let nothing = bench.run(["run", "--acknowledge", "files"]).expect(0);
     assert_eq!(nothing.stdout, "files: there was nothing to acknowledge\n");
+    // What cannot be read may be one.
+    let plans = fs::read_dir(bench.path("state/plans")).expect("a folder").next().expect("one").expect("one");
+    fs::write(plans.path().join("files.guard"), "{").expect("written");
+    let unreadable = bench.run(["run", "--due"]).expect(4);
+    assert!(unreadable.stderr.contains("that cannot be read: EOF while parsing"), "{unreadable:?}");
+    let done = bench.run(["run", "--acknowledge", "files", "--json"]).expect(0).last("acknowledged");
+    assert!(done["lost"].as_str().expect("text").contains("is lost: why nothing was forgotten"), "{done}");
+    bench.run(["run", "--due"]).expect(0);
 }
 
 #[test]

@@ -494,6 +494,16 @@ fn timers_that_meet_do_not_fail_each_other() {
     assert!(said.ends_with(&format!(" (process {}): waiting for its end\n", first.id())), "{said}");
     let third = bench.run(["run", "--due", "--json"]).expect(0);
     assert_eq!(third.last("summary")["another_waits"], true);
+    let plans = fs::read_dir(bench.path("state/plans")).expect("a folder").next().expect("one").expect("one");
+    let guard = plans.path().join("slow.guard");
+    fs::write(&guard, "{\"reasons\":[\"encrypted\"]}").expect("written");
+    let third = bench.run(["run", "--due"]).expect(4);
+    assert!(
+        third.stdout.contains("there is nothing to add")
+            && third.stderr.contains("slow: nothing is forgotten"),
+        "{third:?}"
+    );
+    fs::remove_file(&guard).expect("removed");
     assert!(second.try_wait().expect("a child").is_none());
     bench.write("quick", "");
     assert_eq!(first.wait().expect("ended").code(), Some(0));

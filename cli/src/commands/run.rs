@@ -36,10 +36,10 @@ that failed, also in one repository or when it was called by its name, is due ag
 `run --due`. On Ctrl-C or SIGTERM no further domain is begun.
 
 Of several `run --due` at one time one is at work and one waits for it, and then asks again what is
-due; all others have nothing to add, and end with 0. --due also waits for a run of a domain that was
-called by its name, or with a copy of the plan, and says so. Without --due such a domain is passed
-over, and so is what comes after it: both are on record, are due again unless they get a newer
-snapshot, and are told to nobody as a failure.
+due; all others have nothing to add, and end with 0, or with 4 as below. --due also waits for a run
+of a domain that was called by its name or with a copy of the plan, and says so. Without --due such
+a domain is passed over, and so is what comes after it: each is on record, is due again unless it
+gets a newer snapshot, and is told to nobody as a failure.
 
 A plan with a mistake in it (exit code 2) is a failed attempt of each of the domains, on record, in
 the metrics and told of like any other.
@@ -47,8 +47,8 @@ the metrics and told of like any other.
 Exit codes: 0 all domains are in all their repositories; 3 they are, but something is missing or
 unstable, or a hook or fact failed, or a domain was passed over that another run is at work on; 4 a
 snapshot is far from those before (most files or bytes gone, or new content that may be encrypted):
-it is kept, no other is forgotten, and each run ends with 4, also where nothing is due, until
---acknowledge; 1 a domain failed or was not begun.
+it is kept, no other is forgotten, and each run ends with 4, also with --dry-run, where nothing is
+due or where another run waits, until --acknowledge; 1 a domain failed or was not begun.
 
 Examples:
   strongroom run --due --config /etc/strongroom/strongroom.toml
@@ -106,13 +106,20 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     };
     if args.dry_run {
         let state = plan::known_state(&plan, context)?;
-        return would_run(&select(&known(state.as_ref()))?, context);
+        let chosen = select(&known(state.as_ref()))?;
+        let open = open_anomalies(&plan, &choice, state.as_ref())?;
+        would_run(&chosen, &open, context)?;
+        return end(&plan, &[], 0, &open);
     }
     let state = plan::state(&plan, context)?;
     let is_cancelled = || cancelled.load(Ordering::Relaxed);
     // What is due is asked when nobody else is at work on it any more.
     let _turn = match args.due.then(|| wait_for_turn(&state, &is_cancelled, context)).transpose()? {
-        Some(None) => return Ok(Exit::Ok),
+        Some(None) => {
+            let open = open_anomalies(&plan, &choice, Some(&state))?;
+            another_waits(&open, context);
+            return end(&plan, &[], 0, &open);
+        }
         Some(Some(turn)) => Some(turn),
         None => None,
     };
@@ -149,7 +156,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let (ok, partial) = (count(Outcome::Ok), count(Outcome::Partial));
     let (failed, skipped) = (count(Outcome::Failed), count(Outcome::Skipped));
     let deferred = count(Outcome::Deferred);
-    let open = open_anomalies(&plan, &choice, &state).map_err(|error| not_selected(&error, &plan))?;
+    let open = open_anomalies(&plan, &choice, Some(&state))?;
     tell_of_anomalies(&open, &reports, context);
     if context.output.json() {
         context.output.message(object(json!({
@@ -218,18 +225,21 @@ fn wait_for_turn(
     match turn.map_err(|error| Failure::io("cannot write to the state directory", &error))? {
         Turn::Mine(lock) => Ok(Some(lock)),
         Turn::Cancelled => Err(Failure::new("cancelled", "cancelled while another run was at work")),
-        Turn::AnotherWaits => {
-            let message =
-                "one run is at work on what is due and another waits for it: there is nothing to add";
-            if context.output.json() {
-                let summary = json!({"type": "summary", "domains_ok": 0, "domains_partial": 0, "domains_failed": 0,
-                    "domains_skipped": 0, "another_waits": true});
-                context.output.message(object(summary));
-            }
-            context.output.text(message);
-            Ok(None)
-        }
+        Turn::AnotherWaits => Ok(None),
     }
+}
+
+/// One run is at work on what is due, and another waits for its turn.
+fn another_waits(open: &[(&Name, Guard)], context: &Context) {
+    tell_of_anomalies(open, &[], context);
+    if context.output.json() {
+        let summary = json!({"type": "summary", "domains_ok": 0, "domains_partial": 0, "domains_failed": 0,
+            "domains_skipped": 0, "domains_deferred": 0, "anomalies_open": open.len(), "another_waits": true});
+        context.output.message(object(summary));
+    }
+    context
+        .output
+        .text("one run is at work on what is due and another waits for it: there is nothing to add");
 }
 
 /// Writes the metrics of the plan and tells of what is overdue, whatever the outcome. That this cannot be done is no failure of
@@ -249,17 +259,15 @@ fn tell_of_status(plan: &Plan, repositories: &Repositories<'_>, state: &State, c
 fn open_anomalies<'p>(
     plan: &'p Plan,
     choice: &Choice,
-    state: &State,
-) -> Result<Vec<(&'p Name, Guard)>, SelectError> {
+    state: Option<&State>,
+) -> Result<Vec<(&'p Name, Guard)>, Failure> {
+    let Some(state) = state else { return Ok(Vec::new()) };
     let guard = |domain: &'p Domain| {
         // What cannot be read may be such a one.
-        let guard = state.guard(&domain.name).unwrap_or_else(|error| Guard {
-            reasons: vec![format!("what it was cannot be read: {error}")],
-            ..Guard::default()
-        });
-        (&domain.name, guard)
+        (&domain.name, state.guard(&domain.name).unwrap_or_else(|error| Guard::unreadable(&error)))
     };
-    let guards = meant(plan, choice)?.into_iter().map(guard);
+    let meant = meant(plan, choice).map_err(|error| not_selected(&error, plan))?;
+    let guards = meant.into_iter().map(guard);
     Ok(guards.filter(|(_, guard)| !guard.reasons.is_empty()).collect())
 }
 
@@ -315,8 +323,8 @@ fn end(plan: &Plan, reports: &[DomainReport], partial: usize, open: &[(&Name, Gu
 fn again(plan: &Plan, names: &[&str]) -> String {
     let has_schedule = |name: &&str| plan.domain(name).is_some_and(|domain| domain.schedule.is_some());
     let (due, others): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(has_schedule);
-    let due =
-        (!due.is_empty()).then(|| "what is missing is due again at the next `strongroom run --due`".into());
+    let due = (!due.is_empty())
+        .then(|| "what is missing is due again at the next `strongroom run --due`".to_owned());
     let others = (!others.is_empty()).then(|| {
         let names = others.join(" ");
         format!("without a schedule nothing is due by itself: `strongroom run {names}` tries again")
@@ -335,14 +343,14 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
     let mut well = Vec::new();
     for domain in plan.domains.iter().filter(|domain| domains.iter().any(|name| name == domain.name.as_str()))
     {
-        let Some(reasons) = state.acknowledge(&domain.name).map_err(unwritable)? else {
+        let Some(acknowledged) = state.acknowledge(&domain.name).map_err(unwritable)? else {
             let message =
                 format!("a run of the domain {} is at work: nothing was acknowledged of it", domain.name);
             return Err(Failure::new("busy", message).hint("look at what it has made when it has ended"));
         };
         let mut own = attempts.iter().rev().filter(|attempt| attempt.domain == domain.name);
         let last = own.find(|attempt| attempt.outcome != Outcome::Deferred);
-        if !reasons.is_empty()
+        if acknowledged.is_something()
             && last.is_some_and(|last| matches!(last.outcome, Outcome::Ok | Outcome::Partial))
         {
             well.push(Item::new(domain.name.as_str(), "acknowledged"));
@@ -351,14 +359,14 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
             context.output.object(object(json!({
                 "type": "acknowledged",
                 "domain": domain.name,
-                "anomalies": reasons,
+                "anomalies": acknowledged.reasons,
+                "lost": acknowledged.lost,
             })))?;
-        } else if reasons.is_empty() {
-            context.output.text(format!("{}: there was nothing to acknowledge", domain.name));
+        } else if acknowledged.is_something() {
+            let said = acknowledged.lost.unwrap_or_else(|| acknowledged.reasons.join("; "));
+            context.output.text(visible(format!("{}: acknowledged: {said}", domain.name).as_bytes()));
         } else {
-            context
-                .output
-                .text(visible(format!("{}: acknowledged: {}", domain.name, reasons.join("; ")).as_bytes()));
+            context.output.text(format!("{}: there was nothing to acknowledge", domain.name));
         }
     }
     notices::tell(plan, &state, context, |notifier| notifier.changed(&[], &well));
@@ -387,7 +395,7 @@ fn newest(repositories: &Repositories<'_>, host: &str, repo: &Name, domain: &Dom
     })
 }
 
-fn would_run(chosen: &[Chosen<'_>], context: &Context) -> failure::Outcome {
+fn would_run(chosen: &[Chosen<'_>], open: &[(&Name, Guard)], context: &Context) -> Result<(), Failure> {
     for Chosen { domain, targets, why } in chosen {
         let targets: Vec<_> = targets.iter().map(|repo| repo.as_str()).collect();
         if context.output.json() {
@@ -406,14 +414,15 @@ fn would_run(chosen: &[Chosen<'_>], context: &Context) -> failure::Outcome {
             ))?;
         }
     }
+    tell_of_anomalies(open, &[], context);
     if context.output.json() {
-        context
-            .output
-            .object(object(json!({"type": "summary", "dry_run": true, "domains": chosen.len()})))?;
+        let (domains, open) = (chosen.len(), open.len());
+        let summary = json!({"type": "summary", "dry_run": true, "domains": domains, "anomalies_open": open});
+        context.output.object(object(summary))?;
     } else if chosen.is_empty() {
         context.output.text("nothing is due");
     }
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 /// Tells of a domain that is done.

@@ -45,6 +45,14 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// One that cannot be read: an earlier snapshot may have been unlike those before.
+    pub fn unreadable(error: &io::Error) -> Self {
+        Self {
+            reasons: vec![format!("there may have been none, but that cannot be read: {error}")],
+            ..Self::default()
+        }
+    }
+
     /// Why nothing of a domain is forgotten, and what to do about it; nothing where that is allowed.
     pub fn advice(&self, domain: &Name) -> Option<String> {
         (!self.reasons.is_empty()).then(|| {
@@ -77,16 +85,43 @@ impl State {
     /// domain is at work: what that finds is not what anybody has looked at.
     ///
     /// # Errors
-    /// Where that cannot be read or written.
-    pub fn acknowledge(&self, domain: &Name) -> io::Result<Option<Vec<String>>> {
+    /// Where that cannot be written.
+    pub fn acknowledge(&self, domain: &Name) -> io::Result<Option<Acknowledged>> {
         let Some(_lock) = self.lock(domain)? else { return Ok(None) };
-        let guard = self.guard(domain)?;
+        let guard = match self.guard(domain) {
+            Ok(guard) => guard,
+            Err(error) => {
+                // All earlier snapshots count again: at worst somebody has to look once more.
+                self.keep_guard(domain, &Guard::default())?;
+                let lost = format!(
+                    "what it was could not be read ({error}) and is lost: why nothing was forgotten and since when, and which \
+                     snapshots count no more: new ones are compared with all that are there"
+                );
+                return Ok(Some(Acknowledged { reasons: Vec::new(), lost: Some(lost) }));
+            }
+        };
         if !guard.reasons.is_empty() {
             let baseline = guard.since.or(guard.baseline);
             // What could be compressed before need not be from now on.
             self.keep_guard(domain, &Guard { baseline, ..Guard::default() })?;
         }
-        Ok(Some(guard.reasons))
+        Ok(Some(Acknowledged { reasons: guard.reasons, lost: None }))
+    }
+}
+
+/// What somebody has looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Why nothing was forgotten; nothing if that was allowed, or is not known.
+    pub reasons: Vec<String>,
+    /// What is not known any more, where it could not be read.
+    pub lost: Option<String>,
+}
+
+impl Acknowledged {
+    /// Whether there was something to acknowledge.
+    pub const fn is_something(&self) -> bool {
+        !self.reasons.is_empty() || self.lost.is_some()
     }
 }
 
@@ -97,9 +132,9 @@ impl Runner<'_> {
         let guard = match self.state.guard(&domain.name) {
             Ok(guard) => guard,
             Err(error) => {
-                let message =
-                    format!("whether an earlier snapshot was unlike the others cannot be read: {error}");
-                return report.warn(message);
+                // It may be such a one.
+                report.is_guarded = true;
+                return report.warn(Guard::unreadable(&error).advice(&domain.name).unwrap_or_default());
             }
         };
         let found = match self.plan.objectives(domain).anomaly_guard {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::run::Patience;
-use crate::run::anomaly::Guard;
+use crate::run::anomaly::{Acknowledged, Guard};
 use crate::run::lock::Holder;
 use crate::run::system::SystemProcesses;
 
@@ -416,8 +416,26 @@ fn what_a_run_at_work_may_still_find_is_not_acknowledged() {
     assert_eq!(state.acknowledge(&x).expect("asked"), None);
     assert_eq!(state.guard(&x).expect("readable"), guard);
     drop(lock);
-    assert_eq!(state.acknowledge(&x).expect("written"), Some(guard.reasons));
+    let acknowledged = Acknowledged { reasons: guard.reasons, lost: None };
+    assert_eq!(state.acknowledge(&x).expect("written"), Some(acknowledged));
     assert_eq!(state.guard(&x).expect("readable").reasons, [] as [&str; 0]);
+}
+
+/// It may be one of a snapshot that is unlike those before: it is until somebody has looked.
+#[test]
+fn a_guard_that_cannot_be_read_is_acknowledged_and_what_is_lost_is_told() {
+    let stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
+    let (state, x) = (stage.state(), name("x"));
+    std::fs::write(state.path("x.guard"), "{").expect("written");
+    let report = stage.run().remove(0);
+    assert_eq!((report.outcome, report.is_guarded), (Outcome::Partial, true), "{report:?}");
+    assert!(report.warnings[0].contains("`strongroom run --acknowledge x`"), "{report:?}");
+    let acknowledged = state.acknowledge(&x).expect("written").expect("nobody is at work");
+    assert!(acknowledged.is_something() && acknowledged.reasons.is_empty());
+    let lost = acknowledged.lost.expect("something is lost");
+    assert!(lost.contains("new ones are compared with all that are there"), "{lost}");
+    assert_eq!(state.guard(&x).expect("readable"), Guard::default());
+    assert_eq!(stage.run()[0].outcome, Outcome::Ok);
 }
 
 /// Neither it nor what comes after it is done, and each says so; the rest is.
