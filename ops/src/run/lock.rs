@@ -68,6 +68,8 @@ impl Drop for Lock {
     fn drop(&mut self) {
         for file in &self.files {
             let _ = file.set_len(0);
+            // Not by closing it: a process that another thread is just about to start has it open, too, for a moment.
+            let _ = flock(file, FlockOperation::Unlock);
         }
     }
 }
@@ -119,8 +121,10 @@ mod tests {
             holder.to_string(),
             format!(" since 2026-11-28 02:15 UTC (process {})", std::process::id())
         );
+        let open_elsewhere = lock.files[0].try_clone().expect("as a process has it that is being started");
         drop(lock);
         assert_eq!(fs::read(&path).expect("a file"), b"", "the next one is not taken for this one");
         assert!(take().mine().is_some());
+        drop(open_elsewhere);
     }
 }
