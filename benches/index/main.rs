@@ -3,11 +3,13 @@
 //! ```text
 //! cargo bench --bench index                                   1 million blobs in a temporary directory
 //! cargo bench --bench index -- --blobs 100000000 --dir DIR    kept in DIR/100000000, and used again if it is there
+//! cargo bench --bench index -- --live                         a snapshot needs them all: what a check and a prune take then
 //! cargo bench --bench index -- --snapshots 10000 --dir DIR    a log of so many snapshots, kept in DIR/log-10000
 //! ```
 //!
 //! A blob takes 60 bytes for its segment, twice that while segments are merged, and 50 for its pack's directory; the
-//! latter are left out with `--without-packs`, and then only the index is checked and nothing is pruned.
+//! latter are left out with `--without-packs`, and then only the index is checked and nothing is pruned. With `--live` another
+//! 36 are needed for chunk lists, and as much again for temporary files in `TMPDIR`.
 //!
 //! Each phase runs in a process of its own, which says how long it took and the most memory it had.
 
@@ -29,6 +31,8 @@ struct Arguments {
     dir: Option<PathBuf>,
     /// Make no packs.
     without_packs: bool,
+    /// Let a snapshot need all blobs.
+    live: bool,
     /// Set for the processes that this one starts.
     phase: Option<String>,
     /// Only these phases; all where there are none.
@@ -47,6 +51,7 @@ fn arguments() -> Result<Arguments, String> {
             "--snapshots" => found.snapshots = Some(number(value()?)?),
             "--dir" => found.dir = Some(value()?.into()),
             "--without-packs" => found.without_packs = true,
+            "--live" => found.live = true,
             "--phase" => found.phase = Some(value()?),
             "--only" => found.only.push(value()?),
             other => return Err(format!("{other}: not an option")),
@@ -60,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(phase) = &arguments.phase {
         let dir = arguments.dir.ok_or("a phase needs --dir")?;
         let blobs = arguments.blobs.unwrap_or(0);
-        return phases::run(phase, &dir, blobs);
+        return phases::run(phase, &dir, blobs, arguments.live);
     }
     let temporary = tempfile::tempdir()?;
     let base = arguments.dir.as_deref().unwrap_or(temporary.path());
@@ -69,28 +74,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if !dir.exists() {
             make::log(&dir, snapshots)?;
         }
-        return start("open", &dir, 0);
+        return start("open", &dir, 0, false);
     }
     let blobs = arguments.blobs.unwrap_or(1_000_000);
-    let dir = base.join(blobs.to_string());
+    let dir = base.join(format!("{blobs}{}", if arguments.live { "-live" } else { "" }));
     if !dir.exists() {
-        make::blobs(&dir, blobs, !arguments.without_packs)?;
+        make::blobs(&dir, blobs, !arguments.without_packs, arguments.live)?;
     }
     for phase in PHASES {
-        if matches!(phase, "check" | "prune") && arguments.without_packs {
-            continue;
-        }
-        if arguments.only.is_empty() || arguments.only.iter().any(|only| only == phase) {
-            start(phase, &dir, blobs)?;
+        let takes_packs = matches!(phase, "check" | "prune");
+        let is_wanted = match arguments.only.is_empty() {
+            true => takes_packs || !arguments.live,
+            false => arguments.only.iter().any(|only| only == phase),
+        };
+        if is_wanted && !(takes_packs && arguments.without_packs) {
+            start(phase, &dir, blobs, arguments.live)?;
         }
     }
     Ok(())
 }
 
-fn start(phase: &str, dir: &Path, blobs: u64) -> Result<(), Box<dyn std::error::Error>> {
+fn start(phase: &str, dir: &Path, blobs: u64, live: bool) -> Result<(), Box<dyn std::error::Error>> {
     let status = Command::new(std::env::current_exe()?)
         .args(["--phase", phase, "--blobs", &blobs.to_string(), "--dir"])
         .arg(dir)
+        .args(live.then_some("--live"))
         .status()?;
     if status.success() { Ok(()) } else { Err(format!("phase {phase} failed: {status}").into()) }
 }

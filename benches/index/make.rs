@@ -2,13 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 use strongroom::backend::{Backend, LocalBackend, ObjectKey};
+use strongroom::crypto::keys::BlobKind;
 use strongroom::crypto::{MessageContext, Password, SystemEntropy};
+use strongroom::format::chunk_list::{Chunk, ChunkList, ListRef, push_chunk, push_list};
 use strongroom::format::commit::Change;
 use strongroom::format::header::ObjectKind;
 use strongroom::format::pack::{self, Directory, TRAILER_LEN};
@@ -16,12 +19,13 @@ use strongroom::format::padme::padme;
 use strongroom::format::record;
 use strongroom::format::segment::PackEntry;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
-use strongroom::format::tree::Timestamp;
-use strongroom::ids::SnapshotId;
+use strongroom::format::tree::{FileContent, Metadata, Node, NodeKind, Timestamp, Tree};
+use strongroom::ids::{BlobId, SnapshotId};
 use strongroom::repo::{Environment, InitOptions, Repository};
+use strongroom::store::{BlobWriter, StoreOptions};
 
 use crate::phases::{self, Stopwatch};
-use crate::support::blobs::{PACK_BLOBS, blob, directory, pack_id};
+use crate::support::blobs::{BLOB_LEN, PACK_BLOBS, blob, directory, pack_id};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -29,6 +33,10 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 const SEGMENT_BLOBS: u64 = 256 << 10;
 /// Files of the directory that is really backed up.
 const FILES: usize = 1000;
+/// Blobs that a chunk list names, about as many as backups put into one.
+const LIST_BLOBS: u64 = 512;
+/// Blobs of a synthetic file: 10 GiB.
+const FILE_BLOBS: u64 = 512 * LIST_BLOBS;
 
 pub fn password() -> Password {
     Password::new(b"benchmark".to_vec())
@@ -45,8 +53,9 @@ pub fn environment() -> Environment {
     }
 }
 
-/// A repository in `dir/repo` with `count` synthetic blobs and a snapshot of `dir/source`.
-pub fn blobs(dir: &Path, count: u64, with_packs: bool) -> Outcome {
+/// A repository in `dir/repo` with `count` synthetic blobs and a snapshot of `dir/source`. If they are to be `live`, another
+/// snapshot needs all of them.
+pub fn blobs(dir: &Path, count: u64, with_packs: bool, live: bool) -> Outcome {
     let watch = Stopwatch::start();
     let unfinished = dir.with_extension("unfinished");
     fs::create_dir_all(&unfinished)?;
@@ -73,6 +82,9 @@ pub fn blobs(dir: &Path, count: u64, with_packs: bool) -> Outcome {
         repository.merge_segments()?;
         merging += begun.processor();
     }
+    if live {
+        need(&repository, count)?;
+    }
     drop(repository);
     fs::rename(&unfinished, dir)?;
     phases::back_up(dir)?;
@@ -87,6 +99,55 @@ pub fn blobs(dir: &Path, count: u64, with_packs: bool) -> Outcome {
     );
     phases::memory("make");
     Ok(())
+}
+
+/// Adds a snapshot of directories with one large file each, that need blobs up to `count`.
+fn need(repository: &Repository, count: u64) -> Outcome {
+    let store = repository.pack_store(ObjectKind::MetadataPack, &StoreOptions::new(3, 1, 160 << 20));
+    let mut writer = store.writer();
+    let put = |writer: &mut BlobWriter, bytes: &[u8]| -> Outcome<BlobId> {
+        let id = repository.keys().blob_id(BlobKind::Tree, bytes);
+        writer.put(BlobKind::Tree, id, bytes, true)?;
+        Ok(id)
+    };
+    let mut root = Vec::new();
+    for (number, first) in (0..count).step_by(FILE_BLOBS as usize).enumerate() {
+        let blobs = first..count.min(first + FILE_BLOBS);
+        let file = node("file", NodeKind::File(file(blobs, &mut |list| put(&mut writer, list))?));
+        let tree = put(&mut writer, &record::encode(&Tree::Nodes(vec![file])))?;
+        root.push(node(&format!("{number:06}"), NodeKind::Directory { tree }));
+    }
+    let tree = put(&mut writer, &record::encode(&Tree::Nodes(root)))?;
+    writer.flush()?;
+    let segment = repository.store_segment(&store.finish()?)?;
+    let record = record::encode(&snapshot(tree, 0));
+    let added = vec![
+        Change::SegmentsReplaced { added: vec![segment.info], removed: Vec::new() },
+        Change::SnapshotAdded {
+            snapshot: SnapshotId::new(repository.keys().blob_id(BlobKind::Snapshot, &record)),
+            record: ByteBuf::from(record),
+        },
+    ];
+    repository.commit(&mut |_| Ok(added.clone()))?;
+    Ok(())
+}
+
+/// A file of these blobs, whose chunk lists are handed to `put`.
+fn file(blobs: Range<u64>, put: &mut dyn FnMut(&[u8]) -> Outcome<BlobId>) -> Outcome<FileContent> {
+    let (mut lists, size) = (Vec::new(), (blobs.end - blobs.start) * u64::from(BLOB_LEN));
+    for first in blobs.clone().step_by(LIST_BLOBS as usize) {
+        let listed = first..blobs.end.min(first + LIST_BLOBS);
+        let bytes = (listed.end - listed.start) * u64::from(BLOB_LEN);
+        let mut chunks = Vec::new();
+        listed.for_each(|number| push_chunk(&mut chunks, Chunk { id: blob(number), len: BLOB_LEN }));
+        let id = put(&record::encode(&ChunkList { depth: 0, chunks: ByteBuf::from(chunks) }))?;
+        push_list(&mut lists, ListRef { id, bytes });
+    }
+    Ok(FileContent { size, depth: 1, chunks: ByteBuf::from(lists), ..FileContent::default() })
+}
+
+fn node(name: &str, kind: NodeKind) -> Node {
+    Node { name: ByteBuf::from(name), kind, metadata: Metadata { mode: 0o644, ..Metadata::default() } }
 }
 
 /// A directory of small files.
@@ -138,25 +199,9 @@ pub fn log(dir: &Path, count: u64) -> Outcome {
         environment(),
     )?;
     for n in 0..count {
-        let snapshot = Snapshot {
-            time: Timestamp { seconds: 1_700_000_000 + n as i64, nanos: 0 },
-            hostname: "host".into(),
-            username: "user".into(),
-            paths: vec![ByteBuf::from("/home"), ByteBuf::from("/var/lib")],
-            tree: blob(n),
-            tags: Vec::new(),
-            parent: None,
-            partial: false,
-            repaired: None,
-            origin: None,
-            provenance: None,
-            excludes: vec!["*.tmp".into()],
-            program: "benchmark".into(),
-            summary: SnapshotSummary { files: 150_000 + n, ..SnapshotSummary::default() },
-        };
         let added = Change::SnapshotAdded {
             snapshot: SnapshotId::new(blob(count + n)),
-            record: ByteBuf::from(record::encode(&snapshot)),
+            record: ByteBuf::from(record::encode(&snapshot(blob(n), n))),
         };
         repository.commit(&mut |_| Ok(vec![added.clone()]))?;
     }
@@ -164,4 +209,24 @@ pub fn log(dir: &Path, count: u64) -> Outcome {
     phases::memory("make");
     fs::rename(unfinished, dir)?;
     Ok(())
+}
+
+/// The record of snapshot `n`, of this tree.
+fn snapshot(tree: BlobId, n: u64) -> Snapshot {
+    Snapshot {
+        time: Timestamp { seconds: 1_700_000_000 + n as i64, nanos: 0 },
+        hostname: "host".into(),
+        username: "user".into(),
+        paths: vec![ByteBuf::from("/home"), ByteBuf::from("/var/lib")],
+        tree,
+        tags: Vec::new(),
+        parent: None,
+        partial: false,
+        repaired: None,
+        origin: None,
+        provenance: None,
+        excludes: vec!["*.tmp".into()],
+        program: "benchmark".into(),
+        summary: SnapshotSummary { files: 150_000 + n, ..SnapshotSummary::default() },
+    }
 }

@@ -13,7 +13,8 @@ use strongroom::repo::Repository;
 /// Blocks of a pack, blobs of a block: 1 MiB of 40 KiB chunks, compressed to two thirds.
 const PACK_BLOCKS: u64 = 48;
 const BLOCK_BLOBS: u64 = 26;
-const BLOB_LEN: u32 = 40 << 10;
+/// Length of a blob.
+pub const BLOB_LEN: u32 = 40 << 10;
 const SEALED_LEN: u32 = 680 << 10;
 
 /// Blobs of a pack.

@@ -69,6 +69,9 @@ const RESTORER: u64 = 2 * 12 * MIB;
 /// What a thread that verifies packs takes: a piece of a pack with the block before it, and the block.
 const VERIFIER: u64 = 12 * MIB;
 
+/// Share of the memory that gathered ids take: one in so many bytes.
+const GATHERED_SHARE: u64 = 8;
+
 fn count(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -157,6 +160,12 @@ impl Restorers {
 /// Bytes for those who make parity, who look nothing up.
 pub fn parity(memory: u64) -> u64 {
     memory.saturating_sub(PROGRAM)
+}
+
+/// Bytes for ids that are gathered, to be looked up all at once; more of them go into a temporary file. Whoever
+/// gathers has not yet begun with what takes most, to verify packs or to write them.
+pub fn gathered(memory: u64) -> u64 {
+    memory / GATHERED_SHARE
 }
 
 /// How many threads verify packs, beside an index whose opened pages take `cache` bytes.

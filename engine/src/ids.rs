@@ -112,6 +112,17 @@ id_type!(
     BlobId,
     32
 );
+
+/// The first half of a blob's id: ordered as ids are, and as good as unique.
+pub type HalfId = [u8; 16];
+
+impl BlobId {
+    /// Its first half.
+    pub fn half(&self) -> HalfId {
+        *self.as_bytes().first_chunk().expect("ids have 32 bytes")
+    }
+}
+
 id_type!(
     /// BLAKE3 of a pack object's stored bytes, checkable without any key.
     PackId,

@@ -35,6 +35,7 @@ pub mod reserve;
 pub mod restore;
 pub mod sidecar;
 pub mod source;
+pub mod spill;
 pub mod stats;
 pub mod store;
 pub mod target;

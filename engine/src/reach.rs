@@ -12,6 +12,7 @@ use crate::format::record::{self, RecordError};
 use crate::format::tree::{Node, NodeKind, Tree};
 use crate::ids::BlobId;
 use crate::index::Location;
+use crate::spill::SpillError;
 use crate::store::reader::DecodeScratch;
 use crate::store::{BlobReader, ReadError};
 
@@ -42,6 +43,9 @@ pub enum ReachError {
         /// How.
         source: TableError,
     },
+    /// What the caller gathers has no room.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use strongroom::check::{self, CheckOptions, CheckReport, Damage, ReadData};
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::monitor::CliMonitor;
@@ -97,6 +97,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         record: !args.no_record && unexpected.is_none(),
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
+        spill: Some(context::temporary_place()),
     };
     // Everything found is in the report; told twice it would look like two findings.
     let monitor = CliMonitor::new(&context.output, "packs", signals::cancel_flag()?).without_problems();

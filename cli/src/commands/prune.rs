@@ -6,7 +6,7 @@ use serde_json::json;
 use strongroom::prune::{self, Limit, PruneOptions, PruneReport};
 
 use crate::commands::reserve::tell_spent;
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::exit::Exit;
 use crate::failure::Outcome;
 use crate::monitor::CliMonitor;
@@ -71,6 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         dry_run: args.dry_run,
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
+        spill: Some(context::temporary_place()),
         ..default
     };
     let monitor = CliMonitor::new(&context.output, "packs", signals::cancel_flag()?);

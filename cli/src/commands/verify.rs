@@ -15,7 +15,7 @@ use strongroom_ops::plan::values::{Name, Share};
 use strongroom_ops::run::vault::VaultError;
 use strongroom_ops::verify::{Checked, Demand, Known, Verdict, Verification, Verifier, demands, due, verify};
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::monitor::CliMonitor;
@@ -211,6 +211,7 @@ impl Verifier for Checks<'_> {
             record: true,
             threads: self.context.threads(default.threads),
             memory: self.context.memory(default.memory),
+            spill: Some(context::temporary_place()),
             ..default
         };
         let inner =

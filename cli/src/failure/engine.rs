@@ -23,6 +23,7 @@ use strongroom::repo::RepositoryError;
 use strongroom::reserve::ReserveError;
 use strongroom::restore::RestoreError;
 use strongroom::source::{FilesFromError, FilterError};
+use strongroom::spill::SpillError;
 use strongroom::stats::StatsError;
 use strongroom::store::{ReadError, StoreError};
 use strongroom::usage::UsageError;
@@ -98,12 +99,21 @@ impl From<RepositoryError> for Failure {
             RepositoryError::Log(error) => error.into(),
             RepositoryError::Fold(error) => error.into(),
             RepositoryError::Index(error) => error.into(),
+            RepositoryError::Spill(error) => error.into(),
             RepositoryError::Publish(PublishError::Backend { source, .. }) => {
                 with_message(source.into(), message)
             }
             RepositoryError::Publish(PublishError::Lost(_)) => Self::new("conflict", message),
             RepositoryError::Publish(PublishError::TooLarge { .. }) => Self::new("commit-too-large", message),
         }
+    }
+}
+
+impl From<SpillError> for Failure {
+    fn from(error: SpillError) -> Self {
+        Self::new("io", error).hint(
+            "TMPDIR says where temporary files go; a check or prune takes some 20 bytes there for each blob that a directory lists",
+        )
     }
 }
 
@@ -405,6 +415,7 @@ impl From<PruneError> for Failure {
             PruneError::Reach(ReachError::Record { .. } | ReachError::Table { .. }) => {
                 Self::damage("tree-damaged", message).hint(CHECK)
             }
+            PruneError::Reach(ReachError::Spill(error)) => with_message(error.into(), message),
             PruneError::Reach(ReachError::Cancelled) | PruneError::Cancelled => {
                 Self::new("cancelled", message)
             }

@@ -4,6 +4,7 @@
 //! - [`segments`]: index segments, and what they say of each pack
 //! - [`packs`]: packs against segments, by their directories
 //! - [`reach`]: everything that live snapshots need is in the index
+//! - [`homes`]: whether chunks are, all of them looked up at once
 //! - [`read`]: packs read in whole, every byte and every blob
 //! - [`parity`]: whether parity is whole, and makes good what is damaged
 //! - [`doubt`]: packs with something wrong, for whoever repairs them
@@ -24,6 +25,7 @@ mod exchange_tests;
 #[cfg(test)]
 mod fixture;
 mod hits;
+mod homes;
 mod known;
 mod ledger;
 #[cfg(test)]
@@ -71,8 +73,8 @@ const ATTEMPTS: u32 = 10;
 /// place; packs that were read in whole are not read again.
 ///
 /// # Errors
-/// [`RepositoryError`] where the check could not be made: the storage cannot list its objects, or no memory for
-/// the work is allowed. What it finds is in the report.
+/// [`RepositoryError`] where the check could not be made: the storage cannot list its objects, or there is no room for what the
+/// work takes. What it finds is in the report.
 pub fn run(
     repository: &Repository,
     options: &CheckOptions,
@@ -121,7 +123,7 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
     );
     let mut read = std::collections::HashSet::new();
     if !context.is_over() {
-        reach::check(context, &fold, &reader, &segments.index);
+        reach::check(context, &fold, &reader, &segments)?;
         for (method, packs) in read::check(context, &segments, &verified) {
             read.extend(packs.iter().map(|(pack, _)| *pack));
             verified.add(method, packs);

@@ -1,5 +1,6 @@
 //! What a check is asked to do and what it tells afterwards.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::format::tree::Timestamp;
@@ -47,6 +48,9 @@ pub struct CheckOptions {
     pub threads: usize,
     /// Memory to live in, in bytes.
     pub memory: u64,
+    /// A directory for a temporary file, which gets no name there: 20 bytes for each time that a tree lists a chunk, of more
+    /// chunks than fit into memory. Without one they are in memory all the same.
+    pub spill: Option<PathBuf>,
 }
 
 impl Default for CheckOptions {
@@ -57,6 +61,7 @@ impl Default for CheckOptions {
             record: false,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: crate::budget::USUAL,
+            spill: None,
         }
     }
 }

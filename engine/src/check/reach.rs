@@ -3,13 +3,18 @@
 //! Trees are taken from a list of what is still to be read, some thousands at a time, sorted by their place: a
 //! block with hundreds of trees is then decoded once for all of them. Each tree is read once, however many
 //! snapshots share it.
+//!
+//! Chunks are gathered on the way and looked up all at once afterwards. Only if some of them may have no home, all trees are
+//! read once more, to look these up one by one and to tell which files list them.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::check::context::Context;
+use crate::check::context::{Context, lock};
+use crate::check::homes::{Chunks, Doubted};
+use crate::check::segments::Segments;
 use crate::check::trees::{self, Part, RuleError, Table};
 use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::{Chunk, ChunkList};
@@ -19,6 +24,7 @@ use crate::format::tree::{Node, NodeKind, Tree};
 use crate::ids::BlobId;
 use crate::index::{Index, IndexError, Location, Meeting, Met};
 use crate::log::{Fold, FoldError, snapshot_record};
+use crate::spill::SpillError;
 use crate::store::reader::DecodeScratch;
 use crate::store::{BlobReader, ReadError};
 
@@ -98,27 +104,64 @@ struct Located {
 struct Reach<'a> {
     context: &'a Context<'a>,
     reader: &'a BlobReader,
+    index: &'a Arc<Index>,
+    /// Chunks met in the first walk.
+    chunks: Mutex<Chunks>,
+    /// Why there is no room for them.
+    failed: OnceLock<SpillError>,
+    /// Those to be looked up in the second walk.
+    doubted: Option<Doubted>,
+    /// What was told of trees, by hashes of the messages: the second walk comes upon it again.
+    told: Mutex<HashSet<u64>>,
 }
 
 /// Checks that everything live snapshots need is in the index, and all trees.
-pub(super) fn check(context: &Context<'_>, fold: &Fold, reader: &BlobReader, index: &Arc<Index>) {
-    let reach = Reach { context, reader };
-    let mut seen = Seen { trees: Met::new(Arc::clone(index)), others: HashSet::default() };
-    let mut pending: Vec<Wanted> = Vec::new();
-    for entry in fold.snapshots() {
-        pending.extend(reach.snapshot(entry));
+///
+/// # Errors
+/// [`SpillError`] where there is no room to gather chunks.
+pub(super) fn check(
+    context: &Context<'_>,
+    fold: &Fold,
+    reader: &BlobReader,
+    segments: &Segments,
+) -> Result<(), SpillError> {
+    let options = context.options;
+    let mut reach = Reach {
+        context,
+        reader,
+        index: &segments.index,
+        chunks: Mutex::new(Chunks::new(options.memory, options.spill.clone())),
+        failed: OnceLock::new(),
+        doubted: None,
+        told: Mutex::default(),
+    };
+    let roots: Vec<BlobId> = fold.snapshots().filter_map(|entry| reach.snapshot(entry)).collect();
+    reach.walk(&roots);
+    if let Some(error) = reach.failed.take() {
+        return Err(error);
     }
-    pending.retain(|wanted| seen.is_new(wanted));
-    while !pending.is_empty() && !context.is_over() {
-        let batch = pending.split_off(pending.len().saturating_sub(BATCH));
-        let below = reach.read_batch(batch);
-        pending.extend(below.into_iter().filter(|wanted| seen.is_new(wanted)));
+    reach.doubted = lock(&reach.chunks).doubted(segments, &|| context.is_over())?;
+    if reach.doubted.is_some() {
+        reach.walk(&roots);
     }
+    Ok(())
 }
 
 impl Reach<'_> {
+    /// Reads these trees and everything below them.
+    fn walk(&self, roots: &[BlobId]) {
+        let mut seen = Seen { trees: Met::new(Arc::clone(self.index)), others: HashSet::default() };
+        let mut pending: Vec<_> = roots.iter().map(|id| Wanted::Tree { id: *id, part: None }).collect();
+        pending.retain(|wanted| seen.is_new(wanted));
+        while !pending.is_empty() && !self.context.is_over() && self.failed.get().is_none() {
+            let batch = pending.split_off(pending.len().saturating_sub(BATCH));
+            let below = self.read_batch(batch);
+            pending.extend(below.into_iter().filter(|wanted| seen.is_new(wanted)));
+        }
+    }
+
     /// Checks a snapshot's record; its root tree is what it leads to.
-    fn snapshot(&self, entry: &crate::format::state::SnapshotEntry) -> Option<Wanted> {
+    fn snapshot(&self, entry: &crate::format::state::SnapshotEntry) -> Option<BlobId> {
         let (id, context) = (entry.snapshot, self.context);
         let wrong = |message: String| {
             context.unreachable("snapshot-damaged", &"", format!("snapshot {id}: {message}"));
@@ -132,7 +175,7 @@ impl Reach<'_> {
             Err(error) => wrong(format!("its record cannot be read from its pack: {error}")),
         }
         match snapshot_record(self.reader.keys(), id, &entry.record) {
-            Ok(snapshot) => return Some(Wanted::Tree { id: snapshot.tree, part: None }),
+            Ok(snapshot) => return Some(snapshot.tree),
             Err(error @ FoldError::NewerSnapshot { .. }) => {
                 context.note("snapshot-not-understood", &"", error.to_string());
                 context.unread_snapshots.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +186,7 @@ impl Reach<'_> {
     }
 
     fn read_batch(&self, batch: Vec<Wanted>) -> Vec<Wanted> {
-        let slots: Vec<_> = batch.into_iter().map(|wanted| std::sync::Mutex::new(Some(wanted))).collect();
+        let slots: Vec<_> = batch.into_iter().map(|wanted| Mutex::new(Some(wanted))).collect();
         let mut located: Vec<Located> = self.context.spread(
             &slots,
             || (),
@@ -169,15 +212,23 @@ impl Reach<'_> {
             Ok(None) => "it is not in the index of metadata packs".to_owned(),
             Err(error) => error.to_string(),
         };
-        self.context.unreachable("blob-missing", &"", format!("tree {id}: {problem}"));
+        self.tell("blob-missing", &"", format!("tree {id}: {problem}"));
         None
+    }
+
+    /// Notes that something is wrong with a tree, unless the first walk did so.
+    fn tell(&self, code: &'static str, object: &dyn std::fmt::Display, message: String) {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&message);
+        if lock(&self.told).insert(hash) || self.doubted.is_none() {
+            self.context.unreachable(code, object, message);
+        }
     }
 
     /// A place of the blob that fits.
     fn find(&self, id: &BlobId, fits: impl Fn(&Location) -> bool) -> Result<Option<Location>, IndexError> {
-        match self.reader.index().get(id)? {
+        match self.index.get(id)? {
             Some(location) if fits(&location) => Ok(Some(location)),
-            Some(_) => Ok(self.reader.index().get_all(id)?.into_iter().find(fits)),
+            Some(_) => Ok(self.index.get_all(id)?.into_iter().find(fits)),
             None => Ok(None),
         }
     }
@@ -206,7 +257,7 @@ impl Reach<'_> {
                     Ok(bytes) => self.blob(wanted, &bytes, out),
                     Err(error) => {
                         let pack = crate::backend::ObjectKey::pack(&first.pack.id);
-                        self.context.unreachable("tree-damaged", &pack, format!("tree {id}: {error}"));
+                        self.tell("tree-damaged", &pack, format!("tree {id}: {error}"));
                     }
                 },
             }
@@ -230,7 +281,7 @@ impl Reach<'_> {
             },
         };
         if let Some(problem) = problem {
-            self.context.unreachable("tree-damaged", &"", format!("tree {}: {problem}", wanted.id()));
+            self.tell("tree-damaged", &"", format!("tree {}: {problem}", wanted.id()));
         }
     }
 
@@ -260,7 +311,7 @@ impl Reach<'_> {
                 Err(error) => {
                     let name = String::from_utf8_lossy(&node.name);
                     let message = format!("tree {tree}, file {name:?}: {error}");
-                    self.context.unreachable("tree-damaged", &"", message);
+                    self.tell("tree-damaged", &"", message);
                 }
             },
             _ => {}
@@ -269,7 +320,7 @@ impl Reach<'_> {
 
     fn table(&self, tree: &BlobId, name: &[u8], depth: u8, table: Table, out: &mut Vec<Wanted>) {
         match table {
-            Table::Chunks(chunks) => chunks.iter().for_each(|chunk| self.chunk(tree, name, chunk)),
+            Table::Chunks(chunks) => self.chunks(tree, name, &chunks),
             Table::Lists(lists) => out.extend(lists.into_iter().map(|list| Wanted::List {
                 id: list.id,
                 depth: depth - 1,
@@ -278,7 +329,23 @@ impl Reach<'_> {
         }
     }
 
-    fn chunk(&self, tree: &BlobId, name: &[u8], chunk: &Chunk) {
+    fn chunks(&self, tree: &BlobId, name: &[u8], chunks: &[Chunk]) {
+        if let Some(doubted) = &self.doubted {
+            for chunk in chunks.iter().filter(|chunk| doubted.may_have(&chunk.id)) {
+                self.look_up(tree, name, chunk);
+            }
+            return;
+        }
+        let mut gathered = lock(&self.chunks);
+        if self.failed.get().is_none()
+            && let Err(error) = chunks.iter().try_for_each(|chunk| gathered.push(chunk))
+        {
+            // The first one is as good as any.
+            let _ = self.failed.set(error);
+        }
+    }
+
+    fn look_up(&self, tree: &BlobId, name: &[u8], chunk: &Chunk) {
         let problem = match self.find(&chunk.id, |location| is_home(location, chunk)) {
             Ok(Some(_)) => return,
             Ok(None) => format!("no data pack in the index holds it with {} bytes", chunk.len),

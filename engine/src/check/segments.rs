@@ -1,6 +1,6 @@
 //! The part of the check that looks at index segments and gathers what they say of each pack.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::backend::{BackendError, Folder, ObjectKey};
@@ -8,7 +8,7 @@ use crate::check::context::Context;
 use crate::format::commit::SegmentInfo;
 use crate::format::pack::BlockSpan;
 use crate::format::segment::{self, IndexEntry, PackEntry};
-use crate::ids::{BlobId, PackId};
+use crate::ids::{BlobId, PackId, SegmentId};
 use crate::index::{self, Index, IndexError, Segment};
 use crate::log::Fold;
 
@@ -21,6 +21,8 @@ pub(super) struct Segments {
     pub index: Arc<Index>,
     /// The same, by number.
     pub open: Vec<Arc<Segment>>,
+    /// Those of them whose pages are all in order: what they list is found, and what is found is listed.
+    pub sound: HashSet<SegmentId>,
     /// All packs that they list, ascending by id.
     pub packs: Vec<KnownPack>,
 }
@@ -124,11 +126,12 @@ pub(super) fn check(context: &Context<'_>, fold: &Fold) -> Result<Segments, Back
             out.extend(check_one(context, info, fold.appended_by(&info.segment).is_some()));
         },
     );
-    checked.sort_by_key(|(segment, _)| segment.id());
+    checked.sort_by_key(|checked| checked.segment.id());
     let pages = usize::try_from(context.options.memory / CACHE_SHARE / segment::PAGE_LEN as u64);
     let index = Index::with_cached_pages(pages.unwrap_or(usize::MAX).clamp(16, 1 << 16));
-    let (mut open, mut packs) = (Vec::new(), Vec::new());
-    for (number, (segment, listed)) in checked.into_iter().enumerate() {
+    let (mut open, mut packs, mut sound) = (Vec::new(), Vec::new(), HashSet::new());
+    for (number, Checked { segment, is_sound, listed }) in checked.into_iter().enumerate() {
+        sound.extend(is_sound.then_some(segment.id()));
         packs.extend(listed.into_iter().map(|(entry, mut listing)| {
             listing.segment = number;
             KnownPack { entry, stored: None, is_suspect: false, listings: vec![listing] }
@@ -140,10 +143,16 @@ pub(super) fn check(context: &Context<'_>, fold: &Fold) -> Result<Segments, Back
     index.replace(known, &[]);
     index.set_appended(appended);
     find_unlisted(context, fold)?;
-    Ok(Segments { index: Arc::new(index), packs: join(context, packs, &open), open })
+    Ok(Segments { index: Arc::new(index), packs: join(context, packs, &open), open, sound })
 }
 
-type Checked = (Arc<Segment>, Vec<(PackEntry, Listing)>);
+/// A segment that could be opened.
+struct Checked {
+    segment: Arc<Segment>,
+    /// Whether all of its pages are in order.
+    is_sound: bool,
+    listed: Vec<(PackEntry, Listing)>,
+}
 
 fn check_one(context: &Context<'_>, info: &SegmentInfo, is_appended: bool) -> Option<Checked> {
     let repository = context.repository;
@@ -175,7 +184,7 @@ fn check_one(context: &Context<'_>, info: &SegmentInfo, is_appended: bool) -> Op
     let verified = segment.verify_with(&mut |entry| {
         contents[entry.pack as usize].add(&entry.id, &entry.block, entry.offset, entry.len);
     });
-    let is_good = match verified {
+    let is_sound = match verified {
         Ok(hash) if hash == info.segment => true,
         Ok(_) => {
             wrong("its bytes are not those of its id".into());
@@ -196,8 +205,8 @@ fn check_one(context: &Context<'_>, info: &SegmentInfo, is_appended: bool) -> Op
     if found != *info {
         wrong(format!("the log says {info:?}, but it is {found:?}"));
     }
-    let listed = listings(&segment, is_appended, is_good.then_some(contents).as_deref());
-    Some((Arc::new(segment), listed))
+    let listed = listings(&segment, is_appended, is_sound.then_some(contents).as_deref());
+    Some(Checked { segment: Arc::new(segment), is_sound, listed })
 }
 
 /// All packs that a segment lists, as far as its pages can be read, with the sum over the entries of each where those

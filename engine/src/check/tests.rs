@@ -15,8 +15,10 @@ use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::Chunk;
 use crate::format::header::ObjectKind;
 use crate::format::record;
+use crate::format::segment::PAGE_LEN;
 use crate::format::tree::{NodeKind, Tree};
 use crate::ids::BlobId;
+use crate::index::{Index, open_segment};
 use crate::monitor::{Progress, Silent};
 
 fn codes(report: &CheckReport) -> Vec<&'static str> {
@@ -223,6 +225,90 @@ fn chunks_of_another_length_or_kind_are_no_chunks() {
         builder.commit();
     });
     assert_eq!(codes(&report), ["blob-missing"]);
+}
+
+/// Whatever of them fits into memory: each is told with every file that lists it.
+#[test]
+fn missing_chunks_are_the_same_however_much_is_gathered_in_a_file() {
+    let backend = MemoryBackend::new();
+    let repository = init(Arc::new(backend), 1);
+    let mut builder = Builder::new(&repository);
+    let mut missing = Vec::new();
+    let directories = (0..20u8).map(|number| {
+        let lost = Chunk { id: BlobId::from_bytes([number / 6; 32]), len: 9 };
+        let mut chunks: Vec<_> =
+            (0..10).map(|seed| builder.chunk(&bytes(seed, 50 + usize::from(number)))).collect();
+        if number % 3 == 0 {
+            chunks.insert(usize::from(number) / 3, lost);
+            missing.push(format!("chunk {} of \"f{number}\"", lost.id));
+        }
+        let tree = builder.directory(vec![file(&format!("f{number}"), &chunks)]);
+        directory(&format!("d{number:02}"), tree)
+    });
+    let directories: Vec<_> = directories.collect();
+    let root = builder.directory(directories);
+    builder.snapshot(root);
+    builder.commit();
+    let checked = |memory, spill: Option<&str>| {
+        let options =
+            CheckOptions { threads: 2, memory, spill: spill.map(Into::into), ..CheckOptions::default() };
+        run(&repository, &options, &Silent)
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    for memory in [1, 20 * 8, 1000, 1 << 20] {
+        let mut report = checked(memory, folder.path().to_str()).expect("checked");
+        report.findings.sort_by(|a, b| a.message.cmp(&b.message));
+        missing.sort();
+        let is_told = |(finding, missing): (&Damage, &String)| finding.message.starts_with(missing.as_str());
+        assert_eq!(
+            (report.findings.len(), report.hit_files.len()),
+            (missing.len(), missing.len()),
+            "{memory}"
+        );
+        assert!(report.findings.iter().zip(&missing).all(is_told), "{:?}", report.findings);
+    }
+    for memory in [1, 1000] {
+        let error =
+            checked(memory, Some("/no/such/place")).expect_err("nothing can be kept there").to_string();
+        assert!(error.contains("/no/such/place"), "{error}");
+    }
+    checked(1 << 20, Some("/no/such/place")).expect("it is not needed");
+}
+
+/// A page of the index that does not open hides chunks: those, and no others, are told.
+#[test]
+fn a_page_of_the_index_hides_what_cannot_be_looked_up_without_it() {
+    let backend = MemoryBackend::new();
+    let repository = init(Arc::new(backend.clone()), 1);
+    let mut data = Builder::new(&repository);
+    let chunks: Vec<_> = (0..250u32).map(|n| data.chunk(&n.to_le_bytes())).collect();
+    data.commit();
+    let (key, object) =
+        backend.objects().into_iter().find(|(key, _)| key.segment_id().is_some()).expect("a segment");
+    let mut trees = Builder::new(&repository);
+    let root = trees.directory(vec![file("f", &chunks)]);
+    trees.snapshot(root);
+    trees.commit();
+    assert_eq!(codes(&check_all(&repository)), [] as [&str; 0]);
+    for page in 1..object.len() / PAGE_LEN {
+        let mut damaged = object.to_vec();
+        damaged[page * PAGE_LEN + 100] ^= 1;
+        backend.delete(&key).expect("deleted");
+        backend.create(&key, &damaged).expect("stored");
+        let report = check_all(&repository);
+        assert!(report.findings.iter().any(|finding| finding.code == "segment-damaged"), "page {page}");
+        let index = Index::default();
+        for info in repository.fold().segments() {
+            let segment = open_segment(&backend, info.segment, repository.keys(), &repository.id());
+            index.replace(segment.ok().map(Arc::new).into_iter().collect(), &[]);
+        }
+        for chunk in &chunks {
+            let is_found = index.get(&chunk.id).is_ok_and(|found| found.is_some());
+            let id = chunk.id.to_string();
+            let is_told = |finding: &Damage| finding.code == "blob-missing" && finding.message.contains(&id);
+            assert_eq!(report.findings.iter().any(is_told), !is_found, "page {page}, chunk {id}");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::ids::BlobId;
-use crate::source::unnamed;
+use crate::spill::unnamed;
 
 /// Bytes of a slot: two ids.
 const SLOT_LEN: usize = 64;

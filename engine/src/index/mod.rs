@@ -2,10 +2,13 @@
 
 mod build;
 mod cache;
+mod join;
 mod met;
 mod pages;
 mod pending;
 mod segment;
+#[cfg(test)]
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 pub mod tiers;
@@ -22,6 +25,7 @@ pub use build::{
     MergeError, SegmentWriter, build, directory_entries, filtered_layout, merge, merge_entries,
     merge_filtered,
 };
+pub use join::Join;
 pub use met::{Bits, Meeting, Met};
 pub use pending::Pending;
 pub use segment::Segment;

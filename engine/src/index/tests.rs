@@ -2,66 +2,13 @@
 
 use std::sync::Arc;
 
+use super::test_support::{Fixture, entry, fixture, id};
 use super::*;
-use crate::backend::{MemoryBackend, MemoryReader};
-use crate::crypto::{RootSecret, SeededEntropy};
-use crate::format::header::{Header, ObjectKind, Sealer};
+use crate::backend::MemoryBackend;
+use crate::format::header::{Header, ObjectKind};
 use crate::format::pack::BlockSpan;
 use crate::format::segment::{PAGE_LEN, PAGE_PLAIN_LEN, SegmentBuilder};
 use crate::ids::PackId;
-
-struct Fixture {
-    keys: KeySet,
-    repository: RepositoryId,
-    entropy: SeededEntropy,
-}
-
-fn fixture() -> Fixture {
-    Fixture {
-        keys: KeySet::derive(&RootSecret::from_bytes([7; 32])),
-        repository: RepositoryId::from_bytes([9; 16]),
-        entropy: SeededEntropy::new(1),
-    }
-}
-
-impl Fixture {
-    fn sealer(&self) -> Sealer<'_> {
-        Sealer { keys: &self.keys, repository: &self.repository, entropy: &self.entropy }
-    }
-
-    fn packs(&self, count: u32) -> Vec<PackEntry> {
-        (0..count)
-            .map(|i| PackEntry {
-                id: PackId::from_bytes([i as u8; 32]),
-                header: Header::create(ObjectKind::DataPack, &self.sealer()).0,
-                size: u64::from(i) + (1 << 20),
-                blobs: i,
-            })
-            .collect()
-    }
-
-    fn segment(&self, entries: &[IndexEntry], packs: &[PackEntry]) -> Arc<Segment> {
-        let mut builder = SegmentBuilder::new(&self.sealer());
-        entries.iter().for_each(|entry| builder.push(entry));
-        let (object, layout) = builder.finish(packs);
-        assert_eq!(layout.object_len(), object.len() as u64);
-        self.open(object).expect("just built").into()
-    }
-
-    fn open(&self, object: Vec<u8>) -> Result<Segment, IndexError> {
-        let id = crate::format::segment::id(&object);
-        let object = MemoryReader::new(ObjectKey::segment(&id), object);
-        Segment::open(id, Box::new(object), &self.keys, &self.repository)
-    }
-
-    fn merge(&self, parts: &[Arc<Segment>]) -> Result<Segment, MergeError> {
-        let backend = MemoryBackend::new();
-        let (id, layout) = merge(parts, &backend, &self.sealer())?;
-        let merged = open_segment(&backend, id, &self.keys, &self.repository)?;
-        assert_eq!(merged.layout(), layout);
-        Ok(merged)
-    }
-}
 
 /// An index of one segment.
 fn index_of(segment: impl Into<Arc<Segment>>) -> Index {
@@ -70,20 +17,8 @@ fn index_of(segment: impl Into<Arc<Segment>>) -> Index {
     index
 }
 
-fn id(n: u32) -> BlobId {
-    BlobId::from_bytes(blake3::hash(&n.to_le_bytes()).into())
-}
-
 fn entries(range: std::ops::Range<u32>, packs: u32) -> Vec<IndexEntry> {
-    let mut entries: Vec<_> = range
-        .map(|n| IndexEntry {
-            id: id(n),
-            pack: n % packs,
-            block: BlockSpan { position: 80 + n, sealed_len: 50, raw_len: 100 },
-            offset: 3,
-            len: 7,
-        })
-        .collect();
+    let mut entries: Vec<_> = range.map(|n| entry(n, n % packs)).collect();
     entries.sort_unstable();
     entries
 }

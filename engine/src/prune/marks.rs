@@ -1,24 +1,22 @@
 //! Which blobs are needed: one bit for each entry of the index, by its position in the sorted segments.
 //!
-//! Needed ids are gathered, sorted, and joined with all segments in one pass each time enough have come together. So
-//! memory is a bit a blob and a buffer of fixed size, and each page of the index is opened once a pass.
+//! Needed ids are gathered, sorted, and joined with all segments in one pass. So memory is a bit a blob and a buffer of fixed
+//! size, beyond which ids wait in a temporary file, and each page of the index is opened once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::ids::BlobId;
-use crate::index::{IndexError, Segment};
+use crate::budget;
+use crate::ids::{BlobId, HalfId};
+use crate::index::{IndexError, Join, Segment};
+use crate::monitor::Monitor;
 use crate::prune::PruneError;
+use crate::reach::ReachError;
+use crate::spill::SpillError;
+use crate::spill::keys::KeySorter;
 
-/// Needed ids that are gathered before a pass, at most: 32 MiB of them.
-const GATHERED_MAX: usize = 2 << 20;
-
-/// Share of the memory that they take: one in so many bytes.
-const GATHERED_SHARE: u64 = 5;
-
-/// The first half of an id: ordered as ids are, and as good as unique.
-fn key(id: &BlobId) -> u128 {
-    u128::from_be_bytes(*id.as_bytes().first_chunk().expect("ids have 32 bytes"))
-}
+/// Blobs that are looked up before it is asked whether to stop.
+const ASKED_EVERY: u64 = 1 << 16;
 
 /// Bits for all entries of some segments.
 pub(super) struct Marks {
@@ -26,15 +24,18 @@ pub(super) struct Marks {
     bits: Vec<Vec<u64>>,
     /// For each segment, which of its packs are really there: only these count as a home.
     stored: Vec<Vec<bool>>,
-    gathered: Vec<u128>,
-    limit: usize,
-    missing: u64,
-    first_missing: Option<u128>,
+    needed: KeySorter<{ size_of::<HalfId>() }>,
 }
 
 impl Marks {
-    /// No marks yet. `stored` says of each segment's packs, by number, whether they are there.
-    pub fn new(segments: Vec<Arc<Segment>>, stored: Vec<Vec<bool>>) -> Self {
+    /// No marks yet. `stored` says of each segment's packs, by number, whether they are there. Ids are gathered in a share of
+    /// `memory`, and what has no room there in `spill`; without that, in memory.
+    pub fn new(
+        segments: Vec<Arc<Segment>>,
+        stored: Vec<Vec<bool>>,
+        memory: u64,
+        spill: Option<PathBuf>,
+    ) -> Self {
         let words = |segment: &Arc<Segment>| usize::try_from(segment.layout().entries.div_ceil(64));
         let bits = segments
             .iter()
@@ -42,87 +43,52 @@ impl Marks {
                 vec![0; words(segment).expect("a segment's entries fit its length, and that memory")]
             })
             .collect();
-        Self {
-            segments,
-            bits,
-            stored,
-            gathered: Vec::new(),
-            limit: GATHERED_MAX,
-            missing: 0,
-            first_missing: None,
-        }
-    }
-
-    /// The same in so much memory.
-    pub fn within(self, memory: u64) -> Self {
-        let limit = usize::try_from(memory / GATHERED_SHARE / size_of::<u128>() as u64).unwrap_or(usize::MAX);
-        Self { limit: limit.clamp(1 << 10, GATHERED_MAX), ..self }
+        Self { segments, bits, stored, needed: KeySorter::new(spill, budget::gathered(memory)) }
     }
 
     /// Says that a blob is needed.
     ///
     /// # Errors
-    /// [`IndexError`] where a segment cannot be read.
-    pub fn need(&mut self, id: &BlobId) -> Result<(), IndexError> {
-        self.gathered.push(key(id));
-        if self.gathered.len() < self.limit {
-            return Ok(());
-        }
-        // Files that did not change are met again in every tree that did.
-        self.gathered.sort_unstable();
-        self.gathered.dedup();
-        if self.gathered.len() >= self.limit / 2 { self.join() } else { Ok(()) }
+    /// [`SpillError`] where there is no room to keep that.
+    pub fn need(&mut self, id: &BlobId) -> Result<(), SpillError> {
+        self.needed.push(id.half())
     }
 
-    /// Marks what was gathered: of each blob one entry, in the first segment that has it in a possible place of a stored pack.
-    fn join(&mut self) -> Result<(), IndexError> {
-        self.gathered.sort_unstable();
-        self.gathered.dedup();
-        let mut wanted = std::mem::take(&mut self.gathered);
-        for (number, segment) in self.segments.iter().enumerate() {
-            let (bits, stored, layout) = (&mut self.bits[number], &self.stored[number], segment.layout());
-            let mut found = vec![false; wanted.len()];
-            let mut at = 0;
-            for (position, entry) in segment.entries().enumerate() {
-                let entry = entry?;
-                let key = key(&entry.id);
-                while at < wanted.len() && wanted[at] < key {
-                    at += 1;
-                }
-                let Some(next) = wanted.get(at) else { break };
-                let is_home = || stored.get(entry.pack as usize) == Some(&true) && entry.is_sane(&layout);
-                if *next == key && !found[at] && is_home() {
-                    found[at] = true;
-                    bits[position / 64] |= 1 << (position % 64);
-                }
-            }
-            let mut found = found.into_iter();
-            wanted.retain(|_| !found.next().unwrap_or(false));
-            if wanted.is_empty() {
-                break;
-            }
-        }
-        self.missing += wanted.len() as u64;
-        self.first_missing = self.first_missing.or(wanted.first().copied());
-        wanted.clear();
-        self.gathered = wanted;
-        Ok(())
-    }
-
-    /// Marks what is left and makes sure that everything needed so far was found.
+    /// Marks everything needed so far: of each blob one entry, in the first segment that has it in a possible place of a stored
+    /// pack.
     ///
     /// # Errors
-    /// [`PruneError::Missing`], or where a segment cannot be read.
-    pub fn finish(&mut self) -> Result<(), PruneError> {
-        self.join()?;
-        self.gathered = Vec::new();
-        match self.first_missing {
+    /// [`PruneError::Missing`] where there is none, or where a segment or what was gathered cannot be read.
+    pub fn finish(&mut self, monitor: &dyn Monitor) -> Result<(), PruneError> {
+        let layouts: Vec<_> = self.segments.iter().map(|segment| segment.layout()).collect();
+        let (bits, stored) = (&mut self.bits, &self.stored);
+        let mut join = Join::new(&self.segments);
+        let mut missing: Option<(HalfId, u64)> = None;
+        for (number, id) in (0u64..).zip(self.needed.finish().map_err(ReachError::from)?) {
+            let id = id.map_err(ReachError::from)?;
+            if number.is_multiple_of(ASKED_EVERY) && monitor.is_cancelled() {
+                return Err(PruneError::Cancelled);
+            }
+            let is_found = join.seek(&id, &mut |segment, position, entry| {
+                let is_home = stored[segment].get(entry.pack as usize) == Some(&true)
+                    && entry.is_sane(&layouts[segment]);
+                if is_home {
+                    let position = usize::try_from(position).expect("there are bits for all of them");
+                    bits[segment][position / 64] |= 1 << (position % 64);
+                }
+                is_home
+            })?;
+            if !is_found {
+                missing.get_or_insert((id, 0)).1 += 1;
+            }
+        }
+        match missing {
             None => Ok(()),
-            Some(first) => {
-                let mut id = [0; 32];
-                id[..16].copy_from_slice(&first.to_be_bytes());
-                let first = BlobId::from_bytes(id);
-                Err(PruneError::Missing { first, count: self.missing, packs: String::new() })
+            Some((half, count)) => {
+                let mut first = [0; BlobId::LEN];
+                first[..half.len()].copy_from_slice(&half);
+                let first = BlobId::from_bytes(first);
+                Err(PruneError::Missing { first, count, packs: String::new() })
             }
         }
     }
@@ -149,10 +115,68 @@ impl Marks {
     pub fn segments(&self) -> &[Arc<Segment>] {
         &self.segments
     }
+}
 
-    #[cfg(test)]
-    pub fn with_limit(mut self, limit: usize) -> Self {
-        self.limit = limit;
-        self
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::index::test_support::{entry, fixture, id};
+    use crate::monitor::Silent;
+
+    /// Packs that each segment lists. Entries may name one more.
+    const PACKS: u32 = 3;
+
+    proptest! {
+        /// The same as in a hash table of all entries, however little fits into memory.
+        #[test]
+        fn each_needed_blob_is_marked_once_in_the_first_segment_that_has_it_in_a_stored_pack(
+            parts in prop::collection::vec(
+                (prop::collection::vec((0..60u32, 0..=PACKS), 0..120), prop::array::uniform3(prop::bool::weighted(0.8))),
+                0..5,
+            ),
+            needed in prop::collection::vec(0..80u32, 0..200),
+            limit in 1..100u64,
+            is_spilled: bool,
+        ) {
+            let fixture = fixture();
+            let (mut segments, mut stored, mut homes) = (Vec::new(), Vec::new(), HashMap::new());
+            for (number, (part, there)) in parts.iter().enumerate() {
+                let mut entries: Vec<_> = part.iter().map(|(n, pack)| entry(*n, *pack)).collect();
+                entries.sort_unstable();
+                for (position, entry) in entries.iter().enumerate() {
+                    if there.get(entry.pack as usize) == Some(&true) {
+                        homes.entry(entry.id).or_insert((number, position));
+                    }
+                }
+                segments.push(fixture.segment(&entries, &fixture.packs(PACKS)));
+                stored.push(there.to_vec());
+            }
+            let ids: BTreeSet<BlobId> = needed.iter().map(|n| id(*n)).collect();
+            let missing: Vec<_> = ids.iter().filter(|id| !homes.contains_key(*id)).collect();
+
+            let memory = limit * 16 * 8;
+            let place = is_spilled.then(std::env::temp_dir);
+            let mut marks = Marks::new(segments.clone(), stored, memory, place);
+            for n in &needed {
+                marks.need(&id(*n)).unwrap();
+            }
+            match (marks.finish(&Silent), missing.first()) {
+                (Ok(()), None) => {}
+                (Err(PruneError::Missing { first, count, .. }), Some(expected)) => {
+                    prop_assert_eq!((first.half(), count), (expected.half(), missing.len() as u64));
+                }
+                (result, _) => prop_assert!(false, "{:?}, but {} are missing", result, missing.len()),
+            }
+            let marked = segments.iter().enumerate().flat_map(|(number, segment)| {
+                let len = usize::try_from(segment.layout().entries).unwrap();
+                (0..len).map(move |position| (number, position))
+            });
+            let marked: BTreeSet<_> = marked.filter(|(number, position)| marks.is_needed(*number, *position)).collect();
+            prop_assert_eq!(marked, ids.iter().filter_map(|id| homes.get(id).copied()).collect::<BTreeSet<_>>());
+        }
     }
 }

@@ -163,7 +163,7 @@ fn attempt(
     report: &mut PruneReport,
     useless: &mut BTreeSet<PackId>,
 ) -> Result<Option<Condemned>, PruneError> {
-    let mut survey = Survey::take(repository, options.memory)?;
+    let mut survey = Survey::take(repository, options)?;
     survey.mark(repository, options, monitor)?;
     let plan = plan::make(&survey, options);
     report.take_plan(&plan);

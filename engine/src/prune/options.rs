@@ -1,6 +1,7 @@
 //! What a prune is asked to do and what it tells afterwards.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backend::ObjectKey;
@@ -41,6 +42,9 @@ pub struct PruneOptions {
     pub threads: usize,
     /// Memory to live in, in bytes.
     pub memory: u64,
+    /// A directory for a temporary file, which gets no name there: 16 bytes for each time that a tree lists a blob, of more
+    /// blobs than fit into memory. Without one they are in memory all the same.
+    pub spill: Option<PathBuf>,
 }
 
 impl Default for PruneOptions {
@@ -53,6 +57,7 @@ impl Default for PruneOptions {
             level: 3,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory: crate::budget::USUAL,
+            spill: None,
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Survey {
 impl Survey {
     /// Looks at everything but what is needed. Objects are listed before the log is read on: what was committed in
     /// between is then known as such and not taken for a stray.
-    pub fn take(repository: &Repository, memory: u64) -> Result<Self, PruneError> {
+    pub fn take(repository: &Repository, options: &PruneOptions) -> Result<Self, PruneError> {
         let backend = &**repository.backend();
         let mut stored_packs = BTreeMap::new();
         backend.list(Folder::Packs, None, &mut |info| {
@@ -111,7 +111,8 @@ impl Survey {
         known.extend(fold.condemned().map(|(pack, _)| *pack));
         let stray = stored_packs.into_iter().filter(|(pack, _)| !known.contains(pack)).collect();
         let is_stored = |table: &Vec<usize>| table.iter().map(|at| packs[*at].stored).collect();
-        let marks = Marks::new(segments, tables.iter().map(is_stored).collect()).within(memory);
+        let stored = tables.iter().map(is_stored).collect();
+        let marks = Marks::new(segments, stored, options.memory, options.spill.clone());
         let base = fold.seq();
         Ok(Self { base, snapshots, roots, marks, tables, packs, known_segments, stray, stray_segments })
     }
@@ -139,7 +140,7 @@ impl Survey {
         for snapshot in &self.snapshots {
             // Records that came alone are in the log only.
             if repository.index().known(snapshot.blob())?.is_some() {
-                self.marks.need(snapshot.blob())?;
+                self.marks.need(snapshot.blob()).map_err(ReachError::from)?;
             }
         }
         let mut met = Met::of(self.marks.segments().to_vec(), budget::cached_pages(options.memory));
@@ -151,7 +152,7 @@ impl Survey {
                 if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() }
             })?;
             met = marking.met;
-            self.marks.finish().map_err(|error| match error {
+            self.marks.finish(monitor).map_err(|error| match error {
                 PruneError::Missing { first, count, .. } => {
                     PruneError::Missing { first, count, packs: self.absent_packs() }
                 }
@@ -268,7 +269,7 @@ struct Marking<'a> {
 
 impl Marking<'_> {
     fn need(&mut self, id: &BlobId) -> Result<(), ReachError> {
-        self.marks.need(id).map_err(|error| ReachError::Read(ReadError::Index(error)))
+        Ok(self.marks.need(id)?)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::backend::{Backend, Folder, ObjectKey};
 use crate::browse;
 use crate::format::chunk_list;
 use crate::format::tree::NodeKind;
-use crate::ids::{BlobId, PackId};
+use crate::ids::PackId;
 use crate::monitor::Silent;
 
 /// A source of eight files in which some chunks stay and some go from snapshot to snapshot.
@@ -118,34 +118,26 @@ fn strays_go_in_two_runs() {
     world.verify();
 }
 
-/// The bits do not depend on how many ids are gathered before a pass.
+/// What is planned does not depend on how much memory ids are gathered in, nor on where the others wait.
 #[test]
-fn marks_are_the_same_however_often_they_are_joined() {
-    let (world, _) = three_snapshots();
-    let repository = world.open();
-    let segments: Vec<_> = repository.index().segments().to_vec();
-    let mut ids: Vec<BlobId> = Vec::new();
-    for segment in &segments {
-        ids.extend(segment.entries().map(|entry| entry.expect("readable").id));
-    }
-    let wanted: Vec<BlobId> = ids.iter().copied().step_by(3).collect();
-    let marked = |limit: usize| {
-        let stored = segments.iter().map(|segment| vec![true; segment.layout().packs as usize]).collect();
-        let mut marks = marks::Marks::new(segments.clone(), stored).with_limit(limit);
-        for id in wanted.iter().chain(&wanted) {
-            marks.need(id).expect("readable");
-        }
-        marks.finish().expect("all are there");
-        let bits = segments.iter().enumerate().flat_map(|(number, segment)| {
-            (0..usize::try_from(segment.layout().entries).expect("small")).map(move |at| (number, at))
-        });
-        bits.filter(|(number, at)| marks.is_needed(*number, *at)).collect::<Vec<_>>()
+fn a_prune_that_gathers_in_a_file_plans_the_same() {
+    let (mut world, ids) = three_snapshots();
+    world.forget(&world.open(), ids[0]);
+    let planned = |memory, spill: Option<&str>| {
+        let options = PruneOptions { dry_run: true, memory, spill: spill.map(Into::into), ..at_once() };
+        prune::run(&world.open(), &options, &Silent)
     };
-    let all = marked(usize::MAX);
-    assert_eq!(all.len(), wanted.len());
-    for limit in [1, 2, 5, 16] {
-        assert_eq!(marked(limit), all, "{limit}");
+    let expected = planned(crate::budget::USUAL, None).expect("planned");
+    assert!(expected.packs_dead + expected.packs_repacked > 0, "{expected:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    for memory in [1, 300, 2000] {
+        assert_eq!(planned(memory, folder.path().to_str()).expect("planned"), expected, "{memory}");
+        assert_eq!(planned(memory, None).expect("planned"), expected, "{memory}");
+        let error =
+            planned(memory, Some("/no/such/place")).expect_err("nothing can be kept there").to_string();
+        assert!(error.contains("nothing was pruned") && error.contains("/no/such/place"), "{error}");
     }
+    assert_eq!(planned(crate::budget::USUAL, Some("/no/such/place")).expect("it is not needed"), expected);
 }
 
 #[test]

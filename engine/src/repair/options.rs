@@ -29,6 +29,8 @@ pub struct PacksOptions {
     pub threads: usize,
     /// Memory to live in, in bytes.
     pub memory: u64,
+    /// A directory for a temporary file, as in [`CheckOptions`](crate::check::CheckOptions): a check follows the repair.
+    pub spill: Option<PathBuf>,
 }
 
 impl Default for PacksOptions {
@@ -42,6 +44,7 @@ impl Default for PacksOptions {
             level,
             threads,
             memory,
+            spill: None,
         }
     }
 }

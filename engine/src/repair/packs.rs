@@ -411,6 +411,7 @@ impl Repair<'_> {
             let check = CheckOptions {
                 threads: self.options.threads,
                 memory: self.options.memory,
+                spill: self.options.spill.clone(),
                 ..CheckOptions::default()
             };
             self.report.after = Some(check::run(self.repository, &check, self.monitor)?);

@@ -36,6 +36,7 @@ use crate::index::{Index, IndexError, MergeError};
 use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError, SnapshotRecords};
 use crate::repo::view::View;
 use crate::sidecar::{Cover, Troubles};
+use crate::spill::SpillError;
 use crate::store::BlobReader;
 
 pub use keyslots::KeyInfo;
@@ -190,6 +191,9 @@ pub enum RepositoryError {
     /// Segments cannot be merged.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// What does not fit into memory has no room elsewhere.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     /// The commit could not be published.
     #[error(transparent)]
     Publish(#[from] PublishError),

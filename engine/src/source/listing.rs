@@ -4,17 +4,12 @@
 //! A directory lists its names in no order. As many as fit into memory are sorted there; of more, each so many are sorted
 //! by themselves and written to a temporary file, and these runs are merged while the names are handed out.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use super::names::Names;
-use super::unnamed;
+use crate::spill::merge::{self, Merge};
+use crate::spill::unnamed::{RunFile, Section};
 
 /// Names of a run, at most.
 const RUN_LEN: usize = 32 << 10;
@@ -49,7 +44,7 @@ pub struct Listing {
 enum Remaining {
     /// Those from this position on.
     InMemory(Names, usize),
-    Merged(BinaryHeap<Head>),
+    Merged(Merge<Run>),
 }
 
 impl Listing {
@@ -68,7 +63,7 @@ impl Listing {
                 *position += window.len();
                 Ok(window)
             }
-            Remaining::Merged(heads) => next_merged(heads, max),
+            Remaining::Merged(names) => next_merged(names, max),
         }
     }
 
@@ -91,7 +86,7 @@ impl Listing {
     pub(crate) fn held(&self) -> usize {
         match &self.names {
             Remaining::InMemory(names, _) => names.len(),
-            Remaining::Merged(heads) => heads.iter().map(|head| 1 + head.run.held()).sum(),
+            Remaining::Merged(names) => names.runs().map(|run| 1 + run.held()).sum(),
         }
     }
 
@@ -107,7 +102,7 @@ pub(crate) struct Sorter<'a> {
     names: Names,
     len: usize,
     runs: Vec<Run>,
-    file: Option<SpillFile>,
+    file: Option<RunFile>,
 }
 
 impl<'a> Sorter<'a> {
@@ -126,10 +121,10 @@ impl<'a> Sorter<'a> {
     fn end_run(&mut self) {
         self.names.sort();
         if self.runs.is_empty() {
-            self.file = self.spill.place.as_deref().and_then(|place| SpillFile::new(place).ok());
+            self.file = self.spill.place.as_deref().and_then(|place| RunFile::new(place).ok());
         }
         let names = std::mem::take(&mut self.names);
-        let written = self.file.as_mut().map(|file| file.write(&names));
+        let written = self.file.as_mut().map(|file| write(file, &names));
         self.runs.push(match written {
             Some(Ok(run)) => run,
             // Rather more memory than a directory that is not backed up.
@@ -149,68 +144,25 @@ impl<'a> Sorter<'a> {
             return Ok(Listing { len: self.len, names: Remaining::InMemory(self.names, 0) });
         }
         self.end_run();
-        let mut heads = BinaryHeap::with_capacity(self.runs.len());
-        for run in self.runs {
-            let mut head = Head { name: Vec::new(), run };
-            if head.step()? {
-                heads.push(head);
-            }
-        }
-        Ok(Listing { len: self.len, names: Remaining::Merged(heads) })
+        let names = Merge::new(self.runs, Vec::new)?;
+        Ok(Listing { len: self.len, names: Remaining::Merged(names) })
     }
 }
 
-fn next_merged(heads: &mut BinaryHeap<Head>, max: usize) -> io::Result<Names> {
+fn next_merged(names: &mut Merge<Run>, max: usize) -> io::Result<Names> {
     let mut window = Names::default();
-    while let Some(mut head) = heads.peek_mut() {
-        let is_new = window.len().checked_sub(1).and_then(|last| window.get(last)) != Some(&head.name);
+    while let Some(name) = names.peek() {
+        let is_new = window.len().checked_sub(1).and_then(|last| window.get(last)) != Some(name);
         if is_new && window.len() == max {
             break;
         }
         if is_new {
-            window.push(&head.name);
+            window.push(name);
         }
-        // The head goes to its new place when it is dropped.
-        if !head.step()? {
-            PeekMut::pop(head);
-        }
+        names.step()?;
     }
     Ok(window)
 }
-
-/// The next name of a run. The greatest is the one that comes first.
-#[derive(Debug)]
-struct Head {
-    name: Vec<u8>,
-    run: Run,
-}
-
-impl Head {
-    /// Goes on to the next name; false at the end.
-    fn step(&mut self) -> io::Result<bool> {
-        self.run.next_into(&mut self.name)
-    }
-}
-
-impl Ord for Head {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.name.cmp(&self.name)
-    }
-}
-
-impl PartialOrd for Head {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Head {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Head {}
 
 /// Names that were sorted together, those that are still to come.
 #[derive(Debug)]
@@ -229,7 +181,11 @@ impl Run {
         }
     }
 
-    /// Puts the next name into `name`; false at the end.
+}
+
+impl merge::Run for Run {
+    type Item = Vec<u8>;
+
     fn next_into(&mut self, name: &mut Vec<u8>) -> io::Result<bool> {
         name.clear();
         match self {
@@ -252,48 +208,15 @@ impl Run {
     }
 }
 
-/// A part of a file that several read.
-#[derive(Debug)]
-struct Section {
-    file: Arc<File>,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Section {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-        let len = buffer.len().min(left);
-        let read = self.file.read_at(&mut buffer[..len], self.at)?;
-        self.at += read as u64;
-        Ok(read)
+/// Writes sorted names as a run.
+fn write(file: &mut RunFile, names: &Names) -> io::Result<Run> {
+    let mut bytes = Vec::with_capacity(names.weight());
+    for name in names.iter() {
+        let length = u16::try_from(name.len()).expect("it came out of a slot of that width");
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(name);
     }
-}
-
-/// Runs in a file that nobody else can open and that is gone when it is closed.
-struct SpillFile {
-    file: Arc<File>,
-    len: u64,
-}
-
-impl SpillFile {
-    fn new(place: &Path) -> io::Result<Self> {
-        Ok(Self { file: Arc::new(unnamed::file(place)?), len: 0 })
-    }
-
-    fn write(&mut self, names: &Names) -> io::Result<Run> {
-        let mut bytes = Vec::with_capacity(names.weight());
-        for name in names.iter() {
-            let length = u16::try_from(name.len()).expect("it came out of a slot of that width");
-            bytes.extend_from_slice(&length.to_le_bytes());
-            bytes.extend_from_slice(name);
-        }
-        self.file.write_all_at(&bytes, self.len)?;
-        let (at, end) = (self.len, self.len + bytes.len() as u64);
-        self.len = end;
-        let section = Section { file: Arc::clone(&self.file), at, end };
-        Ok(Run::Written(BufReader::with_capacity(READ_LEN, section)))
-    }
+    Ok(Run::Written(BufReader::with_capacity(READ_LEN, file.write(&bytes)?)))
 }
 
 #[cfg(test)]
@@ -353,7 +276,7 @@ mod tests {
     fn a_run_ends_with_its_weight_as_well() {
         let names: Vec<Vec<u8>> = (0..9000_u32).map(|n| format!("{n:0255}").into_bytes()).collect();
         let listed = listing(&names, &Spill::default());
-        assert!(matches!(&listed.names, Remaining::Merged(heads) if heads.len() == 2));
+        assert!(matches!(&listed.names, Remaining::Merged(names) if names.runs().count() == 2));
         assert!(all(listed, 1000) == names);
     }
 }

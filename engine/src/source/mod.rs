@@ -8,7 +8,6 @@
 //! - [`sparse`]: the holes of a file
 //! - [`filter`]: what is left out
 //! - [`files_from`]: lists of paths
-//! - [`unnamed`]: temporary files
 //!
 //! An unchanged entry costs one `statx` and its share of `getdents64`; it is not opened.
 //!
@@ -33,7 +32,6 @@ pub mod sparse;
 pub mod stat;
 #[cfg(test)]
 mod tests;
-pub(crate) mod unnamed;
 
 pub use dir::{ListBuffer, SourceDir};
 pub use files_from::{FilesFromError, Separator};

@@ -8,7 +8,7 @@ use serde_json::json;
 use strongroom::ids::PackId;
 use strongroom::repair::{Fate, PacksOptions, PacksReport, Sources, packs};
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::monitor::CliMonitor;
@@ -82,6 +82,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         dry_run: args.dry_run,
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
+        spill: Some(context::temporary_place()),
         ..default
     };
     let sources = Sources { repository: other.as_ref(), paths: args.from_source.clone() };

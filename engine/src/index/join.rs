@@ -1,0 +1,141 @@
+//! Many blobs looked up at once: ascending ids beside the entries of several segments, each of which is read once.
+
+use std::sync::Arc;
+
+use crate::format::segment::IndexEntry;
+use crate::ids::HalfId;
+use crate::index::{IndexError, Segment};
+
+/// The entries of several segments, gone through side by side.
+pub struct Join<'s> {
+    cursors: Vec<Cursor<'s>>,
+}
+
+/// Where a segment was gone through to.
+struct Cursor<'s> {
+    entries: Box<dyn Iterator<Item = Result<IndexEntry, IndexError>> + 's>,
+    /// Entries that were taken.
+    taken: u64,
+    /// The last one of them, unless it could not be read.
+    last: Option<(HalfId, IndexEntry)>,
+}
+
+impl<'s> Join<'s> {
+    /// Begins at the first entries of these segments.
+    pub fn new(segments: &'s [Arc<Segment>]) -> Self {
+        let cursor =
+            |segment: &'s Arc<Segment>| Cursor { entries: Box::new(segment.entries()), taken: 0, last: None };
+        Self { cursors: segments.iter().map(cursor).collect() }
+    }
+
+    /// Calls `found` with entries of a blob, the number of their segment and their position in it, until it says that it has what it
+    /// wants. Blobs have to be asked for in ascending order, each once. Of segments whose entries are in no order, some are not found.
+    ///
+    /// # Errors
+    /// [`IndexError`] where a page does not open. Asked for the next blob, the page is tried again for the next of its entries.
+    pub fn seek(
+        &mut self,
+        id: &HalfId,
+        found: &mut dyn FnMut(usize, u64, &IndexEntry) -> bool,
+    ) -> Result<bool, IndexError> {
+        for (number, cursor) in self.cursors.iter_mut().enumerate() {
+            cursor.step_to(id)?;
+            while let Some((half, entry)) = &cursor.last
+                && half == id
+            {
+                if found(number, cursor.taken - 1, entry) {
+                    return Ok(true);
+                }
+                cursor.step()?;
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Cursor<'_> {
+    /// Takes entries until one is not below `id`. Of none that are left, the last one stays.
+    fn step_to(&mut self, id: &HalfId) -> Result<(), IndexError> {
+        while self.last.as_ref().is_none_or(|(half, _)| half < id) && self.step()? {}
+        Ok(())
+    }
+
+    /// Takes the next entry; false at the end.
+    fn step(&mut self) -> Result<bool, IndexError> {
+        self.last = None;
+        let Some(entry) = self.entries.next() else { return Ok(false) };
+        self.taken += 1;
+        let entry = entry?;
+        self.last = Some((entry.id.half(), entry));
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::segment::PAGE_LEN;
+    use crate::index::test_support::{entry, fixture, id};
+
+    proptest! {
+        /// All entries of each blob that is asked for are seen, unless one of them is enough.
+        #[test]
+        fn each_blob_is_found_where_it_is(
+            parts in prop::collection::vec(prop::collection::vec((0..200u32, 0..3u32), 0..300), 0..4),
+            asked in prop::collection::btree_set(0..300u32, 0..100),
+            enough in 1..4usize,
+        ) {
+            let fixture = fixture();
+            let (mut expected, mut segments) = (BTreeMap::<HalfId, Vec<_>>::new(), Vec::new());
+            for (number, part) in parts.iter().enumerate() {
+                let mut entries: Vec<_> = part.iter().map(|(n, pack)| entry(*n, *pack)).collect();
+                entries.sort_unstable();
+                for (position, entry) in (0u64..).zip(&entries) {
+                    expected.entry(entry.id.half()).or_default().push((number, position, *entry));
+                }
+                segments.push(fixture.segment(&entries, &fixture.packs(3)));
+            }
+            let mut asked: Vec<HalfId> = asked.into_iter().map(|n| id(n).half()).collect();
+            asked.sort_unstable();
+            let mut join = Join::new(&segments);
+            for half in asked {
+                let mut seen = Vec::new();
+                let is_found = join.seek(&half, &mut |segment, position, entry| {
+                    seen.push((segment, position, *entry));
+                    seen.len() == enough
+                });
+                let mut wanted = expected.get(&half).cloned().unwrap_or_default();
+                prop_assert_eq!(is_found.unwrap(), wanted.len() >= enough);
+                wanted.truncate(enough);
+                prop_assert_eq!(seen, wanted);
+            }
+        }
+    }
+
+    /// What one of its pages held is told as such, and what comes after it is found.
+    #[test]
+    fn a_page_that_does_not_open_hides_what_it_holds_and_no_more() {
+        let fixture = fixture();
+        let mut entries: Vec<_> = (0..1000).map(|n| entry(n, 0)).collect();
+        entries.sort_unstable();
+        let mut object = fixture.object(&entries, &fixture.packs(1));
+        // The fourth page of leaves: 72 entries each, behind the header's page.
+        object[4 * PAGE_LEN + 100] ^= 1;
+        let segments = [Arc::new(fixture.open(object).unwrap())];
+        let mut join = Join::new(&segments);
+        for (number, entry) in entries.iter().enumerate() {
+            let found = join.seek(&entry.id.half(), &mut |_, position, found| {
+                assert_eq!((position, found), (number as u64, entry));
+                true
+            });
+            match number / 72 {
+                3 => assert!(found.is_err(), "{number}"),
+                _ => assert!(found.unwrap(), "{number}"),
+            }
+        }
+    }
+}
