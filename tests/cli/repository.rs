@@ -260,6 +260,11 @@ fn room_is_kept_free_until_it_is_given_back() {
     let run = bench.run(["init", "--reserve", "1"].into_iter().chain(CHEAP)).expect(2);
     assert!(run.message().contains("a reserve of 1 bytes is out of bounds: expected from"), "{run:?}");
     assert!(!bench.repository().join("config").exists(), "nothing was made");
+    let none = Bench::empty();
+    none.run(["init", "--reserve", "0"].into_iter().chain(CHEAP)).expect(0);
+    assert!(!none.repository().join("reserve").exists());
+    let usual = Bench::new();
+    assert_eq!(fs::metadata(usual.repository().join("reserve")).expect("a file").len(), 4 << 20);
     bench.run(["init", "--reserve", "1MiB"].into_iter().chain(CHEAP)).expect(0);
     let file = bench.repository().join("reserve");
     assert_eq!(fs::metadata(&file).expect("a file").len(), 1 << 20);

@@ -58,6 +58,7 @@ use crate::format::tree::Timestamp;
 use crate::ids::{BlobId, SnapshotId};
 use crate::monitor::{Monitor, Problem};
 use crate::repo::{Repository, RepositoryError};
+use crate::reserve;
 use crate::source::{Filter, FilterOptions};
 use assemble::Assembler;
 use files::FileReader;
@@ -445,6 +446,8 @@ fn finish(
                 format!("the snapshot is saved, but segments of the index were not merged: {error}");
             monitor.problem(&Problem { code: "index-not-merged", path: None, message, is_error: false });
         }
+        // Nothing rests on it: a check tells where it is too short.
+        let _ = reserve::keep_up(session.repository);
     }
     Ok(report)
 }
