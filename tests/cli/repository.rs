@@ -332,6 +332,9 @@ fn who_looks_at_snapshots_is_told_of_those_that_cannot_be_read_and_nobody_else()
         assert_eq!(run.stderr.matches("everything else goes on without it").count(), 1, "{run:?}");
         assert!(run.stderr.contains(&newer), "{run:?}");
     }
+    let lines = bench.run(["backup", source, "--json"]).expect(0).lines();
+    let told: Vec<_> = lines.iter().filter(|line| line["code"] == "snapshot-unread").collect();
+    assert!(told.len() == 1 && told[0]["type"] == "warning", "{lines:#?}");
     for args in [
         &["key", "list"][..],
         &["parity", "status"],

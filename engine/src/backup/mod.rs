@@ -294,7 +294,7 @@ fn back_up_parts(
     let (tree, paths) = check_parts(repository, roots, &streams)?;
     let forbidden = repository_directory(repository);
     snapshot.paths = paths;
-    let parents = Parents::choose(repository, &snapshot, options.parent)?;
+    let parents = Parents::choose(repository, &snapshot, options.parent, monitor)?;
     snapshot.parent = parents.main();
     let session = Session::new(repository, options);
     let mut assembler = Assembler::new(session.tree_writer());
@@ -532,7 +532,7 @@ fn back_up_stream(
     let started = (repository.environment().uptime)();
     streams::check_name(&input.name)?;
     snapshot.paths = vec![ByteBuf::from([b"/", input.name.as_slice()].concat())];
-    let parents = Parents::choose(repository, &snapshot, options.parent)?;
+    let parents = Parents::choose(repository, &snapshot, options.parent, monitor)?;
     snapshot.parent = parents.main();
     let ordered = GrainRules::new(&options.grains)?.of(&streams::place(&input.name));
     let known = ordered.or_else(|| parents.stream_grain(repository, &input.name));
