@@ -34,6 +34,8 @@ pub struct CliMonitor<'a> {
     known: AtomicBool,
     cancelled: Arc<AtomicBool>,
     silent_on_problems: bool,
+    /// What was told before, if anything.
+    told: Option<&'static str>,
     actions: HashSet<&'static str>,
 }
 
@@ -55,6 +57,7 @@ impl<'a> CliMonitor<'a> {
             known: AtomicBool::new(false),
             cancelled,
             silent_on_problems: false,
+            told: None,
             actions: shown(output.verbose()),
         }
     }
@@ -63,6 +66,13 @@ impl<'a> CliMonitor<'a> {
     #[must_use]
     pub fn without_problems(mut self) -> Self {
         self.silent_on_problems = true;
+        self
+    }
+
+    /// The same, but without a word about problems of this code: they were told before.
+    #[must_use]
+    pub fn without(mut self, code: &'static str) -> Self {
+        self.told = Some(code);
         self
     }
 
@@ -175,7 +185,8 @@ impl Monitor for CliMonitor<'_> {
     }
 
     fn problem(&self, problem: &Problem) {
-        if self.silent_on_problems || (self.output.quiet() && !problem.is_error) {
+        let is_told = self.silent_on_problems || self.told == Some(problem.code);
+        if is_told || (self.output.quiet() && !problem.is_error) {
             return;
         }
         let kind = if problem.is_error { "error" } else { "warning" };
@@ -193,7 +204,7 @@ impl Monitor for CliMonitor<'_> {
             format!("{kind}: {path}: {}", problem.message)
         };
         self.beside_bar(|| {
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{}", output::visible(text.as_bytes()));
         });
     }
 

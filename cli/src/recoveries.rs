@@ -11,10 +11,11 @@ use strongroom::browse::{self, BrowseError, Found};
 use strongroom::format::note::RECOVERY_NOTE;
 use strongroom::format::record;
 use strongroom::format::snapshot::Snapshot;
-use strongroom::format::tree::{FileContent, Node, NodeKind};
+use strongroom::format::tree::{FileContent, Node, NodeKind, Timestamp};
 use strongroom::ids::{BlobId, SnapshotId};
 use strongroom::restore::RestoreOptions;
 use strongroom::store::BlobReader;
+use strongroom::target::{MetadataOptions, MetadataWriter};
 use strongroom_ops::drill::Problem;
 use strongroom_ops::drill::{Compared, Restored};
 use strongroom_ops::plan::values::Name;
@@ -61,9 +62,26 @@ fn of_node(reader: &BlobReader, node: &Node) -> Result<Held, VaultError> {
     }
 }
 
-/// Whether something is what a snapshot has of it, but for the bytes of files: kind, where a link leads, which device, permissions.
-fn is_as(node: &Node, place: &Path) -> bool {
+/// Steps in which file systems keep times, in nanoseconds: what was set is cut off to one of these.
+const TIME_STEPS: [u32; 5] = [1, 100, 1_000, 1_000_000, 1_000_000_000];
+
+/// Whether this is the time that a file system keeps where that one is set. What not all can keep, before 1901 or after 2038, is any.
+fn is_time(wanted: Timestamp, (seconds, nanos): (i64, i64)) -> bool {
+    let is_kept = i32::try_from(wanted.seconds).is_ok();
+    let is_cut = |step: &u32| i64::from(wanted.nanos - wanted.nanos % step) == nanos;
+    !is_kept || wanted.seconds == seconds && TIME_STEPS.iter().any(is_cut)
+}
+
+/// Whether something is what a snapshot has of it, but for the bytes of files: kind, where a link leads, which device, permissions,
+/// time, and the owner if a restore sets it.
+fn is_as(node: &Node, place: &Path, metadata: &MetadataWriter) -> bool {
     let Ok(found) = fs::symlink_metadata(place) else { return false };
+    let owner = metadata.owner_of(&node.metadata);
+    if !is_time(node.metadata.mtime, (found.mtime(), found.mtime_nsec()))
+        || owner.is_some_and(|owner| owner != (found.uid(), found.gid()))
+    {
+        return false;
+    }
     let kind = found.file_type();
     let is_device =
         |major, minor| (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev())) == (major, minor);
@@ -94,10 +112,11 @@ fn misfits(
 ) -> Result<u64, VaultError> {
     let (repository, found) = find(repositories, repo, snapshot)?;
     let reader = repository.reader();
+    let metadata = MetadataWriter::new(MetadataOptions::default());
     let mut count = 0;
     let mut compare = |node: &Node, place: &Path| {
         let is_counted = matches!(node.kind, NodeKind::File(_)) && fs::symlink_metadata(place).is_err();
-        count += u64::from(!is_counted && !is_as(node, place));
+        count += u64::from(!is_counted && !is_as(node, place, &metadata));
     };
     let top = browse::find(reader, &found.tree, &bytes(path)).map_err(failed)?;
     if let Found::Node(node) = &top {
@@ -203,28 +222,77 @@ mod tests {
 
     use super::*;
 
+    const TIME: Timestamp = Timestamp { seconds: 1_000_000_000, nanos: 123_456_789 };
+
+    /// An entry of whoever runs the tests.
     fn node(kind: NodeKind, mode: u32) -> Node {
-        Node { name: b"x".to_vec().into(), kind, metadata: Metadata { mode, ..Metadata::default() } }
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let metadata = Metadata { mode, uid, gid, mtime: TIME, ..Metadata::default() };
+        Node { name: b"x".to_vec().into(), kind, metadata }
+    }
+
+    fn set_time(place: &Path) {
+        let time = rustix::fs::Timespec { tv_sec: TIME.seconds, tv_nsec: TIME.nanos.into() };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(rustix::fs::CWD, place, &times, flags).expect("set");
     }
 
     #[test]
     fn links_directories_and_permissions_are_compared_too() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().join("x");
+        let writer = MetadataWriter::new(MetadataOptions { owner: false, ..MetadataOptions::default() });
+        let is_as = |node: &Node| is_as(node, &place, &writer);
         let link =
             |target: &str| node(NodeKind::Symlink { target: target.as_bytes().to_vec().into() }, 0o777);
         let directory = |mode| node(NodeKind::Directory { tree: BlobId::from_bytes([0; 32]) }, mode);
-        assert!(!is_as(&directory(0o755), &place), "it is not there");
+        assert!(!is_as(&directory(0o755)), "it is not there");
         symlink("there", &place).expect("a link");
-        assert!(is_as(&link("there"), &place));
-        assert!(!is_as(&link("elsewhere"), &place));
-        assert!(!is_as(&directory(0o777), &place), "a link is no directory");
+        set_time(&place);
+        assert!(is_as(&link("there")));
+        assert!(!is_as(&link("elsewhere")));
+        assert!(!is_as(&directory(0o777)), "a link is no directory");
         fs::remove_file(&place).expect("removed");
         fs::create_dir(&place).expect("made");
         fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).expect("set");
-        assert!(is_as(&directory(0o700), &place));
-        assert!(!is_as(&directory(0o755), &place));
-        assert!(!is_as(&link("there"), &place));
-        assert!(!is_as(&node(NodeKind::Fifo, 0o700), &place));
+        set_time(&place);
+        assert!(is_as(&directory(0o700)));
+        assert!(!is_as(&directory(0o755)));
+        assert!(!is_as(&link("there")));
+        assert!(!is_as(&node(NodeKind::Fifo, 0o700)));
+    }
+
+    #[test]
+    fn times_and_owners_are_compared_as_far_as_they_are_restored() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("x");
+        let writer = |owner| MetadataWriter::new(MetadataOptions { owner, ..MetadataOptions::default() });
+        let directory = || node(NodeKind::Directory { tree: BlobId::from_bytes([0; 32]) }, 0o700);
+        fs::create_dir(&place).expect("made");
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).expect("set");
+        assert!(!is_as(&directory(), &place, &writer(true)), "it is of today");
+        set_time(&place);
+        assert!(is_as(&directory(), &place, &writer(true)));
+        let mut others = directory();
+        others.metadata.uid += 1;
+        assert!(!is_as(&others, &place, &writer(true)));
+        assert!(is_as(&others, &place, &writer(false)), "nobody asked for owners");
+        others.metadata.uid -= 1;
+        others.metadata.gid += 1;
+        assert!(!is_as(&others, &place, &writer(true)));
+    }
+
+    #[test]
+    fn a_time_is_the_same_if_the_file_system_cannot_keep_more_of_it() {
+        for nanos in [123_456_789, 123_456_700, 123_456_000, 123_000_000, 0] {
+            assert!(is_time(TIME, (TIME.seconds, nanos)), "{nanos}");
+        }
+        for nanos in [123_456_788, 123_457_000, 100_000_000, 1] {
+            assert!(!is_time(TIME, (TIME.seconds, nanos)), "{nanos}");
+        }
+        assert!(!is_time(TIME, (TIME.seconds + 1, 0)));
+        // Some file systems end in 2038.
+        assert!(is_time(Timestamp { seconds: 1 << 31, nanos: 5 }, ((1 << 31) - 1, 0)));
     }
 }

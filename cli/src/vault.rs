@@ -15,6 +15,7 @@ use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
 use strongroom::ids::SnapshotId;
+use strongroom::monitor::SNAPSHOT_UNREAD;
 use strongroom::repo::Repository;
 use strongroom_ops::noted::Noted;
 use strongroom_ops::plan::Plan;
@@ -213,6 +214,8 @@ impl Vault for Repositories<'_> {
         };
         let source = BackupSource::Parts { roots, filter, streams, accept };
         let monitor = CliMonitor::new(&self.context.output, "files", Arc::clone(&self.cancelled));
+        let is_told = !self.told.borrow_mut().insert(repo.clone());
+        let monitor = if is_told { monitor.without(SNAPSHOT_UNREAD) } else { monitor };
         let report = backup::run(&repository, source, &options, &monitor);
         monitor.finish();
         report.map_err(failed)

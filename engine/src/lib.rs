@@ -17,6 +17,7 @@ pub mod diff;
 #[cfg(test)]
 mod fault_tests;
 pub mod find;
+mod footprint;
 pub mod forget;
 pub mod format;
 pub mod ids;

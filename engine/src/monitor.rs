@@ -28,6 +28,9 @@ pub struct Problem {
     pub is_error: bool,
 }
 
+/// Code of a snapshot whose record cannot be read: everything else goes on without it.
+pub const SNAPSHOT_UNREAD: &str = "snapshot-unread";
+
 /// What was done with an entry, for those who want to see each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryAction {

@@ -3,15 +3,32 @@
 //!
 //! How long it is to be is a policy in the log. Its bytes are random, so that no file system can store them as fewer, and nobody reads
 //! them: without it a repository lacks nothing. [`forget`](crate::forget) and [`prune`](crate::prune) delete it when the storage is full, do their work in
-//! the room that this makes, and make it again; a backup never touches it.
+//! the room that this makes, and make it again; a backup never uses that room.
+//!
+//! No pack can be deleted before an index without it is stored, and most of the index may be one segment: a prune [needs](needed)
+//! about as much room as the index takes. So whoever makes the index longer, or has just made room, also makes the reserve longer where
+//! the index comes near it ([`keep_up`]).
 
-use crate::backend::{self, BackendError, ObjectKey};
+use std::ops::ControlFlow;
+
+use crate::backend::{self, BackendError, Folder, ObjectKey};
 use crate::crypto::random;
+use crate::footprint;
 use crate::format::commit::{Change, RESERVE_LEN_MAX};
+use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::repo::{Repository, RepositoryError};
 
 /// The shortest reserve that can be asked for: a prune has at least an index segment and some commits to write.
 pub const LEN_MIN: u64 = 1 << 20;
+
+/// The length to ask for where nobody says another one: enough for an index of some 60,000 blobs, and it grows with the index.
+pub const LEN_USUAL: u64 = 4 << 20;
+
+/// How many times the length that is needed one has that outgrew the one before.
+const GROWTH: u64 = 2;
+
+/// Share of what is needed that a reserve has to be longer than that: one in so many bytes. Until it is made longer, the index can grow.
+const HEADROOM_SHARE: u64 = 4;
 
 /// Share of its length that has to be free beside a reserve for it to be made: one in so many bytes. Others want to store something,
 /// too.
@@ -27,13 +44,6 @@ pub struct Status {
     pub wanted: Option<u64>,
     /// Length of the object; none where there is none.
     pub stored: Option<u64>,
-}
-
-impl Status {
-    /// How many bytes are not kept free that should be.
-    pub fn lacking(&self) -> u64 {
-        self.wanted.unwrap_or(0).saturating_sub(self.stored.unwrap_or(0))
-    }
 }
 
 /// What became of the reserve while something else was done.
@@ -102,6 +112,34 @@ pub fn status(repository: &Repository) -> Result<Status, RepositoryError> {
     Ok(Status { wanted: repository.fold().reserve(), stored: stored(repository)? })
 }
 
+/// How many bytes a prune may have to write before it can delete any pack, if it writes none anew: the index with its parity, and a
+/// state of the log. What appenders added to the index is not in it.
+///
+/// # Errors
+/// [`BackendError`] where the storage cannot list the states.
+pub fn needed(repository: &Repository) -> Result<u64, BackendError> {
+    let fold = repository.fold();
+    // Appenders may say of theirs what they like: nobody is to fill the storage because of it.
+    let known = fold.segments().filter(|segment| fold.appended_by(&segment.segment).is_none());
+    let index =
+        known.fold(0u64, |sum, segment| sum.saturating_add(footprint::of_new(repository, segment.bytes)));
+    let mut state = 0;
+    repository.backend().list(Folder::State, None, &mut |info| {
+        state = info.size.min(RECORD_OBJECT_LEN_MAX).max(state);
+        ControlFlow::Continue(())
+    })?;
+    Ok(index.saturating_add(state))
+}
+
+/// How many bytes are not kept free that should be: as many as are wanted, and where any are, as a prune [needs](needed).
+///
+/// # Errors
+/// [`BackendError`] where the storage fails.
+pub fn lacking(repository: &Repository) -> Result<u64, BackendError> {
+    let Some(wanted) = repository.fold().reserve() else { return Ok(0) };
+    Ok(wanted.max(needed(repository)?).saturating_sub(stored(repository)?.unwrap_or(0)))
+}
+
 /// Length of the object; none where there is none.
 fn stored(repository: &Repository) -> Result<Option<u64>, BackendError> {
     match repository.backend().stat(&ObjectKey::reserve()) {
@@ -111,19 +149,58 @@ fn stored(repository: &Repository) -> Result<Option<u64>, BackendError> {
     }
 }
 
-/// Keeps so many bytes free from now on, whatever was kept before.
+/// Keeps so many bytes free from now on, whatever was kept before; more, where a prune [needs](needed) more.
 ///
 /// # Errors
 /// [`ReserveError`]. Where there is no room for all of it, as much as there is room for is kept free, and the wish stands.
 pub fn set(repository: &Repository, bytes: u64) -> Result<Status, ReserveError> {
     check_len(bytes)?;
-    wish(repository, bytes)?;
-    fill(repository, bytes)?;
+    let wanted = outgrown(bytes, needed(repository)?).unwrap_or(bytes);
+    wish(repository, wanted)?;
+    fill(repository, wanted)?;
     let after = status(repository)?;
-    match after.lacking() {
-        0 => Ok(after),
-        _ => Err(ReserveError::NoRoom { wanted: bytes, stored: after.stored.unwrap_or(0) }),
+    match after.stored.unwrap_or(0) {
+        stored if stored < wanted => Err(ReserveError::NoRoom { wanted, stored }),
+        _ => Ok(after),
     }
+}
+
+/// How long a reserve is to be instead of `wanted` where that is too near to what is needed.
+fn outgrown(wanted: u64, needed: u64) -> Option<u64> {
+    let is_outgrown = wanted < needed.saturating_add(needed / HEADROOM_SHARE);
+    is_outgrown
+        .then(|| needed.saturating_mul(GROWTH).clamp(LEN_MIN, RESERVE_LEN_MAX))
+        .filter(|longer| *longer > wanted)
+}
+
+/// Wants and makes a longer reserve where one is wanted and the index has outgrown it, if there is room for that beside the one that is
+/// there. Where there is not, a check tells of it.
+///
+/// # Errors
+/// [`ReserveError`] where the repository fails; nothing rests on it.
+pub(crate) fn keep_up(repository: &Repository) -> Result<(), ReserveError> {
+    let Some(wanted) = repository.fold().reserve().filter(|_| !repository.is_append_only()) else {
+        return Ok(());
+    };
+    let Some(longer) = outgrown(wanted, needed(repository)?) else { return Ok(()) };
+    if !repository.backend().free_room().is_some_and(|free| has_room(longer, free)) {
+        return Ok(());
+    }
+    let mut is_news = false;
+    repository.commit(&mut |fold| {
+        // Others may want none any more, or have made it longer already.
+        is_news = fold.reserve().is_some_and(|wanted| wanted < longer);
+        Ok(is_news.then_some(Change::ReserveSet { bytes: longer }).into_iter().collect())
+    })?;
+    if is_news {
+        make(repository, longer)?;
+    }
+    Ok(())
+}
+
+/// Whether a reserve of this length fits into so much room.
+fn has_room(len: u64, room: u64) -> bool {
+    len.saturating_add(len / SPARE_SHARE) <= room
 }
 
 /// Gives the room back for good. Returns how it was before.
@@ -162,7 +239,7 @@ pub(crate) fn spend<T, E: std::error::Error + 'static>(
     if given_back > 0 || refill == Refill::Always && result.is_ok() {
         put_right(repository);
     }
-    let lacking = status(repository).map_or(0, |status| status.lacking());
+    let lacking = lacking(repository).unwrap_or(0);
     (result, Spent { given_back, lacking })
 }
 
@@ -219,8 +296,8 @@ fn put_right(repository: &Repository) {
     }
     // What it lacks in the end is asked for by the caller.
     let _ = match (repository.fold().reserve(), before) {
-        (Some(wanted), _) => fill(repository, wanted),
-        (None, Some(_)) => repository.backend().delete(&ObjectKey::reserve()),
+        (Some(wanted), _) => fill(repository, wanted).map_err(Into::into).and_then(|()| keep_up(repository)),
+        (None, Some(_)) => repository.backend().delete(&ObjectKey::reserve()).map_err(Into::into),
         (None, None) => Ok(()),
     };
 }
@@ -246,7 +323,7 @@ fn make_longest(repository: &Repository, wanted: u64) -> Result<(), BackendError
             return Ok(());
         }
         // What cannot fit is not even begun: others would find the storage full meanwhile.
-        let fits = |room: u64| len.saturating_add(len / SPARE_SHARE) <= room;
+        let fits = |room: u64| has_room(len, room);
         let (free, old_len) = (backend.free_room(), old.unwrap_or(0));
         if len > old_len && free.is_some_and(|free| !fits(free.saturating_add(old_len))) {
             continue;

@@ -457,3 +457,133 @@ fn its_bytes_are_really_on_the_disk_and_compress_to_nothing_less() {
     let left = std::fs::read_dir(path.join("tmp")).expect("a folder").count();
     assert_eq!(left, 0, "nothing else is left behind");
 }
+
+/// What is asked for where nobody says anything else is enough for storage that backups have filled to its brim.
+#[test]
+fn the_usual_reserve_is_a_way_out_of_storage_that_backups_filled() {
+    let mut world = World::new();
+    set(&world.open(), LEN_USUAL).expect("there is room");
+    let storage = LimitedBackend::full(&world.storage);
+    storage.set_room(LEN_USUAL + 6 * MIB);
+    let (mut round, mut ways_out) = (0, 0);
+    while ways_out < 3 {
+        for n in 0..600 {
+            world.write(&format!("d{}/{n}", n % 7), &noise(1000 * round + n, 700));
+        }
+        round += 1;
+        match backup::run(&open(storage.clone()), world.paths(), &options(), &Silent) {
+            Ok(report) => {
+                let files = test_support::files_of(world.source.path());
+                world.expected.insert(report.snapshot.expect("a snapshot"), files);
+                continue;
+            }
+            Err(error) => assert!(backend::is_out_of_room(&error), "{error}"),
+        }
+        // Others fill what is left, and once more what is free beside the reserve that was given back.
+        let fill = || storage.set_room(storage.used());
+        fill();
+        let before = storage.used();
+        let snapshots = open(storage.clone()).snapshots().expect("readable");
+        for (id, _) in &snapshots[..snapshots.len() / 2] {
+            forget_it(&open(storage.clone()), *id).expect("forgotten");
+            world.expected.remove(id);
+        }
+        fill();
+        let report = prune::run(&open(storage.clone()), &no_repack(), &Silent).expect("pruned");
+        assert!(report.packs_removed > 0 && report.reserve.given_back > 0, "{report:?}");
+        storage.set_room(before);
+        let report = prune::run(&open(storage.clone()), &no_repack(), &Silent).expect("pruned");
+        assert_eq!(report.reserve.lacking, 0, "{report:?}");
+        assert!(storage.used() + MIB < before, "{report:?}");
+        world.back_up(&open(storage.clone()));
+        ways_out += 1;
+    }
+    let blobs: u64 = world.open().fold().segments().map(|segment| segment.blobs).sum();
+    assert!(blobs > 3000, "{round} {blobs}");
+    world.verify();
+}
+
+/// Shorter than anybody can ask for: that is only too short for an index that is quickly made.
+const SHORT: u64 = 100 << 10;
+
+/// An index longer than the reserve, most of it in one segment that lists a pack of which nothing is needed any more.
+fn large_index() -> World {
+    let mut world = World::new();
+    for n in 0..2500u64 {
+        world.write(&format!("d{}/{n}", n % 17), &n.to_le_bytes());
+    }
+    world.back_up(&world.open());
+    world.write("old", &noise(1, 1 << 19));
+    let old = world.back_up(&world.open());
+    world.remove("old");
+    world.back_up(&world.open());
+    let repository = world.open();
+    let parts = repository.index().segments().to_vec();
+    let merged = repository.store_merged(&parts).expect("stored").info;
+    let removed: Vec<_> = parts.iter().map(|part| part.id()).collect();
+    let merge = Change::SegmentsReplaced { added: vec![merged], removed: removed.clone() };
+    let changes = vec![merge, Change::ReserveSet { bytes: SHORT }];
+    repository.commit(&mut |_| Ok(changes.clone())).expect("committed");
+    for id in removed {
+        repository.delete_object(&ObjectKey::segment(&id)).expect("deleted");
+    }
+    world.forget(&repository, old);
+    world.storage.plant(&ObjectKey::reserve(), &noise(5, usize::try_from(SHORT).expect("short")));
+    assert!(needed(&repository).expect("listed") > SHORT);
+    world
+}
+
+#[test]
+fn a_reserve_grows_with_the_index() {
+    let mut world = large_index();
+    assert_eq!(notes(&world.open()), ["reserve-short"]);
+    let storage = LimitedBackend::full(&world.storage);
+    // There is no room: it stays as it is, nothing fails for that, and nothing is tried.
+    storage.set_room(storage.used() + 2 * SHORT);
+    world.write("new", b"new");
+    world.back_up(&open(storage.clone()));
+    let as_before = Status { wanted: Some(SHORT), stored: Some(SHORT) };
+    assert_eq!((status(&world.open()).expect("there"), storage.refused()), (as_before, 0));
+    let report = prune::run(&open(storage.clone()), &no_repack(), &Silent).expect("pruned");
+    assert!(report.packs_removed > 0 && report.reserve.lacking > 0, "{report:?}");
+    assert_eq!(status(&world.open()).expect("there"), as_before);
+
+    storage.set_room(storage.used() + 2 * MIB);
+    world.write("newer", b"newer");
+    world.back_up(&open(storage.clone()));
+    let grown = Status { wanted: Some(MIB), stored: Some(MIB) };
+    assert_eq!(status(&world.open()).expect("there"), grown);
+    assert!(notes(&world.open()).is_empty());
+    let seq = world.open().fold().seq();
+    keep_up(&open(storage)).expect("nothing to do");
+    assert_eq!(world.open().fold().seq(), seq);
+    world.verify();
+}
+
+#[test]
+fn a_reserve_that_has_grown_is_a_way_out_and_one_that_has_not_is_none() {
+    for grows in [true, false] {
+        let mut world = large_index();
+        let storage = LimitedBackend::full(&world.storage);
+        storage.set_room(storage.used() + if grows { 2 * MIB } else { SHORT });
+        world.write("new", b"new");
+        world.back_up(&open(storage.clone()));
+        storage.set_room(storage.used());
+        let report = prune::run(&open(storage.clone()), &no_repack(), &Silent);
+        assert_eq!(report.is_ok(), grows, "{report:?}");
+        if let Ok(report) = report {
+            assert!(report.packs_removed > 0 && report.reserve.given_back == MIB, "{report:?}");
+        }
+        world.verify();
+    }
+}
+
+#[test]
+fn a_reserve_that_the_index_comes_near_to_is_made_twice_as_long_as_that() {
+    assert_eq!(outgrown(4 * MIB, 3 * MIB), None);
+    assert_eq!(outgrown(5 * MIB, 4 * MIB), None);
+    assert_eq!(outgrown(5 * MIB - 1, 4 * MIB), Some(8 * MIB));
+    assert_eq!(outgrown(MIB, 100 * MIB), Some(200 * MIB));
+    assert_eq!(outgrown(0, 1), Some(LEN_MIN));
+    assert_eq!(outgrown(RESERVE_LEN_MAX, u64::MAX), None);
+}

@@ -260,6 +260,11 @@ fn room_is_kept_free_until_it_is_given_back() {
     let run = bench.run(["init", "--reserve", "1"].into_iter().chain(CHEAP)).expect(2);
     assert!(run.message().contains("a reserve of 1 bytes is out of bounds: expected from"), "{run:?}");
     assert!(!bench.repository().join("config").exists(), "nothing was made");
+    let none = Bench::empty();
+    none.run(["init", "--reserve", "0"].into_iter().chain(CHEAP)).expect(0);
+    assert!(!none.repository().join("reserve").exists());
+    let usual = Bench::new();
+    assert_eq!(fs::metadata(usual.repository().join("reserve")).expect("a file").len(), 4 << 20);
     bench.run(["init", "--reserve", "1MiB"].into_iter().chain(CHEAP)).expect(0);
     let file = bench.repository().join("reserve");
     assert_eq!(fs::metadata(&file).expect("a file").len(), 1 << 20);
@@ -327,6 +332,9 @@ fn who_looks_at_snapshots_is_told_of_those_that_cannot_be_read_and_nobody_else()
         assert_eq!(run.stderr.matches("everything else goes on without it").count(), 1, "{run:?}");
         assert!(run.stderr.contains(&newer), "{run:?}");
     }
+    let lines = bench.run(["backup", source, "--json"]).expect(0).lines();
+    let told: Vec<_> = lines.iter().filter(|line| line["code"] == "snapshot-unread").collect();
+    assert!(told.len() == 1 && told[0]["type"] == "warning", "{lines:#?}");
     for args in [
         &["key", "list"][..],
         &["parity", "status"],

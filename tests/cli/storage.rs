@@ -65,7 +65,7 @@ fn a_full_repository_file_system_loses_nothing_and_the_next_backup_goes_on() {
     let bench = Bench::empty();
     bench.source();
     let Some(mounted) = Mounted::new(bench.path("repo"), 4 << 20) else { return };
-    bench.run(["init"].into_iter().chain(CHEAP)).expect(0);
+    bench.run(["init", "--reserve", "0"].into_iter().chain(CHEAP)).expect(0);
     let first = bench.run(["backup", "--json", "src"]).expect(0).last("summary");
     large_source(&bench);
     let run = bench.run(["backup", "--json", "src"]).expect(1);
@@ -106,7 +106,7 @@ fn a_reserve_makes_room_to_forget_and_prune_when_the_file_system_is_full() {
     let bench = Bench::empty();
     bench.source();
     let Some(_mounted) = Mounted::new(bench.path("repo"), 16 << 20) else { return };
-    bench.run(["init", "--reserve", "2MiB"].into_iter().chain(CHEAP)).expect(0);
+    bench.run(["init"].into_iter().chain(CHEAP)).expect(0);
     bench.run(["backup", "src"]).expect(0);
     bench.write("src/large", noise(7, 5 << 20));
     bench.run(["backup", "src"]).expect(0);
@@ -115,28 +115,44 @@ fn a_reserve_makes_room_to_forget_and_prune_when_the_file_system_is_full() {
     fill(&bench.repository());
     bench.run(["backup", "src"]).expect(1);
     let status = bench.run(["reserve", "status", "--json"]).expect(0).last("summary");
-    assert_eq!(status["kept_free"], 2 << 20, "a backup takes none of it: {status}");
+    assert_eq!(status["kept_free"], 4 << 20, "a backup takes none of it: {status}");
     let run = bench.run(["forget", "--keep-last", "1", "--json"]).expect(0);
     let summary = run.last("summary");
     assert_eq!(
         (&summary["snapshots_forgotten"], &summary["reserve_given_back"]),
-        (&2.into(), &(2 << 20).into()),
+        (&2.into(), &(4 << 20).into()),
         "{summary}"
     );
-    assert_eq!(summary["reserve_lacking"], 1 << 20, "{summary}");
-    assert!(run.stdout.contains("the reserve lacks 1.00 MiB"), "{run:?}");
+    assert_eq!(summary["reserve_lacking"], 2 << 20, "{summary}");
+    assert!(run.stdout.contains("the reserve lacks 2.00 MiB"), "{run:?}");
     let run = bench.run(["check", "--json"]).expect(0);
     assert!(run.stdout.contains("reserve-short"), "{run:?}");
     fs::remove_file(bench.repository().join("filler")).expect("removed");
     fill(&bench.repository());
     let run = bench.run(["prune", "--max-unused", "unlimited", "--grace", "0s"]).expect(0);
-    assert!(run.stdout.contains("1.00 MiB were given back, since the storage was full"), "{run:?}");
+    assert!(run.stdout.contains("2.00 MiB were given back, since the storage was full"), "{run:?}");
     assert!(!run.stderr.contains("lacks"), "there is room for all of it again: {run:?}");
     let run = bench.run(["check", "--read-data"]).expect(0);
     assert!(!run.stdout.contains("reserve"), "{run:?}");
     bench.run(["backup", "src"]).expect(0);
     restore(&bench, "out").expect(0);
     assert_same(&bench.path("src"), &bench.path("out"));
+}
+
+#[test]
+fn where_there_is_no_room_for_a_reserve_the_repository_is_made_all_the_same() {
+    let bench = Bench::empty();
+    bench.source();
+    let Some(_mounted) = Mounted::new(bench.path("repo"), 3 << 20) else { return };
+    let run = bench.run(["init"].into_iter().chain(CHEAP)).expect(1);
+    assert!(
+        run.message().contains("no room for a reserve of 4194304 bytes, 2097152 are kept free"),
+        "{run:?}"
+    );
+    assert!(run.stderr.contains("hint: make room on the storage, or ask for a smaller one"), "{run:?}");
+    bench.run(["backup", "src"]).expect(0);
+    let run = bench.run(["check"]).expect(0);
+    assert!(run.stdout.contains("reserve-short"), "{run:?}");
 }
 
 #[test]

@@ -24,6 +24,9 @@ same password and with the options that are given then.
 Example:
   strongroom -r /backup/repo init --password-file /etc/strongroom/password";
 
+/// [`reserve::LEN_USUAL`], as it is told.
+const RESERVE: &str = "4MiB";
+
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -35,9 +38,10 @@ pub struct Args {
     /// config and the keyslots it is a copy
     #[arg(long, value_name = "PERCENT", value_parser = units::parse_overhead)]
     parity: Option<Overhead>,
-    /// Keep so much room free, for the day on which the storage is full: see `reserve`
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
-    reserve: Option<u64>,
+    /// Keep so much room free, for the day on which the storage is full, and more as the index
+    /// grows: see `reserve`; 0 for none
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = RESERVE)]
+    reserve: u64,
     /// Cost of a password guess.
     #[command(flatten)]
     kdf: KdfArgs,
@@ -72,8 +76,9 @@ impl KdfArgs {
 /// Makes a repository.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let (kdf, label) = (args.kdf.params()?, args.label.clone());
-    let options = InitOptions { kdf, label, parity: args.parity, reserve: args.reserve };
-    args.reserve.map_or(Ok(()), reserve::check_len)?;
+    let room = (args.reserve > 0).then_some(args.reserve);
+    let options = InitOptions { kdf, label, parity: args.parity, reserve: room };
+    room.map_or(Ok(()), reserve::check_len)?;
     let Location::Local(path) = context.location()?;
     // Before anybody is asked for a password, and before any folder is made in something else.
     if let Ok(backend) = LocalBackend::open(&path) {
@@ -106,7 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         error => error.into(),
     })?;
     let (id, location) = (repository.id(), repository.location());
-    let reserved = args.reserve.map_or(Ok(()), |bytes| reserve::set(&repository, bytes).map(drop));
+    let reserved = room.map_or(Ok(()), |bytes| reserve::set(&repository, bytes).map(drop));
     context.work_on(repository);
     context.output.text(format!("made repository {id} at {location}"));
     context
@@ -118,4 +123,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     // The repository is made all the same.
     reserved?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_reserve_is_told_as_it_is() {
+        assert_eq!(units::parse_size(RESERVE), Ok(reserve::LEN_USUAL));
+    }
 }

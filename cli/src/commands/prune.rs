@@ -24,7 +24,7 @@ is an estimate, and called so.
 
 Disk full: `prune --max-unused unlimited --grace 0s` writes no data, only the index anew; what
 earlier runs condemned is deleted first. Where there is no room even for that, the reserve is used,
-if there is one (`reserve set`).
+unless there is none (`reserve`).
 
 Examples:
   strongroom -r /backup/repo prune --dry-run

@@ -12,15 +12,18 @@ use crate::units;
 const AFTER_HELP: &str = "\
 A reserve is a file in the repository that takes room and holds nothing. When the storage is full,
 `forget` and `prune` delete it, do their work in the room that this makes, and make it again. No
-backup uses that room, and nothing is lost without it.
+backup uses that room, and nothing is lost without it. A new repository has one of 4 MiB, and it
+grows with the index.
 
 Example:
   strongroom -r /backup/repo reserve set 64MiB";
 
 const SET_HELP: &str = "\
-At least 1 MiB. A prune writes at most as much as the folder `index` of the repository takes, and a
-little more. Where there is no room for all of it, a half, a quarter and so on is kept free, and the
-next `prune` makes it whole if there is room then.
+At least 1 MiB. Before a prune can delete anything, it may have to write as much as the folder
+`index` of the repository takes, and a little more. So a reserve that is to be shorter becomes twice
+as long as that; later backups, copies and prunes make it longer as the index grows. Where there is
+no room for all of it, a half, a quarter and so on is kept free, and the next `prune` makes it whole
+if there is room then.
 
 Example:
   strongroom -r /backup/repo reserve set 64MiB";

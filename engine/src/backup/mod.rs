@@ -58,6 +58,7 @@ use crate::format::tree::Timestamp;
 use crate::ids::{BlobId, SnapshotId};
 use crate::monitor::{Monitor, Problem};
 use crate::repo::{Repository, RepositoryError};
+use crate::reserve;
 use crate::source::{Filter, FilterOptions};
 use assemble::Assembler;
 use files::FileReader;
@@ -293,7 +294,7 @@ fn back_up_parts(
     let (tree, paths) = check_parts(repository, roots, &streams)?;
     let forbidden = repository_directory(repository);
     snapshot.paths = paths;
-    let parents = Parents::choose(repository, &snapshot, options.parent)?;
+    let parents = Parents::choose(repository, &snapshot, options.parent, monitor)?;
     snapshot.parent = parents.main();
     let session = Session::new(repository, options);
     let mut assembler = Assembler::new(session.tree_writer());
@@ -445,6 +446,8 @@ fn finish(
                 format!("the snapshot is saved, but segments of the index were not merged: {error}");
             monitor.problem(&Problem { code: "index-not-merged", path: None, message, is_error: false });
         }
+        // Nothing rests on it: a check tells where it is too short.
+        let _ = reserve::keep_up(session.repository);
     }
     Ok(report)
 }
@@ -529,7 +532,7 @@ fn back_up_stream(
     let started = (repository.environment().uptime)();
     streams::check_name(&input.name)?;
     snapshot.paths = vec![ByteBuf::from([b"/", input.name.as_slice()].concat())];
-    let parents = Parents::choose(repository, &snapshot, options.parent)?;
+    let parents = Parents::choose(repository, &snapshot, options.parent, monitor)?;
     snapshot.parent = parents.main();
     let ordered = GrainRules::new(&options.grains)?.of(&streams::place(&input.name));
     let known = ordered.or_else(|| parents.stream_grain(repository, &input.name));

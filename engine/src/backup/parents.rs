@@ -6,6 +6,7 @@ use crate::browse;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Grain, NodeKind};
 use crate::ids::{BlobId, SnapshotId};
+use crate::monitor::{Monitor, Problem, SNAPSHOT_UNREAD};
 use crate::repo::{Repository, RepositoryError};
 
 /// The snapshots to compare with.
@@ -27,18 +28,24 @@ pub(super) struct Parents {
 impl Parents {
     /// Chooses by host and paths: the last complete snapshot, and before it partial ones that are newer, so that an
     /// interrupted backup goes on where it was.
+    ///
+    /// Tells of records that cannot be read, which have nothing to be compared with.
     pub fn choose(
         repository: &Repository,
         new: &Snapshot,
         choice: ParentChoice,
+        monitor: &dyn Monitor,
     ) -> Result<Self, BackupError> {
-        let mut parents = Self::default();
-        // An appender cannot read any.
-        if repository.is_append_only() {
-            return Self::of_appender(repository, new, choice);
+        let (mut snapshots, unread) = repository.readable_snapshots();
+        for (_, error) in unread {
+            let message = format!("{error}; everything else goes on without it");
+            monitor.problem(&Problem { code: SNAPSHOT_UNREAD, path: None, message, is_error: false });
         }
-        // What cannot be read has nothing to be compared with.
-        let (mut snapshots, _) = repository.readable_snapshots();
+        let mut parents = Self::default();
+        // An appender cannot read any trees.
+        if repository.is_append_only() {
+            return Self::of_appender(repository, new, choice, snapshots);
+        }
         let fold = repository.fold();
         // What an appender says of files is no reason not to read them.
         let is_appended = |(id, snapshot): &(SnapshotId, Snapshot)| {
@@ -89,6 +96,7 @@ impl Parents {
         repository: &Repository,
         new: &Snapshot,
         choice: ParentChoice,
+        snapshots: Vec<(SnapshotId, Snapshot)>,
     ) -> Result<Self, BackupError> {
         let mut parents = Self::default();
         match choice {
@@ -99,7 +107,7 @@ impl Parents {
             }
         }
         let (fold, own) = (repository.fold(), repository.writer_id());
-        let last = repository.readable_snapshots().0.into_iter().rev().find(|(id, snapshot)| {
+        let last = snapshots.into_iter().rev().find(|(id, snapshot)| {
             let is_own = fold.snapshot(id).is_some_and(|entry| entry.appender == Some(own));
             is_own && snapshot.hostname == new.hostname && snapshot.paths == new.paths
         });

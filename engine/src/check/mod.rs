@@ -164,12 +164,9 @@ fn attempt(context: &Context<'_>) -> Result<CheckReport, RepositoryError> {
 
 /// Notes that more or less room is kept free than should be. Nothing rests on it.
 fn check_reserve(context: &Context<'_>, fold: &Fold) {
-    let (code, message) = match (
-        fold.reserve(),
-        reserve::status(context.repository).map(|found| found.stored),
-    ) {
-        (wanted, Ok(stored)) if stored == wanted => return,
-        (None, Err(_)) => return,
+    let found = reserve::status(context.repository).map(|found| found.stored);
+    let (code, message) = match (fold.reserve(), found) {
+        (None, Ok(None) | Err(_)) => return,
         (None, Ok(stored)) => (
             "reserve-unwanted",
             format!(
@@ -183,6 +180,17 @@ fn check_reserve(context: &Context<'_>, fold: &Fold) {
                 "{wanted} bytes were to be kept free, but it takes {stored}: the next prune makes it shorter"
             ),
         ),
+        (Some(wanted), Ok(Some(stored))) if stored == wanted => {
+            let needed = reserve::needed(context.repository).unwrap_or(0);
+            if needed <= stored {
+                return;
+            }
+            let message = format!(
+                "it has {stored} bytes, and where the storage is full, a prune may have to write {needed}: the next prune \
+                 makes it longer if there is room"
+            );
+            ("reserve-short", message)
+        }
         (Some(wanted), found) => {
             let (code, found) = match found {
                 Ok(Some(stored)) => ("reserve-short", format!("it has {stored}")),

@@ -73,7 +73,7 @@ pub struct Damage {
     /// `ledger-damaged`, `state-damaged`, `keyslot-damaged`, `keyslot-missing`, `keyslot-unlisted`, `segment-damaged`,
     /// `segment-missing`, `segment-unlisted`, `index-wrong`, `appended-untrue` (an index segment of an append-only keyslot), `pack-damaged`, `pack-missing`, `snapshot-damaged`, `snapshot-not-understood`,
     /// `tree-damaged`, `blob-missing`, `foreign-object`; of parity `parity-damaged`, `parity-missing`, and of damaged objects
-    /// `repairable` and `not-repairable`; of the reserve `reserve-missing` and `reserve-short`.
+    /// `repairable` and `not-repairable`; of the reserve `reserve-missing`, `reserve-short`, `reserve-long` and `reserve-unwanted`.
     pub code: &'static str,
     /// The object concerned, as its key; empty where it is none.
     pub object: String,

@@ -35,6 +35,7 @@ use crate::ids::{BlobId, SnapshotId};
 use crate::monitor::{Monitor, Problem};
 use crate::reach::{self, ReachError};
 use crate::repo::{Repository, RepositoryError};
+use crate::reserve;
 
 use choice::{Chosen, Known};
 use content::Copier;
@@ -161,6 +162,8 @@ fn attempt(
         let message = format!("the snapshots are copied, but segments of the index were not merged: {error}");
         monitor.problem(&Problem { code: "index-not-merged", path: None, message, is_error: false });
     }
+    // Nothing rests on it: a check tells where it is too short.
+    let _ = reserve::keep_up(target);
     Ok(())
 }
 

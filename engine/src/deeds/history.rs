@@ -272,7 +272,7 @@ impl Past<'_> {
         let deed = self
             .deed("reserve set", |repository| shown(reserve::set(repository, reserve::LEN_MIN)).map(drop));
         let is_done = move |_: &Deed, repository: &Repository| {
-            status(repository).wanted.is_some() && status(repository).lacking() == 0
+            status(repository).wanted.is_some() && reserve::lacking(repository).expect("read") == 0
         };
         self.go(&Deed { is_done: Box::new(is_done), ..deed });
         let deed = self.deed("reserve drop", |repository| shown(reserve::drop_it(repository)).map(drop));

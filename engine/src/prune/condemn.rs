@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::backend::ObjectKey;
 use crate::budget;
+use crate::footprint;
 use crate::format::chunk_list::Chunk;
 use crate::format::commit::{Change, SegmentInfo};
 use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
@@ -17,7 +18,7 @@ use crate::log::{Fold, snapshot_record};
 use crate::prune::copy::Copies;
 use crate::prune::plan::Plan;
 use crate::prune::survey::{Survey, refuse_broken};
-use crate::prune::{PruneError, PruneOptions, PruneReport, footprint};
+use crate::prune::{PruneError, PruneOptions, PruneReport};
 use crate::reach::{self, Needs, ReachError};
 use crate::repo::{NewSegment, Repository, RepositoryError};
 use crate::store::ReadError;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::backend::ObjectKey;
+use crate::footprint;
 use crate::format::header::ObjectKind;
 use crate::format::pack::BLOB_ENTRY_LEN;
 use crate::format::padme::padme;
@@ -15,7 +16,7 @@ use crate::index;
 use crate::prune::condemn::listing;
 use crate::prune::plan::Plan;
 use crate::prune::survey::{PackUse, Survey};
-use crate::prune::{PruneError, PruneOptions, PruneReport, footprint, remove, sweep};
+use crate::prune::{PruneError, PruneOptions, PruneReport, remove, sweep};
 use crate::repo::Repository;
 use crate::store::StoreOptions;
 

@@ -7,7 +7,6 @@
 //! - [`condemn`]: the commit that takes packs out of the index
 //! - [`discard`]: what was written anew and is of no use
 //! - [`forecast`]: what all this would come to, for a dry run
-//! - [`footprint`]: the room that objects take
 //! - [`remove`]: the commit, some time later, that lets them be deleted, and the deletion
 //! - [`sweep`]: parity of what is gone
 //!
@@ -18,7 +17,6 @@
 mod condemn;
 mod copy;
 mod discard;
-mod footprint;
 mod forecast;
 #[cfg(test)]
 pub(crate) mod forecast_tests;
@@ -43,6 +41,7 @@ pub(crate) use sweep::run as sweep;
 use std::collections::BTreeSet;
 
 use crate::backend;
+use crate::footprint;
 use crate::ids::PackId;
 use crate::log::{self, Fold};
 use crate::monitor::Monitor;
@@ -57,8 +56,8 @@ use survey::Survey;
 /// How often the plan is made anew because another prune came first.
 const ATTEMPTS: u32 = 5;
 
-/// Share of the reserve that packs which are written anew may take, where that is all the room there is: one in this many bytes. The
-/// rest is for the index and the commits.
+/// Share of the reserve that packs which are written anew may take at most, where that is all the room there is: one in this many
+/// bytes. The rest is for the index and the commits.
 const RESERVE_SHARE: u64 = 2;
 
 /// Prunes. Packs condemned long enough ago are removed first, so that their space can be used for what is written anew. Where the
@@ -82,7 +81,7 @@ pub fn run(
     let mut deed = |room: u64| {
         let mut options = options.clone();
         if room > 0 {
-            let limit = room / RESERVE_SHARE;
+            let limit = room.saturating_sub(reserve::needed(repository)?).min(room / RESERVE_SHARE);
             options.max_repack_size = Some(options.max_repack_size.map_or(limit, |size| size.min(limit)));
         }
         let result = once(repository, &options, monitor, &mut report, &mut useless);

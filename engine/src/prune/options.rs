@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backend::ObjectKey;
+use crate::footprint;
 use crate::ids::{BlobId, PackId, SegmentId};
-use crate::prune::footprint;
 use crate::prune::plan::Plan;
 use crate::reach::ReachError;
 use crate::repo::{Repository, RepositoryError};

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::backend::ObjectKey;
+use crate::footprint;
 use crate::format::commit::Change;
 use crate::format::tree::Timestamp;
 use crate::ids::PackId;
 use crate::log::{self, Fold};
-use crate::prune::{PruneError, PruneReport, footprint};
+use crate::prune::{PruneError, PruneReport};
 use crate::repo::{Repository, RepositoryError};
 
 /// Condemned packs whose grace is over, with the commit that condemned each. Grace goes by clocks, and is no part of

@@ -14,7 +14,7 @@ use crate::format::record;
 use crate::format::snapshot::{Repaired, Snapshot, SnapshotSummary};
 use crate::ids::{BlobId, PackId, SnapshotId};
 use crate::log::{Fold, snapshot_record};
-use crate::monitor::{Monitor, Problem};
+use crate::monitor::{Monitor, Problem, SNAPSHOT_UNREAD};
 use crate::repair::rewrite::{Rewriter, Rewritten};
 use crate::repair::{ATTEMPTS, RepairError, RepairedSnapshot, SnapshotsOptions, SnapshotsReport};
 use crate::repo::{Repository, RepositoryError};
@@ -79,7 +79,7 @@ fn attempt(
             // Nothing can be said of it, and the others are repaired without.
             Err(error) if options.snapshots.is_empty() => {
                 let (path, message) = (None, error.to_string());
-                monitor.problem(&Problem { code: "snapshot-unread", path, message, is_error: false });
+                monitor.problem(&Problem { code: SNAPSHOT_UNREAD, path, message, is_error: false });
                 continue;
             }
             Err(error) => return Err(RepositoryError::from(error).into()),

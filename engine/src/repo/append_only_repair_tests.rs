@@ -317,3 +317,20 @@ fn an_appender_spends_no_reserve() {
     assert_eq!((report.segments_vetted, report.reserve), (1, reserve::Spent::default()), "{report:?}");
     world.verify();
 }
+
+/// The reserve grows with the index, and not with what somebody says of it.
+#[test]
+fn an_appender_makes_no_reserve_longer() {
+    let mut world = shared();
+    reserve::set(&world.open(), reserve::LEN_MIN).expect("there is room");
+    let appender = append_to(&world);
+    let info = appender.store_segment(&made_up(&world, 1)).expect("stored").info;
+    let info = SegmentInfo { bytes: 1 << 39, ..info };
+    publish(&appender, vec![Change::SegmentsReplaced { added: vec![info], removed: Vec::new() }]);
+    let storage = LimitedBackend::full(&world.storage);
+    storage.set_room(u64::MAX);
+    world.write("d/new", b"new");
+    world.back_up(&open(storage));
+    assert_eq!(world.open().fold().reserve(), Some(reserve::LEN_MIN));
+    assert_eq!(reserve::lacking(&world.open()).expect("read"), 0);
+}

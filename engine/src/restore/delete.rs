@@ -7,41 +7,46 @@ use super::select::{Selector, Verdict};
 use super::tally::{self, add, explain};
 use crate::monitor::EntryAction;
 use crate::source::Listing;
-use crate::target::{EntryKind, RelativePath, TargetError, TargetRoot};
+use crate::target::{EntryKind, RelativePath, TargetError};
 
-/// Removes from the directory `path` what is listed, which the snapshot does not have. What the patterns leave out
-/// stays, and with it the directories above it. Each entry removed from `path` counts as one.
+/// Removes from the directory `path` what is listed, which the snapshot does not have, and tells of it. What the patterns leave out
+/// stays, and with it the directories above it. A directory that goes in one piece counts as one entry; of one that the patterns make
+/// it go through, each entry counts. Whether nothing of what is listed is left.
 pub(super) fn remove_surplus(
     context: &Context<'_>,
     selector: &Selector,
     path: &RelativePath,
     mut surplus: Listing,
     inside: bool,
-) {
+) -> bool {
     let fail = |path: &RelativePath, error: &TargetError| {
         context.tally.fail(tally::DELETE, path.as_bytes(), explain(error));
     };
+    let mut all_gone = true;
     loop {
         let names = match present::next_window(&mut surplus, path, &context.options.spill) {
-            Ok(names) if names.is_empty() => return,
+            Ok(names) if names.is_empty() => return all_gone,
             Ok(names) => names,
-            Err(error) => return fail(path, &error),
+            Err(error) => {
+                fail(path, &error);
+                return false;
+            }
         };
         for name in names.iter() {
-            let Ok(entry) = path.join(name) else { continue };
-            match remove(context, selector, &entry, inside) {
-                Ok(true) => {
-                    add(&context.tally.counts.deleted, 1);
-                    context.tally.entry(entry.as_bytes(), EntryAction::Deleted);
-                }
-                Ok(false) => {}
-                Err(error) => fail(&entry, &error),
-            }
+            let is_gone =
+                path.join(name).is_ok_and(|entry| match remove(context, selector, &entry, inside) {
+                    Ok(is_gone) => is_gone,
+                    Err(error) => {
+                        fail(&entry, &error);
+                        false
+                    }
+                });
+            all_gone &= is_gone;
         }
     }
 }
 
-/// Removes one entry as far as the patterns allow; whether it is (or, in a dry run, would be) gone.
+/// Removes one entry as far as the patterns allow, and tells of it; whether it is (or, in a dry run, would be) gone.
 fn remove(
     context: &Context<'_>,
     selector: &Selector,
@@ -72,35 +77,16 @@ fn remove(
         if entry.as_bytes().iter().filter(|byte| **byte == b'/').count() > 512 {
             return Ok(false);
         }
-        if !remove_contents(context, selector, root, entry, verdict)? {
+        let contents = present::list(root, entry, &context.options.spill)?;
+        let taken = verdict == Verdict::Take;
+        if !remove_surplus(context, selector, entry, contents, taken) || !taken {
             return Ok(false);
         }
     }
     if let Some(root) = context.writable() {
         root.remove_tree(entry)?;
     }
+    add(&context.tally.counts.deleted, 1);
+    context.tally.entry(entry.as_bytes(), EntryAction::Deleted);
     Ok(true)
-}
-
-/// Removes what is in the directory `path`, on which the patterns have that verdict; whether it may go then itself.
-fn remove_contents(
-    context: &Context<'_>,
-    selector: &Selector,
-    root: &TargetRoot,
-    path: &RelativePath,
-    verdict: Verdict,
-) -> Result<bool, TargetError> {
-    let mut all_gone = verdict == Verdict::Take;
-    let spill = &context.options.spill;
-    let mut listing = present::list(root, path, spill)?;
-    loop {
-        let names = present::next_window(&mut listing, path, spill)?;
-        if names.is_empty() {
-            return Ok(all_gone);
-        }
-        for name in names.iter() {
-            let Ok(below) = path.join(name) else { continue };
-            all_gone &= remove(context, selector, &below, verdict == Verdict::Take)?;
-        }
-    }
 }

@@ -83,7 +83,7 @@ pub struct RestoreReport {
     pub files_skipped: u64,
     /// Bytes written.
     pub bytes_written: u64,
-    /// Entries removed by `delete`.
+    /// Entries removed by `delete`; a directory that goes in one piece is one.
     pub deleted: u64,
     /// Files read back and found equal.
     pub verified: u64,

@@ -228,6 +228,11 @@ impl MetadataWriter {
         errors
     }
 
+    /// The owner that an entry is given; none where owners are left as they are.
+    pub fn owner_of(&self, wanted: &Metadata) -> Option<(u32, u32)> {
+        self.options.owner.then(|| self.mapped_owner(wanted))
+    }
+
     fn mapped_owner(&self, wanted: &Metadata) -> (u32, u32) {
         if self.options.numeric_ids {
             return (wanted.uid, wanted.gid);

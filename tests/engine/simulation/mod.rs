@@ -19,10 +19,17 @@
 //! STRONGROOM_SIMULATION_SEEDS=200000 cargo test --release -p strongroom --test engine simulation -- --nocapture
 //! ```
 //!
-//! In every fourth seed (3, 7, 11, …) directories are backed up and snapshots restored to disk: ids then follow from inode numbers and times
-//! of change, and two threads of a process may come to the storage at once, so that such a seed does not run the same each time. What such a
-//! seed finds is on record all the same, for whatever fails shows all its turns, which say in what order it came about; and it is found again by
-//! running the seed until it fails, so many times at most:
+//! In every fourth seed (3, 7, 11, …) directories are backed up and snapshots restored to disk. Such a seed gives the same commands,
+//! clocks and turns with mishaps each time, but not the same run, for two reasons:
+//!
+//! - Ids: trees hold inode numbers, times of change and of birth, which no program can set, and snapshots the path of a temporary directory.
+//!   The ids of trees, and with them of packs, segments and snapshots, are others each time, and so is whatever goes by their order.
+//! - Threads: a backup walks on, and reads trees of its parents, while a worker looks chunks up and an uploader publishes packs; a restore walks
+//!   on while chunks are read. Whichever of them comes to the storage first takes its process's turn. To have them come in one order, each
+//!   channel between them would have to be a part of the schedule. A stream is read without a look at the storage, so its seeds have one order.
+//!
+//! What such a seed finds is on record all the same, for whatever fails shows all its turns, which say in what order it came about; and it is
+//! found again by running the seed until it fails, so many times at most:
 //!
 //! ```sh
 //! STRONGROOM_SIMULATION_SEED=7 STRONGROOM_SIMULATION_TIMES=1000 cargo test --release -p strongroom --test engine simulation -- --nocapture

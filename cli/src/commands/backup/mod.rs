@@ -21,7 +21,6 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     // Lists of paths may come from standard input: read before anything else happens.
     let paths = args.paths()?;
     let repository = context.open_to_add()?;
-    context.tell_unread(&repository.readable_snapshots().1);
     let options = args.options(&repository, context)?;
     let cancelled = signals::cancel_flag()?;
     let source = match (&args.command, &args.stdin_filename) {
