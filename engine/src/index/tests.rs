@@ -8,7 +8,6 @@ use crate::backend::MemoryBackend;
 use crate::format::header::{Header, ObjectKind};
 use crate::format::pack::BlockSpan;
 use crate::format::segment::{PAGE_LEN, PAGE_PLAIN_LEN, SegmentBuilder};
-use crate::ids::PackId;
 
 /// An index of one segment.
 fn index_of(segment: impl Into<Arc<Segment>>) -> Index {

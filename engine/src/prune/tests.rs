@@ -125,7 +125,7 @@ fn a_prune_that_gathers_in_a_file_plans_the_same() {
     world.forget(&world.open(), ids[0]);
     let planned = |memory, spill: Option<&str>| {
         let options = PruneOptions { dry_run: true, memory, spill: spill.map(Into::into), ..at_once() };
-        prune::run(&world.open(), &options, &Silent)
+        run(&world.open(), &options, &Silent)
     };
     let expected = planned(crate::budget::USUAL, None).expect("planned");
     assert!(expected.packs_dead + expected.packs_repacked > 0, "{expected:?}");

@@ -64,10 +64,12 @@ fn undisturbed<T>(path: &Path, mut act: impl FnMut() -> T) -> T {
         .expect("the folders above are not always changed")
 }
 
-/// A folder in a place where hardly anybody else makes any.
+/// A folder in a place where hardly anybody else makes any, nor in the folders above it: in shared memory, if there is some.
 fn aside() -> tempfile::TempDir {
-    let program = std::env::current_exe().unwrap();
-    tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| {
+        let program = std::env::current_exe().unwrap();
+        tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+    })
 }
 
 /// Which files are opened in some directories.
