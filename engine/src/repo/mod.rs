@@ -10,6 +10,8 @@ mod append_only_tests;
 mod hostile_numbers_tests;
 mod keyslots;
 #[cfg(test)]
+mod lost_commits_tests;
+#[cfg(test)]
 mod never_stored_tests;
 mod open;
 #[cfg(test)]
@@ -33,7 +35,9 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId, WriterId};
 use crate::index::{Index, IndexError, MergeError};
-use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError, SnapshotRecords};
+use crate::log::{
+    self, Fold, FoldError, Head, HeadError, LogError, LostCommit, PublishError, SnapshotRecords,
+};
 use crate::repo::view::View;
 use crate::sidecar::{Cover, Troubles};
 use crate::store::BlobReader;
@@ -220,6 +224,14 @@ pub enum RepositoryError {
         /// The entry.
         seq: u64,
     },
+    /// A commit is lost, or may be, and nobody has put on record that this is known: what it said may matter to what was asked for.
+    #[error("{lost}. {consequence}")]
+    LostCommit {
+        /// The commit.
+        lost: LostCommit,
+        /// What was not done for that.
+        consequence: &'static str,
+    },
     /// Another writer removed what this commit rests on.
     #[error(
         "another writer condemned or removed packs meanwhile; nothing was committed. Run the command again"
@@ -268,6 +280,7 @@ impl RepositoryError {
             | Self::OnlyReadable { .. }
             | Self::LostEntry { .. }
             | Self::AlteredEntry { .. }
+            | Self::LostCommit { .. }
             | Self::Merge(MergeError::Source(IndexError::Segment { .. }))
             | Self::Index(IndexError::Segment { .. }) => true,
             // The log says that the segment is there.
@@ -279,6 +292,9 @@ impl RepositoryError {
         }
     }
 }
+
+/// Why no snapshot is called the latest.
+const UNKNOWN_LATEST: &str = "Which snapshot is the latest cannot be told: name one by its id";
 
 /// Snapshots whose records cannot be read, and why.
 pub type Unread = Vec<(SnapshotId, FoldError)>;
@@ -458,6 +474,44 @@ impl Repository {
         self.view.void_entries()
     }
 
+    /// Commits that are lost, and those that may have been when they were read, whoever has passed over them since; but none of which
+    /// somebody has put on record that the loss is known.
+    pub fn lost_commits(&self) -> Vec<LostCommit> {
+        self.view.lost_commits()
+    }
+
+    /// Makes sure that no commit is lost, as far as the log tells, before something is taken away: what it said may be that a snapshot
+    /// was added.
+    ///
+    /// # Errors
+    /// [`RepositoryError::LostCommit`] with the `consequence`; [`RepositoryError::AlteredEntry`] where parity gives the entry back.
+    pub(crate) fn require_all_commits(
+        &self,
+        fold: &Fold,
+        consequence: &'static str,
+    ) -> Result<(), RepositoryError> {
+        let Some(lost) = fold.lost_commits().next() else { return Ok(()) };
+        self.check_tail()?;
+        Err(RepositoryError::LostCommit { lost, consequence })
+    }
+
+    /// Makes sure that a snapshot can pass for the latest: that no commit behind the one that added it is lost.
+    ///
+    /// # Errors
+    /// [`RepositoryError::LostCommit`].
+    pub fn require_latest(&self, snapshot: Option<&SnapshotId>) -> Result<(), RepositoryError> {
+        // Who reads a damaged log as far as it goes knows that.
+        if self.is_salvaged() {
+            return Ok(());
+        }
+        let fold = self.fold();
+        let added = snapshot.and_then(|id| fold.snapshot(id)).map_or(0, |entry| entry.added);
+        match fold.lost_commits().find(|lost| lost.seq > added) {
+            Some(lost) => Err(RepositoryError::LostCommit { lost, consequence: UNKNOWN_LATEST }),
+            None => Ok(()),
+        }
+    }
+
     /// What sealing an object of this repository takes.
     pub fn sealer(&self) -> Sealer<'_> {
         Sealer { keys: &self.keys, repository: &self.id, entropy: &*self.environment.entropy }
@@ -487,7 +541,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError::NoSnapshot`] or [`RepositoryError::AmbiguousSnapshot`]; [`RepositoryError::Fold`] where its record cannot
-    /// be read, or may be the latest and cannot be read.
+    /// be read, or may be the latest and cannot be read; [`RepositoryError::LostCommit`] where a later one may be lost.
     pub fn find_snapshot(&self, name: &str) -> Result<(SnapshotId, Snapshot), RepositoryError> {
         let (mut snapshots, mut unread) = self.readable_snapshots();
         if name == "latest" {
@@ -497,10 +551,11 @@ impl Repository {
             let added = |id: &SnapshotId| fold.snapshot(id).map(|entry| entry.added);
             let last = found.as_ref().and_then(|(id, _)| added(id));
             // An older one must not pass for it.
-            return match unread.into_iter().find(|(id, _)| added(id) > last) {
-                Some((_, error)) => Err(error.into()),
-                None => found.ok_or_else(|| RepositoryError::NoSnapshot(name.to_owned())),
-            };
+            if let Some((_, error)) = unread.into_iter().find(|(id, _)| added(id) > last) {
+                return Err(error.into());
+            }
+            self.require_latest(found.as_ref().map(|(id, _)| id))?;
+            return found.ok_or_else(|| RepositoryError::NoSnapshot(name.to_owned()));
         }
         let id = self.find_snapshot_id(name)?;
         match snapshots.iter().position(|(found, _)| *found == id) {

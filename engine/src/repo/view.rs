@@ -1,6 +1,6 @@
 //! What a process has read of the commit log, and the index that goes with it: both grow as others commit.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::format::record;
 use crate::format::state::State;
 use crate::ids::{PackId, RepositoryId, SegmentId, WriterId};
 use crate::index::{self, Index, IndexError, Segment};
-use crate::log::{self, Fold, Head, VoidEntry};
+use crate::log::{self, Fold, Head, LostCommit, VoidEntry};
 use crate::repo::RepositoryError;
 use crate::store::Catalog;
 
@@ -47,7 +47,10 @@ pub(super) struct View {
     leniency: Leniency,
     fold: Mutex<Arc<Fold>>,
     head: Mutex<Option<Head>>,
-    voids: Mutex<Vec<VoidEntry>>,
+    /// Entries that do not count, by number, and why.
+    voids: Mutex<Vec<(u64, String)>>,
+    /// Those that stood at the end, and nobody could tell what they were. A commit that comes behind makes noise of one for all others.
+    doubtful: Mutex<BTreeSet<u64>>,
     /// Segments that cannot be opened, where that is to be lived with, as always with those that appenders added; otherwise it
     /// ends what was tried.
     broken: Mutex<Vec<IndexError>>,
@@ -80,6 +83,7 @@ impl View {
             fold: Mutex::new(Arc::new(fold)),
             head: Mutex::default(),
             voids: Mutex::default(),
+            doubtful: Mutex::default(),
             broken: Mutex::default(),
             last_prune: AtomicU64::new(0),
             newest_state: AtomicU64::new(0),
@@ -146,12 +150,22 @@ impl View {
 
     /// Entries that do not count.
     pub fn void_entries(&self) -> Vec<String> {
-        let told = |entry: &VoidEntry| format!("log entry {} does not count: {}", entry.seq, entry.reason);
+        let told = |(seq, reason): &(u64, String)| format!("log entry {seq} does not count: {reason}");
         lock(&self.voids).iter().map(told).collect()
     }
 
+    /// Commits that are lost, or may have been when this process came by.
+    pub fn lost_commits(&self) -> Vec<LostCommit> {
+        let doubtful = lock(&self.doubtful);
+        let doubtful = doubtful.iter().map(|seq| LostCommit { seq: *seq, is_certain: false });
+        let mut lost: Vec<_> = lock(&self.fold).lost_commits().chain(doubtful).collect();
+        lost.sort_unstable_by_key(|lost| (lost.seq, !lost.is_certain));
+        lost.dedup_by_key(|lost| lost.seq);
+        lost
+    }
+
     /// Takes over what was made of a damaged log.
-    pub fn salvaged(&self, fold: Fold, voids: Vec<VoidEntry>) -> Result<(), RepositoryError> {
+    pub fn salvaged(&self, fold: Fold, voids: Vec<(u64, String)>) -> Result<(), RepositoryError> {
         self.follow_segments(&fold)?;
         *lock(&self.fold) = Arc::new(fold);
         *lock(&self.voids) = voids;
@@ -236,9 +250,10 @@ impl View {
                     self.last_prune.fetch_max(entry.commit.seq, Ordering::Relaxed);
                 }
             }
-            Err(void) => voids.push(void),
+            Err(VoidEntry { seq, reason, .. }) => voids.push((seq, reason)),
         });
         lock(&self.voids).append(&mut voids);
+        lock(&self.doubtful).extend(fold.doubtful());
         Ok(result?)
     }
 
