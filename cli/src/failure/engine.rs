@@ -393,6 +393,14 @@ pub fn refused_group(group: &GroupKey, error: &TimesError) -> Failure {
             );
             ("times-future", why)
         }
+        TimesError::Jump { earlier_time, later_time, .. } => {
+            let (earlier, later) = (local_time(*earlier_time), local_time(*later_time));
+            let why = format!(
+                "they say {earlier} and {later}: if a clock was wrong, put it right and forget by its id what it made; if nothing was backed up \
+                 in between, go by these times once"
+            );
+            ("times-jump", why)
+        }
     };
     let message = format!("{error}: all of its group stays ({})", visible(group.to_string().as_bytes()));
     let mut failure = Failure::new(code, message).hint(format!(
