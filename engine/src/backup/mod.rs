@@ -196,7 +196,7 @@ fn back_up(
             BackupError::Repository(RepositoryError::Conflict) => true,
             BackupError::Read(_) => {
                 repository.refresh()?;
-                repository.last_prune() > base
+                repository.last_loss() > base
             }
             _ => false,
         };

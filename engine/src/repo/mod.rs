@@ -441,6 +441,12 @@ impl Repository {
         self.view.last_prune()
     }
 
+    /// The last commit read by this process that did so, or that says that blobs may be lost which the index had listed: by a rebuild,
+    /// or with a log entry. Who relies on what the index listed before has to look it up; 0 for none.
+    pub fn last_loss(&self) -> u64 {
+        self.view.last_loss()
+    }
+
     /// Segments that could not be opened: any by [`Repository::open_for_repair`], or later by the same repository; otherwise those of
     /// appenders only.
     pub fn broken_segments(&self) -> Vec<String> {

@@ -9,6 +9,7 @@ use crate::backend::{Backend, Folder, ObjectKey};
 use crate::crypto::KeySet;
 use crate::format::commit::{self, Change};
 use crate::format::header::ObjectKind;
+use crate::format::note::{LOG_LOSS_NOTE, REBUILD_NOTE};
 use crate::format::record;
 use crate::format::state::State;
 use crate::ids::{PackId, RepositoryId, SegmentId, WriterId};
@@ -55,6 +56,7 @@ pub(super) struct View {
     /// ends what was tried.
     broken: Mutex<Vec<IndexError>>,
     last_prune: AtomicU64,
+    last_loss: AtomicU64,
     newest_state: AtomicU64,
     gone: Mutex<Gone>,
 }
@@ -86,6 +88,7 @@ impl View {
             doubtful: Mutex::default(),
             broken: Mutex::default(),
             last_prune: AtomicU64::new(0),
+            last_loss: AtomicU64::new(0),
             newest_state: AtomicU64::new(0),
             gone: Mutex::default(),
         }
@@ -116,6 +119,11 @@ impl View {
     /// The last commit that condemned or removed packs or dropped segments; 0 for none.
     pub fn last_prune(&self) -> u64 {
         self.last_prune.load(Ordering::Relaxed)
+    }
+
+    /// The last commit that did so, or that says that something may have been lost otherwise; 0 for none.
+    pub fn last_loss(&self) -> u64 {
+        self.last_loss.load(Ordering::Relaxed).max(self.last_prune())
     }
 
     /// Up to which commit the newest state goes that this process began with or wrote; 0 for none.
@@ -245,6 +253,10 @@ impl View {
                         Change::PacksCondemned { .. } => {}
                         Change::PacksRemoved { packs } => gone.packs.extend(packs),
                         Change::SegmentsDropped { segments } => gone.segments.extend(segments),
+                        Change::Note { kind, .. } if kind == REBUILD_NOTE || kind == LOG_LOSS_NOTE => {
+                            self.last_loss.fetch_max(entry.commit.seq, Ordering::Relaxed);
+                            continue;
+                        }
                         _ => continue,
                     }
                     self.last_prune.fetch_max(entry.commit.seq, Ordering::Relaxed);
