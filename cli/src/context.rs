@@ -265,12 +265,22 @@ impl Context {
 
     /// Remembers where the log of a repository ends.
     pub fn remember_head_of(&self, repository: &Repository) {
-        if !repository.is_salvaged()
-            && let Some(heads) = self.heads()
-            && let Some(head) = repository.head()
-            && let Err(error) = heads.remember(&repository.id(), &head)
-        {
-            self.forgetful("write", &error);
+        let Some(heads) = self.heads().filter(|_| !repository.is_salvaged()) else { return };
+        let known = heads.remembered(&repository.id()).ok().flatten();
+        if repository.head().is_none_or(|head| known.is_some_and(|known| known.seq >= head.seq)) {
+            return;
+        }
+        match repository.durable_head() {
+            Ok(Some(head)) => {
+                if let Err(error) = heads.remember(&repository.id(), &head) {
+                    self.forgetful("write", &error);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.output
+                    .warn(&format!("warning: what was seen of the repository is not remembered: {error}"));
+            }
         }
     }
 

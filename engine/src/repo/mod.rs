@@ -7,6 +7,8 @@ mod append_only_repair_tests;
 #[cfg(test)]
 mod append_only_tests;
 #[cfg(test)]
+mod durability_tests;
+#[cfg(test)]
 mod hostile_numbers_tests;
 mod keyslots;
 #[cfg(test)]
@@ -24,7 +26,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, ObjectKey};
 use crate::budget;
 use crate::crypto::{Entropy, KdfError, KeySet};
 use crate::format::commit::WriterKey;
@@ -96,7 +98,7 @@ pub enum RepositoryError {
         /// Where.
         location: String,
         /// An object of the repository.
-        found: crate::backend::ObjectKey,
+        found: ObjectKey,
     },
     /// There is one already.
     #[error("there is a repository at {location} already; nothing was changed")]
@@ -183,7 +185,7 @@ pub enum RepositoryError {
         /// Where.
         location: String,
         /// An object that only a commit can have brought about, or an entry that does not count.
-        found: crate::backend::ObjectKey,
+        found: ObjectKey,
     },
     /// The config is not the one the log began with.
     #[error("the config is not the one this repository was made with: it was exchanged or altered")]
@@ -412,6 +414,17 @@ impl Repository {
     /// The last entry of the log, as read so far, that counts; none before the first one.
     pub fn head(&self) -> Option<Head> {
         self.view.head()
+    }
+
+    /// The same, made durable first, whoever committed it. Whoever remembers a head elsewhere, or stores something that proves that it was
+    /// there, would otherwise tell of a loss after a power cut that took what nobody had been told was committed.
+    ///
+    /// # Errors
+    /// [`BackendError`] where the storage fails.
+    pub fn durable_head(&self) -> Result<Option<Head>, BackendError> {
+        let head = self.head();
+        head.map_or(Ok(()), |head| self.backend.flush(&ObjectKey::log(head.seq)))?;
+        Ok(head)
     }
 
     /// Makes sure that the log, as read so far, passes through a head that was seen before.
