@@ -133,6 +133,7 @@ impl Context {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {}: {void}", repo.url));
         }
+        self.tell_lost(&repository);
         self.tell_distrusted(&repository);
         self.compare_head(&repository)?;
         Ok(repository)
@@ -159,6 +160,7 @@ impl Context {
             false => open(backend, &password, environment())?,
         };
         repository.live_in(self.memory(budget::USUAL));
+        self.tell_lost(&repository);
         self.tell_distrusted(&repository);
         Ok(repository)
     }
@@ -170,10 +172,17 @@ impl Context {
         }
     }
 
+    /// Tells of commits that are lost, also where it is to be quiet: something may be missing from whatever comes next.
+    fn tell_lost(&self, repository: &Repository) {
+        for lost in repository.lost_commits() {
+            self.output.alert(&format!("warning: {lost}; {}", failure::after_loss(&lost)));
+        }
+    }
+
     /// Tells of snapshots whose records cannot be read: everything goes on without them.
     pub fn tell_unread(&self, unread: &Unread) {
         for (_, error) in unread {
-            self.output.warn(&format!("warning: {error}; everything else goes on without it"));
+            self.output.alert(&format!("warning: {error}; everything else goes on without it"));
         }
     }
 
@@ -181,7 +190,7 @@ impl Context {
     fn tell_distrusted(&self, repository: &Repository) {
         for problem in repository.distrusted_segments() {
             let what = "an append-only password added a part of the index that is not used";
-            self.output.warn(&format!("warning: {what}: {problem}"));
+            self.output.alert(&format!("warning: {what}: {problem}"));
         }
     }
 
@@ -256,12 +265,22 @@ impl Context {
 
     /// Remembers where the log of a repository ends.
     pub fn remember_head_of(&self, repository: &Repository) {
-        if !repository.is_salvaged()
-            && let Some(heads) = self.heads()
-            && let Some(head) = repository.head()
-            && let Err(error) = heads.remember(&repository.id(), &head)
-        {
-            self.forgetful("write", &error);
+        let Some(heads) = self.heads().filter(|_| !repository.is_salvaged()) else { return };
+        let known = heads.remembered(&repository.id()).ok().flatten();
+        if repository.head().is_none_or(|head| known.is_some_and(|known| known.seq >= head.seq)) {
+            return;
+        }
+        match repository.durable_head() {
+            Ok(Some(head)) => {
+                if let Err(error) = heads.remember(&repository.id(), &head) {
+                    self.forgetful("write", &error);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.output
+                    .warn(&format!("warning: what was seen of the repository is not remembered: {error}"));
+            }
         }
     }
 
@@ -329,6 +348,7 @@ impl Context {
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {place}: {void}"));
         }
+        self.tell_lost(&repository);
         self.tell_unread(&repository.readable_snapshots().1);
         self.compare_with_remembered(&repository)?;
         Ok(repository)

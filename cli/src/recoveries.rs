@@ -140,6 +140,10 @@ impl Source for Recoveries<'_> {
         Vault::snapshots(self.repositories, repo)
     }
 
+    fn require_latest(&self, repo: &Name, snapshot: &SnapshotId) -> Result<(), VaultError> {
+        self.repositories.open(repo)?.require_latest(Some(snapshot)).map_err(failed)
+    }
+
     fn look(&self, repo: &Name, snapshot: &SnapshotId, path: &Path) -> Result<Option<Held>, VaultError> {
         let (repository, found) = find(self.repositories, repo, snapshot)?;
         let reader = repository.reader();

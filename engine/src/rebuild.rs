@@ -111,6 +111,7 @@ pub fn run(
         monitor,
         base: &base,
         removed,
+        listed: listed(repository),
         gathered: Vec::new(),
         blobs: 0,
         segments: Vec::new(),
@@ -126,12 +127,20 @@ pub fn run(
     }
 }
 
+/// Packs that the index lists, as far as it can be read.
+fn listed(repository: &Repository) -> HashSet<PackId> {
+    let segments = repository.index().segments();
+    segments.iter().flat_map(|segment| segment.packs().map_while(Result::ok).map(|pack| pack.id)).collect()
+}
+
 struct Rebuild<'r> {
     repository: &'r Repository,
     options: &'r RebuildOptions,
     monitor: &'r dyn Monitor,
     base: &'r Fold,
     removed: HashSet<PackId>,
+    /// Packs that the index lists: they are durable.
+    listed: HashSet<PackId>,
     gathered: Vec<(PackEntry, Directory)>,
     /// Blobs in `gathered`.
     blobs: usize,
@@ -183,6 +192,12 @@ impl Rebuild<'_> {
                 }
                 self.report.packs += 1;
                 // Its writer may have died before it did so.
+                if !self.options.dry_run && !self.listed.contains(&id) {
+                    match backend.flush(&info.key) {
+                        Err(error) if !error.is_not_found() => return Err(error.into()),
+                        _ => {}
+                    }
+                }
                 if let Some(cover) = repository.cover().filter(|_| !self.options.dry_run) {
                     cover.complete(backend, &info.key);
                 }

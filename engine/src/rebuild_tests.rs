@@ -10,9 +10,11 @@ use crate::backend::{Backend, MemoryBackend};
 use crate::backup::{self, BackupOptions, BackupSource};
 use crate::check::{self, CheckOptions};
 use crate::crypto::Password;
+use crate::format::header::ObjectKind;
 use crate::format::pack::BlockSpan;
 use crate::ids::BlobId;
 use crate::monitor::Silent;
+use crate::prune::test_support::{self, Hooked, World, a_commit, noise};
 use crate::source::FilterOptions;
 use crate::testing;
 
@@ -203,4 +205,32 @@ fn a_failure_changes_nothing_and_leaves_nothing() {
     let cancelled = Listener { cancel: true, ..Listener::default() };
     assert!(matches!(run(&repository, &options, &cancelled), Err(RebuildError::Cancelled)));
     assert_eq!(storage.objects(), before);
+}
+
+/// What a rebuild finds lost beside a backup that takes it over from its parent is read again: the note of the rebuild lies below the new
+/// snapshot, where no later backup would look for it.
+#[test]
+fn a_backup_beside_a_rebuild_stores_what_that_found_lost() {
+    let mut world = World::new();
+    world.write("unchanged", &noise(1, 40_000));
+    world.write("changed", &noise(2, 40_000));
+    world.back_up(&world.open());
+    world.write("changed", &noise(3, 40_000));
+    let is_data = |object: &(ObjectKey, Arc<[u8]>)| {
+        object.0.folder() == Some(Folder::Packs) && object.1[8] == ObjectKind::DataPack as u8
+    };
+    let lost: Vec<_> = world.storage.objects().into_iter().filter(is_data).map(|(key, _)| key).collect();
+    assert_eq!(lost.len(), 1);
+    let hooked = Hooked::new(&world.storage);
+    let storage = world.storage.clone();
+    hooked.before_create(a_commit, move || {
+        lost.iter().for_each(|pack| storage.delete(pack).expect("deleted"));
+        let report = run(&open_for_repair(&storage), &RebuildOptions::default(), &Silent).expect("rebuilt");
+        assert!(report.blobs > 0);
+    });
+    let repository = test_support::open(hooked.clone());
+    let id = world.back_up(&repository);
+    assert!(hooked.is_done());
+    let root = world.source.path().as_os_str().as_encoded_bytes();
+    test_support::assert_restores(&world.open(), id, &world.expected[&id], root);
 }

@@ -240,6 +240,7 @@ STATE = Record(
     ("ledger", ID, None),
     ("parity", U32, None),
     ("reserve", U64, None),
+    ("lost", Array(Record(("seq", U64), ("hash", ID))), []),
 )
 VERIFIED = Record(("time", TIME), ("method", STR), ("intact", BOOL), ("packs", BIN))
 LEDGER = Record(("verified", Array(VERIFIED)))

@@ -36,13 +36,13 @@ PY
 
 for kind in "$@"; do
   if ! command -v "mkfs.$kind" >/dev/null; then
-    echo "SKIPPED: no mkfs.$kind"; continue
+    echo "SKIPPED $kind: cannot make one: no mkfs.$kind"; continue
   fi
   truncate -s 700M "$work/$kind.img"
   "mkfs.$kind" -q "$work/$kind.img"
   mounted=$work/mnt; mkdir -p "$mounted"
   if ! mount -o loop "$work/$kind.img" "$mounted"; then
-    echo "SKIPPED: cannot mount $kind"; mounted=; rm -f "$work/$kind.img"; continue
+    echo "SKIPPED $kind: cannot mount it"; mounted=; rm -f "$work/$kind.img"; continue
   fi
   make_tree "$mounted/data"
   export STRONGROOM_REPOSITORY=$mounted/repository

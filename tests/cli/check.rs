@@ -81,6 +81,48 @@ fn a_commit_that_was_altered_is_told_by_every_command() {
     assert!(bench.run(["log"]).expect(0).stdout.contains("what log entry 3 said is lost"));
 }
 
+/// The machine that prunes, or a new one for a recovery, has not seen the commit as it was.
+#[test]
+fn what_would_make_the_loss_of_a_commit_final_is_refused_by_who_has_not_seen_it() {
+    let bench = backed_up();
+    bench.write("src/more", "more");
+    bench.run(["backup", "src"]).expect(0);
+    let older = bench.run(["snapshots", "--json"]).expect(0).stdout;
+    let older: serde_json::Value = serde_json::from_str(&older).expect("a list");
+    let older = older[0]["id"].as_str().expect("an id").to_owned();
+    let last = bench.objects("log").pop().expect("a commit");
+    let mut bytes = fs::read(&last).expect("readable");
+    bytes[200] ^= 1;
+    overwrite(&last, &bytes);
+    let packs = bench.objects("packs");
+    let run = |line: &str, code: i32| {
+        let run = bench.run(line.split(' ').chain(["--no-state", "-q"])).expect(code);
+        assert!(run.stderr.contains("log entry 3 was a commit"), "{line}: {run:#?}");
+        assert!(run.stderr.contains("repair log --accept-loss 3"), "{line}: {run:#?}");
+        run
+    };
+    run("prune --grace 0s", 4);
+    run("prune --dry-run", 4);
+    run(&format!("forget {older}"), 4);
+    run("restore latest -t out", 4);
+    run("ls latest", 4);
+    run("log --verify", 4);
+    assert!(!bench.path("out").exists());
+    run("snapshots", 0);
+    run(&format!("restore {older} -t out"), 0);
+    assert!(fs::read(bench.path("out/more")).is_err());
+    run("backup src", 3);
+    // The new one is the latest, and what the lost one needs still is not taken for unneeded.
+    run("ls latest", 0);
+    run("prune --grace 0s", 4);
+    assert!(packs.iter().all(|pack| pack.exists()), "a pack is gone");
+    bench.run(["repair", "log", "--accept-loss", "3", "--no-state"]).expect(0);
+    for line in ["backup src", "prune --grace 0s", "ls latest", "log --verify", "check"] {
+        let run = bench.run(line.split(' ').chain(["--no-state", "-q"])).expect(0);
+        assert_eq!(run.stderr, "", "{line}");
+    }
+}
+
 #[test]
 fn a_lost_log_is_damage_for_a_check_as_for_all_others() {
     let bench = backed_up();

@@ -95,6 +95,30 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
+fn a_clock_that_leaps_ahead_takes_nothing_that_was_before() {
+    let bench = Bench::new();
+    bench.source();
+    let back_up = |time: &[&str]| {
+        bench.write("src/a.txt", format!("{time:?}"));
+        bench.run([&["backup", "src"], time].concat()).expect(0);
+    };
+    for day in ["2015-01-01", "2015-01-02", "2015-01-03"] {
+        back_up(&["--time", day]);
+    }
+    back_up(&[]);
+    let all = ids(&bench);
+    let policy = ["forget", "--keep-within", "1m", "--keep-within-weekly", "1y"];
+    let run = bench.run([&policy[..], &["--json"]].concat()).expect(1);
+    let error = run.last("error");
+    assert_eq!((&error["code"], &error["snapshot_id"]), (&"times-jump".into(), &all[3].as_str().into()));
+    assert!(error["hint"].as_str().expect("a hint").contains("2015-01-03"), "{error}");
+    assert_eq!(ids(&bench), all);
+    bench.run([&policy[..], &["--trust-times"]].concat()).expect(0);
+    assert_eq!(ids(&bench), all[3..]);
+    bench.run(policy).expect(0);
+}
+
+#[test]
 fn a_host_with_a_wrong_clock_stops_nobody_else() {
     let bench = days(4);
     let before = ids(&bench);

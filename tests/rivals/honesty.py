@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What backup programs say of damage, kills and full disks: the same cases for each, in one table.
 
-    honesty.py --binary target/release/strongroom [--tools strongroom,restic,rustic,borg1,borg2]
+    honesty.py --binary target/release/strongroom [--tools strongroom,strongroom-anew,restic,rustic,borg1,borg2]
                [--flips 40] [--cuts 12] [--kills 10] [--seed 1] [--json FILE]
 
 Programs that are not in PATH are left out. One corpus for all, made from the seed; places of damage are drawn from the
@@ -16,6 +16,9 @@ same seed, half of them a byte among all bytes of the repository, half a file fi
             hand? is what it stored restored right?
     full    a backup into a file system that is too small. Then: did it exit with another code than 0? is the earlier snapshot restored
             right while the disk is full? can space be made with the program's own commands? does a backup that fits then work?
+
+The repository has two snapshots when it is damaged: an older one that is restored as the latest is wrong data, too. strongroom-anew is
+a machine that has not seen the repository before: to it a log whose newest file is gone is a whole log, so that its cuts may be silent.
 
 A check or restore that exits with 0 though data is missing or wrong is *silent*: there must be none. A check that exits with 0 where
 everything can be restored, and one that tells damage which a restore does not meet, are both right. `full` mounts a tmpfs and is
@@ -66,7 +69,7 @@ class Strongroom(Program):
     name = "strongroom"
 
     def variables(self, work):
-        return {"STRONGROOM_REPOSITORY": str(self.repository), "STRONGROOM_PASSWORD": PASSWORD, "STRONGROOM_NO_STATE": "1"}
+        return {"STRONGROOM_REPOSITORY": str(self.repository), "STRONGROOM_PASSWORD": PASSWORD, "XDG_STATE_HOME": str(self.home / "state")}
 
     def init(self):
         return self.run(self.binary, "init")
@@ -82,6 +85,13 @@ class Strongroom(Program):
 
     def make_room(self):
         return self.run(self.binary, "forget", "--keep-last", "1") or self.run(self.binary, "prune", "--grace", "0s")
+
+
+class StrongroomAnew(Strongroom):
+    name = "strongroom-anew"
+
+    def variables(self, work):
+        return {**super().variables(work), "STRONGROOM_NO_STATE": "1"}
 
 
 class Restic(Program):
@@ -173,7 +183,7 @@ class Borg2(Borg1):
         return self.run("borg2", "prune", "--keep", "1", "honesty") or self.run("borg2", "compact")
 
 
-PROGRAMS = {program.name: program for program in (Strongroom, Restic, Rustic, Borg1, Borg2)}
+PROGRAMS = {program.name: program for program in (Strongroom, StrongroomAnew, Restic, Rustic, Borg1, Borg2)}
 
 
 def make_source(folder, rnd, mib):
@@ -381,7 +391,7 @@ def main():
     results = {}
     for name in args.tools.split(","):
         kind = PROGRAMS.get(name) or parser.error(f"--tools {name}: known are {', '.join(PROGRAMS)}")
-        if name != "strongroom" and not shutil.which(getattr(kind, "program", name)):
+        if not issubclass(kind, Strongroom) and not shutil.which(getattr(kind, "program", name)):
             print(f"{name} is not in PATH: left out", file=sys.stderr)
             continue
         binary = args.binary.resolve()
@@ -391,8 +401,11 @@ def main():
             source = work / "source"
             make_source(source, rnd, 24)
             program = kind(work, binary)
-            if program.init() != 0 or program.backup(source) != 0 or program.check() != 0 or restored(program, source, work) != (0, True):
-                raise SystemExit(f"{name}: init, backup, check or restore failed before anything was damaged")
+            if program.init() != 0 or program.backup(source) != 0:
+                raise SystemExit(f"{name}: init or the first backup failed")
+            (source / "second").write_text("only the latest snapshot has this")
+            if program.backup(source) != 0 or program.check() != 0 or restored(program, source, work) != (0, True):
+                raise SystemExit(f"{name}: backup, check or restore failed before anything was damaged")
             results[name] = {
                 "flip": damages(program, source, work, rnd, args.flips, flip),
                 "cut": damages(program, source, work, rnd, args.cuts, cut),
@@ -404,6 +417,8 @@ def main():
         args.json.write_text(json.dumps(results, indent=1))
     table(results)
     wrong = faults(results["strongroom"]) if "strongroom" in results else []
+    anew = faults(results["strongroom-anew"]) if "strongroom-anew" in results else []
+    wrong += [line for line in anew if not line.startswith("cut: ")]
     for line in wrong:
         print(f"strongroom, {line}", file=sys.stderr)
     return 1 if wrong else 0

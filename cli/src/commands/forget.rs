@@ -25,8 +25,8 @@ goes by the order of commits and needs no clock. --keep-within counts back from 
 snapshot of the group, not from today. Partial snapshots go when a later complete one took their
 place.
 
-Rules that go by times are not asked about a group whose times run backwards or lie in the future:
-all of it stays, and the other groups are dealt with.
+Rules that go by times are not asked about a group whose times run backwards, lie in the future or
+leap ahead by far more than is usual: all of it stays, and the other groups are dealt with.
 
 Forgetting frees no space: `strongroom prune` does. What is forgotten is gone for good.
 
@@ -71,7 +71,7 @@ pub struct Args {
     /// Forget more than 50 snapshots even if they are more than half of all
     #[arg(long)]
     allow_mass: bool,
-    /// Go by the times of snapshots although they run backwards or lie in the future
+    /// Go by the times of snapshots although they run backwards, lie in the future or leap ahead
     #[arg(long)]
     trust_times: bool,
 }

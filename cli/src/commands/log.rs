@@ -107,7 +107,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         ))?;
         context.output.line(format!("head: {} {}", fold.seq(), fold.head()))?;
     }
-    Ok(Exit::Ok)
+    let is_whole = fold.lost_commits().next().is_none();
+    Ok(if is_whole || !args.verify { Exit::Ok } else { Exit::Damage })
 }
 
 /// Shows the last entry, and accepts it if that is wanted.

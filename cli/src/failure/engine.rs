@@ -13,7 +13,7 @@ use strongroom::crypto::KdfError;
 use strongroom::forget::{ForgetError, GroupKey, TimesError};
 use strongroom::format::config::ConfigError;
 use strongroom::index::{IndexError, MergeError};
-use strongroom::log::{FoldError, HeadError, LogError, PublishError};
+use strongroom::log::{FoldError, HeadError, LogError, LostCommit, PublishError};
 use strongroom::parity::CoverError;
 use strongroom::prune::PruneError;
 use strongroom::reach::ReachError;
@@ -85,6 +85,9 @@ impl From<RepositoryError> for Failure {
             RepositoryError::AlteredEntry { .. } => {
                 Self::damage("log-damaged", message).hint("`strongroom repair objects` puts it right")
             }
+            RepositoryError::LostCommit { lost, .. } => {
+                Self::damage("log-damaged", message).hint(after_loss(&lost))
+            }
             RepositoryError::Conflict => Self::new("conflict", message),
             RepositoryError::LastKeyslot(_) => {
                 Self::new("last-keyslot", message).hint("`strongroom key add` makes another one first")
@@ -122,6 +125,15 @@ pub fn absent(message: String) -> Failure {
     Failure::new("no-repository", message)
         .exit(Exit::NoRepository)
         .hint("check -r or STRONGROOM_REPOSITORY, or make a repository there with `strongroom init`")
+}
+
+/// What to do about a lost commit.
+pub fn after_loss(lost: &LostCommit) -> String {
+    let seq = lost.seq;
+    format!(
+        "if no commit follows it, `strongroom repair objects` puts it right where there is parity, or copy the file log/{seq:020} back from a \
+         copy of the repository. To go on without it: `strongroom repair log --accept-loss {seq}`"
+    )
 }
 
 /// How a head is known that the log does not pass through.
@@ -390,6 +402,14 @@ pub fn refused_group(group: &GroupKey, error: &TimesError) -> Failure {
                 "it says {time}, here it is {now}: one clock is wrong. `strongroom forget {id}` takes it away"
             );
             ("times-future", why)
+        }
+        TimesError::Jump { earlier_time, later_time, .. } => {
+            let (earlier, later) = (local_time(*earlier_time), local_time(*later_time));
+            let why = format!(
+                "they say {earlier} and {later}: if a clock was wrong, put it right and forget by its id what it made; if nothing was backed up \
+                 in between, go by these times once"
+            );
+            ("times-jump", why)
         }
     };
     let message = format!("{error}: all of its group stays ({})", visible(group.to_string().as_bytes()));

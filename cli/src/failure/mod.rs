@@ -2,7 +2,7 @@
 
 mod engine;
 
-pub use engine::{Origin, absent, refused_group, unexpected_head};
+pub use engine::{Origin, absent, after_loss, refused_group, unexpected_head};
 
 use crate::exit::Exit;
 use crate::output::Object;

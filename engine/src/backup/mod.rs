@@ -99,7 +99,8 @@ fn run_within(
     check_limits(options)?;
     repository.live_in(options.memory);
     if options.dry_run {
-        return back_up(repository, source, options, limits, monitor);
+        let report = back_up(repository, source, options, limits, monitor)?;
+        return Ok(BackupReport { lost_commits: repository.lost_commits(), ..report });
     }
     // Nothing is left behind for a mistake on the command line.
     match &source {
@@ -123,7 +124,7 @@ fn run_within(
         // What was stored is for the next run to find.
         Err(_) => drop(sign),
     }
-    result
+    Ok(BackupReport { lost_commits: repository.lost_commits(), ..result? })
 }
 
 /// The sources as they become a tree, with their paths, if all of them are there and none is part of the repository.
@@ -196,7 +197,7 @@ fn back_up(
             BackupError::Repository(RepositoryError::Conflict) => true,
             BackupError::Read(_) => {
                 repository.refresh()?;
-                repository.last_prune() > base
+                repository.last_loss() > base
             }
             _ => false,
         };
@@ -332,6 +333,7 @@ fn back_up_parts(
             summary: snapshot.summary,
             stored: session.packs_stored(),
             cancelled: true,
+            lost_commits: Vec::new(),
         };
         return Ok(report);
     }
@@ -425,6 +427,7 @@ fn finish(
         summary: snapshot.summary.clone(),
         stored: session.packs_stored(),
         cancelled: false,
+        lost_commits: Vec::new(),
     };
     if unchanged {
         if session.repository.is_append_only() {

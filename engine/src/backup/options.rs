@@ -9,7 +9,7 @@ use crate::format::provenance::Provenance;
 use crate::format::snapshot::SnapshotSummary;
 use crate::format::tree::Timestamp;
 use crate::ids::SnapshotId;
-use crate::log::{FoldError, LogError};
+use crate::log::{FoldError, LogError, LostCommit};
 use crate::repo::RepositoryError;
 use crate::source::FilterError;
 use crate::store::{ReadError, StoreError};
@@ -200,6 +200,8 @@ pub struct BackupReport {
     pub stored: PacksStored,
     /// The operation was cancelled: the snapshot, if any, is a partial one.
     pub cancelled: bool,
+    /// What [`Repository::lost_commits`](crate::repo::Repository::lost_commits) told in the end. The snapshot lacks nothing for that.
+    pub lost_commits: Vec<LostCommit>,
 }
 
 impl BackupReport {

@@ -281,7 +281,7 @@ impl<'r> Session<'r> {
             return self.append(&claim, &mut lock(relied_on).packs, decide);
         }
         let result = repository.commit(&mut |fold| {
-            let homes = match repository.last_prune() > self.base {
+            let homes = match repository.last_loss() > self.base {
                 false => Homes::of(segment.as_ref()),
                 true => claim.validate(fold, rests_on.roots, rests_on.records)?,
             };
@@ -334,12 +334,12 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    /// All segments that list what the run has relied on. As long as nobody pruned, those that are live now list all that
+    /// All segments that list what the run has relied on. As long as nobody pruned or lost something, those that are live now list all that
     /// earlier ones did.
     fn known_segments(&self) -> Vec<Arc<Segment>> {
         let mut known = self.lock_known();
         let live = self.repository.index().segments();
-        if self.repository.last_prune() <= self.base {
+        if self.repository.last_loss() <= self.base {
             known.clear();
         }
         for segment in live.iter() {

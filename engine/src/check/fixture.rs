@@ -266,7 +266,7 @@ fn nested_file(builder: &mut Builder<'_>, name: &str, chunks: &[Chunk]) -> Node 
 }
 
 /// Stores a state of all that was committed so far.
-pub(super) fn store_state(repository: &Repository) {
+pub(crate) fn store_state(repository: &Repository) {
     let fold = repository.fold();
     let object = record::seal_object(ObjectKind::State, &fold.to_state(), &repository.sealer()).unwrap();
     repository.backend().create(&ObjectKey::state(fold.seq()), &object).expect("stored");

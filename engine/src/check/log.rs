@@ -1,18 +1,17 @@
 //! The part of the check that looks at config, commit log, states and keyslots.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::backend::{BackendError, Folder, ObjectKey};
 use crate::check::context::Context;
-use crate::crypto::SealError;
-use crate::format::commit::{self, Change, Commit, CommitError};
+use crate::format::commit::{Change, Commit};
 use crate::format::config::{CONFIG_LEN_MAX, Config};
 use crate::format::header::ObjectKind;
 use crate::format::keyslot::{KEYSLOT_LEN, Keyslot};
 use crate::format::note::{LOG_LOSS_NOTE, LogLossNote};
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::format::state::State;
-use crate::log::{self, Fold, LogError, VoidEntry};
+use crate::log::{self, Fold, LogError, Origin, VoidEntry};
 use crate::repo::tail::is_lost;
 use std::sync::Arc;
 
@@ -93,9 +92,7 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>, objects: &mut Vec<Hashed>
                     objects.push((ObjectKey::log(entry.commit.seq), *entry.hash.as_bytes()));
                     voids.pass(&entry.commit);
                 }
-                Err(VoidEntry { seq, reason }) => {
-                    voids.reasons.insert(seq, reason);
-                }
+                Err(void) => voids.entries.push(void),
             },
         );
         if let Err(error) = result {
@@ -141,7 +138,7 @@ fn report(context: &Context<'_>, error: &LogError, next: u64) {
 /// Entries that do not count, and what valid ones say of them.
 #[derive(Default)]
 struct Voids {
-    reasons: BTreeMap<u64, String>,
+    entries: Vec<VoidEntry>,
     last_valid: u64,
     /// Losses that are on record.
     known: BTreeSet<LogLossNote>,
@@ -163,25 +160,18 @@ impl Voids {
     /// has passed over it. Behind the last valid commit nobody can tell whether the entry was ever worth
     /// anything, unless it is whole and merely not entitled.
     fn report(&self, context: &Context<'_>) {
-        let repository = context.repository;
-        for (seq, reason) in &self.reasons {
+        for VoidEntry { seq, hash, reason, origin } in &self.entries {
             let key = ObjectKey::log(*seq);
-            let object = context.backend().read(&key, RECORD_OBJECT_LEN_MAX).unwrap_or_default();
-            let hash = commit::hash(&object);
-            let opened = Commit::open(object, *seq, repository.keys(), &repository.id());
-            let was_altered =
-                matches!(opened, Err(CommitError::Record(RecordError::Seal(SealError::Authentication))));
-            let is_known = self.known.contains(&LogLossNote { seq: *seq, hash });
-            if is_known {
+            if self.known.contains(&LogLossNote { seq: *seq, hash: *hash }) {
                 context.note(
                     "log-void",
                     &key,
                     format!("it does not count, and its loss is on record: {reason}"),
                 );
-            } else if was_altered {
+            } else if *origin == Origin::Commit {
                 let what = "it was a commit, and what it said is lost: maybe a snapshot. `repair log` says what to do";
                 context.damage("log-damaged", &key, format!("it does not count: {reason}; {what}"));
-            } else if opened.is_ok() || *seq < self.last_valid {
+            } else if *origin == Origin::Same || *seq < self.last_valid {
                 context.note("log-void", &key, format!("it does not count: {reason}"));
             } else {
                 let doubt = "if it was a commit once, what it said is lost";

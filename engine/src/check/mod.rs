@@ -23,7 +23,7 @@ mod doubt;
 #[cfg(test)]
 mod exchange_tests;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod hits;
 mod homes;
 mod known;

@@ -61,7 +61,9 @@ pub(super) fn choose(
                 .filter(|(_, snapshot)| !snapshot.partial && options.selection.chooses(snapshot))
                 .collect();
             if *choice == Choice::Latest {
-                let last = selected.pop().ok_or_else(|| RepositoryError::NoSnapshot("latest".into()))?;
+                let last = selected.pop();
+                source.require_latest(last.as_ref().map(|(id, _)| id))?;
+                let last = last.ok_or_else(|| RepositoryError::NoSnapshot("latest".into()))?;
                 selected = vec![last];
             }
             selected

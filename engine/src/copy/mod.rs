@@ -88,7 +88,7 @@ pub fn run(
             // What could not be read may be what another prune has removed.
             Err(error @ CopyError::Target(BackupError::Read(_))) => {
                 target.refresh().map_err(BackupError::Repository)?;
-                if target.last_prune() <= base {
+                if target.last_loss() <= base {
                     return Err(error);
                 }
             }

@@ -136,10 +136,19 @@ pub fn decide(
             }
             _ => None,
         };
-        let verdicts = match wish {
-            Wish::Named(ids) => named(members, ids)?,
-            Wish::Policy(_) if refusal.is_some() => kept_whole(members),
-            Wish::Policy(policy) => by_policy(members, policy, calendar),
+        let (verdicts, refusal) = match wish {
+            Wish::Named(ids) => (named(members, ids)?, None),
+            Wish::Policy(_) if refusal.is_some() => (kept_whole(members), refusal),
+            Wish::Policy(policy) => {
+                let verdicts = by_policy(members, policy, calendar);
+                match times::check_gap(&verdicts, policy, calendar) {
+                    Err(jump) if !guards.trust_times => (
+                        kept_whole(verdicts.into_iter().map(|verdict| verdict.candidate).collect()),
+                        Some(jump),
+                    ),
+                    _ => (verdicts, None),
+                }
+            }
         };
         let is_stale = matches!(wish, Wish::Policy(_))
             && refusal.is_none()

@@ -213,6 +213,7 @@ fn decide_for(
     options: &ForgetOptions,
     calendar: &dyn Calendar,
 ) -> Result<(Vec<Group>, Vec<SnapshotId>), ForgetError> {
+    repository.require_all_commits(fold, "Nothing was forgotten")?;
     let SnapshotRecords { read, unread } = SnapshotRecords::of(fold, repository.keys());
     let mut candidates: Vec<_> = read.into_iter().map(candidate).collect();
     let mut going = Vec::new();

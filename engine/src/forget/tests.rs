@@ -421,6 +421,49 @@ fn kopia_1949_clock_jumps_are_noticed_and_named() {
     assert_eq!(kept(&decide_with(all, &within, Guards::default()).expect("allowed")), [1, 2]);
 }
 
+/// kopia #1949 again: the clock is ahead for backups and for whoever forgets, so nothing lies in the future.
+#[test]
+fn kopia_1949_a_clock_that_is_ahead_for_all_makes_no_rule_take_what_was_before() {
+    let day = |day: i64| record(START + day * DAY);
+    let within = |days| rule(Period::Day, Reach::Within(Span { days, ..Span::default() }));
+    let month = policy(&[rule(Period::Each, Reach::Within(Span { days: 3, ..Span::default() })), within(30)]);
+    let ahead = 3650;
+    let now = Timestamp { seconds: START + (ahead + 3) * DAY, nanos: 0 };
+    let decide_at = |days: &[i64], wish: &Wish, guards| {
+        let all = candidates(days.iter().copied().map(day));
+        decide(all, wish, GroupBy::default(), &guards, &Utc, now).expect("decided")
+    };
+    let trusted = Guards { trust_times: true, ..Guards::default() };
+    // Also when the clock has been ahead for days, and if there was one before, or two in a row.
+    for days in
+        [&[0, 1, 2, ahead][..], &[0, 1, 2, ahead, ahead + 1, ahead + 2], &[0, ahead], &[0, 2, 2, ahead]]
+    {
+        let groups = decide_at(days, &month, Guards::default());
+        let first = days.iter().position(|day| *day == ahead).expect("a jump");
+        let expected = (id(first - 1), id(first));
+        assert!(
+            matches!(groups[0].refusal, Some(TimesError::Jump { earlier, later, .. }) if (earlier, later) == expected),
+            "{days:?}: {groups:?}"
+        );
+        assert_eq!(kept(&groups).len(), days.len());
+        assert_eq!(kept(&decide_at(days, &month, trusted)), (first..days.len()).collect::<Vec<_>>());
+        // No rule that counts takes what was before, and all of it may stay for another reason.
+        assert_eq!(
+            decide_at(days, &policy(&[rule(Period::Day, Reach::Count(2))]), Guards::default())[0].refusal,
+            None
+        );
+        let both = policy(&[within(30), rule(Period::Each, Reach::Count(9))]);
+        assert_eq!(decide_at(days, &both, Guards::default())[0].refusal, None);
+    }
+    // Who was away for some weeks, or backs up seldom, is no clock that jumped.
+    for (days, kept_days) in
+        [(&[0, 10, 40, 100][..], &[3][..]), (&[0, 30, 60, 90], &[3]), (&[0, 7, 14, 30], &[1, 2, 3])]
+    {
+        let groups = decide_at(days, &policy(&[within(25)]), Guards::default());
+        assert_eq!((kept(&groups), &groups[0].refusal), (kept_days.to_vec(), &None), "{days:?}");
+    }
+}
+
 #[test]
 fn a_wrong_clock_stops_its_own_group_only() {
     let of = |host: &str, day: i64| Snapshot { hostname: host.into(), ..record(START + day * DAY) };

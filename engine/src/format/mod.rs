@@ -14,6 +14,7 @@ pub mod padme;
 pub mod parity;
 pub mod provenance;
 pub mod record;
+pub mod remains;
 mod search;
 pub mod segment;
 pub mod snapshot;

@@ -38,6 +38,9 @@ pub struct State {
     /// How many bytes are to be kept free, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve: Option<u64>,
+    /// Void entries that were commits once, and of whose loss no note says that it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostEntry>,
 }
 
 /// A keyslot that counts.
@@ -93,4 +96,14 @@ pub struct CondemnedPack {
     pub pack: PackId,
     /// The commit that condemned it.
     pub condemned: u64,
+}
+
+/// A log entry that was a commit once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LostEntry {
+    /// Its number.
+    pub seq: u64,
+    /// Hash of what stands there.
+    pub hash: CommitHash,
 }

@@ -1,18 +1,20 @@
 //! Folding: what all commits so far amount to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_bytes::ByteBuf;
 
 use crate::crypto::KeySet;
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::{Change, Commit, RESERVE_LEN_MAX, SegmentInfo};
+use crate::format::note::{LOG_LOSS_NOTE, LogLossNote};
 use crate::format::parity::Overhead;
 use crate::format::record::{self, RecordError};
 use crate::format::snapshot::{self, Snapshot};
-use crate::format::state::{AppendedSegment, CondemnedPack, KeyslotEntry, SnapshotEntry, State};
+use crate::format::state::{AppendedSegment, CondemnedPack, KeyslotEntry, LostEntry, SnapshotEntry, State};
 use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
 use crate::log::capability;
+use crate::log::void::{LostCommit, Origin, VoidEntry};
 
 /// A verified commit does not fit what came before it.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,10 @@ pub struct Fold {
     ledger: Option<LedgerId>,
     parity: Option<Overhead>,
     reserve: Option<u64>,
+    /// Entries that were commits once and whose loss nobody has put on record, with the hash of what stands there.
+    lost: BTreeMap<u64, CommitHash>,
+    /// Entries behind the last commit of which nobody can tell what they were.
+    doubtful: BTreeSet<u64>,
 }
 
 impl Fold {
@@ -88,6 +94,8 @@ impl Fold {
             ledger: None,
             parity: None,
             reserve: None,
+            lost: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
         }
     }
 
@@ -105,6 +113,8 @@ impl Fold {
             ledger: state.ledger,
             parity: state.parity,
             reserve: state.reserve,
+            lost: state.lost.into_iter().map(|entry| (entry.seq, entry.hash)).collect(),
+            doubtful: BTreeSet::new(),
         }
     }
 
@@ -130,6 +140,7 @@ impl Fold {
             ledger: self.ledger,
             parity: self.parity,
             reserve: self.reserve,
+            lost: self.lost.iter().map(|(seq, hash)| LostEntry { seq: *seq, hash: *hash }).collect(),
         }
     }
 
@@ -208,6 +219,20 @@ impl Fold {
         self.reserve
     }
 
+    /// Commits that are lost, or may be, and of which nobody has put on record that this is known, by number.
+    pub fn lost_commits(&self) -> impl Iterator<Item = LostCommit> {
+        let lost = self.lost.keys().map(|seq| LostCommit { seq: *seq, is_certain: true });
+        let doubtful = self.doubtful.iter().map(|seq| LostCommit { seq: *seq, is_certain: false });
+        let mut all: Vec<_> = lost.chain(doubtful).collect();
+        all.sort_unstable_by_key(|entry| entry.seq);
+        all.into_iter()
+    }
+
+    /// Numbers of entries behind the last commit of which nobody can tell what they were. A state has no place for them.
+    pub(crate) fn doubtful(&self) -> impl Iterator<Item = u64> {
+        self.doubtful.iter().copied()
+    }
+
     /// Whether a segment is part of the index.
     pub fn has_segment(&self, segment: &SegmentId) -> bool {
         self.segments.contains_key(segment)
@@ -230,6 +255,8 @@ impl Fold {
         }
         self.seq = commit.seq;
         self.head = object_hash;
+        // Its writer has passed over them.
+        self.doubtful.clear();
         Ok(())
     }
 
@@ -306,8 +333,18 @@ impl Fold {
         self.segments.extend(infos.into_iter().map(|info| (info.segment, info)));
     }
 
-    /// Passes over an entry that does not verify: it keeps its number and changes nothing.
-    pub fn skip(&mut self, seq: u64, object_hash: CommitHash) {
+    /// Passes over an entry that does not verify: it keeps its number and changes nothing. That a commit is lost by it is kept in mind.
+    pub fn pass_over(&mut self, void: &VoidEntry) {
+        match void.origin {
+            Origin::Commit => _ = self.lost.insert(void.seq, void.hash),
+            Origin::Unknown => _ = self.doubtful.insert(void.seq),
+            Origin::Same | Origin::Nothing => {}
+        }
+        self.skip(void.seq, void.hash);
+    }
+
+    /// Goes on behind an entry, whatever it said.
+    pub(super) fn skip(&mut self, seq: u64, object_hash: CommitHash) {
         self.seq = seq;
         self.head = object_hash;
     }
@@ -455,6 +492,13 @@ impl Fold {
                 return wrong(format!("wants {bytes} bytes kept free"));
             }
             Change::ReserveSet { bytes } => self.reserve = (*bytes > 0).then_some(*bytes),
+            Change::Note { kind, record } if kind == LOG_LOSS_NOTE => {
+                if let Ok(known) = record::decode::<LogLossNote>(record)
+                    && self.lost.get(&known.seq) == Some(&known.hash)
+                {
+                    self.lost.remove(&known.seq);
+                }
+            }
             Change::Note { .. } => {}
         }
         Ok(())

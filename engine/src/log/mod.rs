@@ -8,10 +8,12 @@ mod read;
 mod salvage;
 #[cfg(test)]
 mod tests;
+mod void;
 
 pub use capability::may_append;
 pub use fold::{Fold, FoldError, SnapshotRecords, snapshot_record};
 pub use head::{Head, HeadError, ParseHeadError, verify_head};
 pub use publish::{PublishError, publish};
-pub use read::{LogEntry, LogError, VoidEntry, check_end, commit_time, read_all, read_from, read_until};
+pub use read::{LogEntry, LogError, check_end, commit_time, read_all, read_from, read_until};
 pub use salvage::salvage;
+pub use void::{LostCommit, Origin, VoidEntry};

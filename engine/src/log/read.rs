@@ -12,6 +12,7 @@ use crate::format::header::HeaderError;
 use crate::format::record::{RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::ids::{CommitHash, RepositoryId, WriterId};
 use crate::log::fold::{Fold, FoldError};
+use crate::log::void::{Origin, VoidEntry};
 
 /// The log cannot be read, or is not the log that was written.
 #[derive(Debug, thiserror::Error)]
@@ -47,15 +48,6 @@ pub enum LogError {
         /// The last entry there.
         last: u64,
     },
-}
-
-/// An entry that does not count.
-#[derive(Debug)]
-pub struct VoidEntry {
-    /// Its number.
-    pub seq: u64,
-    /// Why it does not count.
-    pub reason: String,
 }
 
 /// A valid entry of the log.
@@ -107,21 +99,29 @@ pub fn read_until(
             Err(error) => return Err(error.into()),
         };
         let (hash, size) = (commit::hash(&object), object.len() as u64);
-        match verify(object, seq, keys, repository, fold, hash) {
-            Ok((commit, writer)) => visit(Ok(LogEntry { commit, writer, hash, size })),
-            Err(Refusal::Stop(error)) => return Err(error),
-            Err(Refusal::Void(reason)) => {
-                fold.skip(seq, hash);
-                visit(Err(VoidEntry { seq, reason }));
+        let void = match verify(object, seq, keys, repository, fold, hash) {
+            Ok((commit, writer)) => {
+                visit(Ok(LogEntry { commit, writer, hash, size }));
+                continue;
             }
-        }
+            Err(Refusal::Stop(error)) => return Err(error),
+            Err(Refusal::Unopened(reason)) => {
+                let origin = Origin::of_unopened(backend, keys, repository, (seq, hash))?;
+                VoidEntry { seq, hash, reason, origin }
+            }
+            Err(Refusal::Void(reason, origin)) => VoidEntry { seq, hash, reason, origin },
+        };
+        fold.pass_over(&void);
+        visit(Err(void));
     }
     Ok(())
 }
 
 enum Refusal {
     Stop(LogError),
-    Void(String),
+    /// It is void, for what may be an alteration.
+    Unopened(String),
+    Void(String, Origin),
 }
 
 impl Refusal {
@@ -135,16 +135,24 @@ impl Refusal {
             CommitError::Body { writer, .. } => seq == 1 || fold.may_change(writer),
             _ => false,
         };
-        match is_newer {
-            true => Self::Stop(LogError::NotUnderstood { seq, reason: error.to_string() }),
-            false => Self::Void(error.to_string()),
+        let reason = error.to_string();
+        match error {
+            _ if is_newer => Self::Stop(LogError::NotUnderstood { seq, reason }),
+            CommitError::Record(RecordError::Header(HeaderError::Truncated { .. })) => {
+                Self::Void(reason, Origin::Nothing)
+            }
+            CommitError::Record(RecordError::Header(_) | RecordError::Seal(_)) => Self::Unopened(reason),
+            CommitError::Body { .. } => Self::Void(reason, Origin::Same),
+            CommitError::Record(_) | CommitError::Signature(_) | CommitError::Sequence { .. } => {
+                Self::Void(reason, Origin::Unknown)
+            }
         }
     }
 }
 
 impl From<FoldError> for Refusal {
     fn from(error: FoldError) -> Self {
-        Self::Void(error.to_string())
+        Self::Void(error.to_string(), Origin::Same)
     }
 }
 
@@ -176,7 +184,7 @@ fn check_snapshots(commit: &Commit, keys: &KeySet) -> Result<(), Refusal> {
             && keys.blob_id(BlobKind::Snapshot, record) != *snapshot.blob()
         {
             let reason = format!("commit {} adds snapshot {snapshot} with the record of another", commit.seq);
-            return Err(Refusal::Void(reason));
+            return Err(Refusal::Void(reason, Origin::Same));
         }
     }
     Ok(())

@@ -10,11 +10,11 @@ use crate::crypto::KeySet;
 use crate::format::commit::{self, Change, Commit};
 use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::ids::RepositoryId;
-use crate::log::{Fold, VoidEntry, capability};
+use crate::log::{Fold, capability};
 
 /// Folds in, of all entries behind `fold` that are there, those that open and are signed by somebody who may write, and of
 /// their changes those that fit. Behind an entry that is lost, which may have admitted them, everybody may add; only those who are known
-/// to be full writers forget or remove. `visit` gets each commit, and what is wrong with or between entries.
+/// to be full writers forget or remove. `visit` gets each commit, and what is wrong with an entry of which number.
 ///
 /// # Errors
 /// [`BackendError`] where the log cannot be listed.
@@ -23,7 +23,7 @@ pub fn salvage(
     keys: &KeySet,
     repository: &RepositoryId,
     fold: &mut Fold,
-    visit: &mut dyn FnMut(Result<Commit, VoidEntry>),
+    visit: &mut dyn FnMut(Result<Commit, (u64, String)>),
 ) -> Result<(), BackendError> {
     let mut there = Vec::new();
     backend.list(Folder::Log, Some(&ObjectKey::log(fold.seq() + 1)), &mut |info| {
@@ -34,14 +34,13 @@ pub fn salvage(
     for seq in there {
         is_lost |= seq > fold.seq() + 1;
         for missing in (fold.seq() + 1..seq).take(MISSING_NAMED_MAX) {
-            visit(Err(VoidEntry { seq: missing, reason: "it is missing".to_owned() }));
+            visit(Err((missing, "it is missing".to_owned())));
         }
-        let void = |reason| VoidEntry { seq, reason };
         let object = match backend.read(&ObjectKey::log(seq), RECORD_OBJECT_LEN_MAX) {
             Ok(object) => object,
             Err(error) => {
                 is_lost = true;
-                visit(Err(void(error.to_string())));
+                visit(Err((seq, error.to_string())));
                 continue;
             }
         };
@@ -49,7 +48,7 @@ pub fn salvage(
         match Commit::open(object, seq, keys, repository) {
             Ok((mut commit, writer)) if is_lost || fold.seq() == 0 || fold.may_write(&writer) => {
                 if commit.previous != fold.head() {
-                    visit(Err(void(format!("it follows {}, which is not what is there", commit.previous))));
+                    visit(Err((seq, format!("it follows {}, which is not what is there", commit.previous))));
                 }
                 if !fold.is_full(&commit, writer) {
                     commit.changes.iter_mut().for_each(only_add);
@@ -60,12 +59,12 @@ pub fn salvage(
             }
             Ok((_, writer)) => {
                 fold.skip(seq, hash);
-                visit(Err(void(format!("its writer {writer} may not write"))));
+                visit(Err((seq, format!("its writer {writer} may not write"))));
             }
             Err(error) => {
                 is_lost = true;
                 fold.skip(seq, hash);
-                visit(Err(void(error.to_string())));
+                visit(Err((seq, error.to_string())));
             }
         }
     }

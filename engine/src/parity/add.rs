@@ -157,7 +157,14 @@ impl Work<'_> {
             fits && sidecar::examine(backend, key, &object.hash).is_ok_and(|state| state == Some(None));
         let stored = match is_there {
             true => Ok(Stored::Present),
-            false => sidecar::store_within(work, backend, key, self.overhead, &object.hash),
+            false => {
+                // A sidecar proves that its entry was published: it must not outlive one that its writer has not made durable yet.
+                let flushed = match key.folder() {
+                    Some(Folder::Log) => backend.flush(key).map_err(SidecarError::Object),
+                    _ => Ok(()),
+                };
+                flushed.and_then(|()| sidecar::store_within(work, backend, key, self.overhead, &object.hash))
+            }
         };
         let problem = match stored {
             Ok(stored) => {

@@ -124,6 +124,7 @@ impl<'a> Work<'a> {
     }
 
     fn changes(&mut self, fold: &Fold) -> Result<Vec<Change>, PruneError> {
+        self.repository.require_all_commits(fold, "No pack was condemned")?;
         self.spare_what_others_listed()?;
         self.spare_what_new_snapshots_need(fold)?;
         self.replace_segments()?;

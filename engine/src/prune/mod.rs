@@ -108,6 +108,7 @@ fn once(
     verify_log(repository)?;
     // What lost commits need would be taken for unneeded.
     repository.check_tail()?;
+    repository.require_all_commits(&repository.fold(), "Nothing was pruned")?;
     if !options.dry_run && !repository.index().appended().is_empty() {
         let before = footprint::of_segments(repository);
         let vetted = vet::run(repository, Strictness::WholeSegments, monitor)?;

@@ -72,6 +72,7 @@ pub(super) fn run(
     }
     let mut removed: Vec<PackId> = Vec::new();
     let mut choose = |fold: &Fold| -> Result<Vec<Change>, RepositoryError> {
+        repository.require_all_commits(fold, "No pack was removed")?;
         let listed = listed(repository)?;
         // Rescued and condemned again: another grace has begun.
         let is_due = |(id, seq): &(&PackId, &u64)| fold.condemned_since(id) == Some(**seq);

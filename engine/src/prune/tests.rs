@@ -6,7 +6,8 @@ use super::test_support::*;
 use super::*;
 use crate::backend::testing::CrashBackend;
 use crate::backend::testing::crash::Outcome as Crash;
-use crate::backend::{Backend, Folder, ObjectKey};
+use crate::backend::{Backend, Folder, MemoryBackend, ObjectKey};
+use crate::backup;
 use crate::browse;
 use crate::format::chunk_list;
 use crate::format::tree::NodeKind;
@@ -268,8 +269,9 @@ fn many_random_nights_lose_nothing() {
     }
 }
 
-/// borg #9748 and #9904: a compaction that was interrupted left an index that named what was gone, and a later run
-/// ended with code 0 and wrong data. Here power is cut at every create and delete of a prune, in all ways it can end.
+/// borg #9748 and #9904: a compaction that was interrupted left an index that named what was gone; a later backup took that for stored,
+/// and ended with code 0 and wrong data. Here power is cut at every create and delete of a prune, in all ways it can end, and
+/// what the prune was to take is backed up again: by who opens the repository then, and by who had opened it before.
 #[test]
 fn borg_9748_and_9904_power_cuts_at_every_operation_leave_no_stale_index() {
     power_cuts(None, &Crash::ALL);
@@ -282,6 +284,14 @@ fn power_cuts_at_every_operation_leave_no_stale_parity() {
     power_cuts(Some(crate::format::parity::Overhead::default()), &outcomes);
 }
 
+/// Makes one storage what another one is, under the hands of who has it open.
+fn become_another(storage: &MemoryBackend, other: &MemoryBackend) {
+    for (key, _) in storage.objects() {
+        storage.delete(&key).expect("deleted");
+    }
+    other.objects().iter().for_each(|(key, bytes)| storage.plant(key, bytes));
+}
+
 fn power_cuts(parity: Option<crate::format::parity::Overhead>, outcomes: &[Crash]) {
     let (mut world, ids) = three_snapshots();
     if let Some(overhead) = parity {
@@ -292,10 +302,14 @@ fn power_cuts(parity: Option<crate::format::parity::Overhead>, outcomes: &[Crash
         };
         crate::parity::add(&world.open(), &add, &Silent).expect("added");
     }
+    let forgotten = world.expected[&ids[0]].clone();
     world.forget(&world.open(), ids[0]);
     world.forget(&world.open(), ids[1]);
     world.storage.create(&ObjectKey::pack(&PackId::from_bytes([7; 32])), b"stray").expect("stored");
-    // A handle opened before, as that of a process that goes on after another one was interrupted.
+    // What the prune is to take is there again.
+    for (name, content) in &forgotten {
+        world.write(name, content);
+    }
     let root = world.source.path().as_os_str().as_encoded_bytes().to_vec();
     let count = {
         let crash = std::sync::Arc::new(CrashBackend::new(world.storage.snapshot()));
@@ -312,6 +326,26 @@ fn power_cuts(parity: Option<crate::format::parity::Overhead>, outcomes: &[Crash
         for &outcome in outcomes {
             let storage = crash.crash(outcome);
             verify(&storage, &world.expected, &root);
+            for is_fresh in [true, false] {
+                // A handle opened before is that of a process on another machine, which goes on behind an interrupted prune.
+                let (storage, repository) = match is_fresh {
+                    true => {
+                        let storage = storage.snapshot();
+                        (storage.clone(), open(storage))
+                    }
+                    false => {
+                        let stale = world.storage.snapshot();
+                        let repository = open(stale.clone());
+                        become_another(&stale, &storage);
+                        (stale, repository)
+                    }
+                };
+                let report = backup::run(&repository, world.paths(), &options(), &Silent);
+                let report = report.unwrap_or_else(|error| panic!("cut at {stop}, {outcome:?}: {error}"));
+                let mut expected = world.expected.clone();
+                expected.insert(report.snapshot.expect("it has changed"), forgotten.clone());
+                verify(&storage, &expected, &root);
+            }
             let repository = open(storage.clone());
             prune(&repository, &at_once());
             prune(&repository, &at_once());

@@ -7,8 +7,12 @@ mod append_only_repair_tests;
 #[cfg(test)]
 mod append_only_tests;
 #[cfg(test)]
+mod durability_tests;
+#[cfg(test)]
 mod hostile_numbers_tests;
 mod keyslots;
+#[cfg(test)]
+mod lost_commits_tests;
 #[cfg(test)]
 mod never_stored_tests;
 mod open;
@@ -22,7 +26,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, ObjectKey};
 use crate::budget;
 use crate::crypto::{Entropy, KdfError, KeySet};
 use crate::format::commit::WriterKey;
@@ -33,7 +37,9 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::Timestamp;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, SnapshotId, WriterId};
 use crate::index::{Index, IndexError, MergeError};
-use crate::log::{self, Fold, FoldError, Head, HeadError, LogError, PublishError, SnapshotRecords};
+use crate::log::{
+    self, Fold, FoldError, Head, HeadError, LogError, LostCommit, PublishError, SnapshotRecords,
+};
 use crate::repo::view::View;
 use crate::sidecar::{Cover, Troubles};
 use crate::spill::SpillError;
@@ -93,7 +99,7 @@ pub enum RepositoryError {
         /// Where.
         location: String,
         /// An object of the repository.
-        found: crate::backend::ObjectKey,
+        found: ObjectKey,
     },
     /// There is one already.
     #[error("there is a repository at {location} already; nothing was changed")]
@@ -180,7 +186,7 @@ pub enum RepositoryError {
         /// Where.
         location: String,
         /// An object that only a commit can have brought about, or an entry that does not count.
-        found: crate::backend::ObjectKey,
+        found: ObjectKey,
     },
     /// The config is not the one the log began with.
     #[error("the config is not the one this repository was made with: it was exchanged or altered")]
@@ -223,6 +229,14 @@ pub enum RepositoryError {
     AlteredEntry {
         /// The entry.
         seq: u64,
+    },
+    /// A commit is lost, or may be, and nobody has put on record that this is known: what it said may matter to what was asked for.
+    #[error("{lost}. {consequence}")]
+    LostCommit {
+        /// The commit.
+        lost: LostCommit,
+        /// What was not done for that.
+        consequence: &'static str,
     },
     /// Another writer removed what this commit rests on.
     #[error(
@@ -272,6 +286,7 @@ impl RepositoryError {
             | Self::OnlyReadable { .. }
             | Self::LostEntry { .. }
             | Self::AlteredEntry { .. }
+            | Self::LostCommit { .. }
             | Self::Merge(MergeError::Source(IndexError::Segment { .. }))
             | Self::Index(IndexError::Segment { .. }) => true,
             // The log says that the segment is there.
@@ -283,6 +298,9 @@ impl RepositoryError {
         }
     }
 }
+
+/// Why no snapshot is called the latest.
+const UNKNOWN_LATEST: &str = "Which snapshot is the latest cannot be told: name one by its id";
 
 /// Snapshots whose records cannot be read, and why.
 pub type Unread = Vec<(SnapshotId, FoldError)>;
@@ -402,6 +420,17 @@ impl Repository {
         self.view.head()
     }
 
+    /// The same, made durable first, whoever committed it. Whoever remembers a head elsewhere, or stores something that proves that it was
+    /// there, would otherwise tell of a loss after a power cut that took what nobody had been told was committed.
+    ///
+    /// # Errors
+    /// [`BackendError`] where the storage fails.
+    pub fn durable_head(&self) -> Result<Option<Head>, BackendError> {
+        let head = self.head();
+        head.map_or(Ok(()), |head| self.backend.flush(&ObjectKey::log(head.seq)))?;
+        Ok(head)
+    }
+
     /// Makes sure that the log, as read so far, passes through a head that was seen before.
     ///
     /// # Errors
@@ -427,6 +456,12 @@ impl Repository {
     /// The last commit read by this process that condemned or removed packs or dropped segments; 0 for none.
     pub fn last_prune(&self) -> u64 {
         self.view.last_prune()
+    }
+
+    /// The last commit read by this process that did so, or that says that blobs may be lost which the index had listed: by a rebuild,
+    /// or with a log entry. Who relies on what the index listed before has to look it up; 0 for none.
+    pub fn last_loss(&self) -> u64 {
+        self.view.last_loss()
     }
 
     /// Segments that could not be opened: any by [`Repository::open_for_repair`], or later by the same repository; otherwise those of
@@ -462,6 +497,44 @@ impl Repository {
         self.view.void_entries()
     }
 
+    /// Commits that are lost, and those that may have been when they were read, whoever has passed over them since; but none of which
+    /// somebody has put on record that the loss is known.
+    pub fn lost_commits(&self) -> Vec<LostCommit> {
+        self.view.lost_commits()
+    }
+
+    /// Makes sure that no commit is lost, as far as the log tells, before something is taken away: what it said may be that a snapshot
+    /// was added.
+    ///
+    /// # Errors
+    /// [`RepositoryError::LostCommit`] with the `consequence`; [`RepositoryError::AlteredEntry`] where parity gives the entry back.
+    pub(crate) fn require_all_commits(
+        &self,
+        fold: &Fold,
+        consequence: &'static str,
+    ) -> Result<(), RepositoryError> {
+        let Some(lost) = fold.lost_commits().next() else { return Ok(()) };
+        self.check_tail()?;
+        Err(RepositoryError::LostCommit { lost, consequence })
+    }
+
+    /// Makes sure that a snapshot can pass for the latest: that no commit behind the one that added it is lost.
+    ///
+    /// # Errors
+    /// [`RepositoryError::LostCommit`].
+    pub fn require_latest(&self, snapshot: Option<&SnapshotId>) -> Result<(), RepositoryError> {
+        // Who reads a damaged log as far as it goes knows that.
+        if self.is_salvaged() {
+            return Ok(());
+        }
+        let fold = self.fold();
+        let added = snapshot.and_then(|id| fold.snapshot(id)).map_or(0, |entry| entry.added);
+        match fold.lost_commits().find(|lost| lost.seq > added) {
+            Some(lost) => Err(RepositoryError::LostCommit { lost, consequence: UNKNOWN_LATEST }),
+            None => Ok(()),
+        }
+    }
+
     /// What sealing an object of this repository takes.
     pub fn sealer(&self) -> Sealer<'_> {
         Sealer { keys: &self.keys, repository: &self.id, entropy: &*self.environment.entropy }
@@ -491,7 +564,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError::NoSnapshot`] or [`RepositoryError::AmbiguousSnapshot`]; [`RepositoryError::Fold`] where its record cannot
-    /// be read, or may be the latest and cannot be read.
+    /// be read, or may be the latest and cannot be read; [`RepositoryError::LostCommit`] where a later one may be lost.
     pub fn find_snapshot(&self, name: &str) -> Result<(SnapshotId, Snapshot), RepositoryError> {
         let (mut snapshots, mut unread) = self.readable_snapshots();
         if name == "latest" {
@@ -501,10 +574,11 @@ impl Repository {
             let added = |id: &SnapshotId| fold.snapshot(id).map(|entry| entry.added);
             let last = found.as_ref().and_then(|(id, _)| added(id));
             // An older one must not pass for it.
-            return match unread.into_iter().find(|(id, _)| added(id) > last) {
-                Some((_, error)) => Err(error.into()),
-                None => found.ok_or_else(|| RepositoryError::NoSnapshot(name.to_owned())),
-            };
+            if let Some((_, error)) = unread.into_iter().find(|(id, _)| added(id) > last) {
+                return Err(error.into());
+            }
+            self.require_latest(found.as_ref().map(|(id, _)| id))?;
+            return found.ok_or_else(|| RepositoryError::NoSnapshot(name.to_owned()));
         }
         let id = self.find_snapshot_id(name)?;
         match snapshots.iter().position(|(found, _)| *found == id) {

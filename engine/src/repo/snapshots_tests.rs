@@ -137,7 +137,7 @@ fn a_snapshot_counts_only_under_the_id_of_its_record() {
     let record = fold.snapshot(&second).expect("there").record.clone();
     state.snapshots.iter_mut().find(|entry| entry.snapshot == first).expect("there").record = record;
     let object = record::seal_object(ObjectKind::State, &state, &repository.sealer()).expect("sealed");
-    world.storage.plant(&crate::backend::ObjectKey::state(state.seq), &object);
+    world.storage.plant(&ObjectKey::state(state.seq), &object);
 
     let repository = world.open();
     let forged = repository.fold().snapshot(&first).expect("there").record.clone();

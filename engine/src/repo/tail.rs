@@ -4,7 +4,7 @@
 //! loss final: the new entry takes the number of the lost one, or goes over the altered one. Sidecars tell.
 //!
 //! The sidecar of an entry is made by reading the entry back after it was published, which means that it is durable: by its writer,
-//! by the next one, or by whoever adds parity. So at no moment, whoever is killed or loses power, is there a sidecar of an entry that
+//! by the next one, or by whoever adds parity and makes it so first. So at no moment, whoever is killed or loses power, is there a sidecar of an entry that
 //! was not there before. One without its entry proves a loss, and blocks nobody for another reason.
 
 use std::collections::HashSet;

@@ -1,6 +1,6 @@
 //! What a process has read of the commit log, and the index that goes with it: both grow as others commit.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,11 +9,12 @@ use crate::backend::{Backend, Folder, ObjectKey};
 use crate::crypto::KeySet;
 use crate::format::commit::{self, Change};
 use crate::format::header::ObjectKind;
+use crate::format::note::{LOG_LOSS_NOTE, REBUILD_NOTE};
 use crate::format::record;
 use crate::format::state::State;
 use crate::ids::{PackId, RepositoryId, SegmentId, WriterId};
 use crate::index::{self, Index, IndexError, Segment};
-use crate::log::{self, Fold, Head, VoidEntry};
+use crate::log::{self, Fold, Head, LostCommit, VoidEntry};
 use crate::repo::RepositoryError;
 use crate::store::Catalog;
 
@@ -47,11 +48,15 @@ pub(super) struct View {
     leniency: Leniency,
     fold: Mutex<Arc<Fold>>,
     head: Mutex<Option<Head>>,
-    voids: Mutex<Vec<VoidEntry>>,
+    /// Entries that do not count, by number, and why.
+    voids: Mutex<Vec<(u64, String)>>,
+    /// Those that stood at the end, and nobody could tell what they were. A commit that comes behind makes noise of one for all others.
+    doubtful: Mutex<BTreeSet<u64>>,
     /// Segments that cannot be opened, where that is to be lived with, as always with those that appenders added; otherwise it
     /// ends what was tried.
     broken: Mutex<Vec<IndexError>>,
     last_prune: AtomicU64,
+    last_loss: AtomicU64,
     newest_state: AtomicU64,
     gone: Mutex<Gone>,
 }
@@ -80,8 +85,10 @@ impl View {
             fold: Mutex::new(Arc::new(fold)),
             head: Mutex::default(),
             voids: Mutex::default(),
+            doubtful: Mutex::default(),
             broken: Mutex::default(),
             last_prune: AtomicU64::new(0),
+            last_loss: AtomicU64::new(0),
             newest_state: AtomicU64::new(0),
             gone: Mutex::default(),
         }
@@ -112,6 +119,11 @@ impl View {
     /// The last commit that condemned or removed packs or dropped segments; 0 for none.
     pub fn last_prune(&self) -> u64 {
         self.last_prune.load(Ordering::Relaxed)
+    }
+
+    /// The last commit that did so, or that says that something may have been lost otherwise; 0 for none.
+    pub fn last_loss(&self) -> u64 {
+        self.last_loss.load(Ordering::Relaxed).max(self.last_prune())
     }
 
     /// Up to which commit the newest state goes that this process began with or wrote; 0 for none.
@@ -146,12 +158,22 @@ impl View {
 
     /// Entries that do not count.
     pub fn void_entries(&self) -> Vec<String> {
-        let told = |entry: &VoidEntry| format!("log entry {} does not count: {}", entry.seq, entry.reason);
+        let told = |(seq, reason): &(u64, String)| format!("log entry {seq} does not count: {reason}");
         lock(&self.voids).iter().map(told).collect()
     }
 
+    /// Commits that are lost, or may have been when this process came by.
+    pub fn lost_commits(&self) -> Vec<LostCommit> {
+        let doubtful = lock(&self.doubtful);
+        let doubtful = doubtful.iter().map(|seq| LostCommit { seq: *seq, is_certain: false });
+        let mut lost: Vec<_> = lock(&self.fold).lost_commits().chain(doubtful).collect();
+        lost.sort_unstable_by_key(|lost| (lost.seq, !lost.is_certain));
+        lost.dedup_by_key(|lost| lost.seq);
+        lost
+    }
+
     /// Takes over what was made of a damaged log.
-    pub fn salvaged(&self, fold: Fold, voids: Vec<VoidEntry>) -> Result<(), RepositoryError> {
+    pub fn salvaged(&self, fold: Fold, voids: Vec<(u64, String)>) -> Result<(), RepositoryError> {
         self.follow_segments(&fold)?;
         *lock(&self.fold) = Arc::new(fold);
         *lock(&self.voids) = voids;
@@ -231,14 +253,19 @@ impl View {
                         Change::PacksCondemned { .. } => {}
                         Change::PacksRemoved { packs } => gone.packs.extend(packs),
                         Change::SegmentsDropped { segments } => gone.segments.extend(segments),
+                        Change::Note { kind, .. } if kind == REBUILD_NOTE || kind == LOG_LOSS_NOTE => {
+                            self.last_loss.fetch_max(entry.commit.seq, Ordering::Relaxed);
+                            continue;
+                        }
                         _ => continue,
                     }
                     self.last_prune.fetch_max(entry.commit.seq, Ordering::Relaxed);
                 }
             }
-            Err(void) => voids.push(void),
+            Err(VoidEntry { seq, reason, .. }) => voids.push((seq, reason)),
         });
         lock(&self.voids).append(&mut voids);
+        lock(&self.doubtful).extend(fold.doubtful());
         Ok(result?)
     }
 

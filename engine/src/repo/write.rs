@@ -139,6 +139,10 @@ impl Repository {
         if self.is_append_only() || fold.seq().saturating_sub(before) < COMMITS_PER_STATE {
             return;
         }
+        // Nor is there one of what others have put behind it, if nobody can tell what that is: who begins with it would not know.
+        if fold.doubtful().next().is_some() {
+            return;
+        }
         // A fold too large for one object is read from the log.
         let Ok(object) = record::seal_object(ObjectKind::State, &fold.to_state(), &self.sealer()) else {
             return;

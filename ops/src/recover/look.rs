@@ -65,6 +65,12 @@ impl Recoverer<'_> {
         let now = (self.now)();
         let ask = |repo: &Name| self.source.snapshots(repo);
         let chosen = choose::snapshot(self.plan, &self.host, domain, wish, &now, &ask)?;
+        // An older one must not pass for it; which one is meant is clear where its id was given.
+        if !wish.is_id() {
+            let (repo, id) = (&chosen.repository, &chosen.id);
+            let known = self.source.require_latest(repo, id);
+            known.map_err(|error| Refusal::of_vault(domain, repo, &error))?;
+        }
         let time = timestamp(&chosen.snapshot).unwrap_or(Timestamp::UNIX_EPOCH);
         let age = u64::try_from(now.timestamp().duration_since(time).as_secs()).unwrap_or(0);
         let objectives = self.plan.objectives(domain);

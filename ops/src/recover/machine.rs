@@ -46,6 +46,12 @@ pub trait Source {
     /// [`VaultError`].
     fn snapshots(&self, repo: &Name) -> Result<Vec<(SnapshotId, Snapshot)>, VaultError>;
 
+    /// Makes sure that no later snapshot than this one may be lost from the repository, so that it can pass for the latest.
+    ///
+    /// # Errors
+    /// [`VaultError`] where one may be.
+    fn require_latest(&self, repo: &Name, snapshot: &SnapshotId) -> Result<(), VaultError>;
+
     /// What a path is in a snapshot; none if it is not in it.
     ///
     /// # Errors

@@ -138,7 +138,9 @@ impl Runner<'_> {
             let message = format!("the run was cancelled: there is no complete snapshot{partial}");
             return Ok(RepoReport::failed(repo, &message));
         }
-        let message = incomplete(&report.summary);
+        let lost = report.lost_commits.iter().map(ToString::to_string);
+        let messages: Vec<_> = incomplete(&report.summary).into_iter().chain(lost).collect();
+        let message = (!messages.is_empty()).then(|| messages.join("; "));
         let outcome = if message.is_none() { Outcome::Ok } else { Outcome::Partial };
         Ok(RepoReport {
             repo: repo.clone(),

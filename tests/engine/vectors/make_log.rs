@@ -9,7 +9,9 @@ use strongroom::format::commit::{self, Change, Commit, SIGNATURE_CONTEXT, Segmen
 use strongroom::format::header::ObjectKind;
 use strongroom::format::parity::Overhead;
 use strongroom::format::record;
-use strongroom::format::state::{AppendedSegment, CondemnedPack, KeyslotEntry, SnapshotEntry, State};
+use strongroom::format::state::{
+    AppendedSegment, CondemnedPack, KeyslotEntry, LostEntry, SnapshotEntry, State,
+};
 use strongroom::format::tree::Timestamp;
 use strongroom::ids::{BlobId, CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
 
@@ -54,6 +56,7 @@ pub fn state() -> State {
         ledger: Some(LedgerId::from_bytes(id(8))),
         parity: Overhead::from_tenths(30),
         reserve: None,
+        lost: Vec::new(),
     }
 }
 
@@ -240,6 +243,15 @@ pub fn all() -> Vec<Vector> {
         "the record of a state with room that is to be kept free",
         json!({"record": hex(record::encode(&with_reserve))}),
         json!({"value": record_json(&with_reserve)}),
+    ));
+    let with_loss =
+        State { lost: vec![LostEntry { seq: 7, hash: CommitHash::from_bytes(id(1)) }], ..state() };
+    vectors.push(good(
+        "state-lost",
+        "state",
+        "the record of a state of a log in which an entry was a commit once",
+        json!({"record": hex(record::encode(&with_loss))}),
+        json!({"value": record_json(&with_loss)}),
     ));
     vectors.push(bad(
         "state-cut",

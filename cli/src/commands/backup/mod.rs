@@ -104,7 +104,11 @@ fn end(report: &BackupReport, context: &Context) -> Outcome {
         };
         return Err(Failure::new("cancelled", message).hint("the next backup goes on where this one ended"));
     }
-    if report.is_complete() {
+    if !report.lost_commits.is_empty() {
+        let seqs: Vec<_> = report.lost_commits.iter().map(|lost| lost.seq.to_string()).collect();
+        let what = "and nothing is pruned or forgotten until that is dealt with";
+        context.output.alert(&format!("warning: what log entry {} said is lost, {what}", seqs.join(", ")));
+    } else if report.is_complete() {
         return Ok(Exit::Ok);
     }
     // What could not be read was told of as an error, entry by entry.

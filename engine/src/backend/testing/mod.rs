@@ -5,11 +5,13 @@ pub mod crash;
 pub mod fault;
 pub mod limited;
 pub mod recording;
+pub mod unflushed;
 
 pub use crash::CrashBackend;
 pub use fault::{Fault, FaultBackend, Faults, Moment};
 pub use limited::LimitedBackend;
 pub use recording::{Call, Recording, RecordingBackend};
+pub use unflushed::UnflushedBackend;
 
 /// The calls of a backend that can be failed and recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

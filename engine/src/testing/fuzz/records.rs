@@ -177,6 +177,7 @@ fn busy_state(writer: WriterId) -> State {
         ledger: None,
         parity: None,
         reserve: None,
+        lost: Vec::new(),
         seq: 6,
         head: CommitHash::from_bytes([9; 32]),
         config: CommitHash::from_bytes([9; 32]),

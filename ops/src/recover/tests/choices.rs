@@ -44,6 +44,18 @@ fn the_newest_whole_snapshot_is_taken_wherever_it_is() {
 }
 
 #[test]
+fn no_older_snapshot_passes_for_the_latest_where_a_later_one_may_be_lost() {
+    let mut world = World::new(PLAN);
+    let latest = world.preview(&["shop"]).expect("told").remove(0);
+    world.source.forgetful = Some(latest.repository.as_str().into());
+    let mut wish = world.wish(&["shop"]);
+    let refusal = world.preview_of(&wish).expect_err("refused");
+    assert!(refusal.code == "log-damaged" && refusal.message.contains("a commit is lost"), "{refusal:?}");
+    wish.snapshot = latest.snapshot.to_string();
+    assert_eq!(world.preview_of(&wish).expect("that one is meant").remove(0).snapshot, latest.snapshot);
+}
+
+#[test]
 fn requests_that_cannot_be_meant_are_refused() {
     let mut world = World::new(PLAN);
     let refused = |world: &World, change: &dyn Fn(&mut super::super::Wish)| {

@@ -230,6 +230,8 @@ impl Sink for Loading {
 pub struct PlayedSource {
     pub snapshots: BTreeMap<String, Vec<(SnapshotId, Snapshot)>>,
     pub down: Option<String>,
+    /// A repository whose log has lost something behind all snapshots.
+    pub forgetful: Option<String>,
     pub is_damaged: bool,
     pub notes: RefCell<Vec<RecoveryRecord>>,
     pub files: BTreeMap<PathBuf, &'static str>,
@@ -261,6 +263,13 @@ impl Source for PlayedSource {
         match self.down.as_deref() == Some(repo.as_str()) {
             true => Err(VaultError { code: "storage".into(), message: "it is down".into() }),
             false => Ok(self.snapshots.get(repo.as_str()).cloned().unwrap_or_default()),
+        }
+    }
+
+    fn require_latest(&self, repo: &Name, _: &SnapshotId) -> Result<(), VaultError> {
+        match self.forgetful.as_deref() == Some(repo.as_str()) {
+            true => Err(VaultError { code: "log-damaged".into(), message: "a commit is lost".into() }),
+            false => Ok(()),
         }
     }
 

@@ -68,6 +68,7 @@ impl World {
             source: PlayedSource {
                 snapshots: [("a".into(), domains)].into(),
                 down: None,
+                forgetful: None,
                 is_damaged: false,
                 notes: RefCell::default(),
                 files: files.into_iter().chain([("/dump".into(), "restored dump")]).collect(),

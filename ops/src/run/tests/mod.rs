@@ -26,6 +26,7 @@ use strongroom::forget::{ForgetOptions, Wish};
 use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::ids::SnapshotId;
+use strongroom::log::LostCommit;
 use tempfile::TempDir;
 
 /// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, `dump` and `moody` have an output, `cancel`
@@ -131,6 +132,8 @@ struct PlayedVault {
     logs_down: bool,
     /// Each backup is cancelled when a part of it is stored.
     cut_short: bool,
+    /// What each backup tells of the log.
+    lost_commits: Vec<LostCommit>,
     /// Why some groups are not dealt with.
     refused: Vec<VaultError>,
     /// Repository, snapshot, domain.
@@ -254,6 +257,7 @@ impl Vault for PlayedVault {
             summary: self.summary.clone(),
             stored: PacksStored::default(),
             cancelled: self.cut_short,
+            lost_commits: self.lost_commits.clone(),
         })
     }
 
