@@ -13,6 +13,8 @@ mod keyslots;
 mod never_stored_tests;
 mod open;
 #[cfg(test)]
+mod open_tests;
+#[cfg(test)]
 mod snapshots_tests;
 pub(crate) mod tail;
 mod unlock;
