@@ -28,8 +28,12 @@ pub const fn password(memory: u64) -> u64 {
 /// Memory that operations live in unless they are told otherwise.
 pub const USUAL: u64 = 160 * MIB;
 
-/// Code, stacks, and what walks hold of directories and trees.
+/// Code, stacks, and what walks hold of directories and trees, [`SCANNED_AHEAD`] among it.
 const PROGRAM: u64 = 20 * MIB;
+
+/// What a backup scans before its walk comes there, names and nodes of parent snapshots. More would be of no use: whoever scans has only
+/// to stay ahead, and sixteen thousand entries of the usual kind are no more than this.
+pub const SCANNED_AHEAD: u64 = 5 * MIB;
 
 /// Memory that the first shares of what is of use only where there is much come from: what is beyond this.
 const AMPLE: u64 = 64 * MIB;
@@ -71,6 +75,17 @@ const VERIFIER: u64 = 12 * MIB;
 
 /// Share of the memory that gathered ids take: one in so many bytes.
 const GATHERED_SHARE: u64 = 8;
+
+/// For so many bytes beyond [`AMPLE`] another thread looks at directories ahead of a backup's walk. What it decodes of a snapshot's tree
+/// goes again, but what was free once stays with the thread.
+const SCANNER: u64 = 10 * MIB;
+/// One that walks, and one ahead of it.
+const SCANNERS_MIN: usize = 2;
+
+/// What a thread that follows trees takes: a block of metadata, sealed and decoded, and what zstd needs for that.
+const FOLLOWER: u64 = 3 * MIB;
+/// Trees that are followed in one go, and what they lead to.
+const FOLLOWED: u64 = 16 * MIB;
 
 fn count(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
@@ -173,6 +188,22 @@ pub fn verifiers(threads: usize, memory: u64, cache: u64) -> usize {
     count(memory.saturating_sub(PROGRAM + cache) / VERIFIER).clamp(1, threads.max(1))
 }
 
+/// How many threads read packs that nobody lists, beside the blobs that are gathered of them: as many as [`uncommitted`] says.
+pub fn adopters(threads: usize, memory: u64) -> usize {
+    verifiers(threads, memory, cache(memory) + uncommitted(memory) * UNCOMMITTED_LEN)
+}
+
+/// How many threads look at directories in a backup, the one that walks among them.
+pub fn scanners(threads: usize, memory: u64) -> usize {
+    count(memory.saturating_sub(AMPLE) / SCANNER).max(SCANNERS_MIN).min(threads.max(1))
+}
+
+/// How many threads follow trees, beside two indexes: that of the repository, and the one that tells what was met.
+pub fn followers(threads: usize, memory: u64) -> usize {
+    let room = memory.saturating_sub(PROGRAM + 2 * cache(memory) + FOLLOWED);
+    count(room / FOLLOWER).clamp(1, threads.max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +237,11 @@ mod tests {
                 assert!((1..=threads).contains(&restore.threads));
                 let verify = verifiers(threads, memory, memory / 8);
                 assert!(PROGRAM + memory / 8 + verify as u64 * VERIFIER <= memory && verify <= threads);
+                let adopt = adopters(threads, memory);
+                assert!(beside + adopt as u64 * VERIFIER <= memory && adopt <= threads);
+                let follow = followers(threads, memory);
+                let sum = PROGRAM + 2 * cache(memory) + FOLLOWED + follow as u64 * FOLLOWER;
+                assert!(sum <= memory && follow <= threads, "{threads} threads, {memory}: {follow} follow");
             }
         }
     }
@@ -223,13 +259,21 @@ mod tests {
         for threads in 1..=64 {
             let workers = |memory| {
                 let (pipeline, restore) = (Pipeline::new(threads, memory), Restorers::new(threads, memory));
-                [pipeline.workers, restore.threads, verifiers(threads, memory, memory / 8)]
+                let others = [verifiers(threads, memory, memory / 8), adopters(threads, memory)];
+                [
+                    pipeline.workers,
+                    restore.threads,
+                    others[0],
+                    others[1],
+                    followers(threads, memory),
+                    scanners(threads, memory),
+                ]
             };
             let all: Vec<_> = memories().map(workers).collect();
             for pair in all.windows(2) {
                 assert!(pair[0].iter().zip(pair[1]).all(|(less, more)| *less <= more), "{threads}: {pair:?}");
             }
-            assert_eq!(all.last(), Some(&[threads; 3]), "4 GiB are enough for all");
+            assert_eq!(all.last(), Some(&[threads; 6]), "4 GiB are enough for all");
         }
     }
 
@@ -239,8 +283,27 @@ mod tests {
         assert_eq!(pipeline, Pipeline { workers: 2, buffers: 6, block_len: DATA_BLOCK_LEN });
         assert_eq!((cached_pages(USUAL), uncommitted(USUAL)), (8192, 256 << 10));
         assert_eq!(Restorers::new(2, USUAL).threads, 2);
-        assert_eq!(verifiers(2, USUAL, USUAL / 8), 2);
+        assert_eq!((verifiers(2, USUAL, USUAL / 8), adopters(2, USUAL), followers(2, USUAL)), (2, 2, 2));
+        assert_eq!((scanners(2, USUAL), scanners(2, LEAST)), (2, 2));
         assert_eq!(Pipeline::new(2, LEAST).workers, 2, "and work both with the least");
+    }
+
+    /// As `docs/backing-up.md` says.
+    #[test]
+    fn many_threads_in_the_usual_memory_have_shorter_blocks_and_in_more_of_it_whole_ones() {
+        let hundredths = |threads| {
+            let Pipeline { workers, block_len, .. } = Pipeline::new(threads, USUAL);
+            (workers, block_len * 100 / MIB as usize)
+        };
+        let usual = [1, 2, 3, 4, 5, 6, 64].map(hundredths);
+        assert_eq!(usual, [(1, 400), (2, 400), (3, 200), (4, 84), (5, 95), (6, 50), (6, 50)]);
+        for threads in 1..=64 {
+            let Pipeline { workers, block_len, .. } =
+                Pipeline::new(threads, (100 + 33 * threads as u64) * MIB);
+            assert_eq!((workers, block_len), (threads, DATA_BLOCK_LEN));
+        }
+        let twelve = Pipeline::new(12, 512 * MIB);
+        assert_eq!((twelve.workers, twelve.block_len), (12, DATA_BLOCK_LEN));
     }
 
     #[test]
@@ -254,5 +317,6 @@ mod tests {
         let next_to_none = Pipeline::new(8, 1);
         assert_eq!((next_to_none.workers, next_to_none.buffers), (1, 3));
         assert_eq!((Restorers::new(8, 1).threads, verifiers(8, 1, 0)), (1, 1));
+        assert_eq!((adopters(8, 1), followers(8, 1), scanners(8, 1), scanners(1, 1)), (1, 1, 2, 1));
     }
 }

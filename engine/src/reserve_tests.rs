@@ -422,7 +422,7 @@ fn what_others_have_taken_over_of_it_stays() {
     let (storage, hooked) = (world.storage.clone(), Hooked::new(&world.storage));
     hooked.before_create(a_segment, move || {
         assert_eq!(
-            backup::adopt(&open(storage), 2, &Silent).expect("adopted"),
+            backup::adopt(&open(storage), &backup::BackupOptions::default(), &Silent).expect("adopted"),
             1,
             "the copy is stored, and nothing names it"
         );

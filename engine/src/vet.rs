@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::backend::ObjectKey;
 use crate::format::commit::Change;
-use crate::format::pack::{Directory, PackError};
+use crate::format::pack::{BlockSpan, Directory, PackError};
 use crate::format::segment::{IndexEntry, PackEntry};
 use crate::ids::PackId;
 use crate::index::{self, IndexError, Segment};
@@ -87,10 +87,10 @@ pub fn run(
         known.extend(segment.packs().map_while(Result::ok).map(|pack| pack.id));
     }
     for segment in appended.iter() {
-        let buffer = Vec::new();
+        let (buffer, scratch) = (Vec::new(), VerifyScratch::default());
         let (gone, known_now, damaged) = (&gone, &known, Vec::new());
         let mut vet =
-            Vet { repository, segment, gone, known: known_now, monitor, untrue: 0, damaged, buffer };
+            Vet { repository, segment, gone, known: known_now, monitor, untrue: 0, damaged, buffer, scratch };
         let mut found = Vec::new();
         match vet.all(strictness) {
             Ok(packs) => {
@@ -112,6 +112,14 @@ pub fn run(
     Ok(vetted)
 }
 
+/// What a thread keeps that verifies packs: room for a block, sealed and decoded. Room that is made anew for each pack is not the
+/// same room again.
+#[derive(Debug, Default)]
+pub struct VerifyScratch {
+    decode: DecodeScratch,
+    raw: Vec<u8>,
+}
+
 /// Whether the bytes of a pack are those of its id, and all blobs in it what its directory says.
 ///
 /// # Errors
@@ -119,17 +127,25 @@ pub fn run(
 pub fn verify_pack(
     repository: &Repository,
     (entry, directory): (&PackEntry, &Directory),
+    scratch: &mut VerifyScratch,
 ) -> Result<(), ReadError> {
     let (reader, pack) = (repository.reader(), entry.id);
-    let is_intact = store::is_intact(&**repository.backend(), entry);
+    let VerifyScratch { decode, raw } = scratch;
+    // All that it takes, at once: what grows moves, and leaves a gap behind.
+    let longest = directory.blocks.iter().map(|block| block.span).filter(BlockSpan::is_sane);
+    let (sealed_len, raw_len) =
+        longest.fold((0, 0), |(sealed, raw), span| (sealed.max(span.sealed_len), raw.max(span.raw_len)));
+    decode.reserve(sealed_len as usize);
+    raw.clear();
+    raw.reserve_exact(raw_len as usize);
+    let is_intact = store::is_intact(&**repository.backend(), entry, raw);
     if !is_intact.map_err(|source| ReadError::Backend { pack, source })? {
         return Err(ReadError::Pack { pack, source: PackError::Bytes });
     }
-    let (mut scratch, mut raw) = (DecodeScratch::default(), Vec::new());
     for block in &directory.blocks {
-        reader.read_block(entry, &block.span, &mut scratch, &mut raw)?;
+        reader.read_block(entry, &block.span, decode, raw)?;
         for blob in &block.blobs {
-            reader.verified(entry.id, blob.kind, &blob.id, &raw, blob.offset, blob.len)?;
+            reader.verified(entry.id, blob.kind, &blob.id, raw, blob.offset, blob.len)?;
         }
     }
     Ok(())
@@ -174,6 +190,7 @@ struct Vet<'a> {
     /// See [`Vetted::damaged`].
     damaged: Vec<(PackEntry, String)>,
     buffer: Vec<u8>,
+    scratch: VerifyScratch,
 }
 
 impl Vet<'_> {
@@ -261,7 +278,7 @@ impl Vet<'_> {
         let (repository, backend) = (self.repository, &**self.repository.backend());
         let (keys, id) = (repository.keys(), repository.id());
         let (found, directory) = read_directory(backend, keys, &id, (pack.id, size), &mut self.buffer)?;
-        verify_pack(repository, (&found, &directory))?;
+        verify_pack(repository, (&found, &directory), &mut self.scratch)?;
         Ok((found, directory))
     }
 

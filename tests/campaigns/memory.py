@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs commands with little memory and many threads, and looks at how much of it they had resident at most: no more than --memory
-says, and 160 MB where nothing is said. Then runs them with nothing said in a control group that is killed beyond 256 MB; says
-SKIPPED where none can be made.
+says, and 160 MB where nothing is said; among them backups that take over what a killed one stored, and of files with long attributes.
+Then runs them with nothing said in a control group that is killed beyond 256 MB; says SKIPPED where none can be made.
 
     memory.py --binary target/release/strongroom [--short] [--seed 1]
 
@@ -20,6 +20,7 @@ from common import Failed, Tool, workplace
 
 MIB = 1 << 20
 LEAST = 80
+MANY = 16
 # Pages of the program's own file, and of the libraries it is linked with, count as resident although nobody has to keep them.
 SLACK = 6
 # What is promised where nothing is said, in bytes, the program's own pages included.
@@ -130,6 +131,59 @@ def round_of(args, memory, threads):
     return said, peaks
 
 
+def scarce(tool, name, words):
+    """Runs a command with the least memory and many threads; what it had resident at most."""
+    taken, limit = peak(tool, [*words, "-q", f"--memory={LEAST}MiB", f"--threads={MANY}"]), (LEAST + SLACK) * MIB
+    if taken > limit:
+        raise Failed(f"{name} takes {taken / 1e6:.1f} MB, at most {limit / 1e6:.1f} are allowed")
+    print(f"{name}: {taken / 1e6:.0f} MB")
+
+
+def taken_over(args):
+    """What a killed backup stored is read in whole before it counts: more packs than there are threads, each in the longest blocks."""
+    with workplace() as work:
+        tool, noise = Tool(args.binary, work / "repository"), random.Random(args.seed)
+        tool.init()
+        packs = lambda: sum(path.is_file() for path in (tool.repository / "packs").rglob("*"))
+        words = [tool.binary, "backup", "--stdin-filename", "noise", "-q", "--threads=2"]
+        options = {"env": tool.environment, "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(words, bufsize=0, **options) as backup:
+            # Of seven bits: what is worth compressing gets longer blocks than what is not.
+            seven = bytes(byte & 0x7F for byte in range(256))
+            while packs() < MANY + 2:
+                backup.stdin.write(noise.randbytes(MIB).translate(seven))
+            backup.kill()
+        if (tool.repository / "index").is_dir() and any(path.is_file() for path in (tool.repository / "index").rglob("*")):
+            raise Failed("the backup that was killed had committed what it stored: nothing is left to take over")
+        stored = packs()
+        (work / "data").mkdir()
+        (work / "data" / "file").write_text("anything")
+        scarce(tool, f"backup that takes over {stored} packs", ["backup", work / "data"])
+        stats = tool.summary("stats")
+        listed = stats["data"]["packs"] + stats["metadata"]["packs"]
+        if listed < stored:
+            raise Failed(f"only {listed} of {stored} packs were taken over")
+
+
+def heavy(args):
+    """Files that are nothing but a name and an attribute as long as a page: a snapshot's nodes of few directories take much memory."""
+    with workplace() as work:
+        noise = random.Random(args.seed)
+        for number in range(20_000):
+            path = work / "data" / str(number % 80) / str(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            try:
+                os.setxattr(path, "user.note", noise.randbytes(3500))
+            except OSError as error:
+                print(f"SKIPPED memory: cannot back up files with long attributes: {work} does not take them: {error}")
+                return
+        tool = Tool(args.binary, work / "repository")
+        tool.init()
+        for name in ("files with attributes", "the same again", "the same once more"):
+            scarce(tool, f"backup of {name}", ["backup", work / "data"])
+
+
 class Group:
     """A control group of processes that are killed when they take more than `LIMIT` MiB, with what the kernel caches for them."""
 
@@ -197,11 +251,13 @@ def main():
     args.binary = args.binary.resolve()
     args.large, args.small = (40, 1500) if args.short else (256, 30_000)
     # Without a word as many threads as there are processors.
-    rounds = [(LEAST, 16), (None, None)] if args.short else [(m, t) for m in (LEAST, 96, None) for t in (2, None, 16)]
+    rounds = [(LEAST, MANY), (None, None)] if args.short else [(m, t) for m in (LEAST, 96, None) for t in (2, None, MANY)]
     try:
         for memory, threads in rounds:
             said, peaks = round_of(args, memory, threads)
             print(f"{said}: " + ", ".join(f"{name} {taken / 1e6:.0f}" for name, taken in peaks.items()) + " MB")
+        taken_over(args)
+        heavy(args)
         in_a_group(args)
     except Failed as error:
         sys.exit(f"seed {args.seed}: {error}")

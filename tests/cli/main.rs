@@ -27,5 +27,6 @@ mod runs;
 mod sources;
 mod storage;
 mod support;
+mod system_calls;
 mod terminal;
 mod usage;

@@ -1,5 +1,6 @@
 //! Storage that is full, read-only, broken or shared: nothing is lost, and the message says what to do.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -277,21 +278,11 @@ fn failing(bench: &Bench, call: &str, error: &str, when: &str, args: &[&str]) ->
 
 /// The same with calls on one file only.
 fn failing_at(path: Option<&Path>, bench: &Bench, call: &str, error: &str, when: &str, args: &[&str]) -> Run {
-    let command = bench.command();
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-    traced.args(["-e", &format!("inject={call}:error={error}:when={when}")]);
-    if let Some(path) = path {
-        traced.arg("-P").arg(path.canonicalize().expect("there"));
-    }
-    traced.arg("--").arg(command.get_program()).args(args).stdin(Stdio::null()).current_dir(bench.path(""));
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    Run::of(&mut traced)
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}:when={when}"));
+    let path = path.map(|path| path.canonicalize().expect("there"));
+    let mut options = ["-o", "/dev/null", "-e", &trace, "-e", &inject].map(OsStr::new).to_vec();
+    options.extend(path.iter().flat_map(|path| [OsStr::new("-P"), path.as_os_str()]));
+    bench.traced(&options, args)
 }
 
 fn can_inject() -> bool {

@@ -127,6 +127,21 @@ impl Bench {
         Run::of(self.command().args(args))
     }
 
+    /// Runs the command under `strace`, all of its threads, with these options.
+    pub fn traced(&self, options: &[&OsStr], args: &[&str]) -> Run {
+        let command = self.command();
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-qq"]).args(options).arg("--").arg(command.get_program()).args(args);
+        traced.stdin(Stdio::null()).current_dir(self.path(""));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => traced.env(name, value),
+                None => traced.env_remove(name),
+            };
+        }
+        Run::of(&mut traced)
+    }
+
     /// Writes a file and the folders above it.
     pub fn write(&self, relative: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(relative);

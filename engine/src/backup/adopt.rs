@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::bounded;
 
 use crate::backend::{BackendError, Folder, ObjectKey};
+use crate::backup::options::BackupOptions;
+use crate::budget;
 use crate::format::commit::Change;
 use crate::format::pack::Directory;
 use crate::format::segment::PackEntry;
@@ -19,37 +21,37 @@ use crate::ids::PackId;
 use crate::monitor::Monitor;
 use crate::repo::{Repository, RepositoryError};
 use crate::store::read_directory;
-use crate::vet;
-
-/// Blobs gathered before they become a segment.
-const BLOBS_PER_SEGMENT: usize = 256 << 10;
+use crate::vet::{self, VerifyScratch};
 
 /// Adds packs that are there and that nothing knows to the index; returns how many. Those that a commit condemned or
 /// removed, or that are not in every byte what their id and directory say, stay out of it; and if a prune is at work
-/// meanwhile, all do.
+/// meanwhile, all do. Lives in the threads and the memory of the backup.
 ///
 /// # Errors
 /// [`RepositoryError`] where the repository fails; nothing counts then that did not count before.
 pub(crate) fn adopt(
     repository: &Repository,
-    threads: usize,
+    options: &BackupOptions,
     monitor: &dyn Monitor,
 ) -> Result<u64, RepositoryError> {
+    // Reading costs less than storing anew, and is done by as many as there is room for.
+    let threads = budget::adopters(options.threads, options.memory);
+    // So many gathered blobs become a segment.
+    let blobs_max = budget::uncommitted(options.memory);
     let last_prune = repository.last_prune();
     let unknown = unknown_packs(repository)?;
     let (next, mut adopted) = (AtomicUsize::new(0), 0);
-    // Reading costs less than storing anew, and is done by as many.
     std::thread::scope(|scope| {
         let (sound_packs, found) = bounded(threads);
         for _ in 0..threads.min(unknown.len()) {
             let (next, unknown, sound_packs) = (&next, &unknown, sound_packs.clone());
             scope.spawn(move || {
-                let mut buffer = Vec::new();
+                let (mut buffer, mut scratch) = (Vec::new(), VerifyScratch::default());
                 while let Some(pack) = unknown.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if monitor.is_cancelled() {
                         break;
                     }
-                    let result = sound(repository, *pack, &mut buffer).transpose();
+                    let result = sound(repository, *pack, &mut buffer, &mut scratch).transpose();
                     if result.is_some_and(|pack| sound_packs.send(pack).is_err()) {
                         break;
                     }
@@ -60,9 +62,9 @@ pub(crate) fn adopt(
         let (mut packs, mut blobs) = (Vec::new(), 0);
         for pack in found {
             let (entry, directory) = pack?;
-            blobs += directory.blob_count();
+            blobs += directory.blob_count() as u64;
             packs.push((entry, directory));
-            if blobs >= BLOBS_PER_SEGMENT {
+            if blobs >= blobs_max {
                 adopted += add(repository, &std::mem::take(&mut packs), last_prune)?;
                 blobs = 0;
             }
@@ -99,13 +101,15 @@ fn sound(
     repository: &Repository,
     pack: (PackId, u64),
     buffer: &mut Vec<u8>,
+    scratch: &mut VerifyScratch,
 ) -> Result<Option<(PackEntry, Directory)>, BackendError> {
     let (backend, keys) = (&**repository.backend(), repository.keys());
     let Ok((entry, directory)) = read_directory(backend, keys, &repository.id(), pack, buffer) else {
         return Ok(None);
     };
     // Those of append-only keyslots are for a prune to vet, with what their segments say of them.
-    if entry.header.is_for_recipient() || vet::verify_pack(repository, (&entry, &directory)).is_err() {
+    if entry.header.is_for_recipient() || vet::verify_pack(repository, (&entry, &directory), scratch).is_err()
+    {
         return Ok(None);
     }
     // Its writer may have died before it did so.

@@ -59,12 +59,19 @@ pub(super) struct ParentDir {
     place: usize,
     /// Whether something could not be read, which is told once.
     has_failed: bool,
+    /// What the pieces weighed that were read.
+    weight: u64,
 }
 
 impl ParentDir {
     /// The directory with this tree in the parent snapshot of this number.
     pub fn new(parent: usize, tree: BlobId) -> Self {
-        Self { parent, pieces: Pieces::new(tree), piece: None, place: 0, has_failed: false }
+        Self { parent, pieces: Pieces::new(tree), piece: None, place: 0, has_failed: false, weight: 0 }
+    }
+
+    /// Bytes of memory that all pieces take which were read so far: entries found in them hold them.
+    pub fn weight(&self) -> u64 {
+        self.weight
     }
 
     /// The entry called `name`; names are asked for in ascending order. What cannot be read counts as absent; the first time
@@ -86,7 +93,10 @@ impl ParentDir {
             (self.piece, self.place) = (None, 0);
             self.pieces.skip_to(name);
             match self.pieces.next(reader)? {
-                Ok(piece) => self.piece = Some(Arc::new(piece)),
+                Ok(piece) => {
+                    self.weight += piece.nodes.iter().map(Node::weight).sum::<u64>();
+                    self.piece = Some(Arc::new(piece));
+                }
                 Err(_) if self.has_failed => {}
                 Err(error) => {
                     self.has_failed = true;

@@ -115,7 +115,7 @@ fn run_within(
     let backend = repository.backend();
     // Who cannot clean up cannot write either, and will say so.
     if backend.clean().is_ok_and(|left_behind| left_behind > 0) && !repository.is_append_only() {
-        take_over(repository, options.threads, monitor);
+        take_over(repository, options, monitor);
     }
     let sign = backend.sign().map_err(RepositoryError::from)?;
     let result = back_up(repository, source, options, limits, monitor);
@@ -154,8 +154,8 @@ fn at_their_places(paths: &[PathBuf]) -> Vec<SourceRoot> {
 }
 
 /// Takes over what a writer that died has stored. To store it again does no harm, so no failure is one of the backup.
-fn take_over(repository: &Repository, threads: usize, monitor: &dyn Monitor) {
-    let (code, message) = match adopt(repository, threads, monitor) {
+fn take_over(repository: &Repository, options: &BackupOptions, monitor: &dyn Monitor) {
+    let (code, message) = match adopt(repository, options, monitor) {
         Ok(0) => return,
         Ok(packs) => ("packs-adopted", format!("an interrupted run had stored {packs} packs: they are used")),
         Err(error) => {
@@ -397,7 +397,8 @@ impl WalkRun<'_, '_> {
                     root_error: None,
                 };
                 // The walk scans as well.
-                scanner.with_helpers(options.threads - 1, || walker.run(tree, &parents.trees))?;
+                let helpers = budget::scanners(options.threads, options.memory) - 1;
+                scanner.with_helpers(helpers, || walker.run(tree, &parents.trees))?;
                 walker.pipeline.report();
                 Ok(walker.cancelled)
             });

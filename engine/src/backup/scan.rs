@@ -4,7 +4,7 @@
 //! The walk itself is one thread that goes through directories in name order. Whoever has scanned a directory adds its
 //! subdirectories to those that are known and not yet scanned, and helpers take the first of them in the walk's own order: so they stay
 //! just ahead of it. What the walk needs and nobody has begun, it scans itself; while a helper is at it, the walk does a helper's work. How
-//! far they run ahead is bounded in directories (open handles) and entries (memory).
+//! far they run ahead is bounded in directories (open handles), entries, and the memory that these take ([`Ahead`]).
 //!
 //! Of a large directory, only a window of its entries is looked at in one go; the walk has the next one scanned when it is done
 //! with them.
@@ -12,13 +12,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::backup::known::{self, Known, ParentDir};
 use crate::backup::losses::Holdings;
 use crate::backup::roots;
+use crate::budget::SCANNED_AHEAD;
 use crate::format::tree::{FileContent, Grain, Metadata, Node, NodeKind};
 use crate::source::{
     DirFilter, Filter, ListBuffer, Listing, MetadataReader, Names, SourceDir, SourceKind, SourceStat, Spill,
@@ -30,8 +31,12 @@ use crate::target::check_name;
 const DIRS_AHEAD: usize = 64;
 /// Helpers that had no room go on when there are no more than these: waking one for each directory would cost more than scanning it.
 const DIRS_RESUMED: usize = DIRS_AHEAD / 2;
-/// Entries in them: each takes its name and, in the parent snapshot, its node.
+/// Entries in them.
 const ENTRIES_AHEAD: usize = 16 << 10;
+/// What a scan is taken to come to as long as none has shown it.
+const WEIGHT_EXPECTED: u64 = SCANNED_AHEAD / 5;
+/// How slowly a great weight is forgotten: one that is this part lighter is expected after each scan.
+const WEIGHT_DECAY: u64 = 8;
 /// Entries of one directory that are looked at in one go.
 const WINDOW_LEN: usize = 1024;
 /// A scan older than this is made again: what is there should be what is there when the walk comes by.
@@ -108,6 +113,14 @@ pub(super) struct Entries {
     parents: Vec<ParentDir>,
 }
 
+impl Entries {
+    /// Bytes of memory that they take, with what was read of the parent snapshots.
+    fn weight(&self) -> u64 {
+        let names = self.listing.as_ref().map_or(0, Listing::weight);
+        names as u64 + self.parents.iter().map(ParentDir::weight).sum::<u64>()
+    }
+}
+
 /// Something to report when the walk comes to the directory.
 #[derive(Debug)]
 pub(super) struct Finding {
@@ -130,6 +143,8 @@ pub(super) struct Scanned {
     pub not_entered: bool,
     /// Number of entries listed.
     len: usize,
+    /// Bytes of memory that its names take, and what parent snapshots have of it.
+    weight: u64,
     at: Instant,
 }
 
@@ -159,22 +174,77 @@ pub(super) struct Child {
 enum Progress {
     Waiting,
     Running,
-    Done { outcome: Box<Outcome>, _ahead: Ahead },
+    Done { outcome: Box<Outcome>, _held: Held },
     Taken,
 }
 
-/// Counts what is scanned ahead for as long as it lives.
+/// What is scanned ahead, and what is about to be.
 #[derive(Debug)]
 struct Ahead {
-    dirs: Arc<AtomicUsize>,
-    entries: Arc<AtomicUsize>,
-    count: usize,
+    dirs: AtomicUsize,
+    entries: AtomicUsize,
+    /// Bytes, see [`Scanned::weight`].
+    weight: AtomicU64,
+    /// Scans under way.
+    running: AtomicUsize,
+    /// What each of them is taken to come to: as much as the heaviest of late, for neighbours are alike.
+    expected: AtomicU64,
 }
 
-impl Drop for Ahead {
+impl Default for Ahead {
+    fn default() -> Self {
+        Self {
+            dirs: AtomicUsize::default(),
+            entries: AtomicUsize::default(),
+            weight: AtomicU64::default(),
+            running: AtomicUsize::default(),
+            expected: AtomicU64::new(WEIGHT_EXPECTED),
+        }
+    }
+}
+
+impl Ahead {
+    /// Whether more may be scanned, with room for as many directories.
+    fn has_room(&self, dirs: usize) -> bool {
+        let running = self.running.load(Ordering::Relaxed) as u64;
+        let coming = running.saturating_mul(self.expected.load(Ordering::Relaxed));
+        self.dirs.load(Ordering::Relaxed) < dirs
+            && self.entries.load(Ordering::Relaxed) < ENTRIES_AHEAD
+            && self.weight.load(Ordering::Relaxed).saturating_add(coming) < SCANNED_AHEAD
+    }
+
+    /// A scan is begun.
+    fn begin(&self) {
+        self.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A scan that was begun is done; it counts until what is returned goes.
+    fn end(self: &Arc<Self>, outcome: &Outcome) -> Held {
+        let (entries, weight) = outcome.as_ref().map_or((0, 0), |scanned| (scanned.len, scanned.weight));
+        self.dirs.fetch_add(1, Ordering::Relaxed);
+        self.entries.fetch_add(entries, Ordering::Relaxed);
+        self.weight.fetch_add(weight, Ordering::Relaxed);
+        let expected = self.expected.load(Ordering::Relaxed);
+        // Two at once may forget what the other saw: it is an estimate.
+        self.expected.store(weight.max(expected - expected / WEIGHT_DECAY), Ordering::Relaxed);
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        Held { ahead: Arc::clone(self), entries, weight }
+    }
+}
+
+/// Counts what one directory that is scanned ahead takes, for as long as it lives.
+#[derive(Debug)]
+struct Held {
+    ahead: Arc<Ahead>,
+    entries: usize,
+    weight: u64,
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
-        self.dirs.fetch_sub(1, Ordering::Relaxed);
-        self.entries.fetch_sub(self.count, Ordering::Relaxed);
+        self.ahead.dirs.fetch_sub(1, Ordering::Relaxed);
+        self.ahead.entries.fetch_sub(self.entries, Ordering::Relaxed);
+        self.ahead.weight.fetch_sub(self.weight, Ordering::Relaxed);
     }
 }
 
@@ -236,8 +306,7 @@ pub(super) struct Scanner<'e> {
     /// Where files are looked up before they are taken over, if there is need.
     doubted: Option<Holdings<'e>>,
     queue: Mutex<Queue>,
-    dirs_ahead: Arc<AtomicUsize>,
-    entries_ahead: Arc<AtomicUsize>,
+    ahead: Arc<Ahead>,
     /// There may be something to scan.
     work: Condvar,
     /// A scan is done.
@@ -280,8 +349,7 @@ impl<'e> Scanner<'e> {
             forbidden,
             doubted,
             queue: Mutex::default(),
-            dirs_ahead: Arc::default(),
-            entries_ahead: Arc::default(),
+            ahead: Arc::default(),
             work: Condvar::new(),
             done: Condvar::new(),
         }
@@ -324,24 +392,20 @@ impl<'e> Scanner<'e> {
             let error = io::Error::other("looking at it failed: this is a bug");
             Err(Refusal::Failed(error))
         });
-        let count = outcome.as_ref().map_or(0, |scanned| scanned.len);
-        self.dirs_ahead.fetch_add(1, Ordering::Relaxed);
-        self.entries_ahead.fetch_add(count, Ordering::Relaxed);
-        let (dirs, entries) = (Arc::clone(&self.dirs_ahead), Arc::clone(&self.entries_ahead));
-        let ahead = Ahead { dirs, entries, count };
+        let held = self.ahead.end(&outcome);
         if let Ok(scanned) = &outcome {
             self.plan(&scanned.window);
         }
-        *lock(&child.progress) = Progress::Done { outcome: Box::new(outcome), _ahead: ahead };
+        *lock(&child.progress) = Progress::Done { outcome: Box::new(outcome), _held: held };
         // Whoever waits holds this lock while looking.
         drop(lock(&self.queue));
         self.done.notify_all();
     }
 
-    /// Whether more may be scanned ahead, with room for as many directories.
-    fn has_room(&self, dirs: usize) -> bool {
-        self.dirs_ahead.load(Ordering::Relaxed) < dirs
-            && self.entries_ahead.load(Ordering::Relaxed) < ENTRIES_AHEAD
+    /// The first directory that nobody has begun with, if there is room for as many.
+    fn begin_next(&self, queue: &mut Queue, dirs: usize) -> Option<Arc<Child>> {
+        let child = if self.ahead.has_room(dirs) { queue.begin_next() } else { None };
+        child.inspect(|_| self.ahead.begin())
     }
 
     /// The next directory to scan ahead; `None` once the walk is over.
@@ -352,10 +416,11 @@ impl<'e> Scanner<'e> {
             if queue.closed {
                 return None;
             }
-            if !self.has_room(dirs) {
-                dirs = DIRS_RESUMED;
-            } else if let Some(child) = queue.begin_next() {
+            if let Some(child) = self.begin_next(&mut queue, dirs) {
                 return Some(child);
+            }
+            if !self.ahead.has_room(dirs) {
+                dirs = DIRS_RESUMED;
             }
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
@@ -370,7 +435,7 @@ impl<'e> Scanner<'e> {
         let children: Vec<_> = children.collect();
         if !children.is_empty() {
             lock(&self.queue).pending.extend(children);
-            if self.has_room(DIRS_RESUMED) {
+            if self.ahead.has_room(DIRS_RESUMED) {
                 self.work.notify_all();
             }
         }
@@ -379,7 +444,7 @@ impl<'e> Scanner<'e> {
     /// The scan of a subdirectory that the walk has come to.
     pub fn take(&self, child: &Arc<Child>, scratch: &mut Scratch) -> Outcome {
         let ready = self.ready(child, scratch);
-        if self.has_room(DIRS_RESUMED) {
+        if self.ahead.has_room(DIRS_RESUMED) {
             self.work.notify_all();
         }
         match ready {
@@ -409,8 +474,7 @@ impl<'e> Scanner<'e> {
                 Progress::Running => *progress = Progress::Running,
             }
             drop(progress);
-            let other = if self.has_room(DIRS_AHEAD) { queue.begin_next() } else { None };
-            queue = match other {
+            queue = match self.begin_next(&mut queue, DIRS_AHEAD) {
                 Some(other) => {
                     drop(queue);
                     self.scan_ahead(&other, scratch);
@@ -506,7 +570,8 @@ impl<'e> Scanner<'e> {
         let dir = Arc::new(Dir { handle, path, filter });
         let len = entries.listing.as_ref().map_or(0, Listing::len);
         let window = self.window(&dir, &mut entries, &mut findings);
-        Scanned { dir, metadata, window, entries, findings, not_entered, len, at: Instant::now() }
+        let weight = window.names.weight() as u64 + entries.weight();
+        Scanned { dir, metadata, window, entries, findings, not_entered, len, weight, at: Instant::now() }
     }
 
     /// Looks at the next entries of a directory that the walk is in; there are none at the end.

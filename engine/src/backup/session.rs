@@ -34,7 +34,8 @@ pub(crate) struct Session<'r> {
     base: u64,
     /// Segments that list all that the run may have deduplicated against.
     known: Mutex<Vec<Arc<Segment>>>,
-    threads: usize,
+    /// Threads that there is room for beside what it stores.
+    workers: usize,
     blobs_per_commit: u64,
     blobs_committed: AtomicU64,
     only: Option<Only<'r>>,
@@ -74,7 +75,7 @@ impl<'r> Session<'r> {
             dry_run: options.dry_run,
             base: repository.fold().seq(),
             known: Mutex::new(repository.index().segments().to_vec()),
-            threads: options.threads,
+            workers: budget::Pipeline::new(options.threads, options.memory).workers,
             blobs_per_commit: options.blobs_per_commit.min(budget::uncommitted(options.memory)),
             blobs_committed: AtomicU64::new(0),
             only: None,
@@ -275,7 +276,7 @@ impl<'r> Session<'r> {
     ) -> Result<(), BackupError> {
         let known = self.known_segments();
         let segment = if packs.is_empty() { None } else { Some(self.repository.store_segment(packs)?) };
-        let (repository, threads) = (self.repository, self.threads);
+        let (repository, threads) = (self.repository, self.workers);
         let claim = Claim { repository, packs, segment: segment.as_ref(), known: &known, threads };
         if let Some(relied_on) = &self.relied_on {
             return self.append(&claim, &mut lock(relied_on).packs, decide);

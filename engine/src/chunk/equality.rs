@@ -12,6 +12,7 @@ use super::{Cutter, GearTable, Scanner};
 use crate::chunk::grain::{ChunkSizes, sizes};
 use crate::crypto::{KeySet, RootSecret};
 use crate::format::tree::Grain;
+use crate::testing::cannot;
 
 fn table(seed: u8) -> GearTable {
     GearTable::derive(&KeySet::derive(&RootSecret::from_bytes([seed; 32])))
@@ -190,8 +191,21 @@ proptest! {
     }
 }
 
+/// Says which scanner is compared by no test here.
+fn tell_missing() {
+    let compared: Vec<&str> = Scanner::available().into_iter().map(Scanner::name).collect();
+    assert!(compared.contains(&Scanner::PORTABLE.name()), "{compared:?}");
+    if cfg!(target_arch = "x86_64") && !compared.contains(&"avx512") {
+        cannot("compare the AVX-512 scanner", &"this processor has no AVX-512 with VBMI");
+    }
+    if cfg!(target_arch = "x86_64") && !compared.contains(&"avx2") {
+        cannot("compare the AVX2 scanner", &"this processor has no AVX2");
+    }
+}
+
 #[test]
 fn lengths_around_every_corner_are_cut_alike() {
+    tell_missing();
     let (gear, bytes) = (table(9), Dice(1).content(400 << 10));
     for grain in [Grain::Fine, Grain::Medium] {
         let sizes = sizes(grain);

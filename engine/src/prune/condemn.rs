@@ -186,7 +186,8 @@ impl<'a> Work<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
-        reach::follow(self.repository.reader(), roots, &mut sparing, self.options.threads)?;
+        let threads = budget::followers(self.options.threads, self.options.memory);
+        reach::follow(self.repository.reader(), roots, &mut sparing, threads)?;
         self.seen.extend(records);
         Ok(())
     }

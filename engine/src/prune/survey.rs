@@ -144,11 +144,12 @@ impl Survey {
             }
         }
         let mut met = Met::of(self.marks.segments().to_vec(), budget::cached_pages(options.memory));
+        let threads = budget::followers(options.threads, options.memory);
         let [others, appended] = std::mem::take(&mut self.roots);
         for (roots, is_appended) in [(others, false), (appended, true)] {
             let marks = &mut self.marks;
             let mut marking = Marking { marks, met, monitor, blobs: 0 };
-            reach::follow(repository.reader(), roots, &mut marking, options.threads).map_err(|error| {
+            reach::follow(repository.reader(), roots, &mut marking, threads).map_err(|error| {
                 if matches!(error, ReachError::Cancelled) { PruneError::Cancelled } else { error.into() }
             })?;
             met = marking.met;
@@ -163,7 +164,7 @@ impl Survey {
                 && !options.dry_run
                 && let Some(blob) = self.marks.first_needed_from(self.known_segments)?
             {
-                let snapshot = who_needs(repository, &blob, options.threads)?;
+                let snapshot = who_needs(repository, &blob, threads)?;
                 let snapshot =
                     snapshot.map_or_else(|| "a snapshot".to_owned(), |id| format!("snapshot {id}"));
                 return Err(PruneError::OnlyAppended { snapshot, blob });

@@ -81,7 +81,7 @@ pub(super) fn run(
                 counts: Counts::default(),
             };
             let pack = suspect.entry.id;
-            let is_intact = store::is_intact(&**repository.backend(), &suspect.entry)
+            let is_intact = store::is_intact(&**repository.backend(), &suspect.entry, &mut Vec::new())
                 .map_err(|source| RepairError::Read(ReadError::Backend { pack, source }))?;
             if is_intact {
                 salvager.pack(&suspect.entry, expected.clone(), true)?;

@@ -63,7 +63,8 @@ pub(super) fn run<'r>(
             snapshot_record(repository.keys(), entry.snapshot, &entry.record).map(|snapshot| snapshot.tree),
         );
     }
-    let result = reach::follow(repository.reader(), roots, &mut search, options.threads);
+    let threads = budget::followers(options.threads, options.memory);
+    let result = reach::follow(repository.reader(), roots, &mut search, threads);
     if let Some(failure) = search.failure {
         return Err(failure);
     }

@@ -17,6 +17,8 @@ mod lost_commits_tests;
 mod never_stored_tests;
 mod open;
 #[cfg(test)]
+mod open_tests;
+#[cfg(test)]
 mod snapshots_tests;
 pub(crate) mod tail;
 mod unlock;

@@ -17,7 +17,7 @@ use crate::sidecar;
 use crate::store::{PackStore, StoreOptions};
 
 /// A state is written by the commit that has this many entries, itself included, behind the newest one.
-const COMMITS_PER_STATE: u64 = 32;
+pub(super) const COMMITS_PER_STATE: u64 = 32;
 
 /// How often a segment is stored that prunes delete before it can be opened.
 const STORE_TRIES: u32 = 5;

@@ -81,6 +81,14 @@ impl Listing {
         self.len
     }
 
+    /// Bytes of memory in use.
+    pub fn weight(&self) -> usize {
+        match &self.names {
+            Remaining::InMemory(names, _) => names.weight(),
+            Remaining::Merged(heads) => heads.len() * READ_LEN,
+        }
+    }
+
     /// Names in memory.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {

@@ -44,7 +44,7 @@ impl Names {
     }
 
     /// Bytes of memory in use.
-    pub(super) fn weight(&self) -> usize {
+    pub fn weight(&self) -> usize {
         self.bytes.len() + self.slots.len() * size_of::<Slot>()
     }
 

@@ -54,14 +54,19 @@ pub fn read_directory(
     Ok((PackEntry { id, header, size, blobs }, directory))
 }
 
-/// Whether a pack's bytes are those of its id, and begin with the header that `entry` has. False where they are lost.
+/// Whether a pack's bytes are those of its id, and begin with the header that `entry` has. False where they are lost. `piece` is
+/// scratch space.
 ///
 /// # Errors
 /// [`BackendError`] where they cannot be read now.
-pub fn is_intact(backend: &dyn Backend, entry: &PackEntry) -> Result<bool, BackendError> {
+pub fn is_intact(
+    backend: &dyn Backend,
+    entry: &PackEntry,
+    piece: &mut Vec<u8>,
+) -> Result<bool, BackendError> {
     let key = ObjectKey::pack(&entry.id);
     let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; PIECE_LEN];
+    piece.resize(PIECE_LEN, 0);
     let mut at = 0;
     while at < entry.size {
         let len = usize::try_from(entry.size - at).map_or(PIECE_LEN, |left| left.min(PIECE_LEN));

@@ -68,6 +68,14 @@ pub struct DecodeScratch {
     cipher: Option<(Header, Arc<ObjectCipher>)>,
 }
 
+impl DecodeScratch {
+    /// Makes room for sealed blocks of this length.
+    pub fn reserve(&mut self, sealed_len: usize) {
+        self.sealed.clear();
+        self.sealed.reserve_exact(sealed_len);
+    }
+}
+
 /// A decoded block and where it is from.
 #[derive(Debug)]
 struct CachedBlock {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use serde_json::{Value, json};
 use strongroom::browse;
+use strongroom::budget;
 use strongroom::repo::Repository;
 use strongroom::usage::{self, Proposal, SnapshotUsage, UsageError};
 
@@ -22,8 +23,8 @@ fn counted<T>(
     count: impl FnOnce(usize, &CliMonitor) -> Result<T, UsageError>,
 ) -> Result<T, Failure> {
     let monitor = CliMonitor::new(&context.output, "blobs", signals::cancel_flag()?);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let result = count(context.threads(threads), &monitor);
+    let threads = context.threads(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let result = count(budget::followers(threads, context.memory(budget::USUAL)), &monitor);
     monitor.finish();
     Ok(result?)
 }

@@ -67,7 +67,7 @@ fn packs_that_are_taken_over_get_parity() {
     // It is wanted by now, and was not when they were stored.
     let add = crate::parity::AddOptions { threads: 1, ..crate::parity::AddOptions::default() };
     crate::parity::add(&repository, &add, &Silent).unwrap();
-    assert!(adopt(&repository, 2, &Silent).unwrap() > 0);
+    assert!(adopt(&repository, &options(), &Silent).unwrap() > 0);
     let status = crate::parity::status(&repository).unwrap();
     assert!(status.coverage.iter().all(|one| one.uncovered == 0), "{status:?}");
 }
@@ -77,7 +77,7 @@ fn packs_that_a_prune_has_condemned_are_not_taken_over() {
     let (_folder, repository) = orphaned();
     crate::prune::run(&repository, &crate::prune::PruneOptions::default(), &Silent).unwrap();
     assert!(repository.fold().condemned().count() > 0, "the orphans");
-    assert_eq!(adopt(&repository, 2, &Silent).unwrap(), 0);
+    assert_eq!(adopt(&repository, &options(), &Silent).unwrap(), 0);
 }
 
 /// A pack that says that it holds `content`, and holds something else: whoever has the keys can make it, also with a keyslot that
@@ -98,7 +98,7 @@ fn packs_that_hold_something_else_than_they_say_are_not_taken_over() {
     fs::write(folder.path().join("wanted"), &wanted).unwrap();
     let repository = repository();
     store_lying_pack(&repository, &wanted);
-    assert_eq!(adopt(&repository, 2, &Silent).unwrap(), 0);
+    assert_eq!(adopt(&repository, &options(), &Silent).unwrap(), 0);
     let report = back_up(&repository, folder.path());
     let found = entries(&repository, report.snapshot.unwrap(), folder.path());
     assert_eq!(content(&repository, &found["wanted"]), wanted);
@@ -127,7 +127,7 @@ fn of_packs_that_rotted_only_those_in_order_are_taken_over() {
     fs::remove_file(&path).unwrap();
     fs::write(&path, bytes).unwrap();
     let repository = testing::open(backend, 2).unwrap();
-    assert_eq!(adopt(&repository, 2, &Silent).unwrap(), packs - 1);
+    assert_eq!(adopt(&repository, &options(), &Silent).unwrap(), packs - 1);
     let report = back_up(&repository, &source);
     let found = entries(&repository, report.snapshot.unwrap(), &source);
     assert_eq!(content(&repository, &found["a"]), noise(1, 1 << 20));
