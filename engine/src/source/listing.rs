@@ -85,7 +85,7 @@ impl Listing {
     pub fn weight(&self) -> usize {
         match &self.names {
             Remaining::InMemory(names, _) => names.weight(),
-            Remaining::Merged(heads) => heads.len() * READ_LEN,
+            Remaining::Merged(names) => names.runs_left() * READ_LEN,
         }
     }
 
@@ -188,7 +188,6 @@ impl Run {
             Self::Written(_) => 0,
         }
     }
-
 }
 
 impl merge::Run for Run {

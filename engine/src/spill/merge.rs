@@ -58,6 +58,11 @@ impl<R: Run> Merge<R> {
         Ok(())
     }
 
+    /// How many runs have not ended.
+    pub fn runs_left(&self) -> usize {
+        self.heads.len()
+    }
+
     /// Runs that have not ended.
     #[cfg(test)]
     pub fn runs(&self) -> impl Iterator<Item = &R> {
