@@ -223,6 +223,8 @@ pub struct Stream {
     pub timeout: Option<Lapse>,
     /// The command that is given the bytes in a restore; `${target}` is where to: drills and recoveries run none that does not name it.
     pub restore: Option<Argv>,
+    /// How long `restore` may take [default: in a recovery as long as it needs, in a drill 6h].
+    pub restore_timeout: Option<Lapse>,
     /// How what was restored takes the place of what is in use.
     pub recover: Option<StreamRecover>,
 }
@@ -268,7 +270,7 @@ pub struct Recover {
     /// Commands that have to end with exit code 0 after that.
     #[serde(default)]
     pub health: Vec<Argv>,
-    /// How long each command may take, those of streams but for `restore` as well [default: 10m].
+    /// How long each command may take, those of streams but for `restore` (`restore_timeout`) as well [default: 10m].
     pub timeout: Option<Lapse>,
     /// A directory that streams are put into before they are loaded [default: the state directory].
     pub scratch: Option<String>,
@@ -377,6 +379,9 @@ pub struct DrillStep {
     pub start: Option<Argv>,
     /// How it is known to be ready.
     pub ready: Option<Ready>,
+    /// How long each command of the step may take, and an application that it starts may run [default: `restore_timeout` of a stream that is
+    /// restored, 24h for an application, 6h otherwise].
+    pub timeout: Option<Lapse>,
 }
 
 /// How an application that was started is known to be ready.
