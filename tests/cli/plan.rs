@@ -691,6 +691,20 @@ fn timers_are_written_that_systemd_takes() {
         Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{output:?}"),
         Err(error) => cannot("run systemd-analyze", &error),
     }
+    let json = bench.run(["schedule", "print", "--systemd", "--json"]).expect(0).lines();
+    assert_eq!(json.len(), units.len());
+    for (unit, path) in json.iter().zip(&units) {
+        let text = fs::read_to_string(path).expect("written");
+        let name = path.file_name().and_then(|name| name.to_str()).expect("text");
+        assert_eq!(
+            (&unit["type"], &unit["name"], &unit["text"]),
+            (&"unit".into(), &name.into(), &text.into())
+        );
+        assert!(unit["path"].is_null(), "it was written nowhere: {unit}");
+    }
+    let text = bench.run(["schedule", "print", "--cron"]).expect(0).stdout;
+    let json = bench.run(["schedule", "print", "--cron", "--json"]).expect(0).last("crontab");
+    assert_eq!(json["text"].as_str().map(str::trim_end), Some(text.trim_end()));
 }
 
 /// A plan with everything that there is, as the specification of plans has it.

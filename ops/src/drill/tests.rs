@@ -613,3 +613,20 @@ fn a_drill_that_is_to_come_is_due_all_the_same() {
     assert!(is_due(&[]) && !is_due(&[ahead(0)]));
     assert!(is_due(&[ahead(24 * 3650)]), "a clock was wrong");
 }
+
+/// One that can never be verified, as without a program that its steps need, would restore everything again and again.
+#[test]
+fn what_could_not_be_verified_is_due_again_after_a_rest() {
+    let mut stage = Stage::new("tier = 'sample'\nschedule = '*-*-* 03:00'\n");
+    let record = stage.run();
+    let drill = stage.plan.drills.remove(0);
+    let tried = |minutes_ago: i64, took: f64| {
+        let began = now().timestamp() - jiff::SignedDuration::from_mins(minutes_ago);
+        let phases = vec![super::Timed { phase: Phase::Fetch, seconds: took }];
+        vec![DrillRecord { outcome: DrillOutcome::Unverified, began, phases, ..record.clone() }]
+    };
+    assert!(choose::is_due(&drill, &tried(60, 1.0), &now()));
+    assert!(!choose::is_due(&drill, &tried(60, 600.0), &now()), "it took ten minutes");
+    assert!(choose::is_due(&drill, &tried(101, 600.0), &now()));
+    assert!(choose::is_due(&drill, &tried(24 * 60, 24.0 * 3600.0), &now()), "the schedule says so anyway");
+}
