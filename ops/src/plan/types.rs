@@ -436,7 +436,9 @@ pub enum Event {
     Success,
     /// A run failed.
     Failure,
-    /// The first good run after a failure.
+    /// A run made snapshots, and lacked something: files that could not be read, facts, what a hook was to do.
+    Partial,
+    /// The first good run after one of these.
     Recovered,
     /// A drill ended.
     Drill,
@@ -455,6 +457,7 @@ impl Event {
             Self::Start => "start",
             Self::Success => "success",
             Self::Failure => "failure",
+            Self::Partial => "partial",
             Self::Recovered => "recovered",
             Self::Drill => "drill",
             Self::Recovery => "recovery",
