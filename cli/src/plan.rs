@@ -53,6 +53,26 @@ impl PlanArgs {
     }
 }
 
+/// Keeps the plan for the day on which it cannot be read any more.
+pub fn keep(plan: &Plan, state: &State, context: &Context) {
+    if let Err(error) = state.keep_plan(plan) {
+        context.output.warn(&format!(
+            "warning: the plan cannot be kept in the state directory, so that nobody is told when it cannot be read: {error}"
+        ));
+    }
+}
+
+/// The plan as it was when a run with it last began on this host.
+pub fn last(args: &PlanArgs, context: &Context) -> Option<Plan> {
+    let (folder, path) = (context.state_dir()?, args.path().ok()?);
+    strongroom_ops::run::last_plan(&folder.join(FOLDER), &path).unwrap_or_else(|error| {
+        context.output.warn(&format!(
+            "warning: the run is not on record, and nobody is told: what the plan was cannot be read either: {error}"
+        ));
+        None
+    })
+}
+
 /// The host that snapshots of the plan say they are from.
 pub fn host(plan: &Plan) -> String {
     plan.host_id.clone().unwrap_or_else(|| environment().host)

@@ -68,9 +68,15 @@ impl Field {
             };
             let (first, last) = match (range.split_once(".."), range) {
                 (Some((first, last)), _) => (number(first)?, number(last)?),
-                (None, "*") => (min, max),
+                (None, "*") => {
+                    return Err(match step {
+                        Some(step) => format!("{what} is written as {min}/{step}, not as {part:?}"),
+                        None => format!("{what} of which all match is `*` alone, not {text:?}"),
+                    });
+                }
                 (None, one) => (number(one)?, if step.is_some() { max } else { number(one)? }),
             };
+            let is_open = step.is_some() && !range.contains("..");
             let step: i16 = match step {
                 None => 1,
                 Some(step) => {
@@ -79,6 +85,9 @@ impl Field {
                     })?
                 }
             };
+            if is_open && first + step > max {
+                return Err(format!("the step of {part:?} leads beyond {max}, and {what} is {min} to {max}"));
+            }
             match first <= last {
                 true => Ok(Range { first, last, step }),
                 false => Err(format!("the range {range:?} of {what} runs backwards")),
@@ -179,7 +188,7 @@ impl Schedule {
         let schedule = Self {
             text: text.to_owned(),
             weekdays: days.unwrap_or([true; 7]),
-            years: Field::parse(year, (1970, 2200), "a year")?,
+            years: Field::parse(year, (1970, 2199), "a year")?,
             months: Field::parse(month, (1, 12), "a month")?,
             days: Field::parse(day, (1, 31), "a day")?,
             hours: Field::parse(hour, HOUR, "an hour")?,
@@ -365,6 +374,75 @@ mod tests {
         assert!(schedule("2020-01-01 00:00").next_after(&now).is_none());
     }
 
+    /// The units have schedules as they stand in the plan.
+    #[test]
+    fn every_form_means_the_same_to_systemd() {
+        let now = zoned("2026-11-28T12:00:00[UTC]");
+        for text in [
+            "minutely",
+            "hourly",
+            "daily",
+            "weekly",
+            "monthly",
+            "quarterly",
+            "semiannually",
+            "yearly",
+            "annually",
+            "*-*-* 02:15",
+            "02:15",
+            "2:5",
+            "02:15:30",
+            "*-*-* *:*",
+            "*:0/15",
+            "*:7/20",
+            "*:*:0/20",
+            "0/2:00",
+            "8..18/5:00",
+            "9,17:30",
+            "Sun 04:00",
+            "Mon..Fri 23:30:10",
+            "monday,Thu 06:00",
+            "Sat..Sun",
+            "Mon,Wed..Fri *-*-* 01:00",
+            "Fri *-*-13",
+            "Mon *-*-1..7 05:00",
+            "*-*-01 04:00",
+            "02-29",
+            "*-02-29 00:00",
+            "*-01,07-15",
+            "*-1..6-1/10",
+            "2027-*-* 12:00",
+            "2027..2029-03-01",
+            "2028/4-02-29",
+        ] {
+            let analyze = std::process::Command::new("systemd-analyze")
+                .args(["calendar", "--base-time=2026-11-28 12:00:00 UTC", "--iterations=4", text])
+                .env("TZ", "UTC")
+                .env("LC_ALL", "C")
+                .output();
+            let output = match analyze {
+                Ok(output) => output,
+                Err(error) => return crate::testing::cannot("run systemd-analyze", &error),
+            };
+            assert!(output.status.success(), "{text}: {output:?}");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let events = said.lines().filter_map(|line| {
+                let (label, time) = line.split_once(": ")?;
+                let label = label.trim();
+                let is_event = label == "Next elapse" || label.starts_with("Iter");
+                let (_, time) = time.split_once(' ')?;
+                is_event.then(|| time.trim_end_matches(" UTC").replace(' ', "T"))
+            });
+            let events: Vec<_> = events.collect();
+            let ours = std::iter::successors(schedule(text).next_after(&now), |time| {
+                schedule(text).next_after(time)
+            });
+            let ours: Vec<_> = ours.take(4).map(|time| time.datetime().to_string()).collect();
+            assert_eq!(ours, events, "{text}: {said}");
+            assert!(!ours.is_empty(), "{text}: {said}");
+        }
+    }
+
     #[test]
     fn hours_that_clocks_leave_out_or_repeat_have_one_event() {
         let nightly = schedule("02:30");
@@ -393,6 +471,12 @@ mod tests {
             ("02:15 UTC", "neither"),
             ("Fri..Mon", "runs backwards"),
             ("1-2-3-4", "YEAR-MONTH-DAY"),
+            ("*:*/15", "a minute is written as 0/15, not as \"*/15\""),
+            ("*-*/2-1", "a month is written as 1/2"),
+            ("*,5:00", "an hour of which all match is `*` alone"),
+            ("*-*-1/31", "leads beyond 31"),
+            ("*:59/1", "leads beyond 59"),
+            ("2200-01-01", "a year is 1970 to 2199"),
         ] {
             let error = text.parse::<Schedule>().expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");

@@ -5,17 +5,20 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::drill::{DrillRecord, Phase, history};
+use crate::drill::steps::READY;
+use crate::drill::{Phase, history};
 use crate::order::{Cycle, order};
 use crate::plan::Plan;
-use crate::plan::types::{Domain, Repo, Stream};
-use crate::plan::values::{Argv, Name, quoted};
+use crate::plan::types::{Domain, Ready, Recover, Repo, Stream};
+use crate::plan::values::{Argv, Lapse, Name, quoted};
+use crate::recover::preview::Measurements;
+use crate::recover::record;
 
 /// Writes the runbook.
 ///
 /// # Errors
 /// [`Cycle`] where domains wait for each other.
-pub fn runbook(plan: &Plan, host: &str, written: &str, drills: &[DrillRecord]) -> Result<String, Cycle> {
+pub fn runbook(plan: &Plan, host: &str, written: &str, measured: &Measurements<'_>) -> Result<String, Cycle> {
     let mut text = String::new();
     let ordered: Vec<_> = order(&plan.domains)?.into_iter().map(|position| &plan.domains[position]).collect();
     let _ = write!(
@@ -29,7 +32,7 @@ pub fn runbook(plan: &Plan, host: &str, written: &str, drills: &[DrillRecord]) -
     first_steps(&mut text, plan);
     for (number, domain) in ordered.iter().enumerate() {
         of_domain(&mut text, plan, number + 1, domain);
-        text.push_str(&duration(plan, domain, drills));
+        text.push_str(&duration(plan, domain, measured));
     }
     text.push_str("## When all of it is back\n\n");
     questions(&mut text, plan);
@@ -117,8 +120,7 @@ fn overview(text: &mut String, plan: &Plan, ordered: &[&Domain]) {
     text.push_str("| | Domain | Owner | Call | Data may be lost of | Back within | After |\n|---|---|---|---|---|---|---|\n");
     for (number, domain) in ordered.iter().enumerate() {
         let objectives = plan.objectives(domain);
-        let or_none =
-            |lapse: Option<crate::plan::values::Lapse>| lapse.map_or("-".into(), |lapse| lapse.to_string());
+        let or_none = |lapse: Option<Lapse>| lapse.map_or("-".into(), |lapse| lapse.to_string());
         let after: Vec<_> = domain.after.iter().map(Name::as_str).collect();
         let _ = writeln!(
             text,
@@ -152,10 +154,6 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
         "```text\nstrongroom recover {0} --config {config} --plan\nstrongroom recover {0} --config {config}\n```\n",
         domain.name
     );
-    let stopped = domain.recover.iter().flat_map(|recover| &recover.stop);
-    for argv in stopped {
-        let _ = writeln!(text, "It is stopped meanwhile with `{}`.\n", argv.quoted());
-    }
     let repos = plan.repositories(domain);
     let names: Vec<_> = repos.iter().map(|name| name.as_str()).collect();
     let _ = writeln!(
@@ -168,7 +166,7 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
         text.push_str(OTHER_IDS);
     }
     let place = format!("/var/tmp/recovery/{}", domain.name);
-    text.push_str("```text\n");
+    text.push_str("**1. Restore it** beside its place, and load what is to be loaded:\n\n```text\n");
     for (number, (name, repo)) in
         repos.iter().filter_map(|name| Some((name, plan.repos.get(*name)?))).enumerate()
     {
@@ -190,9 +188,7 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
     if loads.flat_map(Argv::words).any(|word| word.contains("${target}")) {
         text.push_str(BESIDE);
     }
-    if !domain.sqlite.is_empty() {
-        text.push_str(SQLITE);
-    }
+    put_in_place(text, domain);
     if let Some(hooks) = &domain.hooks {
         for argv in &hooks.before {
             let _ = writeln!(text, "Its backup begins with `{}`.\n", argv.quoted());
@@ -209,11 +205,78 @@ fn of_domain(text: &mut String, plan: &Plan, number: usize, domain: &Domain) {
     }
 }
 
-/// How long it takes, as drills have measured.
-fn duration(plan: &Plan, domain: &Domain, drills: &[DrillRecord]) -> String {
-    let Some(drill) = history::measured(plan, &domain.name, drills) else {
-        return "How long it takes was not measured: no drill has restored it in whole.\n\n".into();
+/// What is done by hand with what was restored; `recover` does the same.
+fn put_in_place(text: &mut String, domain: &Domain) {
+    let none = Recover::default();
+    let recover = domain.recover.as_ref().unwrap_or(&none);
+    step(text, "**2. Stop** what uses it", &lines(&recover.stop));
+    if !domain.sqlite.is_empty() {
+        text.push_str(SQLITE);
+    }
+    let swaps = domain.stream.iter().filter_map(|stream| stream.recover.as_ref()?.swap.as_ref());
+    let swaps: Vec<_> = swaps.map(|argv| by_hand(argv).quoted()).collect();
+    match (domain.paths.is_empty() && domain.sqlite.is_empty(), swaps.is_empty()) {
+        (true, _) => step(text, "**3. Put it in its place**, and keep what was there", &swaps),
+        (false, true) => text.push_str(MOVE),
+        (false, false) => {
+            text.push_str(MOVE);
+            step(text, "Then what was loaded takes the place of what is in use", &swaps);
+        }
+    }
+    step(text, "**4. Start** it again", &lines(&recover.start));
+    let asked: Vec<_> = recover.ready.iter().flat_map(ready).chain(lines(&recover.health)).collect();
+    step(text, "**5. Ask it** how it is: each command has to end with exit code 0", &asked);
+}
+
+/// A step with its commands.
+fn step(text: &mut String, what: &str, commands: &[String]) {
+    let _ = match commands {
+        [] => write!(text, "{what}. The plan does not say how.\n\n"),
+        commands => write!(text, "{what}:\n\n```text\n{}\n```\n\n", commands.join("\n")),
     };
+}
+
+fn lines(commands: &[Argv]) -> Vec<String> {
+    commands.iter().map(Argv::quoted).collect()
+}
+
+/// How it is known to be ready.
+fn ready(ready: &Ready) -> Vec<String> {
+    let http = ready.http.iter().map(|url| format!("curl -fsS {}", quoted(url)));
+    let command = ready.command.iter().map(Argv::quoted);
+    let limit = ready.timeout.unwrap_or(Lapse::seconds(READY.as_secs()));
+    http.chain(command).chain([format!("# that may take {limit}")]).collect()
+}
+
+/// A command of a stream with words in the place of names that `recover` makes up.
+fn by_hand(argv: &Argv) -> Argv {
+    argv.with("target", "TARGET").with("old", "TARGET_old").with("id", "ID")
+}
+
+/// How long it takes, as it was measured.
+fn duration(plan: &Plan, domain: &Domain, measured: &Measurements<'_>) -> String {
+    let recovery = record::measured(measured.recoveries, &domain.name).map(|recovery| {
+        let steps =
+            recovery.steps.iter().map(|timed| format!("{} {:.1} s", timed.step.name(), timed.seconds));
+        format!(
+            "A recovery on {} took {:.1} s ({}).\n\n",
+            recovery.began.strftime("%Y-%m-%d"),
+            recovery.seconds(),
+            steps.collect::<Vec<_>>().join(", ")
+        )
+    });
+    let drill = of_drill(plan, domain, measured);
+    match (recovery, drill) {
+        (None, None) => {
+            "How long it takes was not measured: no drill has restored it in whole, and it was never recovered.\n\n".into()
+        }
+        (recovery, drill) => recovery.into_iter().chain(drill).collect(),
+    }
+}
+
+/// The time that a drill took.
+fn of_drill(plan: &Plan, domain: &Domain, measured: &Measurements<'_>) -> Option<String> {
+    let drill = history::measured(plan, &domain.name, measured.drills)?;
     let phases: Vec<_> = drill
         .phases
         .iter()
@@ -221,13 +284,13 @@ fn duration(plan: &Plan, domain: &Domain, drills: &[DrillRecord]) -> String {
         .map(|timed| format!("{} {:.1} s", timed.phase.name(), timed.seconds))
         .collect();
     let others: Vec<_> = drill.restored.iter().map(|one| one.domain.as_str()).collect();
-    format!(
+    Some(format!(
         "A drill on {} took {:.1} s for {} ({}).\n\n",
         drill.began.strftime("%Y-%m-%d"),
         drill.seconds(),
         others.join(", "),
         phases.join(", ")
-    )
+    ))
 }
 
 const OTHER_IDS: &str = "\
@@ -243,6 +306,11 @@ were told that it is over, and write down what was lost, how long it took, and w
 
 const BESIDE: &str = "\
 In place of TARGET take the name of something new and empty, as a database beside the damaged one. Look at it there; then it takes the other's place.
+
+";
+
+const MOVE: &str = "\
+**3. Put it in its place**: move what is there to another name, and what was restored to where it was. Remove nothing before all is well.
 
 ";
 
@@ -279,8 +347,12 @@ fn questions(text: &mut String, plan: &Plan) {
 }
 
 fn of_stream(text: &mut String, stream: &Stream, file: &str) {
+    let create = stream.recover.as_ref().and_then(|recover| recover.create.as_ref());
+    if let Some(argv) = create.filter(|_| stream.restore.is_some()) {
+        let _ = writeln!(text, "{}", by_hand(argv).quoted());
+    }
     let _ = match &stream.restore {
-        Some(argv) => writeln!(text, "{} < {}", argv.with("target", "TARGET").quoted(), quoted(file)),
+        Some(argv) => writeln!(text, "{} < {}", by_hand(argv).quoted(), quoted(file)),
         None => writeln!(text, "# {file} is what this command wrote: {}", stream.command.quoted()),
     };
 }
@@ -302,14 +374,23 @@ fn cell(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use strongroom::format::note::{DrillPhase, RecoveryNote};
+    use strongroom::format::tree::Timestamp;
+
     use super::*;
+    use crate::drill::{DrillOutcome, DrillRecord, Restoration, Timed};
+    use crate::plan::load::tests_support::plan;
+    use crate::plan::types::Tier;
     use crate::plan::{SystemFiles, load};
+    use crate::recover::RecoveryRecord;
+    use crate::testing::{id, name, now};
 
     #[test]
     fn the_runbook_of_the_example_has_every_step_in_its_order() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/example-plan/strongroom.toml");
         let plan = load(&path, &SystemFiles).expect("a plan");
-        let text = runbook(&plan, "shop-prod-1", "2026-11-28", &[]).expect("no cycle");
+        let none = Measurements { drills: &[], recoveries: &[] };
+        let text = runbook(&plan, "shop-prod-1", "2026-11-28", &none).expect("no cycle");
         let mut at = 0;
         for part in [
             "# Recovery of shop-prod-1",
@@ -322,14 +403,25 @@ mod tests {
             "## 1. orders-db",
             "strongroom recover orders-db --config ",
             "The same snapshot has another id in each repository.",
+            "**1. Restore it** beside its place",
             "# from local\nstrongroom -r /srv/backup/shop --password-command 'systemd-creds cat backup-key' restore SNAPSHOT --target /var/tmp/recovery/orders-db --verify",
             "# or from offsite\n# strongroom -r ",
-            "pg_restore --exit-on-error -d 'service=shop dbname=TARGET' < /var/tmp/recovery/orders-db/shop.dump",
+            "createdb --maintenance-db service=shop TARGET\n\
+             pg_restore --exit-on-error -d 'service=shop dbname=TARGET' < /var/tmp/recovery/orders-db/shop.dump",
+            "**2. Stop** what uses it:\n\n```text\nsystemctl stop shop\n```",
+            "**3. Put it in its place**, and keep what was there:\n\n```text\npsql ",
+            "'alter database shop rename to TARGET_old' -c 'alter database TARGET rename to shop'\n```",
+            "**4. Start** it again:\n\n```text\nsystemctl start shop\n```",
+            "**5. Ask it** how it is: each command has to end with exit code 0:\n\n```text\n\
+             curl -fsS http://127.0.0.1:8000/healthz\n# that may take 1m\n```",
+            "How long it takes was not measured",
             "## 2. media",
             "Only when these are back: orders-db.",
             "strongroom recover media --config ",
             "restore SNAPSHOT --target /var/tmp/recovery/media --verify",
             "# /srv/shop/media is then in /var/tmp/recovery/media/srv/shop/media",
+            "**2. Stop** what uses it. The plan does not say how.",
+            "**3. Put it in its place**: move what is there to another name",
             "## 3. state",
             "# /var/lib/shop/sessions.db is then in /var/tmp/recovery/state/var/lib/shop/sessions.db",
             "# /var/tmp/recovery/state/redis.rdb is what this command wrote: redis-cli --rdb -",
@@ -346,6 +438,53 @@ mod tests {
         }
         assert!(text.contains("In place of TARGET take"));
         assert_eq!(text.matches("```").count() % 2, 0);
+        assert!(!text.contains("${target}") && !text.contains("${old}"), "{text}");
+    }
+
+    #[test]
+    fn it_tells_how_long_drills_and_recoveries_took() {
+        let plan = plan(
+            "[[domain]]\nname = 'x'\npaths = ['/x']\nrecover = { health = [['ask', 'it']] }\n\
+             [[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n",
+        );
+        let drill = DrillRecord {
+            drill: name("d"),
+            tier: Tier::Full,
+            repository: None,
+            began: now().timestamp(),
+            outcome: DrillOutcome::Pass,
+            reason: None,
+            self_test: false,
+            restored: vec![Restoration { domain: name("x"), snapshot: id(1), files: 1, bytes: 1 }],
+            phases: vec![Timed { phase: Phase::Fetch, seconds: 1.5 }],
+            rto: None,
+        };
+        let note = RecoveryNote {
+            recovery: "1".into(),
+            domain: "x".into(),
+            outcome: "recovered".into(),
+            reason: String::new(),
+            began: Timestamp { seconds: 0, nanos: 0 },
+            snapshot: id(1),
+            phases: vec![DrillPhase { phase: "swap".into(), duration_ns: 2_500_000_000 }],
+        };
+        let recovery = RecoveryRecord::of_note(&note, &name("a"), 1, 1).expect("understood");
+        let written = |drills: &[DrillRecord], recoveries: &[RecoveryRecord]| {
+            runbook(&plan, "box", "2026-11-28", &Measurements { drills, recoveries }).expect("no cycle")
+        };
+        let (of_recovery, of_drill) = (
+            "A recovery on 1970-01-01 took 2.5 s (swap 2.5 s).\n",
+            "A drill on 2026-11-28 took 1.5 s for x (fetch 1.5 s).\n",
+        );
+        let both = written(&[drill.clone()], &[recovery.clone()]);
+        assert!(
+            both.contains(of_recovery) && both.contains(of_drill) && !both.contains("was not measured"),
+            "{both}"
+        );
+        assert!(both.contains("exit code 0:\n\n```text\nask it\n```\n"), "{both}");
+        let text = written(&[], &[recovery]);
+        assert!(text.contains(of_recovery) && !text.contains("A drill on"), "{text}");
+        assert!(written(&[], &[]).contains("was not measured"));
     }
 
     #[test]

@@ -156,7 +156,14 @@ pub fn systemd(call: &Call<'_>) -> Vec<Unit> {
         what: "rehearse restores that are due",
         when: "when a rehearsed restore may be due",
         service: PATIENT,
-        timer: format!("{}Persistent=true\nAccuracySec=1min\n", events(&drills)),
+        timer: format!(
+            "{}\
+             # What could not be verified is due again.\n\
+             OnUnitInactiveSec=1h\n\
+             Persistent=true\n\
+             AccuracySec=1min\n",
+            events(&drills)
+        ),
     };
     let jobs = [(run, !domains.is_empty()), (verify, !demands(plan).is_empty()), (drill, !drills.is_empty())];
     let wanted = jobs.into_iter().filter(|(_, is_wanted)| *is_wanted);
@@ -171,19 +178,26 @@ pub fn cron(call: &Call<'_>) -> String {
     for variable in plan.addresses() {
         text.push_str(&format!("# Set it here: {variable}=ADDRESS\n"));
     }
-    for schedule in schedules(plan) {
-        let times = schedule.cron().unwrap_or_else(|| "*/5 * * * *".into());
-        text.push_str(&format!("# {schedule}\n{times} {}\n", call.cron("run")));
-    }
+    text.push_str(&lines(&schedules(plan), "", "what failed is due again", "*/5 * * * *", &call.cron("run")));
     if !demands(plan).is_empty() {
         text.push_str(&format!("# verification\n30 4 * * * {}\n", call.cron("verify")));
     }
-    for schedule in drill_schedules(plan) {
-        // Often enough: what could not be verified is due again, and takes its time.
-        let times = schedule.cron().unwrap_or_else(|| "0 * * * *".into());
-        text.push_str(&format!("# drills, {schedule}\n{times} {}\n", call.cron("drill")));
-    }
+    let again = "what could not be verified is due again";
+    text.push_str(&lines(&drill_schedules(plan), "drills, ", again, "0 * * * *", &call.cron("drill")));
     text
+}
+
+/// Lines that call a command at all schedules, and every hour for what has to be done `again`. Where cron cannot say when, it is called
+/// so `often` that this is not needed.
+fn lines(schedules: &[&Schedule], what: &str, again: &str, often: &str, command: &str) -> String {
+    let times: Vec<_> = schedules.iter().map(|schedule| schedule.cron()).collect();
+    let is_often = times.is_empty() || times.iter().any(Option::is_none);
+    let hourly = (!is_often).then(|| format!("# {what}{again}\n17 * * * * {command}\n"));
+    let scheduled = schedules.iter().zip(times).map(|(schedule, times)| {
+        let times = times.unwrap_or_else(|| often.to_owned());
+        format!("# {what}{schedule}\n{times} {command}\n")
+    });
+    scheduled.chain(hourly).collect()
 }
 
 /// A word of a command line as systemd reads it.
@@ -253,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn cron_tries_again_what_failed() {
+        let daily = "[[domain]]\nname = 'x'\npaths = ['/x']\nschedule = 'daily'\n";
+        let drill = "[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nschedule = 'Sun 04:00'\n";
+        let text = cron(&call(&plan(&format!("{daily}{drill}")), "/s"));
+        let (run, drill) = ("/s run --due --quiet --config p.toml", "/s drill --due --quiet --config p.toml");
+        let expected = format!(
+            "# daily\n0 0 * * * {run}\n# what failed is due again\n17 * * * * {run}\n# drills, Sun 04:00\n0 4 * * 0 {drill}\n\
+             # drills, what could not be verified is due again\n17 * * * * {drill}\n"
+        );
+        assert!(text.ends_with(&expected), "{text}");
+    }
+
+    #[test]
     fn drills_have_a_timer_of_their_own() {
         let drill = |name: &str, schedule: &str| {
             format!("[[drill]]\nname = '{name}'\ndomains = ['x']\ntier = 'full'\nschedule = '{schedule}'\n")
@@ -265,7 +292,7 @@ mod tests {
         assert_eq!((service.name, timer.name), ("strongroom-drill.service", "strongroom-drill.timer"));
         assert!(service.text.contains("ExecStart=/usr/bin/strongroom drill --due --config p.toml\n"));
         assert_eq!(timer.text.matches("OnCalendar=").count(), 2);
-        assert!(!timer.text.contains("OnUnitInactiveSec"), "a drill is no small thing");
+        assert!(timer.text.contains("\nOnUnitInactiveSec=1h\n"), "{}", timer.text);
         let text = cron(&call(&rehearsed, "/usr/bin/strongroom"));
         let command = "/usr/bin/strongroom drill --due --quiet --config p.toml";
         let expected = format!(

@@ -86,6 +86,25 @@ fn an_application_is_started_from_restored_data_and_the_record_is_in_the_log() {
     assert_eq!(status.lines()[0]["drill"]["outcome"], "pass", "{status:?}");
 }
 
+/// It was in compliance alone, which nobody watches.
+#[test]
+fn a_drill_that_is_never_run_turns_the_status_red() {
+    let bench = planned("[[drill]]\nname = 'd'\ndomains = ['shop']\ntier = 'sample'\n");
+    let plan = fs::read_to_string(bench.path("strongroom.toml")).expect("text");
+    let every = |every: &str| {
+        bench.write("strongroom.toml", plan.replace("rto", &format!("drill_every = '{every}'\nrto")))
+    };
+    every("1s");
+    std::thread::sleep(Duration::from_millis(3100));
+    let status = bench.run(["status"]).expect(4).stdout;
+    let said = "shop: a drill is overdue: none has passed, and the first snapshot was made 0m ago, and there is to be one every 1s";
+    assert!(status.contains(said), "{status}");
+    let line = bench.run(["status", "--nagios"]).expect(2).stdout;
+    assert!(line.starts_with("STRONGROOM CRITICAL - shop critical: a drill is overdue: "), "{line}");
+    every("1h");
+    bench.run(["status"]).expect(0);
+}
+
 #[test]
 fn a_drill_that_would_load_over_what_is_in_use_is_refused() {
     let bench = planned(FULL);

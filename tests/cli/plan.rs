@@ -691,6 +691,20 @@ fn timers_are_written_that_systemd_takes() {
         Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{output:?}"),
         Err(error) => cannot("run systemd-analyze", &error),
     }
+    let json = bench.run(["schedule", "print", "--systemd", "--json"]).expect(0).lines();
+    assert_eq!(json.len(), units.len());
+    for (unit, path) in json.iter().zip(&units) {
+        let text = fs::read_to_string(path).expect("written");
+        let name = path.file_name().and_then(|name| name.to_str()).expect("text");
+        assert_eq!(
+            (&unit["type"], &unit["name"], &unit["text"]),
+            (&"unit".into(), &name.into(), &text.into())
+        );
+        assert!(unit["path"].is_null(), "it was written nowhere: {unit}");
+    }
+    let text = bench.run(["schedule", "print", "--cron"]).expect(0).stdout;
+    let json = bench.run(["schedule", "print", "--cron", "--json"]).expect(0).last("crontab");
+    assert_eq!(json["text"].as_str().map(str::trim_end), Some(text.trim_end()));
 }
 
 /// A plan with everything that there is, as the specification of plans has it.
@@ -721,8 +735,39 @@ fn a_plan_of_all_parts_is_checked_and_makes_a_runbook() {
     let shown = bench.run(["config", "show", "--effective"]).expect(0).stdout;
     assert!(shown.contains("domain.media.schedule"), "it comes after orders-db: {shown}");
     let runbook = bench.run(["runbook"]).expect(0).stdout;
-    let at = |text: &str| runbook.find(text).unwrap_or_else(|| panic!("{text} is not in {runbook}"));
-    assert!(at("orders-db") < at("media") && at("pg_restore") > 0 && at("/var/lib/shop/sessions.db") > 0);
+    let mut rest = runbook.as_str();
+    for part in [
+        "# Recovery of shop-prod-1\n",
+        "| offsite | `s3:https://s3.example.org/backup-shop` | eu-west | printed by `systemd-creds cat backup-key` |",
+        "| 1 | orders-db | data-team |",
+        "| 2 | media |",
+        "| orders-db |\n",
+        "| 3 | state |",
+        "export STRONGROOM_CONFIG=",
+        "## 1. orders-db",
+        "strongroom recover orders-db --config ",
+        "**1. Restore it**",
+        "strongroom -r /srv/backup/shop --password-command 'systemd-creds cat backup-key' restore SNAPSHOT ",
+        "pg_restore --exit-on-error -d service=TARGET < /var/tmp/recovery/orders-db/shop.dump\n",
+        "**2. Stop** what uses it. The plan does not say how.",
+        "**4. Start** it again. The plan does not say how.",
+        "(app, migrations, server)",
+        "## 2. media",
+        "Only when these are back: orders-db.",
+        "# /srv/shop/media is then in /var/tmp/recovery/media/srv/shop/media\n",
+        "**3. Put it in its place**",
+        "## 3. state",
+        "# /var/lib/shop/sessions.db is then in ",
+        "redis-cli --rdb -",
+        "What the drill shop-full asks of orders-db, media.",
+        "# has to print < 93600",
+    ] {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} is not in its place in\n{runbook}"));
+        rest = &rest[at + part.len()..];
+    }
+    assert!(!runbook.contains("${target}"), "{runbook}");
+    let json = bench.run(["runbook", "--json"]).expect(0).last("runbook");
+    assert_eq!(json["text"].as_str().map(str::trim_end), Some(runbook.trim_end()));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Runs that cannot do what they are to, and what is on record of them; plans that are found at several paths.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
@@ -90,6 +91,48 @@ fn a_plan_that_cannot_be_run_leaves_a_record_metrics_and_a_notice() {
     assert!(attempt["message"].as_str().expect("text").contains("frist"), "{attempt}");
     bench.run(["run"]).expect(0);
     bench.run(["status"]).expect(0);
+}
+
+/// Whoever watches the metrics or waits for messages would go on seeing what was yesterday.
+#[test]
+fn a_plan_that_cannot_be_read_any_more_leaves_them_too() {
+    let domain = "[metrics]\ntextfile = 'DIR/out.prom'\n[[notify]]\non = ['failure']\ncommand = ['sh', '-c', 'cat >> DIR/told']\n\
+                  [[domain]]\nname = 'files'\nto = ['first']\nschedule = 'daily'\npaths = ['DIR/src']\n";
+    for (broken, reason) in [
+        (Some(format!("{domain}pahts = ['DIR/src']\n")), "there is no key `pahts` here"),
+        (Some(domain.replace("'daily'", "7")), "strongroom.toml:18: "),
+        (Some(format!("{domain}[[[\n")), "strongroom.toml:20: "),
+        (None, "strongroom.toml: cannot read the plan: "),
+    ] {
+        let bench = planned(domain);
+        bench.source();
+        let path = bench.path("strongroom.toml");
+        let due = [OsStr::new("run"), OsStr::new("--due"), OsStr::new("--config"), path.as_os_str()];
+        let spoil = || match &broken {
+            Some(text) => write_plan(&bench, text),
+            None => fs::remove_file(&path).expect("removed"),
+        };
+        spoil();
+        bench.run(due).expect(2);
+        assert!(!bench.path("told").exists(), "nothing is known of it");
+        write_plan(&bench, domain);
+        bench.run(due).expect(0);
+        let metrics = || fs::read_to_string(bench.path("out.prom")).expect("written");
+        assert!(metrics().contains("strongroom_attempt_success{domain=\"files\"} 1\n"), "{}", metrics());
+        spoil();
+        bench.run(due.into_iter().chain([OsStr::new("--dry-run")])).expect(2);
+        assert!(!bench.path("told").exists(), "nothing was to be done");
+        let run = bench.run(due).expect(2);
+        assert!(run.message().contains(reason), "{reason}: {run:?}");
+        assert!(metrics().contains("strongroom_attempt_success{domain=\"files\"} 0\n"), "{}", metrics());
+        let told = fs::read_to_string(bench.path("told")).expect("somebody was told");
+        assert!(told.contains("files: the plan cannot be run: ") && told.contains(reason), "{told}");
+        write_plan(&bench, domain);
+        let status = bench.run(["status", "--json"]).expect(3);
+        let attempt = &status.lines()[0]["attempt"];
+        assert_eq!(attempt["outcome"], "failed", "{attempt}");
+        assert!(attempt["message"].as_str().expect("text").contains(reason), "{attempt}");
+    }
 }
 
 #[test]

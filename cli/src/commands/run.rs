@@ -42,7 +42,9 @@ a domain is passed over, and so is what comes after it: each is on record, is du
 gets a newer snapshot, and is told to nobody as a failure.
 
 A plan with a mistake in it (exit code 2) is a failed attempt of each of the domains, on record, in
-the metrics and told of like any other.
+the metrics and told of like any other. Where it cannot even be read, these are the domains, the
+metrics and those to tell of the last run that could begin on this host; before the first one,
+nothing is known of them.
 
 Exit codes: 0 all domains are in all their repositories; 3 they are, but something is missing or
 unstable, or a hook or fact failed, or a domain was passed over that another run is at work on; 4 a
@@ -81,14 +83,8 @@ pub struct Args {
 
 /// Runs the plan.
 pub fn run(args: &Args, context: &Context) -> failure::Outcome {
-    let plan = args.plan.load()?;
     let choice = Choice { names: args.domains.clone(), tags: args.tag.clone(), due: args.due };
-    if let Err(failure) = plan::refuse_errors(&plan) {
-        if !args.acknowledge && !args.dry_run {
-            record_refusal(&plan, &choice, &failure, context);
-        }
-        return Err(failure);
-    }
+    let plan = runnable(args, &choice, context)?;
     plan::refuse_head(&plan, context)?;
     plan::warn_of_includes(&plan, context);
     if args.acknowledge {
@@ -112,6 +108,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
         return end(&plan, &[], 0, &open);
     }
     let state = plan::state(&plan, context)?;
+    plan::keep(&plan, &state, context);
     let is_cancelled = || cancelled.load(Ordering::Relaxed);
     // What is due is asked when nobody else is at work on it any more.
     let _turn = match args.due.then(|| wait_for_turn(&state, &is_cancelled, context)).transpose()? {
@@ -179,6 +176,24 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
             .text(format!("{ok} ok, {partial} partial, {failed} failed, {skipped} skipped{deferred}"));
     }
     end(&plan, &reports, partial, &open)
+}
+
+/// The plan, if it can be run.
+fn runnable(args: &Args, choice: &Choice, context: &Context) -> Result<Plan, Failure> {
+    let (plan, failure) = match args.plan.load() {
+        Ok(plan) => match plan::refuse_errors(&plan) {
+            Ok(()) => return Ok(plan),
+            Err(failure) => (Some(plan), failure),
+        },
+        Err(failure) => (None, failure),
+    };
+    if !args.acknowledge
+        && !args.dry_run
+        && let Some(plan) = plan.or_else(|| plan::last(&args.plan, context))
+    {
+        record_refusal(&plan, choice, &failure, context);
+    }
+    Err(failure)
 }
 
 /// A run that a mistake in the plan keeps from its beginning is on record, in the metrics and told of, as any that fails.

@@ -20,8 +20,8 @@ use crate::vault::Repositories;
 pub const AFTER_HELP: &str = "\
 The order of recovery, the exact commands, who is to be called, and where passwords are: never the
 passwords themselves. Keep it where it can be read when this host cannot. How long it takes is told
-as drills have measured it, by the logs of the repositories; it is written also where these cannot
-be asked.
+as drills and recoveries have measured it, by the logs of the repositories; it is written also where
+these cannot be asked.
 
 Example:
   strongroom runbook --config /etc/strongroom/strongroom.toml > runbook.md";
@@ -34,7 +34,8 @@ pub fn run(plan: &Plan, context: &Context) -> Outcome {
     let evidence = Evidence::gather(plan.repos.keys(), &repositories, state.as_ref())?;
     evidence.warn(context);
     repositories.remember_heads();
-    let text = runbook(plan, &plan::host(plan), &Zoned::now().date().to_string(), &evidence.drills)
+    let written = Zoned::now().date().to_string();
+    let text = runbook(plan, &plan::host(plan), &written, &evidence.measurements())
         .map_err(|cycle| Failure::usage("plan", cycle))?;
     match context.output.json() {
         true => context.output.object(object(json!({"type": "runbook", "text": text})))?,

@@ -42,11 +42,12 @@ the timers' as well.
 
 The services read variables from /etc/strongroom/environment, if it is there: NAME=VALUE, a line
 each, such as the addresses of those who are told (webhook_env, heartbeat_env). Let only root read
-it. In a crontab, set them above the lines.
+it. In a crontab, set them above the lines. These are for a crontab of a user, to which they are
+added; files in /etc/cron.d have another format.
 
 Examples:
   strongroom schedule print --systemd --output /etc/systemd/system
-  strongroom schedule print --cron | crontab -";
+  (crontab -l; strongroom schedule print --cron) | crontab -";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = PRINT_HELP)]

@@ -8,7 +8,7 @@ use jiff::Zoned;
 use serde_json::{Value, json};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
-use strongroom_ops::drill::history;
+use strongroom_ops::drill::{history, overdue};
 use strongroom_ops::leftover;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::{Lapse, Name};
@@ -32,8 +32,9 @@ use crate::vault::Repositories;
 const AFTER_HELP: &str = "\
 What counts is what is in the repositories: a job that never ran has no snapshot, and its domain is
 critical. The record of attempts on this host adds what failed since. Drills are judged by what
-logs of the repositories say, wherever they were run, and in each repository by itself; a run or
-drill that was killed is told of until the next one has cleaned up. Of repositories whose
+logs of the repositories say, wherever they were run, and in each repository by itself; a domain
+that none has passed of within its `drill_every` has a warning, and is critical after twice that. A
+run or drill that was killed is told of until the next one has cleaned up. Of repositories whose
 verification a class demands, it is told when they were read, and how much never was.
 
 Exit codes: 0 all is well, 3 there are warnings, 4 a target is missed, 5 a repository cannot be
@@ -180,6 +181,15 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let mut domains = status(plan, &plan::host(plan), &facts, &attempts, &now);
     let evidence = Evidence::gather(plan.repos.keys(), repositories, Some(state))?;
     history::judge(plan, &mut domains, &evidence.drills, now.date());
+    let rehearsed = overdue::Known {
+        host: &plan::host(plan),
+        snapshots: &facts,
+        attempts: &attempts,
+        drills: &evidence.drills,
+        unasked: &evidence.unasked(),
+        now: &now,
+    };
+    overdue::judge(plan, &mut domains, &rehearsed);
     evidence.measurements().tell(plan, &mut domains);
     leftover::judge(plan, state, &attempts, &mut domains);
     for copy in domains.iter_mut().flat_map(|domain| &mut domain.copies) {

@@ -4,7 +4,7 @@ use jiff::{Timestamp, Zoned};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
-use crate::drill::record::DrillRecord;
+use crate::drill::record::{DrillOutcome, DrillRecord};
 use crate::plan::Plan;
 use crate::plan::types::Drill;
 use crate::plan::values::{Lapse, Name};
@@ -76,18 +76,26 @@ pub fn snapshot<'s>(
     found.ok_or_else(|| format!("there is no snapshot of {domain} from before {age} ago"))
 }
 
+/// A drill that could not be verified waits so many times as long as it took before it is tried again: what never can be
+/// verified takes no more than this share of a host.
+const REST: f64 = 10.0;
+
 /// Whether a drill is due by its schedule: since the last time on it, it was neither passed nor failed.
 pub fn is_due(drill: &Drill, records: &[DrillRecord], now: &Zoned) -> bool {
     let Some(since) = drill.schedule.as_ref().and_then(|schedule| schedule.last_before(now)) else {
         return false;
     };
-    let counts = |record: &&DrillRecord| {
-        record.drill == drill.name
-            && !record.self_test
-            // It would count for as long as a clock was wrong once.
-            && !is_to_come(record.began, now)
-            && record.outcome != crate::drill::DrillOutcome::Unverified
+    let own = |record: &&DrillRecord| {
+        // It would count for as long as a clock was wrong once.
+        record.drill == drill.name && !record.self_test && !is_to_come(record.began, now)
     };
-    let last: Option<Timestamp> = records.iter().filter(counts).map(|record| record.began).max();
+    let counts = |record: &&DrillRecord| match record.outcome {
+        DrillOutcome::Pass | DrillOutcome::Fail => true,
+        DrillOutcome::Unverified => {
+            let took: f64 = record.phases.iter().map(|timed| timed.seconds).sum();
+            now.timestamp().duration_since(record.began).as_secs_f64() < took * REST
+        }
+    };
+    let last: Option<Timestamp> = records.iter().filter(own).filter(counts).map(|record| record.began).max();
     last.is_none_or(|last| last < since.timestamp())
 }

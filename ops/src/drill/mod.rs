@@ -11,6 +11,7 @@
 //! - `scratch`: the scratch directory itself
 //! - [`record`]: how one ended
 //! - [`history`]: what drills say of a domain
+//! - [`overdue`]: which domains wait for one
 //! - [`kept`]: which snapshots stay because they were restored
 //! - [`probe`]: whether an application answers
 //!
@@ -25,6 +26,7 @@ pub mod history;
 pub mod kept;
 pub mod machine;
 pub(crate) mod mistake;
+pub mod overdue;
 pub mod place;
 pub mod probe;
 pub mod record;

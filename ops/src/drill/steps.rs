@@ -15,14 +15,12 @@ use crate::drill::mistake::{Mistake, mistakes};
 use crate::drill::place::TOKEN;
 use crate::drill::probe;
 use crate::drill::record::Phase;
+use crate::plan::effective::{SERVICE_TIMEOUT, STEP_TIMEOUT};
 use crate::plan::types::{Drill, DrillStep, Ready};
 use crate::plan::values::{Argv, Name};
 use crate::run::process::{Order, ProcessError, Processes};
+use crate::run::stream::timeout;
 
-/// How long a command of a drill may take.
-pub(crate) const COMMAND: Duration = Duration::from_secs(6 * 3600);
-/// How long an application may run.
-const SERVICE: Duration = Duration::from_secs(24 * 3600);
 /// How long an application may take to be ready, where the plan does not say.
 pub(crate) const READY: Duration = Duration::from_secs(60);
 /// Time between two questions.
@@ -166,16 +164,17 @@ impl Driller<'_> {
     }
 
     fn step(&self, work: &mut Work<'_>, words: &Words, step: &DrillStep) -> Result<(), Stop> {
+        let limit = timeout(step.timeout, STEP_TIMEOUT);
         if let Some(argv) = &step.prepare {
             let argv = words.fill(argv);
             return self.timed(work, Phase::Load, |driller, _| {
-                let ended = driller.processes.run(&order(&argv, words, COMMAND));
+                let ended = driller.processes.run(&order(&argv, words, limit));
                 ended.map(|_| ()).map_err(|error| Stop::Unverified(format!("it cannot be prepared: {error}")))
             });
         }
         if let Some(domain) = &step.restore {
             return self.timed(work, Phase::Load, |driller, work| {
-                driller.load(words, domain, step.target_name(), &work.folder(domain))
+                driller.load(words, step, domain, &work.folder(domain))
             });
         }
         if let Some(argv) = &step.run {
@@ -183,7 +182,7 @@ impl Driller<'_> {
             return self.timed(work, Phase::Check, |driller, _| {
                 let ended = driller
                     .processes
-                    .run(&order(&argv, words, COMMAND))
+                    .run(&order(&argv, words, limit))
                     .map_err(|error| failed("a command", &error))?;
                 let Some(expect) = &step.expect else { return Ok(()) };
                 expected(expect, &String::from_utf8_lossy(&ended.stdout))
@@ -202,7 +201,8 @@ impl Driller<'_> {
             }
             let stop = Arc::new(AtomicBool::new(false));
             let processes = (driller.services)(Arc::clone(&stop));
-            Service::start(&*processes, stop, &order(&argv, words, SERVICE), listens)
+            let limit = timeout(step.timeout, SERVICE_TIMEOUT);
+            Service::start(&*processes, stop, &order(&argv, words, limit), listens)
                 .map_err(|error| failed("the application", &error))
         })?;
         work.services.running.push(service);
@@ -210,16 +210,19 @@ impl Driller<'_> {
     }
 
     /// Gives each stream of a domain to the command that restores it.
-    fn load(&self, words: &Words, domain: &Name, target: &str, folder: &Path) -> Result<(), Stop> {
+    fn load(&self, words: &Words, step: &DrillStep, domain: &Name, folder: &Path) -> Result<(), Stop> {
         let streams = self.plan.domain(domain.as_str()).map(|domain| &domain.stream);
         for stream in streams.into_iter().flatten() {
-            let Some(argv) = stream.restore_into(target).map_err(Stop::Unverified)? else { continue };
+            let Some(argv) = stream.restore_into(step.target_name()).map_err(Stop::Unverified)? else {
+                continue;
+            };
             let argv = words.fill(&argv);
             let what = format!("loading {}", stream.name);
             let unreadable = |error: io::Error| Stop::Unverified(format!("{what}: {error}"));
             let mut file = File::open(folder.join(&stream.name)).map_err(unreadable)?;
+            let limit = timeout(step.timeout.or(stream.restore_timeout), STEP_TIMEOUT);
             let mut sink =
-                self.processes.sink(&order(&argv, words, COMMAND)).map_err(|error| failed(&what, &error))?;
+                self.processes.sink(&order(&argv, words, limit)).map_err(|error| failed(&what, &error))?;
             io::copy(&mut file, &mut sink).map_err(|error| Stop::Fail(format!("{what}: {error}")))?;
             sink.finish().map_err(|error| failed(&what, &error))?;
         }

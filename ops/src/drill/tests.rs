@@ -293,6 +293,46 @@ fn each_way_to_end_has_its_outcome() {
     assert!(record.outcome == fail && record.reason.is_some_and(|why| why.contains("has to be done in 1 s")));
 }
 
+/// What hangs is ended when the step's time is up, whatever kind of step it is, and a load when that of its stream is.
+#[test]
+fn what_hangs_is_ended_by_the_time_of_its_step() {
+    let step = |step: &str| FULL.replace(" }]", &format!(" }}, {{ {step}, timeout = '1s' }}]"));
+    let command = |word: &str| {
+        crate::plan::values::Argv::try_from(vec![word.to_owned(), "600".into(), "${target}".into()])
+    };
+    let of_stream = |timeout: Option<&str>, step: &str| {
+        let mut stage = Stage::new(&FULL.replace("'loaded'", &format!("'0'{step}")));
+        let stream = &mut stage.plan.domains[0].stream[0];
+        stream.restore = Some(command("sleep").expect("a command"));
+        stream.restore_timeout = timeout.map(|timeout| timeout.parse().expect("a time"));
+        stage
+    };
+    let (fail, unverified) = (DrillOutcome::Fail, DrillOutcome::Unverified);
+    let ended = "sleep took longer than 1 s and was ended";
+    for (stage, outcome, reason) in [
+        (Stage::new(&step("run = ['sleep', '600']")), fail, format!("step 2: a command: {ended}")),
+        (
+            Stage::new(&step("prepare = ['sleep', '600']")),
+            unverified,
+            format!("step 2: it cannot be prepared: {ended}"),
+        ),
+        (
+            Stage::new(&step("start = ['sleep', '600'], ready = { command = ['false'] }")),
+            fail,
+            format!("step 2: sleep ended before it was ready: {ended}"),
+        ),
+        (of_stream(Some("1s"), ""), fail, format!("step 1: loading dump: {ended}")),
+        (of_stream(None, ", timeout = '1s'"), fail, format!("step 1: loading dump: {ended}")),
+        // The step knows its server.
+        (of_stream(Some("1h"), ", timeout = '1s'"), fail, format!("step 1: loading dump: {ended}")),
+    ] {
+        let began = Instant::now();
+        let record = stage.run();
+        assert_eq!((record.outcome, record.reason.as_deref()), (outcome, Some(reason.as_str())));
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+    }
+}
+
 /// Whoever looks at the drill may read it. The log of a repository keeps it for ever, and pages and messages go to others.
 #[test]
 fn what_commands_print_is_kept_nowhere() {
@@ -572,4 +612,21 @@ fn a_drill_that_is_to_come_is_due_all_the_same() {
     let is_due = |records: &[DrillRecord]| choose::is_due(&drill, records, &now());
     assert!(is_due(&[]) && !is_due(&[ahead(0)]));
     assert!(is_due(&[ahead(24 * 3650)]), "a clock was wrong");
+}
+
+/// One that can never be verified, as without a program that its steps need, would restore everything again and again.
+#[test]
+fn what_could_not_be_verified_is_due_again_after_a_rest() {
+    let mut stage = Stage::new("tier = 'sample'\nschedule = '*-*-* 03:00'\n");
+    let record = stage.run();
+    let drill = stage.plan.drills.remove(0);
+    let tried = |minutes_ago: i64, took: f64| {
+        let began = now().timestamp() - jiff::SignedDuration::from_mins(minutes_ago);
+        let phases = vec![super::Timed { phase: Phase::Fetch, seconds: took }];
+        vec![DrillRecord { outcome: DrillOutcome::Unverified, began, phases, ..record.clone() }]
+    };
+    assert!(choose::is_due(&drill, &tried(60, 1.0), &now()));
+    assert!(!choose::is_due(&drill, &tried(60, 600.0), &now()), "it took ten minutes");
+    assert!(choose::is_due(&drill, &tried(101, 600.0), &now()));
+    assert!(choose::is_due(&drill, &tried(24 * 60, 24.0 * 3600.0), &now()), "the schedule says so anyway");
 }

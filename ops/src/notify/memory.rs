@@ -22,7 +22,10 @@ pub struct Memory {
     /// What fails, and since when.
     #[serde(default)]
     failing: BTreeMap<String, Timestamp>,
-    /// What failed, and since when it is well again, as long as somebody has to be told.
+    /// What does not fail and lacks something, and since when.
+    #[serde(default)]
+    lacking: BTreeMap<String, Timestamp>,
+    /// What was one of these, and since when it is well again, as long as somebody has to be told.
     #[serde(default)]
     recovered: BTreeMap<String, Timestamp>,
     /// When somebody was last told of something.
@@ -54,15 +57,29 @@ impl Memory {
         self.failing.keys().map(String::as_str)
     }
 
+    /// What lacks something.
+    pub fn lacking(&self) -> impl Iterator<Item = &str> {
+        self.lacking.keys().map(String::as_str)
+    }
+
     /// Takes note that something fails.
     pub fn fails(&mut self, subject: &str, now: Timestamp) {
         self.failing.entry(subject.to_owned()).or_insert(now);
+        self.lacking.remove(subject);
+        self.recovered.remove(subject);
+    }
+
+    /// Takes note that something lacks something.
+    pub fn lacks(&mut self, subject: &str, now: Timestamp) {
+        self.lacking.entry(subject.to_owned()).or_insert(now);
+        self.failing.remove(subject);
         self.recovered.remove(subject);
     }
 
     /// Takes note that something is well.
     pub fn is_well(&mut self, subject: &str, now: Timestamp) {
-        if self.failing.remove(subject).is_some() {
+        let (failed, lacked) = (self.failing.remove(subject), self.lacking.remove(subject));
+        if failed.or(lacked).is_some() {
             self.recovered.insert(subject.to_owned(), now);
         }
     }
@@ -84,8 +101,8 @@ impl Memory {
         let told = |event| self.told.get(&key(channel, event, subject));
         // A time to come is a wrong clock's.
         let Some(last) = told(Event::Recovered).filter(|last| **last <= now) else { return true };
-        match told(Event::Failure) {
-            Some(failed) => failed > last,
+        match told(Event::Failure).max(told(Event::Partial)) {
+            Some(bad) => bad > last,
             None => self.recovered.get(subject).is_some_and(|since| since > last),
         }
     }
@@ -96,16 +113,17 @@ impl Memory {
             return false;
         }
         let Some(last) = self.told.get(&key(channel, event, subject)) else { return true };
-        let is_new_failure = || self.failing.get(subject).is_some_and(|since| since > last);
-        let has_heard_of_failure = || self.told.contains_key(&key(channel, Event::Failure, subject));
+        let is_new = |open: &BTreeMap<_, _>| open.get(subject).is_some_and(|since| since > last);
+        let has_heard = |event| self.told.contains_key(&key(channel, event, subject));
         let pause = match event {
             Event::Start | Event::Success | Event::Drill | Event::Recovery => 0,
             // What fails and recovers all the time is told once an hour.
-            Event::Failure if is_new_failure() => HOUR,
+            Event::Failure if is_new(&self.failing) => HOUR,
+            Event::Partial if is_new(&self.lacking) => HOUR,
             // As often as it was told of.
-            Event::Recovered if has_heard_of_failure() => 0,
+            Event::Recovered if has_heard(Event::Failure) || has_heard(Event::Partial) => 0,
             Event::Recovered => HOUR,
-            Event::Failure | Event::Rpo => DAY,
+            Event::Failure | Event::Partial | Event::Rpo => DAY,
             Event::ExceptionExpiring => 7 * DAY,
         };
         // A time to come is a wrong clock's.

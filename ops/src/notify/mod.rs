@@ -115,30 +115,58 @@ impl Notifier<'_> {
                 Item::new(report.domain.as_str(), why.map_or("failed", String::as_str))
             })
             .collect();
-        let is_good = |report: &&DomainReport| matches!(report.outcome, Outcome::Ok | Outcome::Partial);
-        let good = reports.iter().filter(|report| !is_bad(report)).filter(is_good);
-        let good: Vec<_> = good
-            .map(|report| {
+        let ended = |outcome: Outcome| {
+            let those = reports.iter().filter(|report| !is_bad(report) && report.outcome == outcome);
+            let items = those.map(|report| {
                 let why = report.why().map_or(String::new(), |why| format!(": {why}"));
                 Item::new(report.domain.as_str(), &format!("{}{why}", report.outcome.name()))
-            })
-            .collect();
-        let is_good = failed.is_empty();
+            });
+            items.collect::<Vec<_>>()
+        };
+        let (lacking, good) = (ended(Outcome::Partial), ended(Outcome::Ok));
         let mut warnings = self.changed(&failed, &good);
-        if !is_good {
+        warnings.extend(self.lack(&lacking));
+        let people = |channel: &Channel<'_>| !channel.is_heartbeat();
+        warnings.extend(self.tell_where(Event::Partial, &lacking, &people));
+        if !failed.is_empty() {
             return warnings;
         }
-        if self.is_something_open() {
-            // To whoever watches a heartbeat, a success would say that it is over.
-            warnings.extend(self.tell(Event::Failure, &[]));
-            warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
-        } else if reports.iter().any(|report| report.outcome == Outcome::Deferred) {
-            // To whoever watches a heartbeat, the run that has the domain says how it ended.
-            warnings.extend(self.tell_where(Event::Success, &good, &|channel| !channel.is_heartbeat()));
-        } else {
-            warnings.extend(self.tell(Event::Success, &good));
-        }
+        warnings.extend(self.tell_where(Event::Success, &good, &people));
+        // To whoever watches a heartbeat, a success would say that all is well.
+        let is_deferred = reports.iter().any(|report| report.outcome == Outcome::Deferred);
+        let beat = match (self.is_something_open(), self.is_something_lacking()) {
+            (true, _) => Event::Failure,
+            (false, true) => Event::Partial,
+            // The run that has the domain says how it ended.
+            (false, false) if is_deferred => return warnings,
+            (false, false) => Event::Success,
+        };
+        warnings.extend(self.tell_where(beat, &[], &|channel| channel.is_heartbeat()));
         warnings
+    }
+
+    /// Takes note of what lacks something.
+    fn lack(&self, items: &[Item]) -> Option<String> {
+        if items.is_empty() {
+            return None;
+        }
+        let (now, mut memory) = ((self.now)(), Memory::load(self.state));
+        items.iter().for_each(|item| memory.lacks(&item.subject, now));
+        let saved = memory.save(self.state, now);
+        saved.err().map(|error| format!("notify: cannot write to the state directory: {error}"))
+    }
+
+    /// Whether a domain of the plan lacked something when it was run last.
+    fn is_something_lacking(&self) -> bool {
+        Memory::load(self.state).lacking().any(|subject| self.plan.domain(subject).is_some())
+    }
+
+    /// Whether those that are named there want to know of such events. A plan that does not say who hears of runs that lack something
+    /// has it told to those who hear of failures.
+    fn wants(&self, notify: &Notify, event: Event) -> bool {
+        let is_said = || self.plan.notify.iter().any(|notify| notify.on.contains(&Event::Partial));
+        notify.on.contains(&event)
+            || (event == Event::Partial && notify.on.contains(&Event::Failure) && !is_said())
     }
 
     /// Whether something of the plan that failed in an earlier run is not well yet, or a snapshot unlike those before was not looked at.
@@ -255,7 +283,7 @@ impl Notifier<'_> {
         let now = (self.now)();
         let mut memory = Memory::load(self.state);
         let mut warnings = Vec::new();
-        for notify in self.plan.notify.iter().filter(|notify| notify.on.contains(&event)) {
+        for notify in self.plan.notify.iter().filter(|notify| self.wants(notify, event)) {
             let Some(channel) = Channel::of(notify).filter(is_meant) else { continue };
             let name = channel.name();
             let is_heartbeat = channel.is_heartbeat();
@@ -353,7 +381,7 @@ fn again(mut call: impl FnMut() -> Result<(), String>) -> Result<(), String> {
 fn called(address: &str, event: Event) -> String {
     let end = match event {
         Event::Start => "/start",
-        Event::Failure | Event::Rpo => "/fail",
+        Event::Failure | Event::Partial | Event::Rpo => "/fail",
         _ => return address.to_owned(),
     };
     match address.split_once('?') {

@@ -114,7 +114,7 @@ fn nothing_is_well_again_before_somebody_has_looked() {
     let state = State::new(folder.path()).expect("made");
     let played = Played::default();
     let report = |is_guarded: bool, anomalies: &[&str]| DomainReport {
-        outcome: Outcome::Partial,
+        outcome: if is_guarded { Outcome::Partial } else { Outcome::Ok },
         warnings: vec!["look at it".into()],
         anomalies: anomalies.iter().map(|reason| (*reason).to_owned()).collect(),
         is_guarded,
@@ -147,6 +147,64 @@ fn what_is_passed_over_is_no_failure_and_no_success() {
     assert_eq!(ended(Outcome::Ok), ["http://h/BEAT"]);
     assert_eq!(ended(Outcome::Failed), ["http://h/HOOK failure", "http://h/BEAT/fail"]);
     assert_eq!(ended(Outcome::Deferred), ["http://h/BEAT/fail"], "it is not over");
+}
+
+/// Ten thousand files that cannot be read are no success each night.
+#[test]
+fn a_run_that_lacks_something_is_told_of_as_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let played = Played::default();
+    let report = |outcome| {
+        let message = (outcome != Outcome::Ok).then(|| "7 entries are missing".to_owned());
+        DomainReport { outcome, message, ..DomainReport::new(&"x".parse().expect("a name")) }
+    };
+    let ended = |hours, reports: &[DomainReport]| {
+        told(&played, &state, hours, &|notifier| notifier.run_ended(reports)).0
+    };
+    let partial = "http://h/HOOK partial Strongroom on box: partial: x: partial: 7 entries are missing";
+    let recovered = "http://h/HOOK recovered Strongroom on box: recovered: x: is well again";
+    let (beat, alarm) = ("http://h/BEAT", "http://h/BEAT/fail");
+    assert_eq!(ended(0, &[report(Outcome::Partial)]), [partial, alarm]);
+    assert_eq!(ended(1, &[]), [alarm], "nothing was due, and nothing is well for that");
+    assert_eq!(ended(2, &[report(Outcome::Partial)]), [alarm], "it was told of today");
+    assert_eq!(ended(25, &[report(Outcome::Partial)]), [partial, alarm]);
+    assert_eq!(ended(26, &[report(Outcome::Ok)]), [recovered, beat]);
+    // What failed and lacks something now is not well again.
+    assert_eq!(ended(50, &[report(Outcome::Failed)]).len(), 2);
+    assert_eq!(ended(51, &[report(Outcome::Partial)]), [partial, alarm]);
+    assert_eq!(ended(52, &[report(Outcome::Ok)]), [recovered, beat]);
+}
+
+#[test]
+fn who_is_told_of_runs_that_lack_something_can_be_said() {
+    let channel = |on: &str, variable: &str| format!("[[notify]]\non = [{on}]\nwebhook_env = '{variable}'\n");
+    let domain = "[[domain]]\nname = 'x'\npaths = ['/x']\n";
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    for (more, expected) in [("", ["PAGER", "MAIL"].as_slice()), (&channel("'partial'", "DESK"), &["DESK"])] {
+        let plan = plan(&format!(
+            "{domain}{}{}{more}",
+            channel("'failure'", "PAGER"),
+            channel("'failure', 'success'", "MAIL")
+        ));
+        let played = Played::default();
+        let notifier = Notifier {
+            plan: &plan,
+            host: "box".into(),
+            http: &played,
+            processes: Arc::new(NoCommands),
+            variable: &|name| Some(name.to_owned()),
+            state: &state,
+            now: &|| Timestamp::UNIX_EPOCH,
+        };
+        let report =
+            DomainReport { outcome: Outcome::Partial, ..DomainReport::new(&"x".parse().expect("a name")) };
+        assert_eq!(notifier.run_ended(&[report]), [] as [&str; 0]);
+        let calls = played.calls.borrow();
+        let names: Vec<_> = calls.iter().filter_map(|call| call.split(' ').next()).collect();
+        assert_eq!(names, expected, "{calls:?}");
+    }
 }
 
 /// The timer calls an hour later, and nothing is due: that is no success.

@@ -48,6 +48,10 @@ pub const SNAPSHOT_TIMEOUT: &str = "2m";
 pub const RECOVER_TIMEOUT: &str = "10m";
 /// Time that the command of a stream may take.
 pub const STREAM_TIMEOUT: &str = "6h";
+/// Time that a command of a drill may take.
+pub const STEP_TIMEOUT: &str = "6h";
+/// Time that an application may run which a drill has started.
+pub const SERVICE_TIMEOUT: &str = "24h";
 
 const DEFAULT_OBJECTIVES: [(&str, &str); 6] = [
     ("anomaly_guard", "true"),
@@ -109,6 +113,12 @@ fn of_drill(plan: &Plan, drill: &Drill) -> Vec<(String, String)> {
     found.extend(from.map(|from| (format!("{name}.from"), text(from.as_str()))));
     let waiting = drill.step.iter().enumerate().filter(|(_, step)| step.ready.is_some());
     found.extend(waiting.map(|(number, _)| ready(&format!("{name}.step.{}", number + 1))));
+    // What a step restores has the limits of its streams.
+    let limited = drill.step.iter().enumerate().filter(|(_, step)| step.restore.is_none());
+    found.extend(limited.map(|(number, step)| {
+        let limit = if step.start.is_some() { SERVICE_TIMEOUT } else { STEP_TIMEOUT };
+        (format!("{name}.step.{}.timeout", number + 1), text(limit))
+    }));
     found
 }
 
@@ -125,6 +135,10 @@ fn defaults(plan: &Plan, domain: &Domain) -> Vec<(String, String)> {
     found.push((format!("{name}.one_file_system"), "false".into()));
     let timeouts = domain.stream.iter().map(|stream| format!("stream.{}", stream.name));
     found.extend(timeouts.map(|stream| (format!("{name}.{stream}.timeout"), text(STREAM_TIMEOUT))));
+    let restored = domain.stream.iter().filter(|stream| stream.restore.is_some());
+    found.extend(restored.map(|stream| {
+        (format!("{name}.stream.{}.restore_timeout", stream.name), text("none; 6h in a drill"))
+    }));
     if domain.hooks.is_some() {
         found.push((format!("{name}.hooks.timeout"), text(HOOK_TIMEOUT)));
     }

@@ -216,21 +216,26 @@ fn every_value_in_force_has_its_origin() {
 #[test]
 fn what_holds_for_drills_and_recoveries_by_default_is_shown() {
     let text = "[repo.b]\nurl = '/b'\n[[domain]]\nname = 'x'\npaths = ['/x']\nto = ['b', 'a']\nrecover = { ready = { command = ['r'] } }\n\
+                stream = [{ name = 's', command = ['c'], restore = ['r', '${target}'] }]\n\
                 [[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nsnapshot = 'random'\n\
-                step = [{ run = ['x'] }, { start = ['x'], ready = { command = ['r'] } }]\n";
+                step = [{ run = ['x'] }, { start = ['x'], ready = { command = ['r'] } }, { run = ['x'], timeout = '1m' }]\n";
     let entries = effective(&plan(text), "box");
     let by_default = entries.iter().filter(|entry| entry.origin == Origin::Default);
     let by_default: Vec<_> = by_default.map(|entry| format!("{} = {}", entry.key, entry.value)).collect();
     for expected in [
         "drill.d.from = \"b\"",
         "drill.d.scratch = \"scratch in the state directory\"",
+        "drill.d.step.1.timeout = \"6h\"",
+        "drill.d.step.2.timeout = \"24h\"",
         "drill.d.step.2.ready.timeout = \"60s\"",
+        "domain.x.stream.s.restore_timeout = \"none; 6h in a drill\"",
         "domain.x.recover.ready.timeout = \"60s\"",
         "domain.x.recover.scratch = \"the state directory\"",
         "domain.x.recover.excluded = \"carry\"",
     ] {
         assert!(by_default.iter().any(|found| found == expected), "{expected}: {by_default:#?}");
     }
+    assert!(!by_default.iter().any(|found| found.starts_with("drill.d.step.3.timeout")), "{by_default:#?}");
     let given = entries.iter().find(|entry| entry.key == "drill.d.snapshot").expect("given");
     assert_eq!((given.value.as_str(), given.origin == Origin::Default), ("\"random\"", false));
 }

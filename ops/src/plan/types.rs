@@ -223,6 +223,8 @@ pub struct Stream {
     pub timeout: Option<Lapse>,
     /// The command that is given the bytes in a restore; `${target}` is where to: drills and recoveries run none that does not name it.
     pub restore: Option<Argv>,
+    /// How long `restore` may take [default: in a recovery as long as it needs, in a drill 6h].
+    pub restore_timeout: Option<Lapse>,
     /// How what was restored takes the place of what is in use.
     pub recover: Option<StreamRecover>,
 }
@@ -268,7 +270,7 @@ pub struct Recover {
     /// Commands that have to end with exit code 0 after that.
     #[serde(default)]
     pub health: Vec<Argv>,
-    /// How long each command may take, those of streams but for `restore` as well [default: 10m].
+    /// How long each command may take, those of streams but for `restore` (`restore_timeout`) as well [default: 10m].
     pub timeout: Option<Lapse>,
     /// A directory that streams are put into before they are loaded [default: the state directory].
     pub scratch: Option<String>,
@@ -377,6 +379,9 @@ pub struct DrillStep {
     pub start: Option<Argv>,
     /// How it is known to be ready.
     pub ready: Option<Ready>,
+    /// How long each command of the step may take, and an application that it starts may run [default: `restore_timeout` of a stream that is
+    /// restored, 24h for an application, 6h otherwise].
+    pub timeout: Option<Lapse>,
 }
 
 /// How an application that was started is known to be ready.
@@ -431,7 +436,9 @@ pub enum Event {
     Success,
     /// A run failed.
     Failure,
-    /// The first good run after a failure.
+    /// A run made snapshots, and lacked something: files that could not be read, facts, what a hook was to do.
+    Partial,
+    /// The first good run after one of these.
     Recovered,
     /// A drill ended.
     Drill,
@@ -450,6 +457,7 @@ impl Event {
             Self::Start => "start",
             Self::Success => "success",
             Self::Failure => "failure",
+            Self::Partial => "partial",
             Self::Recovered => "recovered",
             Self::Drill => "drill",
             Self::Recovery => "recovery",

@@ -6,14 +6,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::drill::probe;
-use crate::drill::steps::{COMMAND, PAUSE, READY};
+use crate::drill::steps::{PAUSE, READY};
 use crate::plan::effective::RECOVER_TIMEOUT;
 use crate::plan::types::{Domain, Ready, Recover, Stream, StreamRecover};
-use crate::plan::values::{Argv, Name};
+use crate::plan::values::{Argv, Lapse, Name};
 use crate::recover::journal::{Journal, Load, Progress};
 use crate::recover::machine::{Recoverer, Stop};
 use crate::run::process::{Ended, Order, ProcessError};
 use crate::run::stream::timeout;
+
+/// Longer than anything takes. Whoever recovers waits for the end of a load: what ends it in the middle has to be asked for.
+const NO_LIMIT: Lapse = Lapse::seconds(u64::MAX);
 
 /// What a recovery is to do beside putting data back.
 pub(super) fn wanted(domain: &Domain) -> Recover {
@@ -163,7 +166,8 @@ impl Recoverer<'_> {
         let argv = filled(&restore, id, load);
         let env = self.env(&domain.name, id);
         let mut file = File::open(scratch.join(&stream.name)).map_err(|error| error.to_string())?;
-        let order = Order { argv: &argv, env: &env, timeout: COMMAND, heeds_cancel: true };
+        let timeout = stream.restore_timeout.unwrap_or(NO_LIMIT).duration();
+        let order = Order { argv: &argv, env: &env, timeout, heeds_cancel: true };
         let mut sink = self.processes.sink(&order).map_err(|error| error.to_string())?;
         let copied = io::copy(&mut file, &mut sink);
         // A command that takes no more has a reason, which says more than a broken pipe.

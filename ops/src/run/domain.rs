@@ -69,6 +69,7 @@ impl Runner<'_> {
             Ok(Taken::Held(holder)) => self.after_another(domain, targets, &holder, &began, &mut report),
             Err(error) => {
                 report.fail_before(targets, &format!("cannot lock the domain: {error}"));
+                self.conclude(domain, &mut report);
                 self.record(&began, &mut report);
             }
         }
@@ -85,6 +86,7 @@ impl Runner<'_> {
         // What is there may be of two states, or of one that nobody wants.
         if let Some(advice) = self.unfinished_recovery(domain) {
             report.fail_before(targets, &advice);
+            self.conclude(domain, report);
             return self.record(began, report);
         }
         let left = self.sweep(domain, report);
@@ -225,6 +227,7 @@ impl Runner<'_> {
             Ok(stage) => stage,
             Err(error) => {
                 report.fail_before(targets, &format!("cannot write to the state directory: {error}"));
+                self.conclude(domain, report);
                 return None;
             }
         };

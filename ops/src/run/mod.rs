@@ -14,6 +14,7 @@
 //! - [`lock`]: locks that say who holds them
 //! - [`plans`]: which state folder a plan has
 //! - [`state`]: what a host remembers: locks, what is to be cleaned up after a kill, attempts
+//! - `last_plan`: what the plan said when it could be read
 //! - [`vault`]: what a run needs of repositories
 
 pub mod again;
@@ -23,6 +24,7 @@ mod cleanup;
 mod copies;
 pub mod domain;
 pub(crate) mod facts;
+mod last_plan;
 mod lines;
 pub mod lock;
 pub(crate) mod marks;
@@ -44,6 +46,7 @@ pub mod turn;
 pub mod vault;
 
 pub use domain::{Patience, Runner};
+pub use last_plan::last_plan;
 pub use refused::refused;
 pub use report::{Copied, Deferral, DomainReport, RepoReport};
 pub use state::Outcome;

@@ -128,6 +128,12 @@ fn series(host: &str, domain: &Name, repo: &Path) -> String {
     hex([host.as_bytes(), domain.as_str().as_bytes(), place.as_os_str().as_encoded_bytes()])
 }
 
+/// The folder of the plan at `path`, if it has one in `base`.
+pub(super) fn folder_of(base: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
+    let is_own = |owner: &Option<Owner>| owner.as_ref().is_some_and(|owner| is_same(&owner.path, path));
+    Ok(folders(base)?.into_iter().find_map(|(folder, owner)| is_own(&owner).then_some(folder)))
+}
+
 /// All folders, in the order of their names.
 fn folders(base: &Path) -> io::Result<Vec<(PathBuf, Option<Owner>)>> {
     let entries = match fs::read_dir(base) {

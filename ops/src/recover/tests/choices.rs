@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use strongroom::format::provenance::{Fact, Provenance};
 use strongroom::testing::cannot;
@@ -252,6 +253,27 @@ fn a_stream_that_would_be_loaded_in_place_is_refused_and_one_that_nobody_swaps_i
         assert_eq!(record.outcome, Outcome::Partial, "{record:?}");
         assert!(record.left[0].contains(said), "{record:?}");
         assert_eq!(world.databases()["live"], "in use");
+    }
+}
+
+/// A database that takes a night to load is one on the worst day, too.
+#[test]
+fn a_load_is_ended_by_its_time_only_where_the_plan_says_so() {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let short = PLAN.replace("recover = { stop", "recover = { timeout = '1m', stop");
+    for (plan, least, most) in [
+        (short.clone(), hours(10 * 366 * 24), Duration::MAX),
+        (
+            short.replace("recover = { create", "restore_timeout = '36h'\nrecover = { create"),
+            hours(36),
+            hours(36),
+        ),
+    ] {
+        let world = World::new(&plan);
+        let record = world.recover(&["shop"]).expect("begun").remove(0);
+        assert_eq!(record.outcome, Outcome::Recovered, "{record:?}");
+        let limits = world.limits();
+        assert!(matches!(limits[..], [limit] if (least..=most).contains(&limit)), "{limits:?}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
@@ -110,6 +111,8 @@ pub struct Machine {
     pub databases: BTreeMap<String, String>,
     pub running: bool,
     pub log: Vec<String>,
+    /// How long each load was given.
+    pub limits: Vec<Duration>,
     /// Commands that fail whenever they are run.
     pub failing: Vec<&'static str>,
 }
@@ -145,7 +148,7 @@ impl Commands {
             ["replace", path] => {
                 fs::remove_file(path).ok()?;
                 // It may get the inode number of the other one, and not its time.
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(10));
                 fs::write(path, "replaced").ok()?;
             }
             ["print", word] => return Some(word.into()),
@@ -193,6 +196,7 @@ impl Processes for Commands {
     fn sink(&self, order: &Order<'_>) -> Result<Box<dyn Sink>, ProcessError> {
         let words = order.argv.words().to_vec();
         self.machine().log.push(words.join(" "));
+        self.machine().limits.push(order.timeout);
         self.ticks.tick().map_err(|_| failed(&words[0]))?;
         Ok(Box::new(Loading { commands: self.clone(), name: words[1].clone(), bytes: Vec::new() }))
     }

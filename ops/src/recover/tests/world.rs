@@ -194,6 +194,11 @@ impl World {
         self.commands.machine().databases.insert(name.into(), content.into());
     }
 
+    /// How long each load was given.
+    pub fn limits(&self) -> Vec<Duration> {
+        self.commands.machine().limits.clone()
+    }
+
     pub fn databases(&self) -> BTreeMap<String, String> {
         self.commands.machine().databases.clone()
     }

@@ -97,6 +97,30 @@ fn a_hook_after_a_failure_is_run_whatever_the_command_said() {
     assert_eq!(told, "a hook before it: sh failed: exit code 1; it said: a\u{fffd}b\n");
 }
 
+/// Whoever is to be called has to know of that most of all.
+#[test]
+fn a_hook_after_a_failure_is_run_where_nothing_could_be_begun() {
+    for (in_the_way, reason) in [
+        ("x.recover", "whether a recovery is unfinished cannot be read: "),
+        ("x.stage", "cannot write to the state directory: "),
+        ("x.lock", "cannot lock the domain: "),
+    ] {
+        let stage = Stage::new(
+            "[[domain]]\nname = 'x'\nto = ['a']\npaths = ['DIR']\nhooks = { before = [['before']], failed = [['call']] }\n",
+        );
+        let path = stage.state().folder().join(in_the_way);
+        match in_the_way {
+            "x.stage" => std::fs::write(path, "no folder").expect("written"),
+            _ => std::fs::create_dir(path).expect("made"),
+        }
+        let report = stage.run_once().remove(0);
+        let message = report.message.unwrap_or_default();
+        assert!(report.outcome == Outcome::Failed && message.starts_with(reason), "{in_the_way}: {message}");
+        assert_eq!(stage.log(), [format!("call <{message}>")], "{in_the_way}");
+        assert_eq!(stage.state().attempts().expect("readable").len(), 1, "{in_the_way}");
+    }
+}
+
 #[test]
 fn a_stream_that_is_not_what_it_should_be_is_no_stream() {
     for (stream, reason) in [
