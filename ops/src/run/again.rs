@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(found(&[]), [None, None]);
         let mixed = attempt(1, Failed, &[("a", Ok), ("b", Failed)]);
         let down = missed(1, "failed: it is down");
-        assert_eq!(found(&[mixed.clone()]), [None, down.clone()]);
+        assert_eq!(found(std::slice::from_ref(&mixed)), [None, down.clone()]);
         // What is for one repository says nothing of the other.
         assert_eq!(found(&[mixed.clone(), attempt(2, Ok, &[("a", Ok)])]), [None, down]);
         assert_eq!(found(&[mixed, attempt(2, Partial, &[("b", Partial)])]), [None, None]);
