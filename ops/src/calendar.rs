@@ -422,7 +422,7 @@ mod tests {
                 .output();
             let output = match analyze {
                 Ok(output) => output,
-                Err(error) => return crate::testing::cannot("run systemd-analyze", &error),
+                Err(error) => return strongroom::testing::cannot("run systemd-analyze", &error),
             };
             assert!(output.status.success(), "{text}: {output:?}");
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
