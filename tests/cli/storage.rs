@@ -152,7 +152,7 @@ fn where_there_is_no_room_for_a_reserve_the_repository_is_made_all_the_same() {
     );
     assert!(run.stderr.contains("hint: make room on the storage, or ask for a smaller one"), "{run:?}");
     bench.run(["backup", "src"]).expect(0);
-    let run = bench.run(["check"]).expect(0);
+    let run = bench.run(["check", "--json"]).expect(0);
     assert!(run.stdout.contains("reserve-short"), "{run:?}");
 }
 
