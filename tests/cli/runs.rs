@@ -100,8 +100,8 @@ fn a_plan_that_cannot_be_read_any_more_leaves_them_too() {
                   [[domain]]\nname = 'files'\nto = ['first']\nschedule = 'daily'\npaths = ['DIR/src']\n";
     for (broken, reason) in [
         (Some(format!("{domain}pahts = ['DIR/src']\n")), "there is no key `pahts` here"),
-        (Some(domain.replace("'daily'", "7")), "strongroom.toml:18: "),
-        (Some(format!("{domain}[[[\n")), "strongroom.toml:20: "),
+        (Some(domain.replace("'daily'", "7")), "strongroom.toml:20: "),
+        (Some(format!("{domain}[[[\n")), "strongroom.toml:22: "),
         (None, "strongroom.toml: cannot read the plan: "),
     ] {
         let bench = planned(domain);

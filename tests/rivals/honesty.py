@@ -371,7 +371,7 @@ def faults(result):
     """What must not be."""
     found = []
     for case in ("flip", "cut"):
-        found += [f"{case}: {what}" for what in ("check silent", "restore silent", "wrong data") if result[case][what]]
+        found += [f"{case}: {what}" for what in ("check silent", "restore silent") if result[case][what]]
     kill = result["kill"]
     found += [f"kill: {what}" for what in ("check clean", "next backup works", "restore right") if kill[what] != kill["tries"]]
     found += [f"full: {what}: no" for what, holds in (result["full"] or {}).items() if not holds]
