@@ -476,7 +476,7 @@ mod tests {
             "A recovery on 1970-01-01 took 2.5 s (swap 2.5 s).\n",
             "A drill on 2026-11-28 took 1.5 s for x (fetch 1.5 s).\n",
         );
-        let both = written(&[drill.clone()], &[recovery.clone()]);
+        let both = written(std::slice::from_ref(&drill), std::slice::from_ref(&recovery));
         assert!(
             both.contains(of_recovery) && both.contains(of_drill) && !both.contains("was not measured"),
             "{both}"

@@ -34,7 +34,7 @@ fn world() -> (World, Vec<SnapshotId>) {
 
 fn last_entry(storage: &MemoryBackend) -> ObjectKey {
     let is_entry = |key: &ObjectKey| key.folder() == Some(Folder::Log);
-    storage.objects().into_iter().map(|(key, _)| key).filter(is_entry).next_back().expect("a log")
+    storage.objects().into_iter().map(|(key, _)| key).rfind(is_entry).expect("a log")
 }
 
 fn forget_one(repository: &Repository, id: SnapshotId) -> Result<(), forget::ForgetError> {
