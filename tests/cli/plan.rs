@@ -453,15 +453,7 @@ fn what_waits_for_another_run_is_told_of_and_due_again() {
         dry.lines().count() == 2 && dry.contains("would back up then into first: the last attempt was"),
         "{dry}"
     );
-    let mut due = bench
-        .command()
-        .args(["run", "--due"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut said = String::new();
-    BufReader::new(due.stderr.as_mut().expect("a pipe")).read_line(&mut said).expect("a line");
+    let (due, said) = waiting(&bench);
     assert!(said.starts_with("slow: another run is at work on it since "), "{said}");
     assert!(said.ends_with(&format!(" (process {}): waiting for its end\n", child.id())), "{said}");
     bench.write("quick", "");
@@ -472,6 +464,20 @@ fn what_waits_for_another_run_is_told_of_and_due_again() {
     bench.run(["status"]).expect(0);
 }
 
+/// A `run --due` that has to wait, and what it says of that.
+fn waiting(bench: &Bench) -> (Child, String) {
+    let mut run = bench
+        .command()
+        .args(["run", "--due"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut said = String::new();
+    BufReader::new(run.stderr.as_mut().expect("a pipe")).read_line(&mut said).expect("a line");
+    (run, said)
+}
+
 #[test]
 fn timers_that_meet_do_not_fail_each_other() {
     let bench = planned(
@@ -480,16 +486,7 @@ fn timers_that_meet_do_not_fail_each_other() {
     );
     bench.source();
     let mut first = begun(&bench, "--due");
-    let mut second = bench
-        .command()
-        .args(["run", "--due"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut said = String::new();
-    let stderr = second.stderr.as_mut().expect("a pipe");
-    BufReader::new(stderr).read_line(&mut said).expect("a line");
+    let (mut second, said) = waiting(&bench);
     assert!(said.starts_with("another run is at work on what is due since 20"), "{said}");
     assert!(said.ends_with(&format!(" (process {}): waiting for its end\n", first.id())), "{said}");
     let third = bench.run(["run", "--due", "--json"]).expect(0);
