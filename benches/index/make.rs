@@ -120,13 +120,9 @@ fn need(repository: &Repository, count: u64) -> Outcome {
     let tree = put(&mut writer, &record::encode(&Tree::Nodes(root)))?;
     writer.flush()?;
     let segment = repository.store_segment(&store.finish()?)?;
-    let record = record::encode(&snapshot(tree, 0));
     let added = vec![
         Change::SegmentsReplaced { added: vec![segment.info], removed: Vec::new() },
-        Change::SnapshotAdded {
-            snapshot: SnapshotId::new(repository.keys().blob_id(BlobKind::Snapshot, &record)),
-            record: ByteBuf::from(record),
-        },
+        added(repository, &snapshot(tree, 0)),
     ];
     repository.commit(&mut |_| Ok(added.clone()))?;
     Ok(())
@@ -199,16 +195,22 @@ pub fn log(dir: &Path, count: u64) -> Outcome {
         environment(),
     )?;
     for n in 0..count {
-        let added = Change::SnapshotAdded {
-            snapshot: SnapshotId::new(blob(count + n)),
-            record: ByteBuf::from(record::encode(&snapshot(blob(n), n))),
-        };
+        let added = added(&repository, &snapshot(blob(n), n));
         repository.commit(&mut |_| Ok(vec![added.clone()]))?;
     }
     println!("made {count} snapshots in {:.1} s, {:.1} s of processor", watch.wall(), watch.processor());
     phases::memory("make");
     fs::rename(unfinished, dir)?;
     Ok(())
+}
+
+/// What a commit says that adds this snapshot.
+fn added(repository: &Repository, snapshot: &Snapshot) -> Change {
+    let record = record::encode(snapshot);
+    Change::SnapshotAdded {
+        snapshot: SnapshotId::new(repository.keys().blob_id(BlobKind::Snapshot, &record)),
+        record: ByteBuf::from(record),
+    }
 }
 
 /// The record of snapshot `n`, of this tree.

@@ -7,7 +7,7 @@
 //! packs of which all is so are put into a segment of their own, and one commit replaces the other by it. Packs that are not
 //! an appender's, and those that another segment lists, are none of its business.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::backend::ObjectKey;
@@ -17,12 +17,18 @@ use crate::format::segment::{IndexEntry, PackEntry};
 use crate::ids::PackId;
 use crate::index::{self, IndexError, Segment};
 use crate::monitor::{Monitor, Problem, Progress};
-use crate::repo::{Repository, RepositoryError};
+use crate::repo::{NewSegment, Repository, RepositoryError};
 use crate::store::{self, DecodeScratch, ReadError, read_directory};
 
-/// Entries of a segment that is vetted, at most: they are gathered in memory, 56 bytes each. A backup commits after a
-/// quarter of a million.
+/// Entries of a segment that is vetted, at most. A backup commits after a quarter of a million.
 const ENTRIES_MAX: u64 = 2 << 20;
+
+/// Entries that are gathered at a time, unless a single pack has more: 56 bytes each, and as much again for what the packs say
+/// themselves. The segment is read once for so many, and as many segments take its place.
+const ENTRIES_AT_ONCE: u64 = if cfg!(test) { 4 } else { 64 << 10 };
+
+/// Entries of one pack, at most: twice what a backup gathers before it commits.
+const ENTRIES_OF_PACK_MAX: u32 = 512 << 10;
 
 /// Packs that it lists, at most: some 20 MB of memory. What a backup commits at once lies in far fewer.
 const PACKS_MAX: u32 = 128 << 10;
@@ -91,11 +97,11 @@ pub fn run(
         let (gone, known_now, damaged) = (&gone, &known, Vec::new());
         let mut vet =
             Vet { repository, segment, gone, known: known_now, monitor, untrue: 0, damaged, buffer, scratch };
-        let mut found = Vec::new();
+        let mut found = HashSet::new();
         match vet.all(strictness) {
-            Ok(packs) => {
-                vetted.segments += u64::from(vet.replace(&packs, last_prune)?);
-                found.extend(packs.iter().map(|(pack, _)| pack.id));
+            Ok(Found { packs, segments }) => {
+                vetted.segments += u64::from(vet.replace(&segments, last_prune)?);
+                found = packs;
             }
             Err(Refusal::Untrue(reason)) => vet.tell(&reason),
             Err(Refusal::Failed(error)) => return Err(error),
@@ -158,6 +164,12 @@ enum Refusal {
     Failed(VetError),
 }
 
+impl From<VetError> for Refusal {
+    fn from(error: VetError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl From<ReadError> for Refusal {
     /// What is missing or does not verify is untrue; anything else may go well the next time.
     fn from(error: ReadError) -> Self {
@@ -193,9 +205,17 @@ struct Vet<'a> {
     scratch: VerifyScratch,
 }
 
+/// What a segment says that is so.
+#[derive(Default)]
+struct Found {
+    packs: HashSet<PackId>,
+    /// Segments of them, stored but not committed.
+    segments: Vec<NewSegment>,
+}
+
 impl Vet<'_> {
     /// The packs of which all is as the segment says.
-    fn all(&mut self, strictness: Strictness) -> Result<Vec<(PackEntry, Directory)>, Refusal> {
+    fn all(&mut self, strictness: Strictness) -> Result<Found, Refusal> {
         if self.segment.layout().entries > ENTRIES_MAX {
             return Err(Refusal::Untrue(format!("it has more than {ENTRIES_MAX} entries")));
         }
@@ -203,33 +223,76 @@ impl Vet<'_> {
             return Err(Refusal::Untrue(format!("it lists more than {PACKS_MAX} packs")));
         }
         let packs = self.segment.packs().collect::<Result<Vec<_>, _>>()?;
-        let mut entries: BTreeMap<u32, Vec<IndexEntry>> = BTreeMap::new();
+        let mut entries_of = vec![0u32; packs.len()];
+        for entry in self.segment.entries() {
+            let Some(entries) = entries_of.get_mut(entry?.pack as usize) else {
+                return Err(Refusal::Untrue("an entry names no pack".to_owned()));
+            };
+            *entries += 1;
+        }
+        let mut found = Found::default();
+        let mut from = 0;
+        while from < packs.len() {
+            let to = from + at_once(&entries_of[from..]);
+            if let Err(refusal) = self.some(&packs[from..to], from, strictness, &mut found) {
+                self.drop_new(&found.segments).map_err(VetError::from)?;
+                return Err(refusal);
+            }
+            from = to;
+        }
+        Ok(found)
+    }
+
+    /// Of some packs, of which the first has number `from`, adds to `found` those of which all is as the segment says.
+    fn some(
+        &mut self,
+        packs: &[PackEntry],
+        from: usize,
+        strictness: Strictness,
+        found: &mut Found,
+    ) -> Result<(), Refusal> {
+        let mut listed = vec![Vec::new(); packs.len()];
         for entry in self.segment.entries() {
             let entry = entry?;
-            if entry.pack as usize >= packs.len() {
-                return Err(Refusal::Untrue("an entry names no pack".to_owned()));
+            let number = (entry.pack as usize).checked_sub(from);
+            if let Some(of_pack) = number.and_then(|number| listed.get_mut(number)) {
+                of_pack.push(entry);
             }
-            entries.entry(entry.pack).or_default().push(entry);
         }
-        let mut found: Vec<(PackEntry, Directory)> = Vec::new();
-        for (number, pack) in (0u32..).zip(packs) {
+        let mut whole = Vec::new();
+        for ((number, pack), listed) in (from..).zip(packs).zip(listed) {
             if self.monitor.is_cancelled() {
                 return Err(Refusal::Failed(VetError::Cancelled));
             }
             // What others say of it is believed, and all that there is to say.
-            if self.known.contains(&pack.id) || found.iter().any(|(found, _)| found.id == pack.id) {
+            if self.known.contains(&pack.id) || found.packs.contains(&pack.id) {
                 continue;
             }
-            let listed = entries.remove(&number).unwrap_or_default();
-            match self.pack(&pack, listed, number, strictness) {
-                Ok(whole) => found.push(whole),
+            let number = u32::try_from(number).expect("checked to be below a limit");
+            match self.pack(pack, listed, number, strictness) {
+                Ok(pack) => {
+                    found.packs.insert(pack.0.id);
+                    whole.push(pack);
+                }
                 Err(Refusal::Untrue(reason)) if strictness == Strictness::WhatIsTrue => self.tell(&reason),
                 Err(refusal) => return Err(refusal),
             }
-            let items = found.len() as u64;
+            let items = found.packs.len() as u64;
             self.monitor.progress(&Progress { items, ..Progress::default() });
         }
-        Ok(found)
+        if !whole.is_empty() {
+            let segment = self.repository.store_segment(&whole);
+            found.segments.push(segment.map_err(|error| Refusal::Failed(error.into()))?);
+        }
+        Ok(())
+    }
+
+    /// Takes away segments that nobody commits.
+    fn drop_new(&self, segments: &[NewSegment]) -> Result<(), RepositoryError> {
+        for segment in segments {
+            self.repository.delete_object(&ObjectKey::segment(&segment.info.segment))?;
+        }
+        Ok(())
     }
 
     /// A pack with all that it holds, if that is what the segment says of it. Where what is true is wanted, the pack has the
@@ -248,6 +311,9 @@ impl Vet<'_> {
         // Nobody who may only add has made it, and whoever did lists it, or does not count it as stored.
         if !pack.header.is_for_recipient() {
             return Err(untrue("was not made with an append-only keyslot"));
+        }
+        if pack.blobs.max(u32::try_from(listed.len()).unwrap_or(u32::MAX)) > ENTRIES_OF_PACK_MAX {
+            return Err(untrue(&format!("is said to hold more than {ENTRIES_OF_PACK_MAX} blobs")));
         }
         let backend = &**self.repository.backend();
         let unreadable = |source| ReadError::Backend { pack: pack.id, source };
@@ -285,24 +351,24 @@ impl Vet<'_> {
     /// Puts what was found in the place of the segment. False where somebody else did.
     ///
     /// # Errors
-    /// [`RepositoryError::Conflict`] where packs were condemned or removed since `last_prune`.
-    fn replace(&self, packs: &[(PackEntry, Directory)], last_prune: u64) -> Result<bool, RepositoryError> {
+    /// [`RepositoryError::Conflict`] where packs were condemned or removed since `last_prune`, or new segments dropped.
+    fn replace(&self, new: &[NewSegment], last_prune: u64) -> Result<bool, RepositoryError> {
         let (repository, old) = (self.repository, self.segment.id());
-        let new = if packs.is_empty() { None } else { Some(repository.store_segment(packs)?) };
         let mut is_ours = false;
         repository.commit(&mut |fold| {
             is_ours = fold.appended_by(&old).is_some();
-            // They may be gone, or the segment that nobody names yet have been dropped.
-            if is_ours && repository.last_prune() != last_prune {
+            // They may be gone, or a segment that nobody names yet have been dropped.
+            let is_gone = |new: &NewSegment| repository.is_segment_gone(&new.info.segment);
+            if is_ours && (repository.last_prune() != last_prune || new.iter().any(is_gone)) {
                 return Err(RepositoryError::Conflict);
             }
             let added = new.iter().map(|new| new.info).collect();
             let change = Change::SegmentsReplaced { added, removed: vec![old] };
             Ok(if is_ours { vec![change] } else { Vec::new() })
         })?;
-        let dead = if is_ours { Some(old) } else { new.map(|new| new.info.segment) };
-        if let Some(segment) = dead {
-            repository.delete_object(&ObjectKey::segment(&segment))?;
+        match is_ours {
+            true => repository.delete_object(&ObjectKey::segment(&old))?,
+            false => self.drop_new(new)?,
         }
         Ok(is_ours)
     }
@@ -316,4 +382,14 @@ impl Vet<'_> {
             is_error: true,
         });
     }
+}
+
+/// How many of these packs, of so many entries each, are vetted at a time.
+fn at_once(entries_of: &[u32]) -> usize {
+    let mut entries = 0;
+    let fits = |of_pack: &&u32| {
+        entries += u64::from(**of_pack);
+        entries <= ENTRIES_AT_ONCE
+    };
+    entries_of.iter().take_while(fits).count().max(1)
 }

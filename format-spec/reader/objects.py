@@ -14,7 +14,7 @@ from sealing import HEADER_LEN, TAG_LEN
 KNOWN_FEATURES = 0
 KEYSLOT_CONTEXT = "strongroom v1 2026-11-22 keyslot"
 SIGNATURE_CONTEXT = b"strongroom v1 commit"
-PACK_LEN_MIN, PACK_LEN_MAX = 112, 256 << 20
+PACK_LEN_MIN, PACK_LEN_MAX, DIRECTORY_LEN_MAX = 112, 256 << 20, 32 << 20
 PAGE, PAGE_PLAIN = 4096, 4080
 
 
@@ -133,6 +133,8 @@ def open_pack(keys, data, kind):
     start, length = number(trailer, 0, 8), number(trailer, 8, 8)
     if start < HEADER_LEN or start + length + TAG_LEN > trailer_at:
         raise Refused("directory", "the trailer points outside the pack")
+    if length > DIRECTORY_LEN_MAX:
+        raise Refused("directory", f"a directory of {length} bytes")
     directory = cipher.open(start, length, data[start : start + length + TAG_LEN])
     return cipher, read_directory(directory, kind, start)
 

@@ -14,6 +14,9 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{visible, with_schema};
 use crate::{records, units};
 
+/// Paths of a snapshot in the table.
+const PATHS_SHOWN: usize = 8;
+
 const AFTER_HELP: &str = "\
 Examples:
   strongroom -r /backup/repo snapshots --host web1 --tag nightly --last 7
@@ -82,7 +85,7 @@ fn table(snapshots: &[(SnapshotId, Snapshot)], fold: &Fold, context: &Context) -
             visible(snapshot.hostname.as_bytes()),
             tags.join(","),
             units::size(snapshot.summary.bytes),
-            paths.join(", "),
+            some(&paths),
         ]);
     }
     for line in aligned(&rows, &[4]) {
@@ -92,13 +95,23 @@ fn table(snapshots: &[(SnapshotId, Snapshot)], fold: &Fold, context: &Context) -
     Ok(())
 }
 
+/// The first of many paths, and how many there are besides: lists of files may have thousands.
+fn some(paths: &[String]) -> String {
+    match paths.len().saturating_sub(PATHS_SHOWN) {
+        0 | 1 => paths.join(", "),
+        more => format!("{} and {more} more", paths[..PATHS_SHOWN].join(", ")),
+    }
+}
+
 /// Rows as lines with their columns below each other, those of `right` with their ends.
 pub fn aligned<const N: usize>(rows: &[[String; N]], right: &[usize]) -> Vec<String> {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
+    // Not by a format's width, which has 16 bits.
     let line = |row: &[String; N]| {
         let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
-            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            let room = " ".repeat(width - cell.chars().count());
+            if right.contains(&column) { room + cell } else { cell.to_owned() + &room }
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };

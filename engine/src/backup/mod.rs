@@ -486,14 +486,10 @@ fn absolute_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, BackupError> {
 }
 
 fn absolute_roots(roots: &[SourceRoot]) -> Result<Vec<SourceRoot>, BackupError> {
-    let mut absolute = Vec::with_capacity(roots.len());
-    for root in roots {
-        // Named twice, in whatever ways, it is one source.
-        let root = absolute_root(root)?;
-        if !absolute.contains(&root) {
-            absolute.push(root);
-        }
-    }
+    let mut absolute = roots.iter().map(absolute_root).collect::<Result<Vec<_>, _>>()?;
+    // Named twice, in whatever ways, it is one source.
+    let mut seen = HashSet::new();
+    absolute.retain(|root| seen.insert(root.clone()));
     Ok(absolute)
 }
 

@@ -101,7 +101,7 @@ impl Default for BackupOptions {
 }
 
 /// A file or directory to back up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SourceRoot {
     /// Its path, in the snapshot as well; a relative one is taken from the current directory.
     pub path: PathBuf,

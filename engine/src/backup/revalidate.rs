@@ -70,12 +70,12 @@ impl Claim<'_> {
     ) -> Result<Homes, RepositoryError> {
         let mut homes = Homes::default();
         let own = self.own_segment(fold, &mut homes)?;
-        let live = Arc::new(Index::default());
+        let live = Arc::new(self.repository.index().beside());
         let mut segments = self.repository.index().segments().to_vec();
         segments.retain(|segment| fold.has_segment(&segment.id()));
         segments.extend(own);
         live.replace(segments, &[]);
-        let known = Index::default();
+        let known = self.repository.index().beside();
         known.replace(self.known.to_vec(), &[]);
         let (own, rescued) = (homes.rescued.clone(), BTreeSet::new());
         let met = Met::new(Arc::clone(&live));

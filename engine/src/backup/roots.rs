@@ -1,6 +1,6 @@
 //! What was asked to be backed up, as a tree of names that begins at the root directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -38,8 +38,11 @@ impl RootTree {
     /// [`BackupError::RootInRoot`] where something would not be read from where it is to be, [`BackupError::NameTaken`].
     pub fn of(roots: &[SourceRoot], streams: &[Vec<u8>]) -> Result<Self, BackupError> {
         let mut tree = Self::default();
+        let by_path: HashMap<&Path, &SourceRoot> =
+            roots.iter().map(|root| (root.path.as_path(), root)).collect();
         for root in roots {
-            if let Some(outer) = roots.iter().find(|outer| root.is_contradicted_by(outer)) {
+            let mut outer = root.path.ancestors().filter_map(|path| by_path.get(path));
+            if let Some(outer) = outer.find(|outer| root.is_contradicted_by(outer)) {
                 let (inner, outer) = (root.path.clone(), outer.path.clone());
                 return Err(BackupError::RootInRoot { inner, outer });
             }

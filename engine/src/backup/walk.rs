@@ -186,14 +186,14 @@ impl<'t> Walker<'_, '_, '_> {
     /// Takes a run of unchanged entries over, or finds the next one with something to do.
     fn step(&mut self, frame: FrameId, inside: &mut Inside) -> Result<Step, BackupError> {
         let wants_entries = self.pipeline.monitor.wants_entries();
-        let (mut files, mut bytes, mut taken) = (0, 0, 0);
+        let (mut files, mut bytes, mut taken) = (0, 0u64, 0);
         while let Some(Verdict::Reused(_)) = inside.verdicts.as_slice().first()
             && let Some(Verdict::Reused(known)) = inside.verdicts.next()
         {
             let node = known.node();
             if let NodeKind::File(content) = &node.kind {
                 files += 1;
-                bytes += content.size;
+                bytes = bytes.saturating_add(content.size);
             }
             if wants_entries {
                 let path = roots::join(&inside.dir.path, &node.name);

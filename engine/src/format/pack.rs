@@ -12,6 +12,8 @@ use crate::ids::{BlobId, PackId, RepositoryId};
 
 /// Longest pack that is read: 256 MiB. Writers aim far lower.
 pub const PACK_LEN_MAX: u64 = 256 << 20;
+/// Longest plaintext of a directory: 32 MiB, some 800,000 blobs.
+pub const DIRECTORY_LEN_MAX: u64 = 32 << 20;
 
 /// Length of the trailer: 16 bytes and a tag.
 pub const TRAILER_LEN: usize = 16 + TAG_LEN;
@@ -287,7 +289,7 @@ pub fn start(kind: ObjectKind, sealer: &Sealer<'_>) -> (Header, ObjectCipher) {
 /// Where the directory lies, as the trailer says: position and plaintext length.
 ///
 /// # Errors
-/// [`PackError`] where the trailer does not open or points outside the pack.
+/// [`PackError`] where the trailer does not open, points outside the pack, or to more than a directory is.
 pub fn open_trailer(
     cipher: &ObjectCipher,
     pack_len: u64,
@@ -300,6 +302,9 @@ pub fn open_trailer(
     let end = directory_len.checked_add(TAG_LEN as u64).and_then(|len| len.checked_add(directory_at));
     if directory_at < HEADER_LEN as u64 || end.is_none_or(|end| end > position) {
         return Err(PackError::Directory("the trailer points outside the pack"));
+    }
+    if directory_len > DIRECTORY_LEN_MAX {
+        return Err(PackError::Directory("it is longer than directories are"));
     }
     Ok((directory_at, usize::try_from(directory_len).map_err(|_| PackError::Length(pack_len))?))
 }
@@ -349,6 +354,25 @@ pub fn open(
 mod tests {
     use super::*;
     use crate::crypto::{RootSecret, SeededEntropy};
+
+    /// Whoever reads a directory needs as much memory as the trailer says.
+    #[test]
+    fn a_trailer_points_to_no_more_than_a_directory() {
+        let (pack, _, keys, repository) = sample();
+        let header = Header::decode(pack.first_chunk::<HEADER_LEN>().unwrap(), ObjectKind::DataPack).unwrap();
+        let cipher = header.cipher(&keys, &repository).unwrap();
+        let opened = |directory_len: u64| {
+            let mut trailer = [(HEADER_LEN as u64).to_le_bytes(), directory_len.to_le_bytes()].concat();
+            let position = PACK_LEN_MAX - TRAILER_LEN as u64;
+            cipher.seal(MessageContext { position, raw_len: 16 }, &mut trailer);
+            open_trailer(&cipher, PACK_LEN_MAX, trailer.first_chunk_mut().unwrap())
+        };
+        assert_eq!(opened(DIRECTORY_LEN_MAX), Ok((HEADER_LEN as u64, DIRECTORY_LEN_MAX as usize)));
+        assert_eq!(
+            opened(DIRECTORY_LEN_MAX + 1),
+            Err(PackError::Directory("it is longer than directories are"))
+        );
+    }
 
     fn sample() -> (Vec<u8>, Directory, KeySet, RepositoryId) {
         let keys = KeySet::derive(&RootSecret::from_bytes([7; 32]));

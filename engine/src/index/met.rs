@@ -70,9 +70,9 @@ impl Met {
         Self::with_recent(index, RECENT)
     }
 
-    /// None yet, of those that these segments list.
-    pub fn of(segments: Vec<Arc<Segment>>, cached_pages: usize) -> Self {
-        let index = Index::with_cached_pages(cached_pages);
+    /// None yet, of those that these segments list. Their opened pages are kept where those of `index` are.
+    pub fn of(index: &Index, segments: Vec<Arc<Segment>>) -> Self {
+        let index = index.beside();
         index.replace(segments, &[]);
         Self::new(Arc::new(index))
     }

@@ -81,7 +81,7 @@ impl IndexError {
 pub struct Index {
     segments: RwLock<Arc<Vec<Arc<Segment>>>>,
     appended: RwLock<Arc<Vec<Arc<Segment>>>>,
-    cache: PageCache,
+    cache: Arc<PageCache>,
 }
 
 impl Default for Index {
@@ -109,7 +109,15 @@ pub fn open_segment(
 impl Index {
     /// An index without segments that keeps `pages` opened pages of 4 KiB in memory.
     pub fn with_cached_pages(pages: usize) -> Self {
-        Self { segments: RwLock::default(), appended: RwLock::default(), cache: PageCache::new(pages) }
+        let cache = Arc::new(PageCache::new(pages));
+        Self { segments: RwLock::default(), appended: RwLock::default(), cache }
+    }
+
+    /// An index without segments that keeps its opened pages where this one keeps them: another choice of segments takes no more
+    /// memory.
+    pub fn beside(&self) -> Self {
+        let cache = Arc::clone(&self.cache);
+        Self { segments: RwLock::default(), appended: RwLock::default(), cache }
     }
 
     /// Keeps so many opened pages from now on, or as many as it was made with if those are fewer.

@@ -173,10 +173,10 @@ impl<'a> Work<'a> {
         if records.is_empty() {
             return Ok(());
         }
-        let copies = Index::default();
+        let copies = self.repository.index().beside();
         copies.replace(self.copies.segments.iter().map(NewSegment::segment).collect(), &[]);
         let live = Arc::clone(self.repository.index());
-        let met = Met::of(self.repository.index().everything(), budget::cached_pages(self.options.memory));
+        let met = Met::of(self.repository.index(), self.repository.index().everything());
         let (repository, doomed) = (self.repository, &mut self.doomed);
         let mut sparing = Sparing { repository, fold, live: &live, copies, doomed, met };
         for snapshot in &records {

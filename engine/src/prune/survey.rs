@@ -143,7 +143,7 @@ impl Survey {
                 self.marks.need(snapshot.blob()).map_err(ReachError::from)?;
             }
         }
-        let mut met = Met::of(self.marks.segments().to_vec(), budget::cached_pages(options.memory));
+        let mut met = Met::of(repository.index(), self.marks.segments().to_vec());
         let threads = budget::followers(options.threads, options.memory);
         let [others, appended] = std::mem::take(&mut self.roots);
         for (roots, is_appended) in [(others, false), (appended, true)] {

@@ -50,7 +50,7 @@ pub(super) fn run<'r>(
         damage,
         monitor,
         // Apart from the index, to which others may add meanwhile.
-        met: Met::of(repository.index().segments().to_vec(), budget::cached_pages(options.memory)),
+        met: Met::of(repository.index(), repository.index().segments().to_vec()),
         blobs: 0,
         failure: None,
         found: Found::default(),

@@ -119,6 +119,52 @@ fn segments_that_differ_about_a_pack_are_merged_to_all_that_either_says() {
     assert_eq!((merged.info.blobs, merged.info.packs), (expected, whole.len() as u32), "each once");
 }
 
+/// A pack of three blobs, stored and not listed.
+fn pack(repository: &Repository, seed: u64) -> Listed {
+    let options = crate::store::StoreOptions::new(3, 1, 64 << 20);
+    let store = repository.pack_store(ObjectKind::DataPack, &options);
+    let mut writer = store.writer();
+    for n in 0..3 {
+        let bytes = noise(seed + n, 5_000);
+        let kind = crate::crypto::keys::BlobKind::Data;
+        writer.put(kind, repository.keys().blob_id(kind, &bytes), &bytes, true).expect("stored");
+    }
+    writer.flush().expect("stored");
+    store.finish().expect("stored").remove(0)
+}
+
+/// Of a segment so many packs at a time are vetted as fit into memory.
+#[test]
+fn what_is_vetted_piece_by_piece_is_taken_over_at_once_or_not_at_all() {
+    let world = shared();
+    let appender = append_to(&world);
+    let packs: Vec<_> = (0..6).map(|n| pack(&appender, 100 * n)).collect();
+    let vet = |packs: &[Listed]| {
+        append(&world, packs);
+        let repository = world.open();
+        let strictness = crate::vet::Strictness::WholeSegments;
+        let vetted = crate::vet::run(&repository, strictness, &Silent).expect("looked at");
+        (vetted.segments, vetted.untrue)
+    };
+    let known = || world.open().index().segments().iter().map(|segment| segment.id()).collect::<Vec<_>>();
+    let stored = || {
+        let objects = world.storage.objects();
+        objects.iter().filter(|(key, _)| key.folder() == Some(crate::backend::Folder::Index)).count()
+    };
+    let (before, lie) = (known(), in_part(packs[5].clone()));
+    let objects = stored();
+    assert_eq!(vet(&[&packs[..5], &[lie]].concat()), (0, 1));
+    assert_eq!((known(), stored()), (before.clone(), objects + 1), "but for what was appended");
+    // The other one, of which all is known now, may come before it or after it.
+    assert!(vet(&packs).0 >= 1);
+    assert_eq!(known().len(), before.len() + 6, "one for each pack");
+    let entries = known_entries(&world.open());
+    for (entry, directory) in &packs {
+        let of_pack = entries.iter().filter(|(_, pack, ..)| *pack == entry.id);
+        assert_eq!(of_pack.count(), directory.blob_count());
+    }
+}
+
 #[test]
 fn what_is_not_an_appenders_pack_or_not_all_of_one_stays_apart() {
     let mut world = shared();
@@ -126,18 +172,6 @@ fn what_is_not_an_appenders_pack_or_not_all_of_one_stays_apart() {
         world.write(&format!("d/own{n}"), &noise(900 + n, 9_000));
     }
     let appender = append_to(&world);
-    let pack = |repository: &Repository, seed: u64| {
-        let options = crate::store::StoreOptions::new(3, 1, 64 << 20);
-        let store = repository.pack_store(ObjectKind::DataPack, &options);
-        let mut writer = store.writer();
-        for n in 0..3 {
-            let bytes = noise(seed + n, 5_000);
-            let kind = crate::crypto::keys::BlobKind::Data;
-            writer.put(kind, repository.keys().blob_id(kind, &bytes), &bytes, true).expect("stored");
-        }
-        writer.flush().expect("stored");
-        store.finish().expect("stored").remove(0)
-    };
     // In part; one of somebody at work, in whole; with another number of blobs; as it is.
     let own = pack(&appender, 100);
     let mut miscounted = pack(&appender, 200);

@@ -56,9 +56,10 @@ pub(super) struct Tally<'a> {
     prefix: Vec<u8>,
 }
 
-/// Adds to a counter.
+/// Adds to a counter, which stays at its greatest value: three files that are holes may have more bytes than there are numbers.
 pub(super) fn add(counter: &AtomicU64, amount: u64) {
-    counter.fetch_add(amount, Relaxed);
+    let sum = |count: u64| Some(count.saturating_add(amount));
+    let _ = counter.fetch_update(Relaxed, Relaxed, sum);
 }
 
 /// An error with its causes, as one line.

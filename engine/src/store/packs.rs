@@ -15,7 +15,7 @@ use crate::budget::Pipeline;
 use crate::crypto::{Entropy, KeySet, ObjectCipher};
 use crate::format::block::{BLOB_LEN_MAX, METADATA_BLOCK_LEN};
 use crate::format::header::{HEADER_LEN, Header, ObjectKind, Sealer};
-use crate::format::pack::{self, BlockSpan, Directory, DirectoryBlob, DirectoryBlock};
+use crate::format::pack::{self, BlockSpan, DIRECTORY_LEN_MAX, Directory, DirectoryBlob, DirectoryBlock};
 use crate::format::segment::PackEntry;
 use crate::ids::{PackId, RepositoryId};
 use crate::sidecar::Cover;
@@ -261,11 +261,12 @@ impl Open {
 }
 
 impl OpenPack {
-    /// Whether the pack would be longer than `len_max` with one more such block. With directory and trailer: a pack that
-    /// just exceeded a round length would be padded to the next one.
+    /// Whether the pack would be longer than `len_max`, or its directory than directories are, with one more such block. With
+    /// directory and trailer: a pack that just exceeded a round length would be padded to the next one.
     fn is_full(&self, len_max: usize, sealed_len: usize, blobs: usize) -> bool {
         let closing = pack::closing_len(self.directory.blocks.len() + 1, self.blobs + blobs);
-        self.end > HEADER_LEN && self.end + sealed_len + closing > len_max
+        let is_too_long = self.end + sealed_len + closing > len_max || closing as u64 > DIRECTORY_LEN_MAX;
+        self.end > HEADER_LEN && is_too_long
     }
 }
 

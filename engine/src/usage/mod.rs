@@ -309,7 +309,7 @@ type Place = (Location, (usize, usize));
 
 impl<'a> Count<'a> {
     fn new(repository: &Repository, monitor: &'a dyn Monitor) -> Self {
-        let index = Index::default();
+        let index = repository.index().beside();
         index.replace(repository.index().everything(), &[]);
         let bits = || Bits::new(&index);
         let (seen, several, current) = (bits(), bits(), bits());
