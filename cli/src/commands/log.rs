@@ -5,8 +5,8 @@ use strongroom::crypto::KeySet;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
 use strongroom::format::note::{
-    AT_WORK_NOTE, AtWorkNote, DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, LOG_LOSS_NOTE, LogLossNote, NotedException,
-    REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE, RecoveryNote, RepairNote,
+    AT_WORK_NOTE, AtWorkNote, DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, LOG_LOSS_NOTE,
+    LogLossNote, NotedException, REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE, RecoveryNote, RepairNote,
 };
 use strongroom::format::parity::Overhead;
 use strongroom::format::record;

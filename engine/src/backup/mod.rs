@@ -183,11 +183,21 @@ fn back_up(
     let source = match source {
         BackupSource::Paths { paths, filter } => {
             let accept: Accept = Box::new(|_| Ok(()));
-            Source { roots: at_their_places(&paths), filter, streams: Vec::new(), accept, is_one_stream: false }
+            Source {
+                roots: at_their_places(&paths),
+                filter,
+                streams: Vec::new(),
+                accept,
+                is_one_stream: false,
+            }
         }
-        BackupSource::Parts { roots, filter, streams, accept } => {
-            Source { roots, filter, streams: KeptStream::all(streams, options.stream_kept), accept, is_one_stream: false }
-        }
+        BackupSource::Parts { roots, filter, streams, accept } => Source {
+            roots,
+            filter,
+            streams: KeptStream::all(streams, options.stream_kept),
+            accept,
+            is_one_stream: false,
+        },
         BackupSource::Stream { name, reader, finish } => {
             let streams = KeptStream::all(vec![StreamSource { name, reader, finish }], options.stream_kept);
             let (filter, accept) = (FilterOptions::default(), Box::new(|_: &SnapshotSummary| Ok(())));

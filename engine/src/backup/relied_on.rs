@@ -3,12 +3,13 @@
 //! One bit is kept for each entry of each segment in which something was found. Where a pack is gone, the entries that were relied on in it
 //! are looked up again: what a prune has written anew has another place, and only what has none has to be stored again.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::backend::ObjectKey;
 use crate::format::segment::PackEntry;
-use crate::ids::{BlobId, PackId, SegmentId};
+use crate::ids::{PackId, SegmentId};
 use crate::index::{IndexError, Location, Segment};
 use crate::log::Fold;
 use crate::repo::{Repository, RepositoryError};
@@ -31,7 +32,8 @@ struct Taken {
 
 impl Taken {
     fn none_of(segment: &Arc<Segment>) -> Self {
-        let words = usize::try_from(segment.layout().entries.div_ceil(64)).expect("a bit for each fits memory");
+        let words =
+            usize::try_from(segment.layout().entries.div_ceil(64)).expect("a bit for each fits memory");
         Self { segment: Arc::clone(segment), bits: vec![0; words] }
     }
 }
@@ -80,39 +82,66 @@ impl ReliedOn {
         if gone.is_empty() {
             return Ok(true);
         }
-        let Some(ids) = self.relied_on_in(&gone)? else { return Ok(false) };
-        for id in ids {
-            let is_part =
-                |at: &Location| repository.is_pack_in_force(fold, &at.pack.id) && !gone.contains(&at.pack.id);
-            let found = repository.index().known_entry(&id, &|at| is_part(at) && is_stored(repository, &at.pack))?;
-            let Some((segment, position, at)) = found else { return Ok(false) };
-            self.packs.insert(at.pack.id);
-            self.take(&segment, position);
+        let mut known = HashSet::new();
+        for id in self.taken.keys().copied().collect::<Vec<_>>() {
+            let Some(taken) = self.taken.remove(&id) else { continue };
+            let is_left = self.move_on(repository, fold, &taken, &gone, &mut known)?;
+            self.put_back(taken);
+            if !is_left {
+                return Ok(false);
+            }
+        }
+        // What was relied on in others cannot be told any more.
+        if known.len() < gone.len() {
+            return Ok(false);
         }
         self.packs.retain(|pack| !gone.contains(pack));
         Ok(true)
     }
 
-    /// What was relied on in some packs; none where that cannot be told any more.
-    fn relied_on_in(&self, packs: &HashSet<PackId>) -> Result<Option<HashSet<BlobId>>, RepositoryError> {
-        let (mut ids, mut found) = (HashSet::new(), HashSet::new());
-        for Taken { segment, bits } in self.taken.values() {
-            let table: Result<Vec<PackId>, IndexError> =
-                segment.packs().map(|pack| Ok(pack?.id)).collect();
-            let table = table?;
-            if !table.iter().any(|pack| packs.contains(pack)) {
+    /// Relies, instead of on entries of a segment that are in packs that are gone, on other places of the same blobs; false where there
+    /// are none. Which of the packs the segment knows is added to `known`.
+    fn move_on(
+        &mut self,
+        repository: &Repository,
+        fold: &Fold,
+        taken: &Taken,
+        gone: &HashSet<PackId>,
+        known: &mut HashSet<PackId>,
+    ) -> Result<bool, RepositoryError> {
+        let table: Result<Vec<PackId>, IndexError> = taken.segment.packs().map(|pack| Ok(pack?.id)).collect();
+        let table = table?;
+        known.extend(table.iter().filter(|pack| gone.contains(*pack)).copied());
+        if !table.iter().any(|pack| gone.contains(pack)) {
+            return Ok(true);
+        }
+        // Looked for once.
+        let stored: RefCell<HashMap<PackId, bool>> = RefCell::default();
+        let is_good = |at: &Location| {
+            let pack = &at.pack;
+            repository.is_pack_in_force(fold, &pack.id)
+                && !gone.contains(&pack.id)
+                && *stored.borrow_mut().entry(pack.id).or_insert_with(|| is_stored(repository, pack))
+        };
+        for (position, entry) in taken.segment.entries().enumerate() {
+            let entry = entry?;
+            let is_gone = table.get(entry.pack as usize).is_some_and(|pack| gone.contains(pack));
+            if !is_gone || taken.bits[position / 64] >> (position % 64) & 1 == 0 {
                 continue;
             }
-            found.extend(table.iter().filter(|pack| packs.contains(*pack)).copied());
-            for (position, entry) in segment.entries().enumerate() {
-                let entry = entry?;
-                let is_in_one = table.get(entry.pack as usize).is_some_and(|pack| packs.contains(pack));
-                if is_in_one && bits[position / 64] >> (position % 64) & 1 == 1 {
-                    ids.insert(entry.id);
-                }
-            }
+            let found = repository.index().known_entry(&entry.id, &is_good)?;
+            let Some((segment, position, at)) = found else { return Ok(false) };
+            self.packs.insert(at.pack.id);
+            self.take(&segment, position);
         }
-        Ok((found.len() == packs.len()).then_some(ids))
+        Ok(true)
+    }
+
+    fn put_back(&mut self, mut taken: Taken) {
+        if let Some(since) = self.taken.remove(&taken.segment.id()) {
+            taken.bits.iter_mut().zip(since.bits).for_each(|(bits, since)| *bits |= since);
+        }
+        self.taken.insert(taken.segment.id(), taken);
     }
 }
 

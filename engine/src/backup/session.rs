@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_bytes::ByteBuf;
 
-use crate::backup::relied_on::{ReliedOn, is_stored};
-use crate::backup::options::{BackupError, BackupOptions, PacksStored};
-use crate::backup::revalidate::{Claim, Homes};
 use crate::backup::attempts::Attempts;
+use crate::backup::options::{BackupError, BackupOptions, PacksStored};
+use crate::backup::relied_on::{ReliedOn, is_stored};
+use crate::backup::revalidate::{Claim, Homes};
 use crate::backup::sign::Sign;
 use crate::budget;
 use crate::crypto::keys::BlobKind;

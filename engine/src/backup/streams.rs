@@ -151,7 +151,9 @@ impl Content for Reading<'_> {
 
     /// Before more is read than can be kept, the run says that it is at work: from then on prunes let it keep what it relied on.
     fn sent(&mut self, pipeline: &mut Pipeline<'_, '_>) -> Result<(), BackupError> {
-        if self.stream.is_whole && self.stream.kept.len() <= self.stream.kept_max {
+        let kept = self.stream.kept.len();
+        // What is read again comes first, all of it.
+        if self.stream.is_whole && (kept <= self.stream.kept_max || self.at < kept) {
             return Ok(());
         }
         pipeline.give_sign()?;

@@ -67,13 +67,7 @@ pub fn ahead(
 }
 
 /// Whether an object is entry `seq`, or was it before it was altered. One that cannot be read proves nothing.
-fn is_entry(
-    backend: &dyn Backend,
-    keys: &KeySet,
-    repository: &RepositoryId,
-    last: u64,
-    seq: u64,
-) -> bool {
+fn is_entry(backend: &dyn Backend, keys: &KeySet, repository: &RepositoryId, last: u64, seq: u64) -> bool {
     let key = ObjectKey::log(seq);
     // Junk of any length costs no more than this.
     let Some(header) = header_of(backend, &key) else { return false };

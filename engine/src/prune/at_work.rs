@@ -46,7 +46,8 @@ impl AtWork {
     /// [`PruneError::ForgedState`] where the repository began with one; otherwise a failure of the storage.
     pub fn verify(repository: &Repository) -> Result<Self, PruneError> {
         let opened = repository.fold();
-        let mut this = Self { fold: Fold::empty(opened.config()), runs: BTreeMap::new(), added: BTreeMap::new() };
+        let mut this =
+            Self { fold: Fold::empty(opened.config()), runs: BTreeMap::new(), added: BTreeMap::new() };
         this.read_on(repository, opened.seq())?;
         if this.fold == *opened { Ok(this) } else { Err(PruneError::ForgedState) }
     }
@@ -92,11 +93,7 @@ fn is_believed(time: Timestamp, now: Timestamp) -> bool {
     now.seconds.saturating_sub(time.seconds).saturating_abs() < BELIEVED_SECONDS
 }
 
-fn take_added(
-    added: &mut BTreeMap<WriterId, Added>,
-    writer: WriterId,
-    commit: &Commit,
-) {
+fn take_added(added: &mut BTreeMap<WriterId, Added>, writer: WriterId, commit: &Commit) {
     if commit.changes.iter().any(|change| matches!(change, Change::SnapshotAdded { .. })) {
         added.remove(&writer);
         return;
@@ -123,7 +120,9 @@ fn take_signs(runs: &mut BTreeMap<u64, Timestamp>, commit: &Commit) {
         match record::decode(record) {
             Ok(AtWorkNote { began: 0, ended: false }) => _ = runs.insert(commit.seq, commit.time),
             Ok(AtWorkNote { began, ended: true }) => _ = runs.remove(&began),
-            Ok(AtWorkNote { began, ended: false }) => _ = runs.entry(began).and_modify(|last| *last = commit.time),
+            Ok(AtWorkNote { began, ended: false }) => {
+                _ = runs.entry(began).and_modify(|last| *last = commit.time)
+            }
             // A hint that is not understood is none.
             Err(_) => {}
         }

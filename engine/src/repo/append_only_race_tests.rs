@@ -53,7 +53,8 @@ fn what_a_prune_has_written_anew_is_relied_on_in_its_new_place() {
     let reader = world.open();
     let (_, snapshot) = reader.find_snapshot(&report.snapshot.expect("one").to_string()).expect("there");
     let target = tempfile::tempdir().expect("a folder");
-    crate::restore::run(&reader, &snapshot, b"", target.path(), &Default::default(), &Silent).expect("restored");
+    crate::restore::run(&reader, &snapshot, b"", target.path(), &Default::default(), &Silent)
+        .expect("restored");
     assert!(std::fs::read(target.path().join("dump")).expect("readable") == part);
     world.verify();
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::backend::{Folder, MemoryBackend, ObjectKey};
 use crate::check::{self, CheckOptions, CheckReport};
-use crate::format::parity::{Overhead, SIDECAR_LEN_MAX};
 use crate::format::commit::Change;
+use crate::format::parity::{Overhead, SIDECAR_LEN_MAX};
 use crate::monitor::Silent;
 use crate::parity::{self, AddOptions};
 use crate::prune::test_support::{World, at_once, noise, prune};
@@ -157,5 +157,11 @@ fn parity_of_a_commit_that_is_gone_is_no_junk() {
     let refused = world.open().commit(&mut |_| Ok(vec![Change::ReserveSet { bytes: 0 }]));
     assert!(matches!(refused, Err(RepositoryError::LostEntry { seq }) if seq == last), "{refused:?}");
     assert!(checked(&world).is_damaged());
-    assert!(world.storage.objects().iter().all(|(key, _)| key.folder() != Some(Folder::Log) || key.sequence() < Some(last)));
+    assert!(
+        world
+            .storage
+            .objects()
+            .iter()
+            .all(|(key, _)| key.folder() != Some(Folder::Log) || key.sequence() < Some(last))
+    );
 }
