@@ -94,16 +94,16 @@ impl Claim<'_> {
         Ok(homes)
     }
 
-    /// Whether the packs just stored and their segment are as they were stored: no prune took them for strays.
-    pub fn is_own_intact(&self, fold: &Fold) -> bool {
-        let dropped =
-            self.segment.is_some_and(|segment| self.repository.is_segment_gone(&segment.info.segment));
-        !dropped && self.packs.iter().all(|(pack, _)| self.repository.is_pack_in_force(fold, &pack.id))
+    /// Whether the packs just stored are as they were stored: no prune took them for strays.
+    pub fn are_own_in_force(&self, fold: &Fold) -> bool {
+        self.packs.iter().all(|(pack, _)| self.repository.is_pack_in_force(fold, &pack.id))
     }
 
-    /// The segment of those packs just stored that no prune took for strays, without any rescue.
+    /// The segment of those packs just stored that no prune took for strays, without any rescue. One that was dropped is stored again.
     pub fn left(&self, fold: &Fold) -> Result<Homes, RepositoryError> {
-        if self.is_own_intact(fold) {
+        let is_dropped =
+            self.segment.is_some_and(|segment| self.repository.is_segment_gone(&segment.info.segment));
+        if !is_dropped && self.are_own_in_force(fold) {
             return Ok(Homes::of(self.segment));
         }
         let is_left = |id: &PackId| self.repository.is_pack_in_force(fold, id);

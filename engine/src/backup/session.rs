@@ -330,10 +330,10 @@ impl<'r> Session<'r> {
         let result = repository.commit(&mut |fold| {
             // Whether somebody pruned since is no matter: what it relies on, its own key may have listed after that. And a segment of
             // its own may have been vetted and dropped, which is no prune.
-            if !claim.is_own_intact(fold) || !relied_on.is_left(repository, fold)? {
+            if !claim.are_own_in_force(fold) || !relied_on.is_left(repository, fold)? {
                 return Err(RepositoryError::Conflict);
             }
-            let mut changes = Homes::of(claim.segment).changes();
+            let mut changes = claim.left(fold)?.changes();
             changes.extend(decide(fold)?);
             Ok(changes)
         });

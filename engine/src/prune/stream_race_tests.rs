@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::test_support::*;
 use super::*;
 use crate::backend::{Backend, MemoryBackend, ObjectKey};
-use crate::backup::{self, BackupError, BackupReport, BackupSource, StreamSource};
+use crate::backup::{self, BackupError, BackupOptions, BackupReport, BackupSource, StreamSource};
 use crate::browse;
 use crate::crypto::Password;
 use crate::format::tree::Timestamp;
@@ -18,9 +18,9 @@ use crate::source::FilterOptions;
 use crate::testing;
 
 /// More than is kept of a stream.
-const LONG: usize = 20 << 20;
+const LONG: usize = 6 << 20;
 /// Less.
-const SHORT: usize = 1 << 20;
+const SHORT: usize = 500 << 10;
 
 fn stream(bytes: &[u8], outcome: Result<(), String>) -> BackupSource {
     BackupSource::Stream {
@@ -31,7 +31,7 @@ fn stream(bytes: &[u8], outcome: Result<(), String>) -> BackupSource {
 }
 
 fn back_up(repository: &Repository, source: BackupSource) -> Result<BackupReport, BackupError> {
-    backup::run(repository, source, &options(), &Silent)
+    backup::run(repository, source, &BackupOptions { stream_kept: 1 << 20, ..options() }, &Silent)
 }
 
 /// A repository in which a stream of so many bytes was stored, whose snapshot is forgotten: what it stored is in nobody's need.

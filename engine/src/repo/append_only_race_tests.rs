@@ -7,7 +7,8 @@ use super::*;
 use crate::backup::{self, BackupOptions, BackupSource};
 use crate::monitor::Silent;
 use crate::prune::test_support::{
-    Hooked, World, a_commit, assert_restores, at_once, files_of, forget, later, noise, open, options, prune,
+    Hooked, World, a_commit, a_segment, assert_restores, at_once, files_of, forget, later, noise, open,
+    options, prune,
 };
 
 fn stream(bytes: &[u8]) -> BackupSource {
@@ -32,8 +33,8 @@ fn prune_before_commits(world: &World, hooked: &Hooked, options: &crate::prune::
 #[test]
 fn what_a_prune_has_written_anew_is_relied_on_in_its_new_place() {
     let world = World::new();
-    let whole = noise(1, 24 << 20);
-    let part = &whole[..12 << 20];
+    let whole = noise(1, 12 << 20);
+    let part = &whole[..6 << 20];
     let repository = world.open();
     let first = backup::run(&repository, stream(&whole), &options(), &Silent).expect("a backup");
     backup::run(&repository, stream(part), &options(), &Silent).expect("a backup");
@@ -48,7 +49,8 @@ fn what_a_prune_has_written_anew_is_relied_on_in_its_new_place() {
         assert!(report.packs_repacked > 0 && report.packs_removed > 0, "{report:?}");
     });
     let appender = try_append(hooked.clone()).expect("it opens");
-    let report = backup::run(&appender, stream(part), &options(), &Silent).expect("a backup");
+    let little = BackupOptions { stream_kept: 1 << 20, ..options() };
+    let report = backup::run(&appender, stream(part), &little, &Silent).expect("a backup");
     assert!(hooked.is_done());
     let reader = world.open();
     let (_, snapshot) = reader.find_snapshot(&report.snapshot.expect("one").to_string()).expect("there");
@@ -99,7 +101,7 @@ fn an_appender_that_is_robbed_of_something_else_each_time_gets_its_backup() {
     let hooked = Hooked::new(&world.storage);
     for snapshot in snapshots {
         let storage = world.storage.clone();
-        hooked.before_create(a_commit, move || {
+        hooked.before_create(a_segment, move || {
             let repository = open(storage);
             forget(&repository, snapshot);
             prune(&repository, &at_once());

@@ -147,9 +147,9 @@ fn junk_for_parity_of_what_comes_next_stops_nobody_and_is_told() {
 /// What is left of a commit that was published stops everybody still.
 #[test]
 fn parity_of_a_commit_that_is_gone_is_no_junk() {
-    let mut world = world();
+    let world = world();
     parity::add(&world.open(), &AddOptions { threads: 1, ..AddOptions::default() }, &Silent).expect("added");
-    world.back_up(&world.open());
+    world.open().commit(&mut |_| Ok(vec![Change::ParitySet { overhead: 40 }])).expect("committed");
     let repository = world.open();
     let last = repository.fold().seq();
     assert!(world.storage.stat(&parity_of(last)).is_ok());
