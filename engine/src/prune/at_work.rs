@@ -121,7 +121,7 @@ fn take_signs(runs: &mut BTreeMap<u64, Timestamp>, commit: &Commit) {
             Ok(AtWorkNote { began: 0, ended: false }) => _ = runs.insert(commit.seq, commit.time),
             Ok(AtWorkNote { began, ended: true }) => _ = runs.remove(&began),
             Ok(AtWorkNote { began, ended: false }) => {
-                _ = runs.entry(began).and_modify(|last| *last = commit.time)
+                _ = runs.entry(began).and_modify(|last| *last = commit.time);
             }
             // A hint that is not understood is none.
             Err(_) => {}
