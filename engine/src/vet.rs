@@ -14,7 +14,7 @@ use crate::backend::ObjectKey;
 use crate::format::commit::Change;
 use crate::format::pack::{BlockSpan, Directory, PackError};
 use crate::format::segment::{IndexEntry, PackEntry};
-use crate::ids::PackId;
+use crate::ids::{PackId, SegmentId};
 use crate::index::{self, IndexError, Segment};
 use crate::monitor::{Monitor, Problem, Progress};
 use crate::repo::{NewSegment, Repository, RepositoryError};
@@ -77,8 +77,22 @@ pub fn run(
     strictness: Strictness,
     monitor: &dyn Monitor,
 ) -> Result<Vetted, VetError> {
+    run_but(repository, strictness, &HashSet::new(), monitor)
+}
+
+/// The same, but for segments that are to stay apart for now.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_but(
+    repository: &Repository,
+    strictness: Strictness,
+    left_apart: &HashSet<SegmentId>,
+    monitor: &dyn Monitor,
+) -> Result<Vetted, VetError> {
     let mut vetted = Vetted::default();
-    let appended = repository.index().appended();
+    let mut appended = repository.index().appended().to_vec();
+    appended.retain(|segment| !left_apart.contains(&segment.id()));
     if appended.is_empty() {
         return Ok(vetted);
     }
@@ -92,7 +106,7 @@ pub fn run(
         // One that cannot be read is for a repair: what it listed is vetted like all else.
         known.extend(segment.packs().map_while(Result::ok).map(|pack| pack.id));
     }
-    for segment in appended.iter() {
+    for segment in &appended {
         let (buffer, scratch) = (Vec::new(), VerifyScratch::default());
         let (gone, known_now, damaged) = (&gone, &known, Vec::new());
         let mut vet =

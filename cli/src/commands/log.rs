@@ -5,8 +5,8 @@ use strongroom::crypto::KeySet;
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::config::Config;
 use strongroom::format::note::{
-    DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, LOG_LOSS_NOTE, LogLossNote, NotedException,
-    REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE, RecoveryNote, RepairNote,
+    AT_WORK_NOTE, AtWorkNote, DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, LOG_LOSS_NOTE,
+    LogLossNote, NotedException, REBUILD_NOTE, RECOVERY_NOTE, REPAIR_NOTE, RecoveryNote, RepairNote,
 };
 use strongroom::format::parity::Overhead;
 use strongroom::format::record;
@@ -250,6 +250,12 @@ fn describe(change: &Change, keys: &KeySet) -> String {
                 Err(_) => "note of exceptions, with an unreadable record".to_owned(),
             }
         }
+        Change::Note { kind, record } if kind == AT_WORK_NOTE => match record::decode::<AtWorkNote>(record) {
+            Ok(AtWorkNote { began: 0, ended: false }) => "a backup is at work".to_owned(),
+            Ok(AtWorkNote { began, ended: false }) => format!("the backup of entry {began} is still at work"),
+            Ok(AtWorkNote { began, ended: true }) => format!("the backup of entry {began} has ended"),
+            Err(_) => "note of a backup at work, with an unreadable record".to_owned(),
+        },
         Change::Note { kind, .. } if kind == REBUILD_NOTE => "index rebuilt from the packs".to_owned(),
         Change::Note { kind, record } => {
             format!("note of kind {} ({})", visible(kind.as_bytes()), units::count(record.len(), "byte"))

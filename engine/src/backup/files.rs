@@ -227,6 +227,7 @@ impl FileReader {
             pipeline.read_on(read);
             pipeline.send_keeping(used)?;
             pipeline.relieve()?;
+            reader.sent(pipeline)?;
             if pipeline.monitor.is_cancelled() {
                 return Err(io::Error::other("the backup was cancelled").into());
             }
@@ -256,6 +257,12 @@ pub(super) fn is_same(before: &SourceStat, after: &SourceStat, read: u64) -> boo
 pub(super) trait Content {
     /// Reads until the capacity of `buffer` is used up; true at the end.
     fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool>;
+
+    /// What it takes to go on when all that was read is on its way.
+    fn sent(&mut self, pipeline: &mut Pipeline<'_, '_>) -> Result<(), BackupError> {
+        let _ = pipeline;
+        Ok(())
+    }
 }
 
 /// A part of a file, up to `end` or to wherever the file ends before.
@@ -300,27 +307,23 @@ impl Content for Extent<'_> {
     }
 }
 
-/// A stream that is no file.
-pub(super) struct ReadContent<R>(pub R);
-
-impl<R: Read> Content for ReadContent<R> {
-    fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
-        let (mut len, capacity) = (buffer.len(), buffer.capacity());
-        buffer.resize(capacity, 0);
-        let result = loop {
-            if len == capacity {
-                break Ok(false);
-            }
-            match self.0.read(&mut buffer[len..]) {
-                Ok(0) => break Ok(true),
-                Ok(read) => len += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
-            }
-        };
-        buffer.truncate(len);
-        result
-    }
+/// Reads what is no file until the capacity of `buffer` is used up; true at the end.
+pub(super) fn fill_from(reader: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    let (mut len, capacity) = (buffer.len(), buffer.capacity());
+    buffer.resize(capacity, 0);
+    let result = loop {
+        if len == capacity {
+            break Ok(false);
+        }
+        match reader.read(&mut buffer[len..]) {
+            Ok(0) => break Ok(true),
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    buffer.truncate(len);
+    result
 }
 
 /// The chunks of a part.

@@ -7,6 +7,7 @@
 
 mod adopt;
 mod assemble;
+mod attempts;
 mod chunk_table;
 mod files;
 mod grains;
@@ -19,11 +20,13 @@ mod options;
 mod parents;
 mod pipeline;
 mod reinsert;
+mod relied_on;
 mod revalidate;
 mod roots;
 mod sample;
 mod scan;
 mod session;
+mod sign;
 mod small;
 mod streams;
 #[cfg(test)]
@@ -61,6 +64,7 @@ use crate::repo::{Repository, RepositoryError};
 use crate::reserve;
 use crate::source::{Filter, FilterOptions};
 use assemble::Assembler;
+use attempts::Attempts;
 use files::FileReader;
 use grains::GrainRules;
 use losses::Holdings;
@@ -69,10 +73,14 @@ use parents::Parents;
 use pipeline::Pipeline;
 use roots::RootTree;
 use scan::{ScanLimits, Scanner, Scratch};
+use streams::KeptStream;
 use walk::{SavePartial, Walker};
 
 /// How often a backup begins anew because others removed what it rests on.
 const RETRIES: u32 = 3;
+
+/// How often an appender does that as long as it gains something each time, relying in the end on nothing but its own.
+const RETRIES_MAX: u32 = 20;
 
 /// Backs a source up. Where another prune took away what the backup rests on, it begins anew: what it stored meanwhile is
 /// found there.
@@ -108,7 +116,8 @@ fn run_within(
             check_parts(repository, &at_their_places(paths), &[])?;
         }
         BackupSource::Parts { roots, streams, .. } => {
-            check_parts(repository, roots, streams)?;
+            let names = streams.iter().map(|stream| stream.name.clone()).collect::<Vec<_>>();
+            check_parts(repository, roots, &names)?;
         }
         BackupSource::Stream { .. } => {}
     }
@@ -127,11 +136,11 @@ fn run_within(
     Ok(BackupReport { lost_commits: repository.lost_commits(), ..result? })
 }
 
-/// The sources as they become a tree, with their paths, if all of them are there and none is part of the repository.
+/// The sources, with streams by these names, as they become a tree, with their paths, if all of them are there and none is part of the repository.
 fn check_parts(
     repository: &Repository,
     roots: &[SourceRoot],
-    streams: &[StreamSource],
+    streams: &[Vec<u8>],
 ) -> Result<(RootTree, Vec<ByteBuf>), BackupError> {
     if roots.is_empty() && streams.is_empty() {
         return Err(BackupError::NoPaths);
@@ -141,11 +150,10 @@ fn check_parts(
     if let Some(root) = roots.iter().find(|root| is_within(root.place(), &forbidden)) {
         return Err(BackupError::RepositoryItself { path: root.path.clone() });
     }
-    streams.iter().try_for_each(|stream| streams::check_name(&stream.name))?;
-    let names: Vec<Vec<u8>> = streams.iter().map(|stream| stream.name.clone()).collect();
-    let tree = RootTree::of(&roots, &names)?;
+    streams.iter().try_for_each(|name| streams::check_name(name))?;
+    let tree = RootTree::of(&roots, streams)?;
     let of_roots = roots.iter().map(|root| ByteBuf::from(root.path.as_os_str().as_bytes()));
-    let of_streams = names.iter().map(|name| ByteBuf::from([b"/", name.as_slice()].concat()));
+    let of_streams = streams.iter().map(|name| ByteBuf::from([b"/", name.as_slice()].concat()));
     Ok((tree, of_roots.chain(of_streams).collect()))
 }
 
@@ -172,25 +180,67 @@ fn back_up(
     limits: &ScanLimits,
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
-    let snapshot = new_snapshot(repository, options);
-    let (roots, filter, mut streams, accept) = match source {
+    let source = match source {
         BackupSource::Paths { paths, filter } => {
             let accept: Accept = Box::new(|_| Ok(()));
-            (at_their_places(&paths), filter, Vec::new(), accept)
+            Source {
+                roots: at_their_places(&paths),
+                filter,
+                streams: Vec::new(),
+                accept,
+                is_one_stream: false,
+            }
         }
-        BackupSource::Parts { roots, filter, streams, accept } => (roots, filter, streams, accept),
+        BackupSource::Parts { roots, filter, streams, accept } => Source {
+            roots,
+            filter,
+            streams: KeptStream::all(streams, options.stream_kept),
+            accept,
+            is_one_stream: false,
+        },
         BackupSource::Stream { name, reader, finish } => {
-            let input = StreamSource { name, reader, finish };
-            return back_up_stream(repository, input, snapshot, options, monitor);
+            let streams = KeptStream::all(vec![StreamSource { name, reader, finish }], options.stream_kept);
+            let (filter, accept) = (FilterOptions::default(), Box::new(|_: &SnapshotSummary| Ok(())));
+            Source { roots: Vec::new(), filter, streams, accept, is_one_stream: true }
         }
     };
-    // A stream is read once: whoever made it has to make it again.
-    let mut retries = if streams.is_empty() { 0 } else { RETRIES };
+    let attempts = Attempts::default();
+    let result = try_until_done(repository, source, &attempts, options, limits, monitor);
+    attempts.sign.end(repository);
+    result
+}
+
+/// A source that may be read several times.
+struct Source {
+    roots: Vec<SourceRoot>,
+    filter: FilterOptions,
+    streams: Vec<KeptStream>,
+    accept: Accept,
+    /// Whether it is nothing but a stream, without anything beside it.
+    is_one_stream: bool,
+}
+
+/// Backs a source up, and begins anew where others took what that rested on. From then on the run says that it is at work, so that prunes
+/// let it keep what it relies on.
+fn try_until_done(
+    repository: &Repository,
+    mut source: Source,
+    attempts: &Attempts,
+    options: &BackupOptions,
+    limits: &ScanLimits,
+    monitor: &dyn Monitor,
+) -> Result<BackupReport, BackupError> {
+    let snapshot = new_snapshot(repository, options);
+    let (mut retries, mut stored) = (0, 0);
     loop {
         let base = repository.fold().seq();
-        let streams = std::mem::take(&mut streams);
-        let source = PartsInput { roots: &roots, filter: filter.clone(), streams, accept: &accept, limits };
-        let result = back_up_parts(repository, source, snapshot.clone(), options, monitor);
+        let Source { roots, filter, streams, accept, is_one_stream } = &mut source;
+        let result = if *is_one_stream {
+            back_up_stream(repository, &mut streams[0], attempts, snapshot.clone(), options, monitor)
+        } else {
+            let source = PartsInput { roots, filter: filter.clone(), streams, accept, limits };
+            back_up_parts(repository, source, attempts, snapshot.clone(), options, monitor)
+        };
         let Err(error) = result else { return result };
         // A tree of the parent may be gone, too, if the parent was forgotten meanwhile.
         let may_be_gone = match &error {
@@ -201,10 +251,24 @@ fn back_up(
             }
             _ => false,
         };
-        if !may_be_gone || retries == RETRIES {
+        // What was read of a stream and not kept, whoever made it would have to make again.
+        let is_at_hand = source.streams.iter().all(KeptStream::is_at_hand);
+        if !may_be_gone || !is_at_hand {
             return Err(error);
         }
+        if retries >= RETRIES {
+            // An appender cannot keep what others stored from being taken, but what it has stored itself is left alone.
+            let has_gained = attempts.stored() > std::mem::replace(&mut stored, attempts.stored());
+            if !repository.is_append_only() || !has_gained || retries == RETRIES_MAX {
+                return Err(error);
+            }
+            attempts.rely_on_own();
+        }
         retries += 1;
+        if !options.dry_run {
+            // Nothing is relied on yet.
+            attempts.sign.give(repository, u64::MAX)?;
+        }
     }
 }
 
@@ -276,7 +340,7 @@ fn with_workers<T>(
 struct PartsInput<'a> {
     roots: &'a [SourceRoot],
     filter: FilterOptions,
-    streams: Vec<StreamSource>,
+    streams: &'a mut [KeptStream],
     accept: &'a Accept,
     limits: &'a ScanLimits,
 }
@@ -284,6 +348,7 @@ struct PartsInput<'a> {
 fn back_up_parts(
     repository: &Repository,
     source: PartsInput<'_>,
+    attempts: &Attempts,
     mut snapshot: Snapshot,
     options: &BackupOptions,
     monitor: &dyn Monitor,
@@ -292,18 +357,22 @@ fn back_up_parts(
     let PartsInput { roots, filter, streams, accept, limits } = source;
     let filter = Filter::new(filter)?;
     let grains = GrainRules::new(&options.grains)?;
-    let (tree, paths) = check_parts(repository, roots, &streams)?;
+    let names = streams.iter().map(|stream| stream.name.clone()).collect::<Vec<_>>();
+    let (tree, paths) = check_parts(repository, roots, &names)?;
     let forbidden = repository_directory(repository);
     snapshot.paths = paths;
     let parents = Parents::choose(repository, &snapshot, options.parent, monitor)?;
     snapshot.parent = parents.main();
-    let session = Session::new(repository, options);
+    let session = Session::new(repository, options).of(attempts);
     let mut assembler = Assembler::new(session.tree_writer());
     let mut summary = SnapshotSummary::default();
     // Each partial snapshot holds what the one before it in this run held. Those of earlier runs may hold more.
     let mut partial: Option<SnapshotId> = None;
     let template = snapshot.clone();
     let mut save_partial = |pipeline: &mut Pipeline<'_, '_>, tree: BlobId| {
+        if attempts.sign.is_renewal_due(repository) {
+            pipeline.give_sign()?;
+        }
         // An appender could not forget a partial snapshot again: what it stored is found by its ids.
         if options.dry_run || repository.is_append_only() {
             return session.commit_blobs(pipeline.assembler.writer());
@@ -350,7 +419,7 @@ struct WalkRun<'w, 'r> {
     grains: &'w GrainRules,
     limits: &'w ScanLimits,
     forbidden: HashSet<(u64, u64)>,
-    streams: Vec<StreamSource>,
+    streams: &'w mut [KeptStream],
     /// The time of the snapshot.
     time: Timestamp,
     options: &'w BackupOptions,
@@ -385,7 +454,7 @@ impl WalkRun<'_, '_> {
                     grains,
                     scanner: &scanner,
                     files: FileReader::new(GearTable::derive(repository.keys()), options.growing),
-                    streams: streams.into_iter().map(Some).collect(),
+                    streams,
                     time,
                     scratch: Scratch::new(limits.spill.clone()),
                     partial_every: options.partial_every,
@@ -524,7 +593,8 @@ fn is_within(path: &Path, directories: &HashSet<(u64, u64)>) -> bool {
 
 fn back_up_stream(
     repository: &Repository,
-    input: StreamSource,
+    input: &mut KeptStream,
+    attempts: &Attempts,
     mut snapshot: Snapshot,
     options: &BackupOptions,
     monitor: &dyn Monitor,
@@ -536,7 +606,7 @@ fn back_up_stream(
     snapshot.parent = parents.main();
     let ordered = GrainRules::new(&options.grains)?.of(&streams::place(&input.name));
     let known = ordered.or_else(|| parents.stream_grain(repository, &input.name));
-    let session = Session::new(repository, options);
+    let session = Session::new(repository, options).of(attempts);
     let mut assembler = Assembler::new(session.tree_writer());
     let mut summary = SnapshotSummary { files: 1, files_new: 1, ..SnapshotSummary::default() };
     with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {

@@ -72,6 +72,8 @@ pub struct BackupOptions {
     /// Blobs stored before they are committed, whatever the time: until then each takes memory, and where there is little of it, they
     /// are fewer.
     pub blobs_per_commit: u64,
+    /// Bytes of all streams that are kept in memory, and some more, so that they can be read again.
+    pub stream_kept: usize,
 }
 
 impl BackupOptions {
@@ -96,6 +98,7 @@ impl Default for BackupOptions {
             memory: budget::USUAL,
             spill: None,
             blobs_per_commit: 256 << 10,
+            stream_kept: 8 << 20,
         }
     }
 }

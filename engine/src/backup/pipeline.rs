@@ -20,6 +20,7 @@ use crate::chunk::grain::CHUNK_LEN_MAX;
 use crate::format::snapshot::SnapshotSummary;
 use crate::format::tree::{Node, NodeKind};
 use crate::monitor::{EntryAction, Monitor, Problem, Progress};
+use crate::repo::RepositoryError;
 
 /// A buffer has room for the longest chunk twice over.
 const _: () = assert!(BUFFER_LEN >= 2 * CHUNK_LEN_MAX);
@@ -376,6 +377,20 @@ impl<'p, 's> Pipeline<'p, 's> {
         }
         self.report_refused();
         Ok(())
+    }
+
+    /// Says in the log that the run is at work, if that is due.
+    pub fn give_sign(&mut self) -> Result<(), BackupError> {
+        if !self.session.is_sign_due() {
+            return Ok(());
+        }
+        self.drain()?;
+        let given = self.session.give_sign();
+        if matches!(given, Err(RepositoryError::Conflict)) {
+            // What was stored is kept: the next try finds it there.
+            self.session.commit_blobs(self.assembler.writer())?;
+        }
+        Ok(given?)
     }
 
     /// Commits what is stored if much has gathered: within one huge file there is no other occasion.

@@ -61,7 +61,7 @@ pub(crate) fn reinsert(
             grains: &grains,
             limits: &limits,
             forbidden: forbidden.clone(),
-            streams: Vec::new(),
+            streams: &mut [],
             time: (repository.environment().now)(),
             options,
             monitor,

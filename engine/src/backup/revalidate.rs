@@ -4,7 +4,7 @@
 //! rescued by the same commit, with its entries back in a live segment. What lay in a removed pack is lost: its id never
 //! comes back, so the backup has to begin anew and read it from the source again.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::format::chunk_list::Chunk;
@@ -94,28 +94,24 @@ impl Claim<'_> {
         Ok(homes)
     }
 
-    /// Whether the packs just stored and their segment are as they were stored: no prune took them for strays.
-    pub fn is_own_intact(&self, fold: &Fold) -> bool {
-        let dropped =
+    /// Whether the packs just stored are as they were stored: no prune took them for strays.
+    pub fn are_own_in_force(&self, fold: &Fold) -> bool {
+        self.packs.iter().all(|(pack, _)| self.repository.is_pack_in_force(fold, &pack.id))
+    }
+
+    /// The segment of those packs just stored that no prune took for strays, without any rescue. One that was dropped is stored again.
+    pub fn left(&self, fold: &Fold) -> Result<Homes, RepositoryError> {
+        let is_dropped =
             self.segment.is_some_and(|segment| self.repository.is_segment_gone(&segment.info.segment));
-        !dropped && self.packs.iter().all(|(pack, _)| self.repository.is_pack_in_force(fold, &pack.id))
-    }
-
-    /// Whether none of these packs is condemned or removed.
-    pub fn are_there(&self, fold: &Fold, packs: &HashSet<PackId>) -> bool {
-        packs.iter().all(|pack| self.repository.is_pack_in_force(fold, pack))
-    }
-
-    /// Whether all of these packs are still listed by the index.
-    pub fn are_listed(&self, fold: &Fold, packs: &HashSet<PackId>) -> Result<bool, RepositoryError> {
-        let mut left = packs.clone();
-        let segments = self.repository.index().segments();
-        for segment in segments.iter().filter(|segment| fold.has_segment(&segment.id())) {
-            for pack in segment.packs() {
-                left.remove(&pack?.id);
-            }
+        if !is_dropped && self.are_own_in_force(fold) {
+            return Ok(Homes::of(self.segment));
         }
-        Ok(left.is_empty())
+        let is_left = |id: &PackId| self.repository.is_pack_in_force(fold, id);
+        let left: Vec<_> = self.packs.iter().filter(|(pack, _)| is_left(&pack.id)).cloned().collect();
+        if left.is_empty() {
+            return Ok(Homes::default());
+        }
+        Ok(Homes::of(Some(&self.repository.store_segment(&left)?)))
     }
 
     /// The segment of what is left of the packs just stored; strays that were condemned are rescued.

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_bytes::ByteBuf;
 
-use crate::backend::ObjectKey;
+use crate::backup::attempts::Attempts;
 use crate::backup::options::{BackupError, BackupOptions, PacksStored};
+use crate::backup::relied_on::{ReliedOn, is_stored};
 use crate::backup::revalidate::{Claim, Homes};
+use crate::backup::sign::Sign;
 use crate::budget;
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
@@ -30,6 +32,8 @@ pub(crate) struct Session<'r> {
     trees: PackStore,
     pending: Pending,
     dry_run: bool,
+    /// What the run has done before; none of those that are tried once.
+    attempts: Option<&'r Attempts>,
     /// The last commit known when the run began to rely on what is stored.
     base: u64,
     /// Segments that list all that the run may have deduplicated against.
@@ -39,19 +43,10 @@ pub(crate) struct Session<'r> {
     blobs_per_commit: u64,
     blobs_committed: AtomicU64,
     only: Option<Only<'r>>,
-    /// Packs that an appender's run rests on, besides those it has not committed yet: it cannot read trees to find out
-    /// later. None for all others.
+    /// What an appender's run rests on; none for all others.
     relied_on: Option<Mutex<ReliedOn>>,
     /// Packs that the index lists and that are not there: what lies in them is stored again.
     absent: Mutex<BTreeSet<PackId>>,
-}
-
-/// What an appender's run rests on.
-#[derive(Default)]
-struct ReliedOn {
-    packs: HashSet<PackId>,
-    /// Packs that are not as they are listed: its own key may have listed what never was.
-    absent: HashSet<PackId>,
 }
 
 /// Blobs that are to be stored although the index lists them, and no others.
@@ -73,6 +68,7 @@ impl<'r> Session<'r> {
             trees: repository.pack_store(ObjectKind::MetadataPack, &store_options),
             pending: Pending::default(),
             dry_run: options.dry_run,
+            attempts: None,
             base: repository.fold().seq(),
             known: Mutex::new(repository.index().segments().to_vec()),
             workers: budget::Pipeline::new(options.threads, options.memory).workers,
@@ -82,6 +78,27 @@ impl<'r> Session<'r> {
             relied_on: repository.is_append_only().then(Mutex::default),
             absent: Mutex::default(),
         }
+    }
+
+    /// The same, of a run that may be tried several times.
+    pub fn of(self, attempts: &'r Attempts) -> Self {
+        Self { attempts: Some(attempts), ..self }
+    }
+
+    fn sign(&self) -> Option<&'r Sign> {
+        self.attempts.map(|attempts| &attempts.sign)
+    }
+
+    /// Whether the run has to say in the log that it is at work, or to say so again.
+    pub fn is_sign_due(&self) -> bool {
+        !self.dry_run && self.sign().is_some_and(|sign| sign.is_due(self.repository))
+    }
+
+    /// Says in the log that the run is at work. Nobody may be looking for blobs meanwhile.
+    pub fn give_sign(&self) -> Result<(), RepositoryError> {
+        // What others have added since is not to be forgotten when the log is read on.
+        self.known_segments();
+        self.sign().map_or(Ok(()), |sign| sign.give(self.repository, self.base))
     }
 
     /// A session that stores these blobs and no others, whatever the index says.
@@ -129,29 +146,22 @@ impl<'r> Session<'r> {
             });
         };
         // A segment of its own may list what was taken out of the index since, or what is not there.
-        let fold = self.repository.fold();
+        let (repository, fold) = (self.repository, self.repository.fold());
         let is_part = |at: &Location| {
-            self.repository.is_pack_in_force(&fold, &at.pack.id) && self.is_there(&at.pack, relied_on)
+            repository.is_pack_in_force(&fold, &at.pack.id)
+                && self.attempts.is_none_or(|attempts| attempts.may_rely_on(&at.pack.id))
+                && lock(relied_on).is_there(repository, &at.pack)
         };
-        Ok(index.known_where(id, &is_part)?.is_some())
-    }
-
-    /// Whether an appender's run can rely on a pack: it is stored, with the length that it should have. Looked for once.
-    fn is_there(&self, pack: &PackEntry, relied_on: &Mutex<ReliedOn>) -> bool {
-        let mut relied_on = lock(relied_on);
-        if relied_on.packs.contains(&pack.id) || relied_on.absent.contains(&pack.id) {
-            return relied_on.packs.contains(&pack.id);
+        let found = index.known_entry(id, &is_part)?;
+        if let Some((segment, position, _)) = &found {
+            lock(relied_on).take(segment, *position);
         }
-        let is_there = self.is_pack_stored(pack);
-        let kept = if is_there { &mut relied_on.packs } else { &mut relied_on.absent };
-        kept.insert(pack.id);
-        is_there
+        Ok(found.is_some())
     }
 
-    /// Whether a pack is there with the length that the index has. One that cannot be looked up is not relied on.
+    /// Whether a pack is there with the length that the index has.
     fn is_pack_stored(&self, pack: &PackEntry) -> bool {
-        let found = self.repository.backend().stat(&ObjectKey::pack(&pack.id));
-        found.is_ok_and(|info| info.size == pack.size)
+        is_stored(self.repository, pack)
     }
 
     /// Packs that the index lists, as far as the log was read, and that were looked for in vain.
@@ -224,6 +234,7 @@ impl<'r> Session<'r> {
         let records = if is_alone { &[][..] } else { &[id] };
         let rests_on = RestsOn { roots: &[snapshot.tree], records };
         let id = SnapshotId::new(id);
+        let ending = self.sign().filter(|_| !snapshot.partial);
         let added = Change::SnapshotAdded { snapshot: id, record: ByteBuf::from(record) };
         self.commit_with(tree_writer, rests_on, &mut |fold| {
             let mut changes = vec![added.clone()];
@@ -234,8 +245,12 @@ impl<'r> Session<'r> {
                     changes.push(Change::SnapshotForgotten { snapshot: *old, reason });
                 }
             }
+            changes.extend(ending.and_then(|sign| sign.farewell(self.repository)));
             Ok(changes)
         })?;
+        if let Some(sign) = ending {
+            sign.ended();
+        }
         Ok(id)
     }
 
@@ -279,7 +294,7 @@ impl<'r> Session<'r> {
         let (repository, threads) = (self.repository, self.workers);
         let claim = Claim { repository, packs, segment: segment.as_ref(), known: &known, threads };
         if let Some(relied_on) = &self.relied_on {
-            return self.append(&claim, &mut lock(relied_on).packs, decide);
+            return self.append(&claim, &mut lock(relied_on), decide);
         }
         let result = repository.commit(&mut |fold| {
             let homes = match repository.last_loss() > self.base {
@@ -304,34 +319,37 @@ impl<'r> Session<'r> {
     }
 
     /// Commits packs that are durable, as an appender: it takes nothing away and rescues nothing. Where something that it
-    /// rests on was condemned or removed, the backup begins anew and stores that again.
+    /// rests on has no place in the index any more, the backup begins anew and stores that again.
     fn append(
         &self,
         claim: &Claim<'_>,
-        relied_on: &mut HashSet<PackId>,
+        relied_on: &mut ReliedOn,
         decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, RepositoryError>,
     ) -> Result<(), BackupError> {
         let repository = self.repository;
         let result = repository.commit(&mut |fold| {
             // Whether somebody pruned since is no matter: what it relies on, its own key may have listed after that. And a segment of
             // its own may have been vetted and dropped, which is no prune.
-            let is_there = claim.is_own_intact(fold) && claim.are_there(fold, relied_on);
-            if !is_there || !claim.are_listed(fold, relied_on)? {
+            if !claim.are_own_in_force(fold) || !relied_on.is_left(repository, fold)? {
                 return Err(RepositoryError::Conflict);
             }
-            let mut changes = Homes::of(claim.segment).changes();
+            let mut changes = claim.left(fold)?.changes();
             changes.extend(decide(fold)?);
             Ok(changes)
         });
         if matches!(result, Err(RepositoryError::Conflict)) {
             // What was stored is kept: the next try finds it there.
-            repository.commit(&mut |fold| {
-                let is_of_use = claim.is_own_intact(fold);
-                Ok(if is_of_use { Homes::of(claim.segment).changes() } else { Vec::new() })
-            })?;
+            repository.commit(&mut |fold| Ok(claim.left(fold)?.changes()))?;
+        }
+        let stored = || claim.packs.iter().map(|(pack, _)| pack.id);
+        if let Some(attempts) = self.attempts {
+            let fold = repository.fold();
+            attempts.have_stored(stored().filter(|pack| repository.is_pack_in_force(&fold, pack)));
         }
         result?;
-        relied_on.extend(claim.packs.iter().map(|(pack, _)| pack.id));
+        if let Some(segment) = claim.segment {
+            relied_on.take_all(&segment.segment(), stored());
+        }
         Ok(())
     }
 

@@ -13,12 +13,12 @@ use crate::backup::files::{FileError, FileReader};
 use crate::backup::grains::GrainRules;
 use crate::backup::known::{self, Known, ParentDir};
 use crate::backup::links::Link;
-use crate::backup::options::{BackupError, StreamSource};
+use crate::backup::options::BackupError;
 use crate::backup::pipeline::Pipeline;
 use crate::backup::roots::{self, RootTree};
 use crate::backup::scan::{self, Dir, Entries, Finding, Refusal, Scanned, Scanner, Scratch, Verdict, Window};
 use crate::backup::small::{FileJob, SMALL_LEN_MAX};
-use crate::backup::streams;
+use crate::backup::streams::{self, KeptStream};
 use crate::format::tree::{FileContent, Grain, Metadata, Node, NodeKind, Timestamp};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
@@ -35,8 +35,8 @@ pub(super) struct Walker<'w, 'p, 's> {
     pub grains: &'w GrainRules,
     pub scanner: &'w Scanner<'w>,
     pub files: FileReader,
-    /// Streams that are still to be read.
-    pub streams: Vec<Option<StreamSource>>,
+    /// Streams, by number. Each is read when its name comes up.
+    pub streams: &'w mut [KeptStream],
     /// The time that streams are from.
     pub time: Timestamp,
     pub scratch: Scratch,
@@ -335,7 +335,7 @@ impl<'t> Walker<'_, '_, '_> {
         child: &'t RootTree,
     ) -> Result<Option<Level<'t>>, BackupError> {
         let path = roots::join(parent, name);
-        if let Some(source) = child.stream.and_then(|number| self.streams.get_mut(number)?.take()) {
+        if let Some(source) = child.stream.and_then(|number| self.streams.get_mut(number)) {
             let grain = known.first().and_then(|known| file_grain(known.node()));
             let grain = self.grains.of(&path).or(grain);
             streams::read(&mut self.pipeline, &mut self.files, frame, source, (grain, self.time))?;

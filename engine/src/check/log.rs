@@ -12,7 +12,8 @@ use crate::format::note::{LOG_LOSS_NOTE, LogLossNote};
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::format::state::State;
 use crate::log::{self, Fold, LogError, Origin, VoidEntry};
-use crate::repo::tail::is_lost;
+use crate::repo::tail::{Beyond, parity_beyond};
+use crate::sidecar;
 use std::sync::Arc;
 
 /// Lost commits that are told one by one.
@@ -108,10 +109,24 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>, objects: &mut Vec<Hashed>
         }
     }
     voids.report(context);
-    if let Err(error) = log::check_end(&**context.backend(), &fold) {
+    if let Err(error) = check_ahead(context, &fold) {
         report(context, &error, fold.seq() + 1);
     }
     Some(fold)
+}
+
+/// Tells of what stands behind the end of the log with a number left out before it: junk, unless an entry is missing.
+fn check_ahead(context: &Context<'_>, fold: &Fold) -> Result<(), LogError> {
+    let repository = context.repository;
+    let (backend, keys, id) = (&**context.backend(), repository.keys(), repository.id());
+    for ahead in log::ahead(backend, keys, &id, fold)?.into_iter().filter(|ahead| !ahead.is_entry) {
+        let message = format!(
+            "it is no entry of the log, which ends at {}: the number will be passed over. It may be deleted",
+            fold.seq()
+        );
+        context.note("foreign-object", &ObjectKey::log(ahead.seq), message);
+    }
+    log::check_end(backend, keys, &id, fold)
 }
 
 /// Reports why the log is not read on, when `next` came.
@@ -259,12 +274,24 @@ fn check_beyond_end(context: &Context<'_>, fold: &Fold, states: &BTreeSet<u64>) 
 
 /// Parity of a commit that the log does not have: it was published, and is gone.
 fn check_lost_end(context: &Context<'_>, fold: &Fold) {
-    let backend = &**context.repository.backend();
-    let lost = (fold.seq() + 1..).take_while(|seq| is_lost(backend, *seq).unwrap_or(false));
-    for seq in lost.take(LOST_TOLD_MAX) {
-        let message =
-            format!("the log ends at {}, but parity of commit {seq} exists: it is lost", fold.seq());
-        context.damage("log-rolled-back", &ObjectKey::log(seq), message);
+    let repository = context.repository;
+    let (backend, keys, id) = (&**repository.backend(), repository.keys(), repository.id());
+    for seq in (fold.seq() + 1..).take(LOST_TOLD_MAX) {
+        match parity_beyond(backend, keys, &id, seq).unwrap_or(Beyond::Nothing) {
+            Beyond::Nothing => break,
+            Beyond::Lost => {
+                let message =
+                    format!("the log ends at {}, but parity of commit {seq} exists: it is lost", fold.seq());
+                context.damage("log-rolled-back", &ObjectKey::log(seq), message);
+            }
+            Beyond::Junk => {
+                let key = sidecar::key_of(&ObjectKey::log(seq)).expect("entries of the log have one");
+                let message = format!(
+                    "it stands for parity of commit {seq}, which does not exist, and is none; it may be deleted"
+                );
+                context.note("foreign-object", &key, message);
+            }
+        }
     }
 }
 

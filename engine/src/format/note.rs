@@ -39,6 +39,25 @@ pub struct LogLossNote {
     pub hash: CommitHash,
 }
 
+/// Kind of the note by which a backup says that it is at work, or not any more; its record is an [`AtWorkNote`].
+pub const AT_WORK_NOTE: &str = "at-work";
+
+/// A backup at work that may be unable to read its source again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AtWorkNote {
+    /// Number of the commit with its first such note; 0 in that one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub began: u64,
+    /// Whether it has come to its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Kind of the note of a rehearsed restore; its record is a [`DrillNote`].
 pub const DRILL_NOTE: &str = "drill";
 
@@ -177,6 +196,17 @@ mod tests {
             b"\xa6reason\xa2no\xabapproved_by\xa2me\xa7expires\xaa2027-01-31",
         ];
         assert_eq!(bytes, expected.concat());
+    }
+
+    #[test]
+    fn a_note_of_being_at_work_is_what_the_specification_says() {
+        let notes = [(0, false, &b"\x80"[..]), (7, false, b"\x81\xa5began\x07")];
+        let last = (7, true, &b"\x82\xa5began\x07\xa5ended\xc3"[..]);
+        for (began, ended, expected) in notes.into_iter().chain([last]) {
+            let note = AtWorkNote { began, ended };
+            assert_eq!(record::encode(&note), expected);
+            assert_eq!(record::decode::<AtWorkNote>(expected).expect("just encoded"), note);
+        }
     }
 
     /// The bytes of `format-spec`, The commit log.

@@ -226,6 +226,34 @@ impl Index {
         })
     }
 
+    /// The same, with the segment that has it, and as which of its entries.
+    ///
+    /// # Errors
+    /// As [`Index::contains`].
+    pub fn known_entry(
+        &self,
+        id: &BlobId,
+        is_good: &dyn Fn(&Location) -> bool,
+    ) -> Result<Option<(Arc<Segment>, u64, Location)>, IndexError> {
+        let segments = self.segments();
+        let mut number = 0;
+        first_in(&segments, &mut |segment| {
+            let (this, mut entries) = (number, Vec::new());
+            number += 1;
+            segment.find(&self.cache, id, Tags::Ignored, &mut |position, entry| {
+                entries.push((position, *entry));
+                false
+            })?;
+            for (position, entry) in entries {
+                let at = self.location(segment, entry)?;
+                if is_good(&at) {
+                    return Ok(Some((Arc::clone(&segments[this]), position, at)));
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// A place of the blob.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The commit log: reading it, folding it, publishing to it.
 
+mod ahead;
 mod capability;
 mod fold;
 mod head;
@@ -10,6 +11,7 @@ mod salvage;
 mod tests;
 mod void;
 
+pub use ahead::{Ahead, ahead};
 pub use capability::may_append;
 pub use fold::{Fold, FoldError, SnapshotRecords, snapshot_record};
 pub use head::{Head, HeadError, ParseHeadError, verify_head};

@@ -11,6 +11,7 @@ use crate::format::commit::{self, Change, Commit, CommitError};
 use crate::format::header::HeaderError;
 use crate::format::record::{RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::ids::{CommitHash, RepositoryId, WriterId};
+use crate::log::ahead::{Ahead, ahead};
 use crate::log::fold::{Fold, FoldError};
 use crate::log::void::{Origin, VoidEntry};
 
@@ -217,29 +218,22 @@ pub fn read_all(
 ) -> Result<Fold, LogError> {
     let mut fold = Fold::empty(config);
     read_from(backend, keys, repository, &mut fold, visit)?;
-    check_end(backend, &fold)?;
+    check_end(backend, keys, repository, &fold)?;
     Ok(fold)
 }
 
-/// Makes sure that no entry exists beyond the one after the fold's end.
+/// Makes sure that no entry exists beyond the one after the fold's end. Junk there is in nobody's way.
 ///
 /// # Errors
 /// [`LogError::Gap`].
-pub fn check_end(backend: &dyn Backend, fold: &Fold) -> Result<(), LogError> {
-    let mut last = None;
-    let from = ObjectKey::log(fold.seq() + 1);
-    backend.list(crate::backend::Folder::Log, Some(&from), &mut |info| {
-        last = info.key.sequence().or(last);
-        std::ops::ControlFlow::Continue(())
-    })?;
-    match last {
-        // Just written by somebody else.
-        None => Ok(()),
-        Some(last) if last == fold.seq() + 1 => Ok(()),
-        Some(last) => match backend.stat(&ObjectKey::log(fold.seq() + 1)) {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Err(LogError::Gap { missing: fold.seq() + 1, last }),
-            Err(error) => Err(error.into()),
-        },
+pub fn check_end(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    fold: &Fold,
+) -> Result<(), LogError> {
+    match ahead(backend, keys, repository, fold)?.last() {
+        Some(Ahead { seq, is_entry: true }) => Err(LogError::Gap { missing: fold.seq() + 1, last: *seq }),
+        _ => Ok(()),
     }
 }

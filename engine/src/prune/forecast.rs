@@ -13,6 +13,7 @@ use crate::format::padme::padme;
 use crate::format::segment::Layout;
 use crate::ids::PackId;
 use crate::index;
+use crate::prune::at_work::AtWork;
 use crate::prune::condemn::listing;
 use crate::prune::plan::Plan;
 use crate::prune::survey::{PackUse, Survey};
@@ -26,6 +27,7 @@ pub(super) fn tell(
     survey: &Survey,
     plan: &Plan,
     options: &PruneOptions,
+    at_work: &mut AtWork,
     report: &mut PruneReport,
 ) -> Result<(), PruneError> {
     let going: BTreeSet<PackId> = plan.dead.iter().chain(&plan.repack).map(|(pack, _)| *pack).collect();
@@ -33,14 +35,15 @@ pub(super) fn tell(
     write_anew(repository, survey, plan, options, report);
     let fold = repository.fold();
     let mut waiting: BTreeSet<PackId> = fold.condemned().map(|(pack, _)| *pack).collect();
-    for pack in remove::due(repository, options.grace, &|_| true)?.keys() {
+    for pack in remove::due(repository, options.grace, at_work, &|_| true)?.keys() {
         waiting.remove(pack);
     }
+    let is_awaited = at_work.since_before(u64::MAX, (repository.environment().now)()) > 0;
     for (pack, bytes) in plan.dead.iter().chain(&plan.repack).chain(&plan.stray) {
         report.packs_condemned += 1;
         report.packs_condemned_bytes += bytes;
         // Strays wait for another run whatever the grace.
-        if !options.grace.is_zero() || !going.contains(pack) {
+        if is_awaited || !options.grace.is_zero() || !going.contains(pack) {
             waiting.insert(*pack);
             continue;
         }

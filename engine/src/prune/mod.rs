@@ -1,5 +1,6 @@
 //! Prune: give back the space of what no snapshot needs any more.
 //!
+//! - [`at_work`]: who is waited for before anything is removed
 //! - [`marks`]: which blobs live snapshots need, one bit for each index entry
 //! - [`survey`]: what there is: packs and segments, listed and stray, and how much of each pack is needed
 //! - [`plan`]: what to do about it, as a value that can be shown
@@ -14,6 +15,7 @@
 //! commit, and whatever came after it is looked at before anything is published. No backup is ever in the way, nor is any
 //! held up. Clocks decide only how long condemned packs are kept out of politeness to slow readers.
 
+mod at_work;
 mod condemn;
 mod copy;
 mod discard;
@@ -26,6 +28,8 @@ mod plan;
 #[cfg(test)]
 mod race_tests;
 mod remove;
+#[cfg(test)]
+mod stream_race_tests;
 mod survey;
 mod sweep;
 #[cfg(test)]
@@ -43,12 +47,12 @@ use std::collections::BTreeSet;
 use crate::backend;
 use crate::footprint;
 use crate::ids::PackId;
-use crate::log::{self, Fold};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::repo::Repository;
 use crate::reserve::{self, Refill};
 use crate::vet::{self, Strictness};
 
+use at_work::AtWork;
 use condemn::{Condemned, Outcome};
 use copy::Copies;
 use survey::Survey;
@@ -105,29 +109,32 @@ fn once(
     useless: &mut BTreeSet<PackId>,
 ) -> Result<(), PruneError> {
     repository.refresh()?;
-    verify_log(repository)?;
+    let mut at_work = AtWork::verify(repository)?;
     // What lost commits need would be taken for unneeded.
     repository.check_tail()?;
     repository.require_all_commits(&repository.fold(), "Nothing was pruned")?;
     if !options.dry_run && !repository.index().appended().is_empty() {
         let before = footprint::of_segments(repository);
-        let vetted = vet::run(repository, Strictness::WholeSegments, monitor)?;
+        let unfinished = at_work.unfinished((repository.environment().now)());
+        let vetted = vet::run_but(repository, Strictness::WholeSegments, &unfinished, monitor)?;
         report.take_segments(&before, &footprint::of_segments(repository));
         (report.segments_vetted, report.segments_untrue) =
             (report.segments_vetted + vetted.segments, vetted.untrue);
     }
-    let due = remove::due(repository, options.grace, &|_| true)?;
+    let due = remove::due(repository, options.grace, &mut at_work, &|_| true)?;
     remove::run(repository, &due, options.dry_run, report)?;
     for _ in 0..ATTEMPTS {
         discard::run(repository, useless)?;
         let base = repository.fold().seq();
-        match attempt(repository, options, monitor, report, useless) {
+        match attempt(repository, options, &mut at_work, monitor, report, useless) {
             Ok(Some(condemned)) => {
                 if options.grace.is_zero() {
                     // Strays may belong to a writer at work: they wait for another run.
-                    let due = remove::due(repository, options.grace, &|pack| condemned.was_listed(pack))?;
+                    let is_wanted = |pack: &PackId| condemned.was_listed(pack);
+                    let due = remove::due(repository, options.grace, &mut at_work, &is_wanted)?;
                     remove::run(repository, &due, false, report)?;
                 }
+                tell_awaited(repository, options, &mut at_work, monitor)?;
                 match sweep::run(repository) {
                     Ok(swept) => {
                         report.sidecars_removed = swept.sidecars;
@@ -159,16 +166,21 @@ fn once(
 fn attempt(
     repository: &Repository,
     options: &PruneOptions,
+    at_work: &mut AtWork,
     monitor: &dyn Monitor,
     report: &mut PruneReport,
     useless: &mut BTreeSet<PackId>,
 ) -> Result<Option<Condemned>, PruneError> {
     let mut survey = Survey::take(repository, options)?;
+    at_work.read_on(repository, survey.base)?;
+    if at_work.has_appender((repository.environment().now)()) {
+        survey.spare_strays_for_recipients(repository);
+    }
     survey.mark(repository, options, monitor)?;
     let plan = plan::make(&survey, options);
     report.take_plan(&plan);
     if options.dry_run {
-        forecast::tell(repository, &survey, &plan, options, report)?;
+        forecast::tell(repository, &survey, &plan, options, at_work, report)?;
         return Ok(None);
     }
     let mut copies = Copies::default();
@@ -185,12 +197,20 @@ fn attempt(
     }
 }
 
-/// Deleting rests on signed commits alone: states are not signed, and whoever once had a password could forge one.
-fn verify_log(repository: &Repository) -> Result<(), PruneError> {
-    let fold = repository.fold();
-    let mut verified = Fold::empty(fold.config());
-    let (backend, keys) = (&**repository.backend(), repository.keys());
-    log::read_until(backend, keys, &repository.id(), &mut verified, fold.seq(), &mut |_| {})
-        .map_err(|error| PruneError::Repository(error.into()))?;
-    if verified == *fold { Ok(()) } else { Err(PruneError::ForgedState) }
+/// Tells of packs that would have been removed if nobody was waited for.
+fn tell_awaited(
+    repository: &Repository,
+    options: &PruneOptions,
+    at_work: &mut AtWork,
+    monitor: &dyn Monitor,
+) -> Result<(), PruneError> {
+    let (packs, runs) = remove::awaiting(repository, options.grace, at_work)?;
+    if packs > 0 {
+        let message = format!(
+            "{packs} condemned packs stay for now: {runs} backups at work may still need something in them and cannot read their source \
+             again. A later prune removes them, after a day in any case"
+        );
+        monitor.problem(&Problem { code: "backup-at-work", path: None, message, is_error: false });
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::backend::{Folder, ObjectKey};
 use crate::budget;
 use crate::format::chunk_list::Chunk;
+use crate::format::header::{HEADER_LEN, Header, ObjectKind};
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
 use crate::index::{Location, Meeting, Met, Segment};
@@ -115,6 +116,18 @@ impl Survey {
         let marks = Marks::new(segments, stored, options.memory, options.spill.clone());
         let base = fold.seq();
         Ok(Self { base, snapshots, roots, marks, tables, packs, known_segments, stray, stray_segments })
+    }
+
+    /// Takes strays that appenders have made for what somebody is about to list. What cannot be read is nobody's.
+    pub fn spare_strays_for_recipients(&mut self, repository: &Repository) {
+        self.stray.retain(|(pack, _)| {
+            let mut header = [0; HEADER_LEN];
+            let read = repository.backend().read_range(&ObjectKey::pack(pack), 0, &mut header);
+            let kinds = [ObjectKind::DataPack, ObjectKind::MetadataPack];
+            let is_for_recipient =
+                |kind| Header::decode(&header, kind).is_ok_and(|header| header.is_for_recipient());
+            read.is_err() || !kinds.into_iter().any(is_for_recipient)
+        });
     }
 
     /// Packs that are listed and not there, in words; nothing where there are none.

@@ -38,7 +38,7 @@ pub(super) fn admit(world: &World) -> KeyslotId {
     world.open().add_append_only_keyslot(&appender_password(), "web", testing::CHEAP).expect("added")
 }
 
-fn try_append(backend: impl Backend + 'static) -> Result<Repository, RepositoryError> {
+pub(super) fn try_append(backend: impl Backend + 'static) -> Result<Repository, RepositoryError> {
     let environment = testing::environment(SEEDS.fetch_add(1, Ordering::Relaxed));
     Repository::open(Arc::new(backend), &appender_password(), environment)
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod append_only_lies_tests;
 #[cfg(test)]
+mod append_only_race_tests;
+#[cfg(test)]
 mod append_only_repair_tests;
 #[cfg(test)]
 mod append_only_tests;
@@ -10,6 +12,8 @@ mod append_only_tests;
 mod durability_tests;
 #[cfg(test)]
 mod hostile_numbers_tests;
+#[cfg(test)]
+mod junk_tests;
 mod keyslots;
 #[cfg(test)]
 mod lost_commits_tests;

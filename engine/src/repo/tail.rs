@@ -5,17 +5,19 @@
 //!
 //! The sidecar of an entry is made by reading the entry back after it was published, which means that it is durable: by its writer,
 //! by the next one, or by whoever adds parity and makes it so first. So at no moment, whoever is killed or loses power, is there a sidecar of an entry that
-//! was not there before. One without its entry proves a loss, and blocks nobody for another reason.
+//! was not there before. One without its entry proves a loss, and blocks nobody for another reason. Something that is no sidecar, or gives
+//! something that is no commit, is junk: whoever can create files could have left it, and it proves nothing.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::crypto::KeySet;
 use crate::format::commit::Commit;
 use crate::format::record::RECORD_OBJECT_LEN_MAX;
-use crate::ids::{ParityId, WriterId};
+use crate::ids::{ParityId, RepositoryId, WriterId};
 use crate::repo::{Repository, RepositoryError};
-use crate::sidecar::{self, Mending};
+use crate::sidecar::{self, MendError, Mending};
 
 /// Lost entries that have no parity, for those behind them to be found.
 const GAPS_MAX: u64 = 1000;
@@ -29,9 +31,9 @@ impl Repository {
         // In this order: what is read on in between counts, and nothing is wrong with it.
         let last_valid = self.head().map_or(0, |head| head.seq);
         let last = self.fold().seq();
-        match is_lost(&*self.backend, last + 1) {
-            Ok(false) => {}
-            Ok(true) => return Err(RepositoryError::LostEntry { seq: last + 1 }),
+        match parity_beyond(&*self.backend, &self.keys, &self.id, last + 1) {
+            Ok(Beyond::Nothing | Beyond::Junk) => {}
+            Ok(Beyond::Lost) => return Err(RepositoryError::LostEntry { seq: last + 1 }),
             // Nothing ever fails for parity that cannot be had.
             Err(error) => self.note_parity_trouble(format!(
                 "whether there is parity of lost commits cannot be looked up: {error}"
@@ -62,7 +64,7 @@ impl Repository {
     pub fn lost_end(&self) -> Result<Option<(u64, bool)>, RepositoryError> {
         let fold = self.fold();
         let seq = fold.seq() + 1;
-        if !is_lost(&*self.backend, seq)? {
+        if parity_beyond(&*self.backend, &self.keys, &self.id, seq)? != Beyond::Lost {
             return Ok(None);
         }
         let mended = sidecar::mend(&*self.backend, &ObjectKey::log(seq)).ok();
@@ -71,17 +73,47 @@ impl Repository {
     }
 }
 
-/// Whether there is parity of a log entry that is not there.
-pub(crate) fn is_lost(backend: &dyn Backend, seq: u64) -> Result<bool, BackendError> {
+/// What the parity of a log entry says that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beyond {
+    /// There is none, or the entry is there.
+    Nothing,
+    /// The entry was there, as far as anybody can tell.
+    Lost,
+    /// Nothing: it is no parity, or of something that is no commit.
+    Junk,
+}
+
+/// What the parity of a log entry says of one that is not there. It has no seal: what it gives has.
+pub(crate) fn parity_beyond(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    seq: u64,
+) -> Result<Beyond, BackendError> {
     let key = ObjectKey::log(seq);
     // In this order: whoever publishes it now stores the entry first.
     if !sidecar::is_there(backend, &key)? {
-        return Ok(false);
+        return Ok(Beyond::Nothing);
     }
     match backend.stat(&key) {
-        Ok(_) => Ok(false),
-        Err(error) if error.is_not_found() => Ok(true),
-        Err(error) => Err(error),
+        Ok(_) => return Ok(Beyond::Nothing),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    match sidecar::mend(backend, &key) {
+        Ok(mending) => Ok(match mending.bytes(RECORD_OBJECT_LEN_MAX) {
+            Ok(object) => match Commit::open(object, seq, keys, repository) {
+                Ok(_) => Beyond::Lost,
+                Err(_) => Beyond::Junk,
+            },
+            Err(_) => Beyond::Lost,
+        }),
+        Err(MendError::None) => Ok(Beyond::Nothing),
+        Err(MendError::Sidecar(_) | MendError::Other) => Ok(Beyond::Junk),
+        Err(MendError::Unreadable(BackendError::TooLarge { .. })) => Ok(Beyond::Junk),
+        Err(MendError::Unreadable(error) | MendError::Backend(error)) => Err(error),
+        Err(MendError::Decode(_) | MendError::Changed) => Ok(Beyond::Lost),
     }
 }
 

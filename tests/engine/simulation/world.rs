@@ -102,7 +102,9 @@ pub fn back_up(repository: &Repository, number: usize) -> Result<BackupReport, B
         reader: Box::new(Cursor::new(content(number))),
         finish: Box::new(|| Ok(())),
     };
-    backup::run(repository, source, &options(), &Silent)
+    // Every other one is too long to be read again.
+    let kept = if number.is_multiple_of(2) { 0 } else { options().stream_kept };
+    backup::run(repository, source, &BackupOptions { stream_kept: kept, ..options() }, &Silent)
 }
 
 /// Backs a directory up, with partial snapshots as often as they are possible.
@@ -340,10 +342,12 @@ pub struct Told {
 /// # Errors
 /// What is wrong.
 pub fn audit(storage: &MemoryBackend, told: &Told) -> Result<(), String> {
+    // Years after all clocks that were right, and before those that were not: nobody is waited for who did not come to an end.
+    const LATER: i64 = 3 * 31_536_000;
     let mut process = 900;
     let mut open = || {
         process += 1;
-        open(Arc::new(storage.clone()), environment(7, process, 0), Who::Full)
+        open(Arc::new(storage.clone()), environment(7, process, LATER), Who::Full)
             .map_err(|error| format!("open: {error}"))
     };
     let repository = open()?;

@@ -234,7 +234,7 @@ struct Broken {
     is_second: bool,
 }
 
-impl files::Content for Broken {
+impl Content for Broken {
     fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
         let room = buffer.capacity() - buffer.len();
         if std::mem::replace(&mut self.is_second, true) {

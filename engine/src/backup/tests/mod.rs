@@ -7,7 +7,7 @@ mod streams;
 mod unchanged;
 
 use super::assemble::file_node;
-use super::files::{FileError, ReadContent, Stream};
+use super::files::{Content, FileError, Stream, fill_from};
 use super::*;
 use crate::backend::testing::{Call, Fault, FaultBackend, Operation, RecordingBackend};
 use crate::backend::{Backend, Folder, LocalBackend, MemoryBackend, ObjectKey};
@@ -29,6 +29,15 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A stream that nobody keeps.
+struct ReadContent<R>(R);
+
+impl<R: io::Read> Content for ReadContent<R> {
+    fn fill(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        fill_from(&mut self.0, buffer)
+    }
+}
 
 fn repository() -> Repository {
     testing::init(Arc::new(MemoryBackend::new()), 1)
