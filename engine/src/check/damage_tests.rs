@@ -128,7 +128,7 @@ fn a_damaged_log_is_read_as_far_as_it_goes() {
                     b"",
                     &target,
                     &options,
-                    &crate::monitor::Silent,
+                    &Silent,
                 );
                 // The sample has one file whose chunks lie across holes, which readers refuse.
                 assert_eq!(restored.expect("begun").errors, 1, "{seq} {how}");
@@ -184,7 +184,7 @@ fn nothing_is_committed_on_top_of_an_altered_entry() {
     let repository = open(&sample.backend).expect("the entries before it are in order");
     let options =
         CheckOptions { read_data: ReadData::All, record: true, threads: 1, ..CheckOptions::default() };
-    let report = run(&repository, &options, &crate::monitor::Silent).expect("checked");
+    let report = run(&repository, &options, &Silent).expect("checked");
     assert!(report.is_damaged());
     assert!(sample.backend.stat(&ObjectKey::log(5)).is_err(), "what was verified was written down");
     sample.backend.plant(&newest, &whole);

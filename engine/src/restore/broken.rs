@@ -25,7 +25,10 @@ pub(super) fn set_aside(context: &Context<'_>, root: &TargetRoot, job: &Job, fil
         Fate::InPlace { .. } | Fate::Keep | Fate::Shared | Fate::Leave if !changed => {
             "not restored: what is there was left as it was".to_owned()
         }
-        Fate::Create | Fate::Replace | Fate::Shared if !job.state.had.load(Relaxed) => {
+        // What was read back and differs is somebody's.
+        Fate::Create | Fate::Replace | Fate::Shared
+            if !job.state.had.load(Relaxed) && !job.state.differs.load(Relaxed) =>
+        {
             match root.remove(job.place()) {
                 Ok(()) => "not restored: there is nothing of it".to_owned(),
                 Err(error) => stays(job.place(), &error),
