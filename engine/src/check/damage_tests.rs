@@ -122,14 +122,7 @@ fn a_damaged_log_is_read_as_far_as_it_goes() {
                 let folder = tempfile::tempdir().expect("a folder");
                 let options = crate::restore::RestoreOptions::default();
                 let target = folder.path().join("target");
-                let restored = crate::restore::run(
-                    &salvaged,
-                    &snapshot,
-                    b"",
-                    &target,
-                    &options,
-                    &Silent,
-                );
+                let restored = crate::restore::run(&salvaged, &snapshot, b"", &target, &options, &Silent);
                 // The sample has one file whose chunks lie across holes, which readers refuse.
                 assert_eq!(restored.expect("begun").errors, 1, "{seq} {how}");
             }
@@ -301,7 +294,8 @@ fn every_flipped_byte_is_found() {
 /// The like of [`sample`] with a verification ledger, and parity of everything.
 fn covered_sample() -> Sample {
     let sample = sample();
-    let record = CheckOptions { read_data: ReadData::All, record: true, threads: 1, ..CheckOptions::default() };
+    let record =
+        CheckOptions { read_data: ReadData::All, record: true, threads: 1, ..CheckOptions::default() };
     run(&sample.repository, &record, &Silent).expect("the check can be made");
     let options = AddOptions { threads: 1, ..AddOptions::default() };
     let report = parity::add(&sample.repository, &options, &Silent).expect("added");
