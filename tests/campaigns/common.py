@@ -25,18 +25,21 @@ class Tool:
             **os.environ, "STRONGROOM_REPOSITORY": str(repository), "STRONGROOM_PASSWORD": password, **remembered,
         }
 
-    def start(self, *words, wrapper=()):
-        """Begins a command, with its output thrown away."""
-        return subprocess.Popen(
-            [*map(str, wrapper), self.binary, *map(str, words)], env=self.environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
+    def start(self, *words, wrapper=(), stdin=None):
+        """Begins a command, with its output thrown away. `stdin` is a file."""
+        with open(stdin or os.devnull, "rb") as given:
+            return subprocess.Popen(
+                [*map(str, wrapper), self.binary, *map(str, words)], env=self.environment, stdin=given,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
 
-    def run(self, *words, codes=(0,), wrapper=()):
-        """Runs a command; anything but one of these exit codes is a failure."""
-        options = {"env": self.environment, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    def run(self, *words, codes=(0,), wrapper=(), stdin=None):
+        """Runs a command; anything but one of these exit codes is a failure. `stdin` is a file."""
+        options = {"env": self.environment, "capture_output": True, "text": True}
         try:
-            done = subprocess.run([*map(str, wrapper), self.binary, *map(str, words)], timeout=self.patience, **options)
+            with open(stdin or os.devnull, "rb") as given:
+                command = [*map(str, wrapper), self.binary, *map(str, words)]
+                done = subprocess.run(command, timeout=self.patience, stdin=given, **options)
         except subprocess.TimeoutExpired:
             raise Failed(f"{words} is blocked: it takes longer than {self.patience} s") from None
         if codes and done.returncode not in codes:

@@ -31,6 +31,12 @@ class Command:
     ends: tuple = (0,)
     heals: bool = False  # something is damaged before
     once: bool = False  # what was done already is refused
+    password: str = ""  # another than the campaign's
+    stdin: object = None  # a file
+    plans: bool = False  # the repository has the snapshots of a plan, and no others
+    resumes: list = dataclasses.field(default_factory=list)  # what goes on where it was killed, if anything does
+    fresh: object = None  # makes ready what lies beside the repository
+    audit: object = None  # what has to be true in the end, besides
 
 
 class Base:
@@ -80,6 +86,64 @@ class Base:
         self.altered.run("snapshot", "hold", list(self.told)[-1], "--reason", "to be lost", "-q")
         self.entry = files_of(self.altered, "log")[-1]
         flip(self.entry)
+        self.unnamed = self.copy_of(self.plain, "unnamed")
+        flip(files_of(self.unnamed, "log")[-1])
+        self.appended = self.copy_of(self.plain, "appended")
+        self.appended.run("key", "add", *CHEAP, "--label", "host", "--append-only", "--new-password-file", self.second, "-q")
+        self.rows = work / "rows"
+        self.rows.write_bytes(self.random.randbytes(3_000_000))
+        self.plan()
+
+    def plan(self):
+        """A repository with a plan, whose domain is restored beside (`drill`) and in place (`recover`)."""
+        self.site, self.config = self.work / "site", self.work / "plan.toml"
+        self.planned = Tool(self.binary, self.work / "planned")
+        self.planned.init()
+        self.config.write_text(f"""version = 1
+host_id = "box"
+[repo.first]
+url = "{self.work / 'repository'}"
+[class.c]
+rto = "1h"
+[[domain]]
+name = "site"
+class = "c"
+paths = ["{self.site}"]
+to = ["first"]
+[[drill]]
+name = "whole"
+domains = ["site"]
+tier = "full"
+scratch = "{self.work / 'scratch'}"
+""")
+        Tree(self.site, 7)
+        self.whole = manifest(self.site)
+        shutil.copytree(self.planned.repository, self.work / "repository")
+        Tool(self.binary, self.work / "repository", state=self.work / "state").run("run", "--config", self.config, "-q")
+        shutil.rmtree(self.planned.repository)
+        (self.work / "repository").rename(self.planned.repository)
+
+    def ruin(self):
+        """What a recovery finds: the domain's files are others."""
+        for place in (self.site, self.work / "scratch"):
+            shutil.rmtree(place, ignore_errors=True)
+        for path in self.work.glob(".*strongroom*"):
+            shutil.rmtree(path, ignore_errors=True)
+        Tree(self.site, 8)
+
+    def has_stream(self, tool):
+        with workplace() as target:
+            tool.run("restore", "latest", "--target", target, "-q")
+            if (target / "rows").read_bytes() != self.rows.read_bytes():
+                raise Failed("the stream gives back something else")
+
+    def is_whole(self, _tool):
+        if manifest(self.site) != self.whole:
+            raise Failed("the recovered files are not those of the snapshot")
+
+    def is_cleared(self, _tool):
+        if (self.work / "scratch").exists() and any((self.work / "scratch").iterdir()):
+            raise Failed("a drill left something behind")
 
     def copy_of(self, tool, name):
         shutil.copytree(tool.repository, self.work / name)
@@ -124,6 +188,15 @@ class Base:
                 self.lossy, ["repair", "snapshots", "--forget"], self.lost, ends=(0, 3), heals=True),
             "repair objects": Command(self.objects, ["repair", "objects"], heals=True),
             "repair log": Command(self.altered, ["repair", "log", "--accept-loss", int(self.entry.name)], heals=True),
+            "repair lost-snapshots": Command(self.unnamed, ["repair", "lost-snapshots"], list(self.told)[-1:], heals=True),
+            "backup of an append-only password": Command(
+                self.appended, ["backup", self.tree.path], password=self.second.read_text()),
+            "backup of a stream": Command(
+                plain, ["backup", "--stdin-filename", "rows"], stdin=self.rows, audit=self.has_stream),
+            "drill": Command(self.planned, ["drill", "--config", self.config], fresh=self.ruin, audit=self.is_cleared, plans=True),
+            "recover": Command(
+                self.planned, ["recover", "site", "--config", self.config], fresh=self.ruin, audit=self.is_whole, plans=True,
+                once=True, resumes=["recover", "--resume", "--config", self.config]),
             "copy": Command(plain, ["copy", "--to", copied]),
             "init": Command(None, ["init", *CHEAP, "--parity", "10%", "--reserve", "1MiB", "--label", "mine"], once=True),
         }
@@ -158,8 +231,9 @@ class Killer:
         self.base, self.random, self.done = base, rnd, collections.Counter()
         self.commands, self.durations = base.commands(), {}
 
-    def fresh(self, original):
+    def fresh(self, command):
         """A repository as it was before."""
+        original = command.base
         place = self.base.work / "repository"
         copied = self.base.work / "copied"
         for old in (place, copied):
@@ -167,21 +241,29 @@ class Killer:
         if original:
             shutil.copytree(original.repository, place)
         Tool(self.base.binary, copied).init()
-        return Tool(self.base.binary, place)
+        state = self.base.work / "state"
+        shutil.rmtree(state, ignore_errors=True)
+        if command.fresh:
+            command.fresh()
+        return Tool(self.base.binary, place, state=state if command.plans else None)
+
+    def as_killed(self, tool, command):
+        """The one who gives the command."""
+        return Tool(tool.binary, tool.repository, password=command.password) if command.password else tool
 
     def duration(self, name, command):
         if name not in self.durations:
-            tool = self.fresh(command.base)
+            tool = self.as_killed(self.fresh(command), command)
             begun = time.monotonic()
-            tool.run(*command.words, "-q", codes=command.ends)
+            tool.run(*command.words, "-q", codes=command.ends, stdin=command.stdin)
             self.durations[name] = time.monotonic() - begun
         return self.durations[name]
 
     def kill(self, name):
         command = self.commands[name]
         limit = self.duration(name, command)
-        tool = self.fresh(command.base)
-        child = tool.start(*command.words, "-q")
+        tool = self.fresh(command)
+        child = self.as_killed(tool, command).start(*command.words, "-q", stdin=command.stdin)
         time.sleep(self.random.uniform(0.0, limit))
         was_running = child.poll() is None
         child.kill()
@@ -197,12 +279,14 @@ class Killer:
         """What the kill left behind, and whether the same command comes to its end now."""
         if name == "key passwd" and tool.run("snapshots", codes=(0, 12)).returncode == 12:
             tool = Tool(tool.binary, tool.repository, password=self.base.third.read_text())
-        kept = [] if name == "init" else [one for one in self.base.told if one not in command.leaving]
+        kept = [] if name == "init" or command.plans else [one for one in self.base.told if one not in command.leaving]
         # What is damaged may not even open before it is repaired.
         if name != "init" and not command.heals:
             tool.run("check", "--read-data", "--no-record", "-q")
             self.require(tool, kept)
-        repeated = tool.run(*command.words, "-q", codes=())
+        if command.resumes:
+            tool.run(*command.resumes, "-q", codes=())
+        repeated = self.as_killed(tool, command).run(*command.words, "-q", codes=(), stdin=command.stdin)
         # What was done already is refused or changes nothing: which, is no matter here.
         if repeated.returncode not in command.ends and not command.once:
             raise Failed(f"again, it ends with {repeated.returncode}: {repeated.stderr}")
@@ -225,6 +309,8 @@ class Killer:
             reserve = tool.summary("reserve", "status")
             if reserve["kept_free"] != (reserve["wanted"] or 0):
                 raise Failed(f"the reserve is not as it is wanted: {reserve}")
+        if command.audit:
+            command.audit(tool)
         if name == "copy":
             copied = Tool(self.base.binary, self.base.work / "copied")
             copied.run("check", "--read-data", "-q")

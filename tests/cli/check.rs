@@ -85,6 +85,7 @@ fn a_commit_that_was_altered_is_told_by_every_command() {
 #[test]
 fn what_would_make_the_loss_of_a_commit_final_is_refused_by_who_has_not_seen_it() {
     let bench = backed_up();
+    bench.run(["-r", "other", "init"].into_iter().chain(crate::support::CHEAP)).expect(0);
     bench.write("src/more", "more");
     bench.run(["backup", "src"]).expect(0);
     let older = bench.run(["snapshots", "--json"]).expect(0).stdout;
@@ -108,7 +109,9 @@ fn what_would_make_the_loss_of_a_commit_final_is_refused_by_who_has_not_seen_it(
     run("ls latest", 4);
     run("log --verify", 4);
     assert!(!bench.path("out").exists());
-    run("snapshots", 0);
+    run("snapshots", 3);
+    run("copy --to other", 3);
+    run(&format!("copy --to other {older}"), 0);
     run(&format!("restore {older} -t out"), 0);
     assert!(fs::read(bench.path("out/more")).is_err());
     run("backup src", 3);

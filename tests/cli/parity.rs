@@ -79,6 +79,54 @@ fn damaged_files_get_their_bytes_back() {
     restores(&bench, "out");
 }
 
+/// Overwrites so many whole sectors of a file, or cuts it off in the last one, at places that follow from `seed`.
+fn lose_sectors(path: &Path, sectors: u64, seed: u64) {
+    let mut bytes = fs::read(path).expect("an object");
+    let all = (bytes.len() as u64).div_ceil(4096);
+    // Of an odd number no two are the same within a round.
+    let step = (seed * 7919 + 1) % all;
+    for lost in 0..sectors.min(all) {
+        let at = usize::try_from((step + lost * (all / sectors.max(1)).max(1)) % all * 4096).expect("small");
+        let end = bytes.len().min(at + 4096);
+        let filler = noise(seed + lost, end - at);
+        bytes[at..end].copy_from_slice(&filler);
+    }
+    overwrite(path, &bytes);
+}
+
+#[test]
+fn sectors_lost_anywhere_in_real_files_come_back() {
+    let bench = covered();
+    let is_key = |path: &Path| path.starts_with(bench.repository().join("keys"));
+    let before: Vec<_> = stored(&bench).into_iter().filter(|(path, _)| !is_key(path)).collect();
+    for seed in 0..6 {
+        for (path, bytes) in &before {
+            // A pack of 3 MiB has some 24 shards of parity, the smallest objects have one at least.
+            let sectors = if bytes.len() > 1 << 20 { 1 + 3 * seed } else { 1 };
+            lose_sectors(path, sectors, seed);
+        }
+        // Parity lies twice where it tells of itself: one end of each sidecar may go, too.
+        for (number, sidecar) in (0..).zip(bench.objects("parity")) {
+            let mut bytes = fs::read(&sidecar).expect("parity");
+            let at = if number % 2 == 0 { 30 } else { bytes.len() - 3 };
+            bytes[at] ^= 0x40;
+            overwrite(&sidecar, &bytes);
+        }
+        let run = bench.run(["repair", "objects", "--json"]).expect(0);
+        assert_eq!(run.last("summary")["objects_left"], 0, "seed {seed}: {run:?}");
+        bench.run(["repair", "packs", "--read-data", "--json"]).expect(0);
+        let after = stored(&bench);
+        for (path, bytes) in &before {
+            assert!(after.get(path) == Some(bytes), "seed {seed}: {} is as it was", path.display());
+        }
+        // Parity that was hurt itself is made again for the next round.
+        bench.run(["parity", "drop"]).expect(0);
+        bench.run(["parity", "add"]).expect(0);
+    }
+    bench.run(["check", "--read-data"]).expect(0);
+    restores(&bench, "out");
+}
+
 #[test]
 fn a_log_that_lost_its_end_is_whole_again() {
     let bench = covered();

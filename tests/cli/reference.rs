@@ -27,6 +27,7 @@ const COMMANDS: [&str; 64] = [
     "reserve status",
     "repair",
     "repair index",
+    "repair lost-snapshots",
     "repair log",
     "repair objects",
     "repair packs",

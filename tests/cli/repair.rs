@@ -156,3 +156,42 @@ fn bad_input_is_refused_by_name() {
     bench.run(["repair", "snapshots", "ffffffff"]).expect(1);
     bench.run(["repair"]).expect(2);
 }
+
+#[test]
+fn a_snapshot_whose_log_entry_is_lost_is_found_again() {
+    let bench = backed_up();
+    let ids = |code: i32| -> Vec<String> {
+        let list = bench.run(["snapshots", "--json", "--no-state"]).expect(code).stdout;
+        let list: serde_json::Value = serde_json::from_str(&list).expect("an array");
+        let list = list.as_array().expect("an array").iter();
+        list.map(|snapshot| snapshot["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    bench.write("src/large", noise(8, 3 << 20));
+    bench.run(["backup", "src"]).expect(0);
+    let before = ids(0);
+    let entries = bench.objects("log");
+    let last = entries.last().expect("an entry");
+    flip(last);
+    assert_eq!(ids(3), before[..2], "it is gone");
+    let dry = bench.run(["repair", "lost-snapshots", "--dry-run", "--json"]).expect(0);
+    assert_eq!(dry.last("summary")["snapshots_found"], 1);
+    let lines = dry.lines();
+    let found = lines.iter().find(|line| line["type"] == "found").expect("it is found");
+    assert_eq!((&found["snapshot_id"], found["lacks"].is_null()), (&before[2].clone().into(), true));
+    assert_eq!(ids(3), before[..2], "nothing was written");
+    let none = bench.run(["repair", "lost-snapshots", "ffffffffffffffffffff", "--json"]).expect(0);
+    assert_eq!(none.last("summary")["snapshots_found"], 0);
+    let run = bench.run(["repair", "lost-snapshots"]).expect(0);
+    assert!(run.stdout.contains("added again"), "{run:?}");
+    assert_eq!(ids(3), before, "the loss itself is still to be dealt with");
+    let number = entries.len().to_string();
+    bench.run(["repair", "log", "--accept-loss", &number]).expect(0);
+    assert_eq!(ids(0), before);
+    bench.run(["check", "--read-data"]).expect(0);
+    bench.run(["prune", "--grace", "0s"]).expect(0);
+    restores(&bench, "out");
+    // What is forgotten is not brought back.
+    bench.run(["forget", &before[2]]).expect(0);
+    let again = bench.run(["repair", "lost-snapshots", "--json"]).expect(0).last("summary");
+    assert_eq!((&again["snapshots_found"], &again["snapshots_forgotten"]), (&0.into(), &1.into()));
+}

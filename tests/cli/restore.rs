@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::Bench;
+use crate::support::{Bench, assert_same, noise, overwrite};
 
 /// A repository with a snapshot of the small source, and the source's path in it.
 fn backed_up() -> (Bench, String) {
@@ -130,4 +130,43 @@ fn one_failing_file_does_not_stop_the_rest() {
     assert_eq!(run.last("summary")["error_count"], 1);
     assert!(run.lines().iter().any(|line| line["type"] == "error" && line["path"].is_string()), "{run:?}");
     assert!(bench.path("out/sub/b.txt").is_file());
+}
+
+#[test]
+fn a_file_that_cannot_be_had_whole_does_not_stand_under_its_name() {
+    let bench = Bench::new();
+    bench.write("src/good", "good");
+    // Two blocks at least.
+    let large = noise(1, 9 << 20);
+    bench.write("src/large", &large);
+    bench.run(["backup", "src"]).expect(0);
+    let source = bench.path("src").canonicalize().expect("there");
+    let what = format!("latest:{}", source.display());
+    let pack = bench.objects("packs").into_iter().max_by_key(|pack| fs::metadata(pack).expect("there").len());
+    let pack = pack.expect("a pack");
+    let sound = fs::read(&pack).expect("readable");
+    let mut bytes = sound.clone();
+    bytes[5 << 20] ^= 1;
+    overwrite(&pack, &bytes);
+    let run = bench.run(["restore", "--json", &what, "-t", "out"]).expect(3);
+    assert_eq!(run.last("summary")["files_incomplete"], 1);
+    let aside = bench.path("out/large.strongroom-incomplete");
+    assert!(!bench.path("out/large").exists());
+    assert_eq!(fs::read(&aside).expect("what could be had").len(), large.len());
+    assert_eq!(fs::read(bench.path("out/good")).expect("restored"), b"good");
+    let told = run.lines().into_iter().find(|line| line["code"] == "restore-incomplete").expect("it is told");
+    assert!(told["message"].as_str().expect("text").contains("large.strongroom-incomplete"), "{told}");
+    let text = bench.run(["restore", &what, "-t", "out"]).expect(3);
+    assert!(text.stdout.contains("Not whole: 1 file"), "{text:?}");
+    assert!(!bench.path("out/large.strongroom-incomplete-2").exists(), "it goes on with what there is");
+    // An older file that is to be brought up to date is either as it was or under the other name.
+    bench.write("older/large", noise(2, 9 << 20));
+    bench.run(["restore", &what, "-t", "older"]).expect(3);
+    let stays = fs::read(bench.path("older/large")).is_ok_and(|found| found == noise(2, 9 << 20));
+    assert_ne!(stays, bench.path("older/large.strongroom-incomplete").exists());
+    overwrite(&pack, &sound);
+    for target in ["out", "older"] {
+        bench.run(["restore", "--verify", &what, "-t", target]).expect(0);
+        assert_same(&source, &bench.path(target));
+    }
 }

@@ -145,12 +145,17 @@ fn where_there_is_no_room_for_a_reserve_the_repository_is_made_all_the_same() {
     let bench = Bench::empty();
     bench.source();
     let Some(_mounted) = Mounted::new(bench.path("repo"), 3 << 20) else { return };
-    let run = bench.run(["init"].into_iter().chain(CHEAP)).expect(1);
-    assert!(
-        run.message().contains("no room for a reserve of 4194304 bytes, 2097152 are kept free"),
-        "{run:?}"
-    );
-    assert!(run.stderr.contains("hint: make room on the storage, or ask for a smaller one"), "{run:?}");
+    let init = |more: &[&str]| bench.run(["init"].iter().chain(more).copied().chain(CHEAP));
+    let no_room = "no room for a reserve of 4194304 bytes, 2097152 are kept free";
+    let asked = init(&["--reserve", "4MiB"]).expect(1);
+    assert!(asked.message().contains(no_room), "{asked:?}");
+    assert!(asked.stderr.contains("hint: make room on the storage, or ask for a smaller one"), "{asked:?}");
+    for entry in fs::read_dir(bench.path("repo")).expect("made") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("removed");
+    }
+    let run = init(&[]).expect(0);
+    assert!(run.stderr.contains("warning: ") && run.stderr.contains(no_room), "nobody asked: {run:?}");
     bench.run(["backup", "src"]).expect(0);
     let run = bench.run(["check", "--json"]).expect(0);
     assert!(run.stdout.contains("reserve-short"), "{run:?}");

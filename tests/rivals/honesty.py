@@ -11,7 +11,7 @@ same seed, half of them a byte among all bytes of the repository, half a file fi
     cut     a file of the repository loses its second half, or is gone
             of both: did the check that reads everything exit with another code than 0? did a restore into an empty
             directory? is what it restored right? does a file that it left hold bytes that were never in it (zeros, say), whatever
-            the exit code was?
+            the exit code was? (A file whose name says that it is not whole is not taken for one of the source's.)
     kill    a backup gets SIGKILL at a random moment. Then: does the check exit with 0? does the next backup, with nothing done by
             hand? is what it stored restored right?
     full    a backup into a file system that is too small. Then: did it exit with another code than 0? is the earlier snapshot restored
@@ -30,6 +30,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -213,6 +214,8 @@ def substituted(source, target):
     """Whether a restored file, or one that nobody had, holds bytes that the source does not have there. A file that is only shorter
     lacks data, but has no wrong ones."""
     for name in files(target):
+        if re.search(r"\.strongroom-incomplete(-\d+)?$", name.name):
+            continue
         if not (source / name).is_file():
             return True
         with open(source / name, "rb") as left, open(target / name, "rb") as right:

@@ -73,10 +73,16 @@ fn choice(args: &Args, source: &Repository) -> Result<Choice, Failure> {
     }
 }
 
+fn named_none(choice: &Choice) -> bool {
+    !matches!(choice, Choice::Named(_))
+}
+
 /// Copies.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let source = context.open_for_snapshots()?;
     let choice = choice(args, &source)?;
+    // Of what is lost nobody knows whether it was chosen.
+    let may_lack = named_none(&choice) && !source.lost_commits().is_empty();
     let named = if let Choice::Named(ids) = &choice { ids.len() } else { 0 };
     let target = context
         .open_target(&args.to, args.to_password_file.as_deref(), args.to_password_command.as_ref())
@@ -110,7 +116,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     Ok(match report.damaged() {
         // One that was forgotten since it was named is not in the report.
-        0 if report.snapshots.len() < named => Exit::Partial,
+        0 if may_lack || report.snapshots.len() < named => Exit::Partial,
         0 if report.is_complete() || args.dry_run && report.unread == 0 => Exit::Ok,
         0 => Exit::Partial,
         _ => Exit::Damage,

@@ -7,7 +7,7 @@ use strongroom::backend::{Backend, LocalBackend};
 use strongroom::crypto::KdfParams;
 use strongroom::format::parity::Overhead;
 use strongroom::repo::{InitOptions, Repository, RepositoryError};
-use strongroom::reserve;
+use strongroom::reserve::{self, ReserveError};
 
 use crate::context::{Context, environment};
 use crate::exit::Exit;
@@ -24,9 +24,6 @@ same password and with the options that are given then.
 Example:
   strongroom -r /backup/repo init --password-file /etc/strongroom/password";
 
-/// [`reserve::LEN_USUAL`], as it is told.
-const RESERVE: &str = "4MiB";
-
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -39,9 +36,9 @@ pub struct Args {
     #[arg(long, value_name = "PERCENT", value_parser = units::parse_overhead)]
     parity: Option<Overhead>,
     /// Keep so much room free, for the day on which the storage is full, and more as the index
-    /// grows: see `reserve`; 0 for none
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = RESERVE)]
-    reserve: u64,
+    /// grows: see `reserve`; 0 for none [default: 4MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    reserve: Option<u64>,
     /// Cost of a password guess.
     #[command(flatten)]
     kdf: KdfArgs,
@@ -76,7 +73,7 @@ impl KdfArgs {
 /// Makes a repository.
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let (kdf, label) = (args.kdf.params()?, args.label.clone());
-    let room = (args.reserve > 0).then_some(args.reserve);
+    let room = Some(args.reserve.unwrap_or(reserve::LEN_USUAL)).filter(|bytes| *bytes > 0);
     let options = InitOptions { kdf, label, parity: args.parity, reserve: room };
     room.map_or(Ok(()), reserve::check_len)?;
     let Location::Local(path) = context.location()?;
@@ -121,16 +118,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         context.output.object(object(json!({"type": "summary", "id": id, "repository": location})))?;
     }
     // The repository is made all the same.
-    reserved?;
-    Ok(Exit::Ok)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_usual_reserve_is_told_as_it_is() {
-        assert_eq!(units::parse_size(RESERVE), Ok(reserve::LEN_USUAL));
+    match reserved {
+        // Nobody has asked for one.
+        Err(error @ ReserveError::NoRoom { .. }) if args.reserve.is_none() => {
+            let what =
+                "there is no room for the usual reserve; `strongroom reserve set` makes one once there is";
+            context.output.alert(&format!("warning: {what}: {error}"));
+        }
+        reserved => reserved?,
     }
+    Ok(Exit::Ok)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use strongroom::restore::{self, Overwrite, RestoreOptions, RestoreReport};
-use strongroom::target::MetadataOptions;
+use strongroom::target::{INCOMPLETE_SUFFIX, MetadataOptions};
 
 use crate::commands::ls::split_snapshot;
 use crate::context::{self, Context};
@@ -20,6 +20,8 @@ const AFTER_HELP: &str = "\
 With :PATH, the contents of PATH land in the target directory; without it, all that is below the
 root of the snapshot. A target directory that exists and is not empty keeps its own mode, owner and
 times; a new or empty one gets those of PATH. Exit code 3: single files could not be restored wholly; each is reported.
+None of those stands under its name: what there is of it is in NAME.strongroom-incomplete, and a file that was there before
+and is not touched yet stays. The same command goes on with it once the rest can be had.
 
 Examples:
   strongroom -r /backup/repo restore latest --target /restored
@@ -158,6 +160,7 @@ pub fn run(args: Args, context: &Context) -> Outcome {
             "files_restored": report.files_written,
             "files_unchanged": report.files_unchanged,
             "files_skipped": report.files_skipped,
+            "files_incomplete": report.files_incomplete,
             "bytes_restored": report.bytes_written,
             "files_deleted": report.deleted,
             "files_verified": report.verified,
@@ -217,6 +220,12 @@ fn text(report: &RestoreReport, options: &RestoreOptions, elapsed: Duration, con
     }
     if options.verify {
         out.text(format!("Verified:  {} read back and found equal", units::count(report.verified, "file")));
+    }
+    if report.files_incomplete > 0 {
+        out.text(format!(
+            "Not whole: {}: none of them is under its name; what was had is in *{INCOMPLETE_SUFFIX}",
+            units::count(report.files_incomplete, "file")
+        ));
     }
     if report.errors > 0 {
         out.text(format!("Errors:    {} could not be restored wholly", units::count(report.errors, "entry")));

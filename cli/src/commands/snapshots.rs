@@ -18,6 +18,8 @@ use crate::{records, units};
 const PATHS_SHOWN: usize = 8;
 
 const AFTER_HELP: &str = "\
+Exit code 3: a commit is lost, and with it maybe a snapshot. See `repair lost-snapshots`.
+
 Examples:
   strongroom -r /backup/repo snapshots --host web1 --tag nightly --last 7
   strongroom -r /backup/repo snapshots --json | jq -r '.[-1].id'";
@@ -62,7 +64,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     } else {
         table(&snapshots, &fold, context)?;
     }
-    Ok(Exit::Ok)
+    // That was told when it was opened: one may be missing from the list.
+    Ok(if repository.lost_commits().is_empty() { Exit::Ok } else { Exit::Partial })
 }
 
 fn table(snapshots: &[(SnapshotId, Snapshot)], fold: &Fold, context: &Context) -> Result<(), Failure> {

@@ -132,7 +132,7 @@ pub fn after_loss(lost: &LostCommit) -> String {
     let seq = lost.seq;
     format!(
         "if no commit follows it, `strongroom repair objects` puts it right where there is parity, or copy the file log/{seq:020} back from a \
-         copy of the repository. To go on without it: `strongroom repair log --accept-loss {seq}`"
+         copy of the repository. `strongroom repair lost-snapshots` finds a snapshot that it added, if its packs are there. To go on without it: `strongroom repair log --accept-loss {seq}`"
     )
 }
 

@@ -2,7 +2,9 @@
 
 use super::fixture::{Sample, check_all, environment, open, password, sample, sample_of};
 use super::*;
-use crate::backend::{Backend, MemoryBackend, ObjectKey};
+use crate::backend::{Backend, Folder, MemoryBackend, ObjectKey};
+use crate::monitor::Silent;
+use crate::parity::{self, AddOptions};
 
 /// What was done to an object.
 type Damaging = Box<dyn Fn(&MemoryBackend, &ObjectKey)>;
@@ -120,14 +122,7 @@ fn a_damaged_log_is_read_as_far_as_it_goes() {
                 let folder = tempfile::tempdir().expect("a folder");
                 let options = crate::restore::RestoreOptions::default();
                 let target = folder.path().join("target");
-                let restored = crate::restore::run(
-                    &salvaged,
-                    &snapshot,
-                    b"",
-                    &target,
-                    &options,
-                    &crate::monitor::Silent,
-                );
+                let restored = crate::restore::run(&salvaged, &snapshot, b"", &target, &options, &Silent);
                 // The sample has one file whose chunks lie across holes, which readers refuse.
                 assert_eq!(restored.expect("begun").errors, 1, "{seq} {how}");
             }
@@ -182,7 +177,7 @@ fn nothing_is_committed_on_top_of_an_altered_entry() {
     let repository = open(&sample.backend).expect("the entries before it are in order");
     let options =
         CheckOptions { read_data: ReadData::All, record: true, threads: 1, ..CheckOptions::default() };
-    let report = run(&repository, &options, &crate::monitor::Silent).expect("checked");
+    let report = run(&repository, &options, &Silent).expect("checked");
     assert!(report.is_damaged());
     assert!(sample.backend.stat(&ObjectKey::log(5)).is_err(), "what was verified was written down");
     sample.backend.plant(&newest, &whole);
@@ -293,5 +288,70 @@ fn every_flipped_byte_is_found() {
         let bits: usize = sample().backend.objects().iter().map(|(_, bytes)| 8 * bytes.len()).sum();
         assert_eq!(count, bits, "every bit of the sample was flipped");
         println!("{count} flipped bits, each found and its object named");
+    }
+}
+
+/// The like of [`sample`] with a verification ledger, and parity of everything.
+fn covered_sample() -> Sample {
+    let sample = sample();
+    let record =
+        CheckOptions { read_data: ReadData::All, record: true, threads: 1, ..CheckOptions::default() };
+    run(&sample.repository, &record, &Silent).expect("the check can be made");
+    let options = AddOptions { threads: 1, ..AddOptions::default() };
+    let report = parity::add(&sample.repository, &options, &Silent).expect("added");
+    assert!(report.damaged.is_empty() && report.added > 10, "{report:?}");
+    assert_eq!(sample.keys("ledger/").len(), 1);
+    sample
+}
+
+/// The same beside a ledger and parity: whatever is flipped is named, and what there is parity of is told to be repairable, whichever
+/// bit it is. Parity itself is no data, but what is wrong with it is told. Flips are one of each so many bytes; with `STRONGROOM_ALL_BITS=1` every
+/// bit of what parity is of, and every bit of each eighth byte of parity.
+#[test]
+fn beside_a_ledger_and_parity_every_flipped_byte_is_found_and_can_be_made_good() {
+    let all_bits = std::env::var_os("STRONGROOM_ALL_BITS").is_some();
+    let flip_those_of = |half: usize| {
+        let sample = covered_sample();
+        let (mut flipped, mut repairable) = (0, 0);
+        for (key, bytes) in sample.backend.objects() {
+            let is_parity = key.folder() == Some(Folder::Parity);
+            let step = match (all_bits, is_parity) {
+                (true, false) => 2,
+                (true, true) => 16,
+                (false, false) => 46,
+                (false, true) => 962,
+            };
+            let has_parity =
+                crate::sidecar::key_of(&key).is_some_and(|sidecar| sample.backend.stat(&sidecar).is_ok());
+            for at in (half * step / 2..bytes.len()).step_by(step) {
+                let bits = if all_bits { 0..8 } else { at / 2 % 8..at / 2 % 8 + 1 };
+                for bit in bits {
+                    sample.backend.corrupt(&key, |bytes| bytes[at] ^= 1 << bit);
+                    let report = check_all(&sample.repository);
+                    let told = |code: &str| {
+                        let is_it = |one: &Damage| one.object == key.as_str() && one.code == code;
+                        report.findings.iter().any(is_it)
+                    };
+                    let is_told = if is_parity { told("parity-damaged") } else { names(&report, &key) };
+                    assert!(is_told, "{key}, byte {at}, bit {bit}: {:?}", report.findings);
+                    if has_parity {
+                        assert!(told("repairable"), "{key}, byte {at}, bit {bit}: {:?}", report.findings);
+                        repairable += 1;
+                    }
+                    sample.backend.plant(&key, &bytes);
+                    flipped += 1;
+                }
+            }
+        }
+        (flipped, repairable)
+    };
+    let counts: Vec<(usize, usize)> = std::thread::scope(|scope| {
+        let threads = [0, 1].map(|half| scope.spawn(move || flip_those_of(half)));
+        threads.map(|thread| thread.join().expect("all were found")).into()
+    });
+    let (flipped, repairable) = counts.iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+    assert!(repairable > 200 && flipped > repairable, "{flipped} flips, {repairable} with parity");
+    if all_bits {
+        println!("{flipped} flipped bits beside parity, each told, and {repairable} of them repairable");
     }
 }

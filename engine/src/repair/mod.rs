@@ -5,6 +5,7 @@
 //! - [`snapshots`]: snapshots of which something is lost for good are written anew without it, and say so
 //!
 //! - [`objects`]: log entries, states, segments and ledgers get their bytes back by their parity
+//! - [`lost`]: snapshots that no log entry names any more are found by their records
 //! - [`log`]: an altered log entry's loss is put on record
 //!
 //! The index alone is rebuilt by [`crate::rebuild`]. In here:
@@ -23,6 +24,7 @@
 mod damage;
 mod heal;
 pub mod log;
+pub mod lost;
 pub mod objects;
 #[cfg(test)]
 mod objects_tests;

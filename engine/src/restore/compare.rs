@@ -56,7 +56,7 @@ pub(super) fn find_present(
     let job = &window.jobs[unit.job];
     let Some(root) = context.readable() else { return };
     // What cannot be read is written anew; if that fails too, it is reported there.
-    let Ok(Some(file)) = root.open_to_read(&job.path) else { return };
+    let Ok(Some(file)) = root.open_to_read(job.place()) else { return };
     let mut same = 0;
     for at in unit.wanted.clone() {
         let wanted = &window.wanted[at];
@@ -74,7 +74,7 @@ pub(super) fn holes_are_empty(context: &Context<'_>, job: &Job, buffer: &mut Vec
     if job.holes.is_empty() {
         return true;
     }
-    let opened = context.readable().map(|root| root.open_to_read(&job.path));
+    let opened = context.readable().map(|root| root.open_to_read(job.place()));
     let Some(Ok(Some(file))) = opened else { return false };
     job.holes.iter().all(|hole| matches!(first_nonzero(&file, *hole, buffer), Ok(None)))
 }
@@ -110,7 +110,7 @@ pub(super) fn verify(context: &Context<'_>, window: &Window, unit: &Unit, buffer
 fn check(context: &Context<'_>, window: &Window, unit: &Unit, buffer: &mut Vec<u8>) -> Result<(), String> {
     let job = &window.jobs[unit.job];
     let Some(root) = context.readable() else { return Ok(()) };
-    let file = root.open_to_read(&job.path).map_err(|error| explain(&error))?;
+    let file = root.open_to_read(job.place()).map_err(|error| explain(&error))?;
     let file = file.ok_or("the restored file is gone")?;
     let unreadable = |error: io::Error| format!("the restored file cannot be read back: {error}");
     for at in unit.wanted.clone() {

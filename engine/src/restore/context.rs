@@ -24,7 +24,8 @@ pub(super) struct Context<'a> {
     pub(super) tally: Tally<'a>,
     /// Applies what is asked for.
     pub(super) metadata: MetadataWriter,
-    /// The same without times: a file that lacks content must not look like the one in the snapshot.
+    /// The same for files that are not whole: without times, so as not to look like those in the snapshot, and without flags, so that
+    /// they can be renamed and removed.
     pub(super) metadata_of_incomplete: MetadataWriter,
     /// Where in the target the repository lies.
     pub(super) inside: Inside,
@@ -38,7 +39,7 @@ impl<'a> Context<'a> {
         inside: Inside,
         tally: Tally<'a>,
     ) -> Self {
-        let without_times = MetadataOptions { times: false, ..options.metadata };
+        let of_incomplete = MetadataOptions { times: false, flags: false, ..options.metadata };
         Self {
             repository,
             options,
@@ -46,7 +47,7 @@ impl<'a> Context<'a> {
             inside,
             tally,
             metadata: MetadataWriter::new(options.metadata),
-            metadata_of_incomplete: MetadataWriter::new(without_times),
+            metadata_of_incomplete: MetadataWriter::new(of_incomplete),
         }
     }
 

@@ -5,17 +5,20 @@ use super::inside::Relation;
 use super::present;
 use super::select::{Selector, Verdict};
 use super::tally::{self, add, explain};
+use crate::browse;
+use crate::ids::BlobId;
 use crate::monitor::EntryAction;
 use crate::source::Listing;
-use crate::target::{EntryKind, RelativePath, TargetError};
+use crate::target::{self, EntryKind, RelativePath, TargetError};
 
 /// Removes from the directory `path` what is listed, which the snapshot does not have, and tells of it. What the patterns leave out
 /// stays, and with it the directories above it. A directory that goes in one piece counts as one entry; of one that the patterns make
-/// it go through, each entry counts. Whether nothing of what is listed is left.
+/// it go through, each entry counts. What an earlier restore left of a file that `tree`, what the snapshot has of the directory, has stays:
+/// it goes with that file's restore. Whether nothing of what is listed is left.
 pub(super) fn remove_surplus(
     context: &Context<'_>,
     selector: &Selector,
-    path: &RelativePath,
+    (path, tree): (&RelativePath, Option<&BlobId>),
     mut surplus: Listing,
     inside: bool,
 ) -> bool {
@@ -34,7 +37,7 @@ pub(super) fn remove_surplus(
         };
         for name in names.iter() {
             let is_gone =
-                path.join(name).is_ok_and(|entry| match remove(context, selector, &entry, inside) {
+                path.join(name).is_ok_and(|entry| match remove(context, selector, (&entry, tree), inside) {
                     Ok(is_gone) => is_gone,
                     Err(error) => {
                         fail(&entry, &error);
@@ -50,11 +53,18 @@ pub(super) fn remove_surplus(
 fn remove(
     context: &Context<'_>,
     selector: &Selector,
-    entry: &RelativePath,
+    (entry, tree): (&RelativePath, Option<&BlobId>),
     inside: bool,
 ) -> Result<bool, TargetError> {
     let Some(root) = context.readable() else { return Ok(false) };
     let Some(found) = root.stat(entry)? else { return Ok(false) };
+    if let Some(whole) = entry.name().and_then(target::whole_name)
+        && let Some(tree) = tree
+        && (whole.is_empty() || !matches!(browse::lookup(context.reader(), tree, whole), Ok(None)))
+        && root.marked(entry)?.is_some()
+    {
+        return Ok(false);
+    }
     let is_directory = found.kind == EntryKind::Directory;
     let mut shown = context.tally.prefix().to_vec();
     shown.push(b'/');
@@ -77,9 +87,9 @@ fn remove(
         if entry.as_bytes().iter().filter(|byte| **byte == b'/').count() > 512 {
             return Ok(false);
         }
-        let contents = present::list(root, entry, &context.options.spill)?;
+        let (contents, _) = present::list(root, entry, &context.options.spill)?;
         let taken = verdict == Verdict::Take;
-        if !remove_surplus(context, selector, entry, contents, taken) || !taken {
+        if !remove_surplus(context, selector, (entry, None), contents, taken) || !taken {
             return Ok(false);
         }
     }

@@ -44,6 +44,15 @@ impl Walk<'_> {
         Ok(fate)
     }
 
+    /// What an earlier restore left of the file `path`, unless the snapshot itself has something of that name.
+    fn left_over(&self, path: &RelativePath) -> Result<Option<(RelativePath, TargetStat)>, TargetError> {
+        let Some(root) = self.context.readable().filter(|_| self.may_have_left_overs()) else {
+            return Ok(None);
+        };
+        let found = root.left_over(path)?;
+        Ok(found.filter(|(aside, _)| !self.has(aside.name().unwrap_or_default())))
+    }
+
     /// Plans a regular file.
     pub(super) fn file(
         &mut self,
@@ -76,9 +85,24 @@ impl Walk<'_> {
             tally.entry(path.as_bytes(), EntryAction::Skipped);
             return Ok(());
         }
-        if self.is_further_name(&content, Some(content.size), &path, &metadata, present) {
+        let state = Arc::<FileState>::default();
+        if self.is_further_name(&content, Some(content.size), &path, &metadata, present, &state) {
             return Ok(());
         }
+        let left_over = match self.left_over(&path) {
+            Ok(left_over) => left_over,
+            Err(error) => {
+                self.context.fail(&path, &error);
+                return Ok(());
+            }
+        };
+        let fate = match &left_over {
+            Some((aside, found)) if fate == Fate::Create => {
+                state.set_aside(aside.clone());
+                Fate::Resume { size: found.size }
+            }
+            _ => fate,
+        };
         self.window.weigh(&path, &metadata);
         self.window.weigh_holes(&content.holes);
         let holes: Arc<[Hole]> = content.holes.into();
@@ -91,7 +115,8 @@ impl Walk<'_> {
             wanted: self.window.next_wanted()..self.window.next_wanted(),
             first: true,
             last: true,
-            state: Arc::default(),
+            left_over: left_over.is_some(),
+            state,
         };
         if fate == Fate::Keep && !self.context.options.verify {
             self.window.jobs.push(job);
@@ -144,6 +169,7 @@ impl Walk<'_> {
             wanted: 0..0,
             first: false,
             last: true,
+            left_over: job.left_over,
             state: Arc::<FileState>::clone(&job.state),
         };
         job.last = false;
@@ -161,8 +187,9 @@ impl Walk<'_> {
         path: &RelativePath,
         metadata: &Metadata,
         present: bool,
+        state: &Arc<FileState>,
     ) -> bool {
-        match self.links.name(content, metadata, path) {
+        match self.links.name(content, metadata, path, state) {
             Name::Only | Name::First => false,
             Name::Forgotten => {
                 let why = "too many files with several names (hard links) for the memory given: \
@@ -170,9 +197,9 @@ impl Walk<'_> {
                 self.context.tally.fail(tally::METADATA, path.as_bytes(), why.to_owned());
                 false
             }
-            Name::Further(first) => {
+            Name::Further(first, state) => {
                 self.window.weigh(path, metadata);
-                self.window.links.push(Link { first, path: path.clone(), replaces: present, size });
+                self.window.links.push(Link { first, path: path.clone(), replaces: present, size, state });
                 true
             }
         }
@@ -187,7 +214,7 @@ impl Walk<'_> {
             Ok(fate) => fate,
             Err(error) => return self.context.fail(path, &error),
         };
-        if self.is_further_name(kind, None, path, metadata, present) {
+        if self.is_further_name(kind, None, path, metadata, present, &Arc::default()) {
             return;
         }
         if fate == Fate::Replace && self.is_there(path, kind, metadata) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::broken;
 use super::compare;
 use super::context::Context;
 use super::existing::Fate;
@@ -57,7 +58,7 @@ impl<'a> Executor<'a> {
     /// Which chunks are in place in files that exist; empty if there are no such files.
     fn find_present(&mut self, window: &Window) -> Vec<AtomicBool> {
         let units = compare::units(window, |job| match job.fate {
-            Fate::InPlace { size } => size > 0 && !job.wanted.is_empty(),
+            Fate::InPlace { size } | Fate::Resume { size } => size > 0 && !job.wanted.is_empty(),
             Fate::Shared => true,
             _ => false,
         });
@@ -123,13 +124,13 @@ impl<'a> Executor<'a> {
             return;
         }
         if context.options.verify {
-            self.verify(window);
+            self.verify(root, window);
         }
         finish::links(context, root, &window.links);
         finish::directories(context, root, self.busy(), &window.directories);
     }
 
-    fn verify(&mut self, window: &Window) {
+    fn verify(&mut self, root: &TargetRoot, window: &Window) {
         let context = self.context;
         let units = compare::units(window, compare::is_verifiable);
         in_parallel(self.busy(), units.len(), &|worker, unit| {
@@ -137,6 +138,9 @@ impl<'a> Executor<'a> {
                 compare::verify(context, window, &units[unit], &mut worker.buffer);
             }
         });
+        for job in window.jobs.iter().filter(|job| job.last && job.state.differs.load(Relaxed)) {
+            broken::set_aside(context, root, job, None);
+        }
         let is_verified =
             |job: &&Job| job.last && compare::is_verifiable(job) && !job.state.differs.load(Relaxed);
         if !context.tally.is_cancelled() {
@@ -155,7 +159,7 @@ impl<'a> Executor<'a> {
                 Fate::Keep | Fate::Leave => true,
                 Fate::InPlace { size } => size == job.size,
                 Fate::Shared => job.state.same.load(Relaxed),
-                Fate::Create | Fate::Replace => false,
+                Fate::Create | Fate::Replace | Fate::Resume { .. } => false,
             };
             if chunks > 0 || !is_equal {
                 job.state.changed.store(true, Relaxed);
@@ -171,8 +175,12 @@ impl<'a> Executor<'a> {
                 tally.problem(missing.code, job.path.as_bytes(), why);
             }
             if job.last {
-                let changed = job.state.changed.load(Relaxed);
-                add(if changed { &tally.counts.files_written } else { &tally.counts.files_unchanged }, 1);
+                let counter = match job.state.changed.load(Relaxed) {
+                    _ if job.state.is_broken() => &tally.counts.files_incomplete,
+                    true => &tally.counts.files_written,
+                    false => &tally.counts.files_unchanged,
+                };
+                add(counter, 1);
                 tally.advance(1, job.size);
             }
         }

@@ -16,6 +16,12 @@ pub(super) enum Fate {
         /// Its length in bytes.
         size: u64,
     },
+    /// There is nothing of that name, but an earlier restore left this many bytes of it under another: compare, rewrite what
+    /// differs, and give it its name.
+    Resume {
+        /// Their number.
+        size: u64,
+    },
     /// A file of this length with several names, no more than were recorded, is there: compare, and put the file in its place if
     /// anything differs. Another name may lie outside the target, so it is not written to.
     Shared,

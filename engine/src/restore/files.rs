@@ -6,11 +6,11 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::broken;
 use super::context::Context;
 use super::existing::Fate;
 use super::tally::{self, add, explain};
 use super::window::Job;
-use crate::format::tree::Hole;
 use crate::monitor::EntryAction;
 use crate::target::{Obstacle, Output, TargetError, TargetRoot, creation_mode, holes};
 
@@ -96,13 +96,15 @@ impl<'a> Files<'a> {
         if job.state.is_dead() {
             return Err(FileError::Dead);
         }
-        let file = Arc::new(if job.first && !handle.begun {
+        let begins = job.first && !handle.begun;
+        // One that fails to begin is given up: nobody tries again.
+        handle.begun = true;
+        let file = Arc::new(if begins {
             self.begin(job, false)?
         } else {
             let file = self.again(job)?;
             if is_large(job) { Output::large(file) } else { Output::cached(file) }
         });
-        handle.begun = true;
         handle.file = Some(Arc::clone(&file));
         drop(handle);
         self.keep(index);
@@ -125,22 +127,28 @@ impl<'a> Files<'a> {
     /// Opens or creates the file of a job for the first time and gives it its length and holes. One that is
     /// `whole` is never opened again and grows by writing.
     pub(super) fn begin(&self, job: &Job, whole: bool) -> Result<Output, FileError> {
-        let obstacle = match job.fate {
-            Fate::InPlace { .. } => match self.root.open_existing(&job.path) {
+        let file = match job.fate {
+            Fate::InPlace { .. } | Fate::Resume { .. } => match self.root.open_existing(job.place()) {
                 Ok(Some(file)) => return self.fit(job, file).map(Output::cached),
                 Ok(None) => return Err(FileError::Vanished),
                 Err(error) => return Err(error.into()),
             },
-            Fate::Create => Obstacle::Refuse,
-            Fate::Replace | Fate::Shared | Fate::Keep | Fate::Leave => Obstacle::Replace,
+            Fate::Create => {
+                let mode = match (self.context.options.metadata.mode, whole) {
+                    (false, _) => 0o666,
+                    (true, true) => creation_mode(&job.metadata),
+                    // It has to be opened again before its metadata is applied.
+                    (true, false) => 0o600,
+                };
+                self.root.create_file(&job.path, mode, Obstacle::Refuse)?
+            }
+            Fate::Replace | Fate::Shared | Fate::Keep | Fate::Leave => {
+                self.root.expect_no_directory(&job.path)?;
+                let (aside, file) = self.root.create_incomplete(&job.path, job.left_over)?;
+                job.state.set_aside(aside);
+                file
+            }
         };
-        let mode = match (self.context.options.metadata.mode, whole) {
-            (false, _) => 0o666,
-            (true, true) => creation_mode(&job.metadata),
-            // It has to be opened again before its metadata is applied.
-            (true, false) => 0o600,
-        };
-        let file = self.root.create_file(&job.path, mode, obstacle)?;
         job.state.changed.store(true, Ordering::Relaxed);
         let is_large = is_large(job);
         if whole && job.holes.is_empty() && !is_large || job.size == 0 {
@@ -164,9 +172,20 @@ impl<'a> Files<'a> {
         Ok(file)
     }
 
-    /// Gives a job up.
+    /// Gives a job up and says why, once.
     pub(super) fn give_up(&self, job: &Job, error: &FileError) {
-        job.state.give_up(&self.context.tally, tally::FAILED, &job.path, explain(error));
+        if job.state.kill() {
+            job.state.fail(&self.context.tally);
+            self.context.tally.problem(tally::FAILED, job.path.as_bytes(), explain(error));
+            broken::set_aside(self.context, self.root, job, None);
+        }
+    }
+
+    /// Whether a file that is there is left as it is, because not all that it should become can be had.
+    pub(super) fn is_left(&self, job: &Job) -> bool {
+        matches!(job.fate, Fate::InPlace { .. })
+            && job.state.incomplete.load(Ordering::Relaxed)
+            && !job.state.changed.load(Ordering::Relaxed)
     }
 
     /// Counts `chunks` of a job as dealt with. With the last of them the job is finished, on `file` if the caller
@@ -188,6 +207,9 @@ impl<'a> Files<'a> {
         if job.fate == Fate::Keep || job.fate == Fate::Shared && job.state.same.load(Ordering::Relaxed) {
             return self.keep_content(job);
         }
+        if self.is_left(job) {
+            return self.finish(job, None);
+        }
         if !job.first && !job.last && !job.state.incomplete.load(Ordering::Relaxed) {
             return;
         }
@@ -198,7 +220,7 @@ impl<'a> Files<'a> {
     }
 
     fn again(&self, job: &Job) -> Result<File, FileError> {
-        self.root.open_existing(&job.path)?.ok_or(FileError::Vanished)
+        self.root.open_existing(job.place())?.ok_or(FileError::Vanished)
     }
 
     /// Applies metadata to a file whose content is taken as equal.
@@ -212,6 +234,7 @@ impl<'a> Files<'a> {
             job.state.fail(&self.context.tally);
             self.context.tell_metadata(&job.path, &errors);
         }
+        self.remove_left_over(job);
         add(&self.context.tally.counts.files_unchanged, 1);
         self.context.tally.advance(1, job.size);
         self.context.tally.entry(job.path.as_bytes(), EntryAction::Skipped);
@@ -220,6 +243,13 @@ impl<'a> Files<'a> {
     /// Ends a job: tells what is missing, and with the end of the file applies its metadata.
     fn finish(&self, job: &Job, file: Option<&File>) {
         if job.state.is_dead() {
+            return;
+        }
+        if self.is_left(job) {
+            self.tell_missing(job);
+            if job.last {
+                broken::set_aside(self.context, self.root, job, None);
+            }
             return;
         }
         let reopened;
@@ -233,46 +263,47 @@ impl<'a> Files<'a> {
                 Err(error) => return self.give_up(job, &error),
             },
         };
-        if let Err(error) = self.clear_missing(job, file) {
-            return self.give_up(job, &error);
-        }
-        if job.last {
-            self.complete(job, file);
-        }
-    }
-
-    /// Leaves zeros where content is missing, and tells of each such range.
-    fn clear_missing(&self, job: &Job, file: &File) -> Result<(), FileError> {
-        if !job.state.incomplete.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        set_len(file, job.size)?;
-        for missing in job.state.take_missing() {
-            job.state.fail(&self.context.tally);
-            job.state.changed.store(true, Ordering::Relaxed);
-            let end = missing.at + missing.len;
-            let why = format!(
-                "bytes {} to {end} of {} are missing and left as zeros: {}",
-                missing.at, job.size, missing.why
-            );
-            self.context.tally.problem(missing.code, job.path.as_bytes(), why);
-            if matches!(job.fate, Fate::InPlace { .. }) {
-                let hole = Hole { offset: missing.at, length: missing.len };
-                holes::punch(file, hole).map_err(FileError::Hole)?;
+        if job.state.incomplete.load(Ordering::Relaxed) {
+            self.tell_missing(job);
+            if let Err(error) = set_len(file, job.size) {
+                return self.give_up(job, &error);
             }
         }
-        Ok(())
+        match job.last {
+            false => {}
+            true if job.state.is_broken() => broken::set_aside(self.context, self.root, job, Some(file)),
+            true => self.complete(job, file),
+        }
     }
 
+    /// Tells of each range that is missing.
+    fn tell_missing(&self, job: &Job) {
+        for missing in job.state.take_missing() {
+            job.state.fail(&self.context.tally);
+            let end = missing.at + missing.len;
+            let why = format!("bytes {} to {end} of {} are missing: {}", missing.at, job.size, missing.why);
+            self.context.tally.problem(missing.code, job.path.as_bytes(), why);
+        }
+    }
+
+    /// Ends a file that is whole: it gets its name, if it does not have it, and its metadata.
     fn complete(&self, job: &Job, file: &File) {
         let context = self.context;
-        let incomplete = job.state.incomplete.load(Ordering::Relaxed);
-        let writer = if incomplete { &context.metadata_of_incomplete } else { &context.metadata };
-        let errors = writer.apply_to_file(file, &job.metadata);
+        if let Some(aside) = job.state.aside() {
+            let resumes = matches!(job.fate, Fate::Resume { .. });
+            let obstacle = if resumes { Obstacle::Refuse } else { Obstacle::Replace };
+            if let Err(error) = self.root.put_in_place(aside, file, &job.path, obstacle) {
+                return self.give_up(job, &error.into());
+            }
+            job.state.put_in_place();
+            job.state.changed.store(true, Ordering::Relaxed);
+        }
+        let errors = context.metadata.apply_to_file(file, &job.metadata);
         if !errors.is_empty() {
             job.state.fail(&context.tally);
             context.tell_metadata(&job.path, &errors);
         }
+        self.remove_left_over(job);
         let changed = job.state.changed.load(Ordering::Relaxed);
         let counts = &context.tally.counts;
         add(if changed { &counts.files_written } else { &counts.files_unchanged }, 1);
@@ -280,11 +311,23 @@ impl<'a> Files<'a> {
         let action = if changed { EntryAction::Restored } else { EntryAction::Skipped };
         context.tally.entry(job.path.as_bytes(), action);
     }
+
+    /// Removes what earlier restores left of a file that is whole now.
+    fn remove_left_over(&self, job: &Job) {
+        if job.left_over
+            && let Err(error) = self.root.remove_left_over(&job.path)
+        {
+            job.state.fail(&self.context.tally);
+            self.context.tally.problem(tally::DELETE, job.path.as_bytes(), explain(&error));
+        }
+    }
 }
 
 /// Whether the file is new, long, and takes all of its space.
 pub(super) fn is_large(job: &Job) -> bool {
-    job.size >= Output::LARGE && job.holes.is_empty() && !matches!(job.fate, Fate::InPlace { .. })
+    job.size >= Output::LARGE
+        && job.holes.is_empty()
+        && !matches!(job.fate, Fate::InPlace { .. } | Fate::Resume { .. })
 }
 
 fn set_len(file: &File, size: u64) -> Result<(), FileError> {

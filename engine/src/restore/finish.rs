@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::parallel::in_parallel;
-use super::tally::add;
+use super::tally::{self, add};
 use super::window::{DoneDirectory, Link};
 use crate::monitor::EntryAction;
 use crate::target::{EntryKind, Obstacle, TargetRoot};
@@ -13,6 +13,9 @@ const BATCH: usize = 32;
 /// Gives files their further names.
 pub(super) fn links(context: &Context<'_>, root: &TargetRoot, links: &[Link]) {
     for link in links {
+        if is_broken(context, link) {
+            continue;
+        }
         let obstacle = if link.replaces { Obstacle::Replace } else { Obstacle::Refuse };
         match root.hard_link(&link.first, &link.path, obstacle) {
             Ok(made) => count_link(context, link, made),
@@ -24,12 +27,28 @@ pub(super) fn links(context: &Context<'_>, root: &TargetRoot, links: &[Link]) {
 /// Counts further names as [`links`] would make them.
 pub(super) fn count_links(context: &Context<'_>, links: &[Link]) {
     for link in links {
+        if is_broken(context, link) {
+            continue;
+        }
         let is_linked = link.replaces
             && context
                 .readable()
                 .is_some_and(|root| root.is_same_inode(&link.first, &link.path).unwrap_or(false));
         count_link(context, link, !is_linked);
     }
+}
+
+/// Whether the file is not whole, which is told: then it gets no further name, and what has that name stays.
+fn is_broken(context: &Context<'_>, link: &Link) -> bool {
+    let is_broken = link.state.is_broken();
+    if is_broken {
+        let why =
+            format!("not restored: it is one file with “{}”, which could not be restored whole", link.first);
+        context.tally.fail(tally::INCOMPLETE, link.path.as_bytes(), why);
+        add(&context.tally.counts.files_incomplete, 1);
+        context.tally.advance(1, 0);
+    }
+    is_broken
 }
 
 fn count_link(context: &Context<'_>, link: &Link, made: bool) {

@@ -81,6 +81,8 @@ pub struct RestoreReport {
     pub files_unchanged: u64,
     /// Files that were there and, as asked for, were not compared.
     pub files_skipped: u64,
+    /// Files that could not be restored whole: what was had of them stands under another name.
+    pub files_incomplete: u64,
     /// Bytes written.
     pub bytes_written: u64,
     /// Entries removed by `delete`; a directory that goes in one piece is one.

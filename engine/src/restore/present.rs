@@ -6,19 +6,25 @@ use std::ops::ControlFlow;
 
 use crate::source::listing::Sorter;
 use crate::source::{Listing, Names, Spill};
-use crate::target::{RelativePath, TargetError, TargetRoot};
+use crate::target::{self, RelativePath, TargetError, TargetRoot};
 
 /// Names that are handed out at once, at most.
 const WINDOW_LEN: usize = 1024;
 
+/// All names of a directory of the target, and whether there is one among them for a file that is not whole.
+pub(super) type Listed = (Listing, bool);
+
 /// Lists the directory `path` of the target.
-pub(super) fn list(root: &TargetRoot, path: &RelativePath, spill: &Spill) -> Result<Listing, TargetError> {
+pub(super) fn list(root: &TargetRoot, path: &RelativePath, spill: &Spill) -> Result<Listed, TargetError> {
     let mut names = Sorter::new(spill);
+    let mut has_incomplete = false;
     root.for_each_name(path, &mut |name| {
+        has_incomplete |= target::whole_name(name).is_some();
         names.push(name);
         ControlFlow::Continue(())
     })?;
-    names.finish().map_err(|source| unreadable(path, source))
+    let listing = names.finish().map_err(|source| unreadable(path, source))?;
+    Ok((listing, has_incomplete))
 }
 
 /// The next names of the directory `path`; none at the end.
@@ -49,13 +55,26 @@ pub(super) struct Present<'a> {
     window_len: usize,
     /// Those passed that the snapshot does not have, where they are to go.
     surplus: Option<Sorter<'a>>,
+    has_incomplete: bool,
 }
 
 impl<'a> Present<'a> {
     /// Of all names in a directory; of those that the snapshot does not have, none are kept unless that `deletes` them.
-    pub(super) fn new(listing: Listing, spill: &'a Spill, deletes: bool) -> Self {
+    pub(super) fn new((listing, has_incomplete): Listed, spill: &'a Spill, deletes: bool) -> Self {
         let surplus = deletes.then(|| Sorter::new(spill));
-        Self { listing, window: Names::default(), passed: 0, window_len: window_len(spill), surplus }
+        Self {
+            listing,
+            window: Names::default(),
+            passed: 0,
+            window_len: window_len(spill),
+            surplus,
+            has_incomplete,
+        }
+    }
+
+    /// Whether there is a name for a file that is not whole.
+    pub(super) fn has_incomplete(&self) -> bool {
+        self.has_incomplete
     }
 
     /// Steps to `name`; whether it is there. What is passed over is surplus.
@@ -161,7 +180,7 @@ mod tests {
             run_len in 1..64_usize,
         ) {
             let spill = spill(run_len);
-            let mut present = Present::new(listing(there.iter().cloned(), &spill), &spill, true);
+            let mut present = Present::new((listing(there.iter().cloned(), &spill), false), &spill, true);
             for name in &wanted {
                 prop_assert_eq!(present.step_to(name.as_bytes()).unwrap(), there.contains(name));
             }

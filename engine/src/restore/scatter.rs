@@ -155,6 +155,17 @@ impl Scatter<'_> {
     /// Writes the items of one file that are in the block.
     fn write(&self, index: u32, run: &[Item], raw: &[u8], rescued: &Rescued, bounce: &mut Bounce) {
         let job = self.files.job(index);
+        let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
+        for item in run {
+            let Wanted { id, len, at, .. } = self.wanted[item.wanted as usize];
+            if let Some(Err((code, why))) = rescued.get(&id) {
+                job.state.miss(Missing { at, len: len.into(), code, why: Arc::clone(why) });
+            }
+        }
+        // What is known to be missing decides, before anything is written, whether what is there stays.
+        if self.files.is_left(job) {
+            return self.files.done(index, count, None);
+        }
         let whole = self.files.is_all(index, run.len());
         let opened = if whole { self.files.begin(job, true).map(Arc::new) } else { self.files.shared(index) };
         let result = opened.and_then(|output| {
@@ -168,11 +179,7 @@ impl Scatter<'_> {
                 None
             }
         };
-        self.files.done(
-            index,
-            u32::try_from(run.len()).unwrap_or(u32::MAX),
-            file.as_ref().map(|output| output.file()),
-        );
+        self.files.done(index, count, file.as_ref().map(|output| output.file()));
     }
 
     fn write_all(
@@ -182,22 +189,27 @@ impl Scatter<'_> {
         run: &[Item],
         rescued: &Rescued,
     ) -> Result<(), FileError> {
-        job.state.changed.store(true, Relaxed);
         let mut written = 0;
         for item in run {
             let wanted = &self.wanted[item.wanted as usize];
             let (at, len) = (wanted.at, wanted.len);
             match if rescued.is_empty() { None } else { rescued.get(&wanted.id) } {
-                None => out.put(item.offset, at, len)?,
-                Some(Ok(bytes)) => out.output.file().write_all_at(bytes, at).map_err(FileError::Write)?,
-                Some(Err((code, why))) => {
-                    job.state.miss(Missing { at, len: len.into(), code, why: Arc::clone(why) });
-                    continue;
+                None => {
+                    job.state.changed.store(true, Relaxed);
+                    out.put(item.offset, at, len)?;
                 }
+                Some(Ok(bytes)) => {
+                    job.state.changed.store(true, Relaxed);
+                    out.output.file().write_all_at(bytes, at).map_err(FileError::Write)?;
+                }
+                Some(Err(_)) => continue,
             }
             written += u64::from(len);
         }
         out.flush()?;
+        if written > 0 {
+            job.state.had.store(true, Relaxed);
+        }
         add(&self.context.tally.counts.bytes_written, written);
         self.context.tally.advance(0, written);
         Ok(())

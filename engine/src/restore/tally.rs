@@ -12,6 +12,8 @@ use crate::store::ReadError;
 pub(super) const FAILED: &str = "restore-failed";
 /// An entry is in place, but some of its metadata is not as recorded.
 pub(super) const METADATA: &str = "metadata-failed";
+/// A file is not as in the snapshot, and what there is of it does not stand under its name.
+pub(super) const INCOMPLETE: &str = "restore-incomplete";
 /// Content that the repository does not have.
 pub(super) const MISSING: &str = "blob-missing";
 /// Content or a directory that the repository has, damaged.
@@ -35,6 +37,7 @@ pub(super) struct Counts {
     pub(super) files_written: AtomicU64,
     pub(super) files_unchanged: AtomicU64,
     pub(super) files_skipped: AtomicU64,
+    pub(super) files_incomplete: AtomicU64,
     pub(super) bytes_written: AtomicU64,
     pub(super) deleted: AtomicU64,
     pub(super) verified: AtomicU64,
@@ -182,6 +185,7 @@ impl<'a> Tally<'a> {
             files_written: get(&self.counts.files_written),
             files_unchanged: get(&self.counts.files_unchanged),
             files_skipped: get(&self.counts.files_skipped),
+            files_incomplete: get(&self.counts.files_incomplete),
             bytes_written: get(&self.counts.bytes_written),
             deleted: get(&self.counts.deleted),
             verified: get(&self.counts.verified),

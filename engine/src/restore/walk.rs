@@ -1,6 +1,8 @@
 //! The walk through the snapshot: makes directories, links and special files, removes what should go, and hands
 //! files over to execution window by window.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 
 use super::Overwrite;
@@ -13,8 +15,8 @@ use super::links::LinkTable;
 use super::present::{self, Present};
 use super::select::{Selector, Verdict};
 use super::tally::{self, add, explain};
-use super::window::{DoneDirectory, Limits, Window};
-use crate::browse::BrowseError;
+use super::window::{DoneDirectory, FileState, Limits, Window};
+use crate::browse::{self, BrowseError};
 use crate::format::tree::{Metadata, Node, NodeKind};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
@@ -44,6 +46,7 @@ enum Made {
 
 /// A directory on the way to where the walk is.
 struct Frame<'a> {
+    tree: BlobId,
     cursor: Cursor,
     /// Length of its path in [`Walk::path`].
     path_len: usize,
@@ -68,7 +71,7 @@ pub(super) struct Walk<'a> {
     frames: Vec<Frame<'a>>,
     /// Path in the snapshot of the entry at hand.
     path: Vec<u8>,
-    pub(super) links: LinkTable,
+    pub(super) links: LinkTable<Arc<FileState>>,
 }
 
 /// The other side takes no more windows.
@@ -123,6 +126,7 @@ impl<'a> Walk<'a> {
 
     fn frame(&self, tree: BlobId, metadata: Option<Metadata>, inside: bool) -> Frame<'a> {
         Frame {
+            tree,
             cursor: Cursor::new(tree),
             path_len: self.path.len(),
             metadata,
@@ -321,7 +325,7 @@ impl<'a> Walk<'a> {
         let root = self.context.readable()?;
         let options = self.context.options;
         match present::list(root, path, &options.spill) {
-            Ok(listing) => Some(Present::new(listing, &options.spill, options.delete)),
+            Ok(listed) => Some(Present::new(listed, &options.spill, options.delete)),
             Err(error) => {
                 self.context.fail(path, &error);
                 None
@@ -362,6 +366,19 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether the directory at hand of the target may have files that an earlier restore could not restore whole.
+    pub(super) fn may_have_left_overs(&self) -> bool {
+        // A single entry's directory is not listed.
+        let Some(frame) = self.frames.last() else { return true };
+        frame.present.as_ref().is_some_and(Present::has_incomplete)
+    }
+
+    /// Whether the directory at hand of the snapshot has, or may have, an entry of this name.
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        let Some(frame) = self.frames.last() else { return false };
+        !matches!(browse::lookup(self.context.reader(), &frame.tree, name), Ok(None))
+    }
+
     /// Ends a directory.
     fn leave(&mut self) -> Result<(), Stopped> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
@@ -372,7 +389,13 @@ impl<'a> Walk<'a> {
         {
             match present.into_surplus() {
                 Ok(surplus) => surplus.into_iter().flatten().for_each(|names| {
-                    delete::remove_surplus(self.context, self.selector, &path, names, frame.inside);
+                    delete::remove_surplus(
+                        self.context,
+                        self.selector,
+                        (&path, Some(&frame.tree)),
+                        names,
+                        frame.inside,
+                    );
                 }),
                 Err(error) => self.context.fail(&path, &present::unreadable(&path, error)),
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::existing::Fate;
 use super::tally::Tally;
@@ -84,6 +84,14 @@ pub(super) struct FileState {
     pub(super) same: AtomicBool,
     /// What was read back is not what it should be.
     pub(super) differs: AtomicBool,
+    /// Something of its content was had.
+    pub(super) had: AtomicBool,
+    /// Where it is written or was left, if not under its name.
+    aside: OnceLock<RelativePath>,
+    /// What was written elsewhere has got its name.
+    in_place: AtomicBool,
+    /// It is not whole, and what there was to be done about it is done.
+    ended: AtomicBool,
     missing: Mutex<Vec<Missing>>,
 }
 
@@ -92,18 +100,41 @@ impl FileState {
         self.dead.load(Relaxed)
     }
 
+    /// Whether the file is not, or will not be, under its name as the snapshot has it.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_dead() || self.incomplete.load(Relaxed) || self.differs.load(Relaxed)
+    }
+
+    /// Notes that the file is written, or was left, under another name than its own.
+    pub(super) fn set_aside(&self, aside: RelativePath) {
+        // Whoever comes second found the same.
+        let _ = self.aside.set(aside);
+    }
+
+    /// Notes that what was written under another name has got its own.
+    pub(super) fn put_in_place(&self) {
+        self.in_place.store(true, Relaxed);
+    }
+
+    /// The other name under which the file is now.
+    pub(super) fn aside(&self) -> Option<&RelativePath> {
+        self.aside.get().filter(|_| !self.in_place.load(Relaxed))
+    }
+
+    /// Ends a file that is not whole, once; whether it was this call.
+    pub(super) fn end(&self) -> bool {
+        !self.ended.swap(true, Relaxed)
+    }
+
+    /// Gives the file up, once; whether it was this call.
+    pub(super) fn kill(&self) -> bool {
+        !self.dead.swap(true, Relaxed)
+    }
+
     /// Counts the file as failed, once.
     pub(super) fn fail(&self, tally: &Tally<'_>) {
         if !self.failed.swap(true, Relaxed) {
             tally.count_error();
-        }
-    }
-
-    /// Gives the file up and says why, once.
-    pub(super) fn give_up(&self, tally: &Tally<'_>, code: &'static str, path: &RelativePath, why: String) {
-        if !self.dead.swap(true, Relaxed) {
-            self.fail(tally);
-            tally.problem(code, path.as_bytes(), why);
         }
     }
 
@@ -145,7 +176,16 @@ pub(super) struct Job {
     pub(super) first: bool,
     /// This window has its end.
     pub(super) last: bool,
+    /// An earlier restore left something of it under the name for that.
+    pub(super) left_over: bool,
     pub(super) state: Arc<FileState>,
+}
+
+impl Job {
+    /// Where the file is now, or will be once it is begun.
+    pub(super) fn place(&self) -> &RelativePath {
+        self.state.aside().unwrap_or(&self.path)
+    }
 }
 
 /// A further name of a file.
@@ -159,6 +199,8 @@ pub(super) struct Link {
     pub(super) replaces: bool,
     /// Length of the file in bytes; `None` where it is of another kind.
     pub(super) size: Option<u64>,
+    /// What becomes of the file.
+    pub(super) state: Arc<FileState>,
 }
 
 /// A directory with everything in it, waiting for its metadata.

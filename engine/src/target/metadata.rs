@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::accounts::{Accounts, LocalAccounts, OwnerMap};
 use super::error::TargetError;
 use super::handle::{Handle, open_for_listing};
+use super::incomplete;
 use super::name::{RelativePath, printable};
 use super::root::TargetRoot;
 use super::stat::{EntryKind, TargetStat};
@@ -166,6 +167,15 @@ impl MetadataWriter {
     /// Applies `wanted` to a file that was created or opened by [`TargetRoot`] and whose content is complete.
     pub fn apply_to_file(&self, file: &File, wanted: &Metadata) -> Vec<MetadataError> {
         self.apply(Handle::Open(file.as_fd()), EntryKind::File, wanted)
+    }
+
+    /// Applies `wanted` to a file that is not whole, and marks it as such.
+    pub fn apply_to_incomplete(&self, file: &File, wanted: &Metadata) -> Vec<MetadataError> {
+        let mut wanted = wanted.clone();
+        if incomplete::set_mark(file) {
+            wanted.xattrs.push(incomplete::mark());
+        }
+        self.apply_to_file(file, &wanted)
     }
 
     /// Applies `wanted` to the entry `path`, if it is of kind `kind`; of a directory when all below it is done.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// Longest name of one entry, in bytes: what Linux file systems allow.
-const LONGEST_NAME: usize = 255;
+pub(super) const LONGEST_NAME: usize = 255;
 
 /// Why a name cannot be the name of a directory entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

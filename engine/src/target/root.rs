@@ -190,6 +190,15 @@ impl TargetRoot {
         Ok(Some(opened.fd.into()))
     }
 
+    /// Fails if `path` is a directory.
+    pub fn expect_no_directory(&self, path: &RelativePath) -> Result<(), TargetError> {
+        let found = EntryKind::Directory;
+        if self.stat(path)?.is_some_and(|stat| stat.kind == found) {
+            return Err(TargetError::InTheWay { operation: "create the file", path: path.clone(), found });
+        }
+        Ok(())
+    }
+
     /// Makes the symbolic link `path` with the text `text`, whatever that points to.
     pub fn symlink(&self, path: &RelativePath, text: &[u8], obstacle: Obstacle) -> Result<(), TargetError> {
         self.create("make the symbolic link", path, obstacle, |parent, name| {

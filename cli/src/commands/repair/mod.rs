@@ -2,6 +2,7 @@
 
 mod index;
 mod log;
+mod lost;
 mod objects;
 mod packs;
 mod snapshots;
@@ -17,7 +18,9 @@ In this order, each step only where `check` still finds something:
                        (--from) and of the files (--from-source) that there are
   3. repair snapshots  if something is lost for good: snapshots without it, each loss named
 
-  repair log           if an entry of the commit log was altered and there is no copy of it
+  repair lost-snapshots  if an entry of the commit log was altered and there is no copy of it: the
+                         snapshot that it added may still be there
+  repair log             and then this, which puts on record that the loss is known
 
 All of them can be interrupted and run again, and backups may go on meanwhile. No pack is deleted:
 `prune` removes what is replaced, after its grace.
@@ -40,6 +43,8 @@ pub struct Args {
 enum What {
     /// Rebuild the index from the packs
     Index(index::Args),
+    /// Find snapshots whose log entries are lost, and add them again
+    LostSnapshots(lost::Args),
     /// Put on record that what an altered log entry said is lost
     Log(log::Args),
     /// Give log entries, index segments, keyslots and others their bytes back by their parity
@@ -54,6 +59,7 @@ enum What {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     match &args.what {
         What::Index(args) => index::run(args, context),
+        What::LostSnapshots(args) => lost::run(args, context),
         What::Log(args) => log::run(args, context),
         What::Objects(args) => objects::run(args, context),
         What::Packs(args) => packs::run(args, context),

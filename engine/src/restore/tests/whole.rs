@@ -165,8 +165,8 @@ fn a_dry_run_counts_and_touches_nothing() {
     assert_eq!(state(), before);
 }
 
-#[test]
-fn a_flipped_bit_costs_its_blocks_and_is_reported_range_by_range() {
+/// A file of six parts, each a block in a pack of its own, of which one is damaged; and which.
+fn with_a_flipped_bit() -> (Fixture, Vec<u8>, crate::backend::ObjectKey) {
     let mut b = Builder::with_packs_of(1 << 20);
     let parts: Vec<_> = (0..6).map(|seed| noise(seed, 1_000_000)).collect();
     let bytes = parts.concat();
@@ -174,36 +174,116 @@ fn a_flipped_bit_costs_its_blocks_and_is_reported_range_by_range() {
     let small = b.file("small", b"fine", 10);
     let again = b.file("third", &parts[2], 1_000_000);
     let fixture = b.finish(vec![big, small, again]);
-    // Each part is a block in a pack of its own; one is damaged.
-    let wrong = fixture.data_packs().into_iter().find(|key| {
-        let size = fixture.backend.stat(key).unwrap().size;
-        size > 900_000
-    });
-    fixture.backend.corrupt(&wrong.unwrap(), |pack| pack[5000] ^= 1);
+    let is_long = |key: &crate::backend::ObjectKey| fixture.backend.stat(key).unwrap().size > 900_000;
+    let wrong = fixture.data_packs().into_iter().find(is_long).unwrap();
+    fixture.backend.corrupt(&wrong, |pack| pack[5000] ^= 1);
+    (fixture, bytes, wrong)
+}
+
+const ASIDE: &str = "big.strongroom-incomplete";
+
+#[test]
+fn a_flipped_bit_costs_its_blocks_and_what_is_left_does_not_pass_for_the_file() {
+    let (fixture, bytes, wrong) = with_a_flipped_bit();
     for existing in [false, true] {
         if existing {
+            fs::remove_file(fixture.target().join(ASIDE)).unwrap();
             fs::write(fixture.target().join("big"), vec![9; 6_500_000]).unwrap();
         }
         let (report, problems) = fixture.restore(&RestoreOptions { verify: true, ..options() });
-        let found = fs::read(fixture.target().join("big")).unwrap();
-        assert_eq!(found.len(), bytes.len());
-        let damaged: Vec<_> =
-            (0..6).filter(|at| found[at * 1_000_000..][..1_000_000] != parts[*at]).collect();
-        assert_eq!(damaged.len(), 1, "one pack holds one part");
-        let start = damaged[0] * 1_000_000;
-        assert!(found[start..start + 1_000_000].iter().all(|byte| *byte == 0));
-        let is_third = damaged[0] == 2;
+        // What was found out before anything was written leaves the older file as it was.
+        let untouched = fs::read(fixture.target().join("big")).is_ok_and(|found| found == [9; 6_500_000]);
+        assert!(!fixture.target().join("big").exists() || existing && untouched);
+        let is_third = !fixture.target().join("third").exists();
         assert_eq!(report.errors, if is_third { 2 } else { 1 });
-        let expected = format!(
-            "blob-damaged /big: bytes {start} to {} of 6000000 are missing and left as zeros: pack",
-            start + 1_000_000
-        );
-        assert!(problems.iter().any(|problem| problem.starts_with(&expected)), "{problems:?}");
-        assert_eq!(report.verified, if is_third { 1 } else { 2 });
+        assert_eq!(report.files_incomplete, report.errors);
+        assert_eq!(report.verified, 3 - report.errors);
+        assert!(problems.iter().any(|told| told.starts_with("blob-damaged /big: bytes ")), "{problems:?}");
+        assert!(problems.iter().any(|told| told.starts_with("restore-incomplete /big: ")), "{problems:?}");
+        assert!(!fixture.target().join("third.strongroom-incomplete").exists(), "nothing of it could be had");
         assert_eq!(fs::read(fixture.target().join("small")).unwrap(), b"fine");
-        let mtime = fs::metadata(fixture.target().join("big")).unwrap().mtime();
+        if untouched {
+            continue;
+        }
+        let found = fs::read(fixture.target().join(ASIDE)).unwrap();
+        assert_eq!(found.len(), bytes.len());
+        let part = |at: usize| at * 1_000_000..(at + 1) * 1_000_000;
+        let damaged: Vec<_> = (0..6).filter(|at| found[part(*at)] != bytes[part(*at)]).collect();
+        assert_eq!(damaged.len(), 1, "one pack holds one part");
+        let before = if existing { 9 } else { 0 };
+        assert!(found[part(damaged[0])].iter().all(|byte| *byte == before));
+        let mtime = fs::metadata(fixture.target().join(ASIDE)).unwrap().mtime();
         assert_ne!(mtime, TIME.seconds, "it must not pass for unchanged");
     }
+    // Once it can be had, the same command finishes what there is, and nothing is left over.
+    fixture.backend.corrupt(&wrong, |pack| pack[5000] ^= 1);
+    let had = fixture.target().join(ASIDE).exists();
+    let report = fixture.restore_well(&RestoreOptions { verify: true, delete: true, ..options() });
+    assert_eq!(names(&fixture.target()), ["big", "small", "third"]);
+    assert!(fs::read(fixture.target().join("big")).unwrap() == bytes);
+    assert_eq!(fs::metadata(fixture.target().join("big")).unwrap().mtime(), TIME.seconds);
+    assert!(!had || report.bytes_written <= 2_000_000, "what was had is not written again: {report:?}");
+    assert!(!has_mark(&fixture.target().join("big")));
+}
+
+fn has_mark(path: &Path) -> bool {
+    rustix::fs::getxattr(path, "user.strongroom.incomplete", &mut [0_u8; 8]).is_ok()
+}
+
+#[test]
+fn what_takes_the_place_of_something_does_so_only_when_it_is_whole() {
+    let (fixture, bytes, wrong) = with_a_flipped_bit();
+    let big = fixture.target().join("big");
+    fs::create_dir_all(fixture.target()).unwrap();
+    fs::write(fixture.target().join(ASIDE), "a user's").unwrap();
+    symlink("elsewhere", &big).unwrap();
+    let (report, problems) = fixture.restore(&options());
+    assert!(report.errors > 0);
+    assert_eq!(fs::read_link(&big).unwrap(), Path::new("elsewhere"), "{problems:?}");
+    assert!(fixture.target().join("big.strongroom-incomplete-2").exists(), "{problems:?}");
+    fixture.backend.corrupt(&wrong, |pack| pack[5000] ^= 1);
+    fixture.restore_well(&options());
+    assert!(fs::symlink_metadata(&big).unwrap().is_file() && fs::read(&big).unwrap() == bytes);
+    assert_eq!(fs::read(fixture.target().join(ASIDE)).unwrap(), b"a user's");
+}
+
+#[test]
+fn a_file_that_is_not_whole_gets_no_further_names() {
+    let mut b = Builder::with_packs_of(1 << 20);
+    let bytes = noise(1, 3_000_000);
+    let files: Vec<_> = ["a", "b"].map(|name| linked(b.file(name, &bytes, 1_000_000), 9, 2)).into();
+    let fixture = b.finish(files);
+    let wrong = fixture.data_packs().remove(0);
+    fixture.backend.corrupt(&wrong, |pack| pack[5000] ^= 1);
+    fs::create_dir_all(fixture.target()).unwrap();
+    for name in ["a", "b"] {
+        fs::write(fixture.target().join(name), "older").unwrap();
+    }
+    let (report, problems) = fixture.restore(&options());
+    assert_eq!((report.errors, report.files_incomplete), (2, 2), "{problems:?}");
+    assert_eq!(fs::read(fixture.target().join("b")).unwrap(), b"older", "{problems:?}");
+    let first = fs::read(fixture.target().join("a"));
+    assert!(first.is_err() || first.is_ok_and(|text| text == b"older"), "{problems:?}");
+    fixture.backend.corrupt(&wrong, |pack| pack[5000] ^= 1);
+    fixture.restore_well(&RestoreOptions { delete: true, ..options() });
+    assert_eq!(names(&fixture.target()), ["a", "b"]);
+    let inode = |name: &str| fs::metadata(fixture.target().join(name)).unwrap().ino();
+    assert_eq!(inode("a"), inode("b"));
+}
+
+#[test]
+fn what_a_snapshot_has_under_such_a_name_is_a_file_like_any_other() {
+    let mut b = Builder::new();
+    let whole = b.file("a", &noise(1, 5000), 1000);
+    let other = b.file("a.strongroom-incomplete", &noise(2, 5000), 1000);
+    let fixture = b.finish(vec![whole, other]);
+    fs::create_dir_all(fixture.target()).unwrap();
+    let root = crate::target::TargetRoot::open(&fixture.target(), false).unwrap();
+    let path = crate::target::RelativePath::parse(b"a").unwrap();
+    let _ = root.create_incomplete(&path, false).unwrap();
+    fixture.restore_well(&RestoreOptions { verify: true, ..options() });
+    assert!(fs::read(fixture.target().join("a")).unwrap() == noise(1, 5000));
+    assert!(fs::read(fixture.target().join("a.strongroom-incomplete")).unwrap() == noise(2, 5000));
 }
 
 #[test]
@@ -215,7 +295,10 @@ fn missing_packs_are_named_and_the_rest_is_restored() {
     fixture.backend.delete(&packs[0]).unwrap();
     let (report, problems) = fixture.restore(&options());
     assert!((1..4).contains(&report.errors), "{problems:?}");
-    assert!(problems.iter().all(|problem| problem.starts_with("blob-missing /")), "{problems:?}");
+    let is_told = |problem: &&String| {
+        problem.starts_with("blob-missing /") || problem.starts_with("restore-incomplete /")
+    };
+    assert!(problems.iter().all(|problem| is_told(&problem)), "{problems:?}");
     let right =
         (0..4).filter(|n| fs::read(fixture.target().join(format!("{n}"))).unwrap() == noise(*n, 900_000));
     assert_eq!(right.count() as u64, 4 - report.errors);

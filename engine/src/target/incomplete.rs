@@ -1,0 +1,264 @@
+//! Files that are not whole: they stand under a name that says so, and carry a mark by which a later restore knows its own.
+//!
+//! Nothing that is there is replaced by one: if the name is taken, a number is added. Where a file system has no extended
+//! attributes there is no mark, and what was left there counts as somebody else's.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, RenameFlags, XattrFlags, linkat, renameat, renameat_with, statat, unlinkat};
+use rustix::io::Errno;
+
+use super::error::TargetError;
+use super::handle::Handle;
+use super::name::{LONGEST_NAME, RelativePath};
+use super::root::{Obstacle, TargetRoot};
+use super::stat::{EntryKind, TargetStat};
+use crate::format::tree::Xattr;
+
+/// What the name of a file that is not whole ends with, but for a number.
+pub const SUFFIX: &str = ".strongroom-incomplete";
+
+const MARK: &str = "user.strongroom.incomplete";
+
+/// Names that are tried.
+const NUMBER_MAX: u32 = 1000;
+
+/// The name for what there is of the file `path`; with numbers above 1 those for when it is taken. None for the root.
+fn incomplete(path: &RelativePath, number: u32) -> Option<RelativePath> {
+    let (parent, name) = (path.parent()?, path.name()?);
+    let suffix = if number > 1 { format!("{SUFFIX}-{number}") } else { SUFFIX.to_owned() };
+    let kept = name.len().min(LONGEST_NAME - suffix.len());
+    parent.join(&[&name[..kept], suffix.as_bytes()].concat()).ok()
+}
+
+/// Whether a name is one for a file that is not whole, and then the name of that file; an empty one where the name does
+/// not tell, because that file's was too long.
+pub fn whole_name(name: &[u8]) -> Option<&[u8]> {
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let numbered = name[..name.len() - digits].strip_suffix(b"-").filter(|_| digits > 0);
+    let whole = numbered.unwrap_or(name).strip_suffix(SUFFIX.as_bytes())?;
+    Some(if name.len() == LONGEST_NAME { b"" } else { whole })
+}
+
+/// The mark, as an attribute of a file.
+pub(super) fn mark() -> Xattr {
+    Xattr { name: MARK.as_bytes().to_vec().into(), value: b"1".to_vec().into() }
+}
+
+/// Marks a file as not whole; whether that was possible.
+pub(super) fn set_mark(file: &File) -> bool {
+    rustix::fs::fsetxattr(file, MARK, b"1", XattrFlags::empty()).is_ok()
+}
+
+impl TargetRoot {
+    /// What an earlier restore left of the file `path` under the first name for that, if it did.
+    pub fn left_over(&self, path: &RelativePath) -> Result<Option<(RelativePath, TargetStat)>, TargetError> {
+        let Some(name) = incomplete(path, 1) else { return Ok(None) };
+        Ok(self.marked(&name)?.map(|stat| (name, stat)))
+    }
+
+    /// The file `path`, if there is one with the mark and no other name.
+    pub fn marked(&self, path: &RelativePath) -> Result<Option<TargetStat>, TargetError> {
+        let Some(entry) = self.open_entry("look at", path)? else { return Ok(None) };
+        let is_marked = entry.stat.kind == EntryKind::File
+            && entry.stat.links == 1
+            && Handle::Named(entry.fd.as_fd()).has_xattr(MARK.as_bytes(), b"1");
+        Ok(is_marked.then_some(entry.stat))
+    }
+
+    /// Creates a file for what will be `path`, under a name that says that it is not whole, with the mark and for its owner alone. With
+    /// `reuse` what an earlier restore left there is emptied and used.
+    pub fn create_incomplete(
+        &self,
+        path: &RelativePath,
+        reuse: bool,
+    ) -> Result<(RelativePath, File), TargetError> {
+        const CREATE: &str = "create the file";
+        if reuse
+            && let Some((name, _)) = self.left_over(path)?
+            && let Some(file) = self.open_existing(&name)?
+        {
+            file.set_len(0).map_err(|source| TargetError::Io {
+                operation: "cut off",
+                path: name.clone(),
+                source,
+            })?;
+            return Ok((name, file));
+        }
+        for number in 1..=NUMBER_MAX {
+            let Some(name) = incomplete(path, number) else { break };
+            match self.create_file(&name, 0o600, Obstacle::Refuse) {
+                Err(TargetError::InTheWay { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(file) => {
+                    set_mark(&file);
+                    return Ok((name, file));
+                }
+            }
+        }
+        Err(TargetError::io(CREATE, path, Errno::EXIST))
+    }
+
+    /// Gives the file `path` a name that says that it is not whole, and the mark.
+    pub fn set_aside(&self, path: &RelativePath) -> Result<RelativePath, TargetError> {
+        const RENAME: &str = "rename, as it is not whole,";
+        if let Some(entry) = self.open_entry(RENAME, path)? {
+            entry.expect_kind(RENAME, path, EntryKind::File)?;
+            // Without the mark it is only not known again.
+            let _ = Handle::Named(entry.fd.as_fd()).set_xattr(MARK.as_bytes(), b"1");
+        }
+        for number in 1..=NUMBER_MAX {
+            let Some(aside) = incomplete(path, number) else { break };
+            match self.rename_beside(RENAME, path, &aside) {
+                Err(error) if error.is(Errno::EXIST) => {}
+                other => return other.map(|()| aside),
+            }
+        }
+        Err(TargetError::io(RENAME, path, Errno::EXIST))
+    }
+
+    /// Gives the file `incomplete`, which is whole now, the name `path` in the same directory, and takes off the mark.
+    pub fn put_in_place(
+        &self,
+        incomplete: &RelativePath,
+        file: &File,
+        path: &RelativePath,
+        obstacle: Obstacle,
+    ) -> Result<(), TargetError> {
+        const RENAME: &str = "give its name to";
+        if obstacle == Obstacle::Refuse {
+            match self.rename_beside(RENAME, incomplete, path) {
+                Err(error) if error.is(Errno::EXIST) => {
+                    let found = self.stat(path)?.map_or(EntryKind::Unknown, |stat| stat.kind);
+                    Err(TargetError::InTheWay { operation: RENAME, path: path.clone(), found })
+                }
+                other => other,
+            }?;
+        } else {
+            let to = last_name(path);
+            self.in_parent(RENAME, incomplete, |parent, name| renameat(parent, name, parent, to))?;
+        }
+        self.forget(path);
+        // Without one there is nothing to take off; if that fails, the file has an attribute too many.
+        let _ = rustix::fs::fremovexattr(file, MARK);
+        Ok(())
+    }
+
+    /// Removes what earlier restores left of the file `path`, which is whole now.
+    pub fn remove_left_over(&self, path: &RelativePath) -> Result<(), TargetError> {
+        for number in 1..=NUMBER_MAX {
+            let Some(name) = incomplete(path, number) else { break };
+            if self.stat(&name)?.is_none() {
+                break;
+            }
+            if self.marked(&name)?.is_some() {
+                self.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames a file within its directory; fails if the name is taken.
+    fn rename_beside(
+        &self,
+        operation: &'static str,
+        from: &RelativePath,
+        to: &RelativePath,
+    ) -> Result<(), TargetError> {
+        let to_name = last_name(to);
+        self.in_parent(operation, from, |parent, name| {
+            match renameat_with(parent, name, parent, to_name, RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+                other => return other,
+            }
+            // Not every file system can do that at once.
+            match linkat(parent, name, parent, to_name, AtFlags::empty()) {
+                Ok(()) => return unlinkat(parent, name, AtFlags::empty()),
+                Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno),
+            }
+            match statat(parent, to_name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => renameat(parent, name, parent, to_name),
+                Ok(_) => Err(Errno::EXIST),
+                Err(errno) => Err(errno),
+            }
+        })
+    }
+}
+
+fn last_name(path: &RelativePath) -> &[u8] {
+    path.name().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::super::test_support::{RESOLUTIONS, Sandbox, path};
+    use super::*;
+
+    fn names(sandbox: &Sandbox) -> Vec<String> {
+        let names = fs::read_dir(sandbox.target()).unwrap();
+        let mut names: Vec<_> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn names_lead_to_each_other() {
+        let of = |name: &str, number| incomplete(&path(name), number).unwrap();
+        assert_eq!(of("a/b", 1), path("a/b.strongroom-incomplete"));
+        assert_eq!(of("a/b", 12), path("a/b.strongroom-incomplete-12"));
+        for number in [1, 2, 12] {
+            assert_eq!(whole_name(of("b", number).as_bytes()), Some(&b"b"[..]));
+            let long = of(&"x".repeat(250), number);
+            assert_eq!((long.as_bytes().len(), whole_name(long.as_bytes())), (255, Some(&b""[..])));
+        }
+        for other in ["b", "b-2", "b.strongroom-incomplete-", "b.strongroom-incomplete-x", ".strongroom"] {
+            assert_eq!(whole_name(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_has_the_name_already_stays() {
+        for resolution in RESOLUTIONS {
+            let sandbox = Sandbox::new();
+            let root = sandbox.open(resolution);
+            fs::write(sandbox.at("b.strongroom-incomplete"), "a user's").unwrap();
+            fs::write(sandbox.at("b"), "half").unwrap();
+            assert_eq!(root.set_aside(&path("b")).unwrap(), path("b.strongroom-incomplete-2"));
+            let (third, mut file) = root.create_incomplete(&path("b"), true).unwrap();
+            assert_eq!(third, path("b.strongroom-incomplete-3"));
+            file.write_all(b"whole").unwrap();
+            root.put_in_place(&third, &file, &path("b"), Obstacle::Refuse).unwrap();
+            assert!(
+                root.put_in_place(&path("b"), &file, &path("b.strongroom-incomplete"), Obstacle::Refuse)
+                    .is_err()
+            );
+            root.remove_left_over(&path("b")).unwrap();
+            assert_eq!(names(&sandbox), ["b", "b.strongroom-incomplete"]);
+            assert_eq!(fs::read(sandbox.at("b")).unwrap(), b"whole");
+            assert_eq!(fs::read(sandbox.at("b.strongroom-incomplete")).unwrap(), b"a user's");
+        }
+    }
+
+    #[test]
+    fn only_what_has_the_mark_is_left_over() {
+        let sandbox = Sandbox::new();
+        let root = sandbox.open(RESOLUTIONS[0]);
+        let (name, file) = root.create_incomplete(&path("b"), false).unwrap();
+        if !set_mark(&file) {
+            return crate::testing::cannot("mark files", &"no extended attributes here");
+        }
+        assert_eq!(root.left_over(&path("b")).unwrap().map(|(name, _)| name), Some(name.clone()));
+        assert_eq!(root.create_incomplete(&path("b"), true).unwrap().0, name, "used again");
+        fs::hard_link(sandbox.at("b.strongroom-incomplete"), sandbox.at("other")).unwrap();
+        assert!(root.left_over(&path("b")).unwrap().is_none(), "another name may be somebody's");
+        fs::remove_file(sandbox.at("b.strongroom-incomplete")).unwrap();
+        fs::write(sandbox.at("b.strongroom-incomplete"), "").unwrap();
+        assert!(root.left_over(&path("b")).unwrap().is_none());
+    }
+}
