@@ -26,6 +26,7 @@ step() { printf '\n=== %s\n' "$*"; }
 step "format and lints"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --locked
 
 step "independent reader: vectors and golden repositories"
 format-spec/reader/check.sh
