@@ -11,6 +11,7 @@ mod chunk_table;
 mod files;
 mod grains;
 mod growing;
+mod instead;
 mod known;
 mod links;
 mod losses;
@@ -63,6 +64,7 @@ use crate::source::{Filter, FilterOptions};
 use assemble::Assembler;
 use files::FileReader;
 use grains::GrainRules;
+use instead::Instead;
 use losses::Holdings;
 use measure::Measured;
 use parents::Parents;
@@ -173,12 +175,14 @@ fn back_up(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     let snapshot = new_snapshot(repository, options);
-    let (roots, filter, mut streams, accept) = match source {
+    let (roots, filter, instead, mut streams, accept) = match source {
         BackupSource::Paths { paths, filter } => {
             let accept: Accept = Box::new(|_| Ok(()));
-            (at_their_places(&paths), filter, Vec::new(), accept)
+            (at_their_places(&paths), filter, Vec::new(), Vec::new(), accept)
         }
-        BackupSource::Parts { roots, filter, streams, accept } => (roots, filter, streams, accept),
+        BackupSource::Parts { roots, filter, instead, streams, accept } => {
+            (roots, filter, absolute_roots(&instead)?, streams, accept)
+        }
         BackupSource::Stream { name, reader, finish } => {
             let input = StreamSource { name, reader, finish };
             return back_up_stream(repository, input, snapshot, options, monitor);
@@ -189,7 +193,8 @@ fn back_up(
     loop {
         let base = repository.fold().seq();
         let streams = std::mem::take(&mut streams);
-        let source = PartsInput { roots: &roots, filter: filter.clone(), streams, accept: &accept, limits };
+        let (filter, instead) = (filter.clone(), instead.as_slice());
+        let source = PartsInput { roots: &roots, filter, instead, streams, accept: &accept, limits };
         let result = back_up_parts(repository, source, snapshot.clone(), options, monitor);
         let Err(error) = result else { return result };
         // A tree of the parent may be gone, too, if the parent was forgotten meanwhile.
@@ -276,6 +281,7 @@ fn with_workers<T>(
 struct PartsInput<'a> {
     roots: &'a [SourceRoot],
     filter: FilterOptions,
+    instead: &'a [SourceRoot],
     streams: Vec<StreamSource>,
     accept: &'a Accept,
     limits: &'a ScanLimits,
@@ -289,7 +295,7 @@ fn back_up_parts(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     let started = (repository.environment().uptime)();
-    let PartsInput { roots, filter, streams, accept, limits } = source;
+    let PartsInput { roots, filter, instead, streams, accept, limits } = source;
     let filter = Filter::new(filter)?;
     let grains = GrainRules::new(&options.grains)?;
     let (tree, paths) = check_parts(repository, roots, &streams)?;
@@ -316,6 +322,7 @@ fn back_up_parts(
     let run = WalkRun {
         session: &session,
         filter: &filter,
+        instead: Instead::of(instead, &filter)?,
         grains: &grains,
         limits,
         forbidden,
@@ -347,6 +354,7 @@ fn back_up_parts(
 struct WalkRun<'w, 'r> {
     session: &'w Session<'r>,
     filter: &'w Filter,
+    instead: Instead,
     grains: &'w GrainRules,
     limits: &'w ScanLimits,
     forbidden: HashSet<(u64, u64)>,
@@ -367,7 +375,8 @@ impl WalkRun<'_, '_> {
         summary: &mut SnapshotSummary,
         save_partial: &mut SavePartial<'_>,
     ) -> Result<bool, BackupError> {
-        let Self { session, filter, grains, limits, forbidden, streams, time, options, monitor } = self;
+        let Self { session, filter, instead, grains, limits, forbidden, streams, time, options, monitor } =
+            self;
         let repository = session.repository;
         let measured = Arc::new(Measured::default());
         std::thread::scope(|scope| {
@@ -378,7 +387,8 @@ impl WalkRun<'_, '_> {
                 pipeline.expected = parents.expected;
                 pipeline.measured = Arc::clone(&measured);
                 let doubted = parents.doubted.then(|| Holdings::of(repository));
-                let scanner = Scanner::new(repository.reader(), filter, limits, forbidden, doubted);
+                let mut scanner = Scanner::new(repository.reader(), filter, limits, forbidden, doubted);
+                scanner.instead = instead;
                 let mut walker = Walker {
                     pipeline,
                     reader: repository.reader(),
@@ -395,6 +405,7 @@ impl WalkRun<'_, '_> {
                     cancelled: false,
                     roots_begun: 0,
                     root_error: None,
+                    instead_read: HashSet::new(),
                 };
                 // The walk scans as well.
                 let helpers = budget::scanners(options.threads, options.memory) - 1;
