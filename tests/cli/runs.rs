@@ -281,7 +281,7 @@ fn a_recovery_that_cannot_be_done_is_refused_and_stops_no_backup() {
     bench.run(["run"]).expect(0);
     let refused = bench.run(["recover", "files", "--json"]).expect(2).last("error");
     assert_eq!(refused["code"], "plan");
-    let drill = bench.run(["drill"]).expect(5).stdout;
+    let drill = bench.run(["drill"]).expect(5).stderr;
     assert!(
         drill.contains("nothing was begun: the drill names the domain flies, which is not in the plan"),
         "{drill}"
