@@ -23,7 +23,7 @@ use crate::failure::{self, Failure, Origin, absent};
 use crate::heads::{self, Heads};
 use crate::location::Location;
 use crate::output::Output;
-use crate::{password, plan, units};
+use crate::{evidence, password, plan, units};
 
 /// Options and output of a run.
 #[derive(Debug)]
@@ -312,7 +312,7 @@ impl Context {
 
     /// The folders in it that commands write to: the directory itself may be one that others use, too.
     pub fn state_folders(&self) -> Vec<PathBuf> {
-        let folders = [heads::FOLDER, plan::FOLDER, plan::SERIES];
+        let folders = [heads::FOLDER, plan::FOLDER, plan::SERIES, evidence::FOLDER];
         self.state_dir().map_or(Vec::new(), |state| folders.map(|folder| state.join(folder)).into())
     }
 

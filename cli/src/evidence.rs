@@ -1,11 +1,13 @@
 //! What is known of drills and recoveries: by the logs of a plan's repositories, and by what this host remembers.
 
+use std::path::Path;
+
 use strongroom::format::config::Config;
-use strongroom::log::{LogError, read_all};
+use strongroom::log::{LogError, check_end, read_all, read_since};
 use strongroom::repo::Repository;
 use strongroom_ops::drill::DrillRecord;
 use strongroom_ops::drill::place::Place;
-use strongroom_ops::noted::{self, Noted};
+use strongroom_ops::noted::{self, Noted, Remembered};
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::recover::RecoveryRecord;
 use strongroom_ops::recover::preview::Measurements;
@@ -15,16 +17,45 @@ use crate::context::{Context, environment};
 use crate::failure::Failure;
 use crate::vault::Repositories;
 
-/// What the whole log of a repository says to a host.
-pub fn noted(repository: &Repository, host: &str) -> Result<Noted, LogError> {
-    let mut noted = Noted::new(host, &environment().host);
+/// The folder of the state directory with what logs say.
+pub const FOLDER: &str = "noted";
+
+/// What the log of a repository says to a host. Of what is remembered in this file only the rest is read.
+pub fn noted(repository: &Repository, host: &str, file: Option<&Path>) -> Result<Noted, LogError> {
+    let machine = environment().host;
+    let known = file.and_then(|file| Remembered::load(file, host, &machine));
+    let (found, is_news) = match known {
+        Some(known) => match read_on(repository, known)? {
+            Some(found) => found,
+            None => (read_whole(repository, host, &machine)?, true),
+        },
+        None => (read_whole(repository, host, &machine)?, true),
+    };
+    // What cannot be remembered is read again.
+    let _ = file.filter(|_| is_news).map(|file| found.keep(file));
+    Ok(found.noted)
+}
+
+/// What is remembered with what was said since, and whether anything was; none where only the whole log tells.
+fn read_on(repository: &Repository, known: Remembered) -> Result<Option<(Remembered, bool)>, LogError> {
+    let (backend, end) = (&**repository.backend(), repository.fold());
+    let commits = read_since(backend, repository.keys(), &repository.id(), &end, (known.seq, known.head))?;
+    let Some(commits) = commits else { return Ok(None) };
+    check_end(backend, &end)?;
+    let mut noted = known.noted;
+    commits.iter().for_each(|commit| noted.add(commit));
+    Ok(Some((Remembered { seq: end.seq(), head: end.head(), noted }, !commits.is_empty())))
+}
+
+fn read_whole(repository: &Repository, host: &str, machine: &str) -> Result<Remembered, LogError> {
+    let mut noted = Noted::new(host, machine);
     let config = Config::hash(repository.config_bytes());
-    read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |entry| {
+    let end = read_all(&**repository.backend(), repository.keys(), &repository.id(), config, &mut |entry| {
         if let Ok(entry) = entry {
             noted.add(&entry.commit);
         }
     })?;
-    Ok(noted)
+    Ok(Remembered { seq: end.seq(), head: end.head(), noted })
 }
 
 /// Drills and recoveries, and which repositories may tell of more.

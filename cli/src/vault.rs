@@ -93,7 +93,12 @@ impl<'a> Repositories<'a> {
             return Ok(Rc::clone(noted));
         }
         let repository = self.open(name)?;
-        let noted = Rc::new(evidence::noted(&repository, &plan::host(self.plan)).map_err(failed)?);
+        let file = self
+            .context
+            .state_dir()
+            .map(|state| state.join(evidence::FOLDER).join(format!("{}.json", repository.id())));
+        let noted = evidence::noted(&repository, &plan::host(self.plan), file.as_deref()).map_err(failed)?;
+        let noted = Rc::new(noted);
         self.noted.borrow_mut().insert(name.clone(), Rc::clone(&noted));
         Ok(noted)
     }
@@ -194,9 +199,22 @@ impl Vault for Repositories<'_> {
         Ok(self.noted(repo)?.drill_notes().cloned().collect())
     }
 
+    fn held(&self, repo: &Name) -> Result<Vec<(SnapshotId, String)>, VaultError> {
+        let fold = self.open(repo)?.fold();
+        Ok(fold.snapshots().filter_map(|entry| Some((entry.snapshot, entry.hold.clone()?))).collect())
+    }
+
+    fn hold(&self, repo: &Name, snapshots: &[SnapshotId], reason: &str) -> Result<(), VaultError> {
+        forget::hold_all(&*self.open(repo)?, snapshots, reason).map_err(failed)
+    }
+
+    fn release(&self, repo: &Name, held: &[(SnapshotId, String)], reason: &str) -> Result<(), VaultError> {
+        forget::release_all(&*self.open(repo)?, held, reason).map_err(failed)
+    }
+
     fn back_up(&self, repo: &Name, job: Job) -> Result<BackupReport, VaultError> {
         let repository = self.open(repo)?;
-        let Job { host, tags, roots, filter, growing, streams, accept, provenance } = job;
+        let Job { host, tags, roots, filter, instead, growing, streams, accept, provenance } = job;
         let default = BackupOptions::default();
         let options = BackupOptions {
             labels: SnapshotLabels {
@@ -212,7 +230,7 @@ impl Vault for Repositories<'_> {
             spill: Some(context::temporary_place()),
             ..default
         };
-        let source = BackupSource::Parts { roots, filter, streams, accept };
+        let source = BackupSource::Parts { roots, filter, instead, streams, accept };
         let monitor = CliMonitor::new(&self.context.output, "files", Arc::clone(&self.cancelled));
         let is_told = !self.told.borrow_mut().insert(repo.clone());
         let monitor = if is_told { monitor.without(SNAPSHOT_UNREAD) } else { monitor };

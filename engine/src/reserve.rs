@@ -7,7 +7,7 @@
 //!
 //! No pack can be deleted before an index without it is stored, and most of the index may be one segment: a prune [needs](needed)
 //! about as much room as the index takes. So whoever makes the index longer, or has just made room, also makes the reserve longer where
-//! the index comes near it ([`keep_up`]).
+//! the index comes near it (`keep_up`).
 
 use std::ops::ControlFlow;
 

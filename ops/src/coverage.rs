@@ -14,7 +14,7 @@ use strongroom::source::{Filter, FilterError};
 use self::own::Belongings;
 pub use self::own::Own;
 use crate::plan::Plan;
-use crate::plan::types::{Consistency, Domain};
+use crate::plan::types::{Consistency, Domain, Ignored};
 use crate::plan::values::Name;
 
 /// Depth below a root to which is looked.
@@ -29,6 +29,8 @@ pub enum Cover {
     Excluded(Name),
     /// It is no data: the program itself has put it there.
     Own(Own),
+    /// The plan says why it need not be protected.
+    Ignored(String),
     /// No domain has it.
     Unprotected,
     /// It cannot be read.
@@ -85,7 +87,8 @@ impl Coverage {
 pub fn coverage(plan: &Plan, state: &[PathBuf]) -> Result<Coverage, FilterError> {
     let areas = plan.domains.iter().map(Area::of).collect::<Result<Vec<_>, _>>()?;
     let own = Belongings::of(plan, state);
-    let mut look = Look { areas, own, link: None, found: Coverage::default() };
+    let ignored = plan.inventory.iter().flat_map(|inventory| &inventory.ignore).collect();
+    let mut look = Look { areas, own, ignored, link: None, found: Coverage::default() };
     let mut roots: Vec<PathBuf> =
         plan.inventory.iter().flat_map(|inventory| &inventory.roots).map(PathBuf::from).collect();
     roots.sort();
@@ -127,17 +130,23 @@ impl<'p> Area<'p> {
     fn has_database(&self, path: &Path) -> bool {
         self.domain.sqlite.iter().any(|own| path == Path::new(own))
     }
+
+    /// Whether one of its streams stands for what is at a path.
+    fn dumps(&self, path: &Path) -> bool {
+        self.domain.stream.iter().flat_map(|stream| &stream.data).any(|data| path.starts_with(data))
+    }
 }
 
 struct Look<'p> {
     areas: Vec<Area<'p>>,
     own: Belongings,
+    ignored: Vec<&'p Ignored>,
     /// The root that is looked at, and what it leads to, if it is a link.
     link: Option<(PathBuf, PathBuf)>,
     found: Coverage,
 }
 
-impl Look<'_> {
+impl<'p> Look<'p> {
     /// A root stands for what it leads to, as it does in a backup.
     fn root(&mut self, root: &Path) -> Vec<Item> {
         let unreadable = |reason: String| {
@@ -168,6 +177,12 @@ impl Look<'_> {
             Cover::Unprotected => self.cover_of(known_as, device),
             cover => cover,
         };
+        let ignored = |path: &Path| self.ignored.iter().find(|ignored| path.starts_with(&ignored.path));
+        if let Some(ignored) =
+            ignored(path).or_else(|| ignored(known_as)).filter(|_| cover == Cover::Unprotected)
+        {
+            return Cover::Ignored(ignored.reason.clone());
+        }
         match self.own.working(known_as) {
             Some(own) if cover == Cover::Unprotected => Cover::Own(own),
             _ => cover,
@@ -179,7 +194,9 @@ impl Look<'_> {
             return Cover::Protected(area.domain.name.clone());
         }
         let having: Vec<_> = self.areas.iter().filter(|area| area.domain.reaches(path)).collect();
-        match having.iter().find(|area| area.has(path, device)) {
+        // Its files may be copied, too: that is told as what it is.
+        let dumping = || self.areas.iter().find(|area| area.dumps(path));
+        match having.iter().find(|area| area.has(path, device)).copied().or_else(dumping) {
             Some(area) => Cover::Protected(area.domain.name.clone()),
             None => {
                 having.first().map_or(Cover::Unprotected, |area| Cover::Excluded(area.domain.name.clone()))
@@ -189,8 +206,12 @@ impl Look<'_> {
 
     /// Whether a domain begins below the path.
     fn begins_below(&self, path: &Path) -> bool {
-        let mut roots =
-            self.areas.iter().flat_map(|area| area.domain.paths.iter().chain(&area.domain.sqlite));
+        let own = |area: &'_ Area<'p>| {
+            let data = area.domain.stream.iter().flat_map(|stream| &stream.data);
+            area.domain.paths.iter().chain(&area.domain.sqlite).chain(data).collect::<Vec<_>>()
+        };
+        let ignored = self.ignored.iter().map(|ignored| &ignored.path);
+        let mut roots = self.areas.iter().flat_map(own).chain(ignored);
         let real = self.link.as_ref().and_then(|(root, real)| Some(real.join(path.strip_prefix(root).ok()?)));
         let is_below = |root: &Path, path: &Path| root.starts_with(path) && root != path;
         roots.any(|root| {
@@ -222,6 +243,12 @@ impl Look<'_> {
         let mut names = match listed {
             Ok(names) if depth < DEPTH_MAX => names,
             Ok(_) => return vec![item(Cover::Unreadable("it lies too deep".into()), 0, 0)],
+            // Nobody is to read it: servers keep others out of their data.
+            Err(_)
+                if matches!(cover, Cover::Ignored(_)) || self.areas.iter().any(|area| area.dumps(path)) =>
+            {
+                return vec![item(cover, 0, 0)];
+            }
             Err(error) => return vec![item(Cover::Unreadable(error.to_string()), 0, 0)],
         };
         names.sort();
@@ -238,14 +265,15 @@ impl Look<'_> {
     }
 
     fn add(&mut self, path: &Path, kind: &'static str, cover: &Cover, is_right: bool) {
-        if matches!(cover, Cover::Own(_)) {
+        if matches!(cover, Cover::Own(_) | Cover::Ignored(_)) {
             return;
         }
         let copied_by = match cover {
             Cover::Protected(name) if !is_right => {
                 let area = self.areas.iter().find(|area| area.domain.name == *name);
                 let is_fuzzy = area.is_some_and(|area| area.domain.consistency() == Consistency::Fuzzy);
-                is_fuzzy.then(|| name.clone())
+                let is_read = area.is_some_and(|area| area.domain.reaches(path));
+                (is_fuzzy && is_read).then(|| name.clone())
             }
             _ => None,
         };
@@ -364,6 +392,53 @@ mod tests {
     }
 
     #[test]
+    fn what_a_stream_stands_for_or_nobody_wants_is_covered() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path();
+        write(dir, "lib/pg/15/PG_VERSION", b"15");
+        write(dir, "lib/pg/15/base/1", b"rows");
+        write(dir, "lib/apt/lists/x", b"made anew");
+        write(dir, "lib/apt/y.rdb", b"REDIS");
+        write(dir, "lib/new", b"1");
+        let look = |data: &str, paths: &str, ignore: &str| {
+            let text = format!(
+                "[[domain]]\nname = 'db'\n{paths}\nstream = [{{ name = 'dump', command = ['x'], data = [{data}] }}]\n\
+                 [inventory]\nroots = ['DIR/lib']\nignore = [{ignore}]\n"
+            );
+            coverage(&plan(&text.replace("DIR", dir.to_str().expect("text"))), &[]).expect("patterns")
+        };
+        let db = Cover::Protected("db".parse().expect("a name"));
+        let covers = |found: &Coverage| {
+            let told = |item: &Item| {
+                (
+                    item.path.strip_prefix(dir).expect("below").to_str().expect("text").to_owned(),
+                    item.cover.clone(),
+                )
+            };
+            found.items.iter().map(told).collect::<Vec<_>>()
+        };
+        let why = || Cover::Ignored("made anew".into());
+        let (data, ignore) = ("'DIR/lib/pg'", "{ path = 'DIR/lib/apt', reason = 'made anew' }");
+        let found = look(data, "", ignore);
+        let expected = [
+            ("lib/apt".to_owned(), why()),
+            ("lib/new".to_owned(), Cover::Unprotected),
+            ("lib/pg".to_owned(), db),
+        ];
+        assert_eq!(covers(&found), expected);
+        let databases: Vec<_> = found.databases.iter().map(|found| (found.kind, found.is_covered)).collect();
+        assert_eq!((databases, found.is_complete()), (vec![("PostgreSQL", true)], false));
+        let new = format!("{ignore}, {{ path = 'DIR/lib/new', reason = 'a test' }}");
+        assert!(look(data, "", &new).is_complete());
+        assert!(!look("", "", &new).is_complete(), "nobody has the server's data");
+        // A part of it, and a server of which the files are copied as well.
+        assert!(!look("'DIR/lib/pg/15/base'", "", &new).is_complete());
+        let both = look(data, "paths = ['DIR/lib/pg']", &new);
+        assert_eq!(both.databases[0].copied_by, Some("db".parse().expect("a name")));
+        assert!(!both.is_complete());
+    }
+
+    #[test]
     fn a_root_that_is_a_link_is_what_it_leads_to() {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().canonicalize().expect("there");
@@ -404,8 +479,13 @@ mod tests {
             let text = format!("[[domain]]\nname = 'x'\n{keys}\n");
             let plan = plan(&text.replace("DIR", dir.to_str().expect("text")));
             let areas = plan.domains.iter().map(Area::of).collect::<Result<Vec<_>, _>>().expect("patterns");
-            let look =
-                Look { areas, own: Belongings::of(&plan, &[]), link: None, found: Coverage::default() };
+            let look = Look {
+                areas,
+                own: Belongings::of(&plan, &[]),
+                ignored: Vec::new(),
+                link: None,
+                found: Coverage::default(),
+            };
             let file = dir.join("srv/media/a");
             assert_eq!(look.cover(&file, own), Cover::Protected(name.clone()));
             let excluded = Cover::Excluded(name.clone());

@@ -4,6 +4,7 @@ use std::io;
 
 use jiff::Timestamp;
 
+use crate::drill::DrillRecord;
 use crate::drill::place::Place;
 use crate::plan::Plan;
 use crate::plan::values::Name;
@@ -55,6 +56,15 @@ pub fn judge(plan: &Plan, state: &State, attempts: &[Attempt], found: &mut [Doma
         };
         if !is_at_work(&place.lock(name)) {
             let (began, scratch) = (told(journal.began), journal.scratch.display());
+            let has_ended = |record: &DrillRecord| record.drill == *name && record.began == journal.began;
+            if place.records().is_ok_and(|records| records.iter().any(has_ended)) {
+                let reason = format!(
+                    "the drill {name} that began {began} could not remove what it has left outside of {scratch}: the next one \
+                     (`strongroom drill {name}`) tries again"
+                );
+                drill.domains.iter().for_each(|domain| tell(domain, &reason));
+                continue;
+            }
             let reason = format!(
                 "the drill {name} from {} that began {began} was killed, so it could not be verified: what it restored is in {scratch} \
                  until the next one (`strongroom drill {name}`) ends what it has started and cleans up",
@@ -132,6 +142,8 @@ mod tests {
             repository: name("a"),
             scratch: scratch.clone(),
             token: format!("leftover-{}", std::process::id()),
+            cleanup: Vec::new(),
+            env: Vec::new(),
         };
         place.begin(&d, &journal).expect("begun");
         let lock = place.lock(&d).expect("a lock").expect("free");
@@ -148,6 +160,25 @@ mod tests {
         ] {
             assert!(reason.contains(said), "{reason}");
         }
+        let record = DrillRecord {
+            drill: name("d"),
+            tier: Tier::Full,
+            repository: None,
+            began,
+            outcome: crate::drill::DrillOutcome::Unverified,
+            reason: None,
+            self_test: false,
+            restored: Vec::new(),
+            phases: Vec::new(),
+            rto: None,
+        };
+        place.record(&record).expect("recorded");
+        let [_, (health, reason)] = &judged(&[])[..] else { panic!("two") };
+        assert_eq!(*health, Health::Warning);
+        assert!(
+            reason.contains("could not remove what it has left") && !reason.contains("was killed"),
+            "{reason}"
+        );
         place.clear(&d, &journal).expect("cleared");
         assert_eq!(judged(&[]), [well.clone(), well]);
         for file in ["x.journal", "drill.d.journal"] {

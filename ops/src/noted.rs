@@ -4,16 +4,18 @@
 //! (numbers, warnings, drills that got to no repository), so its own record takes the place of a note about the same.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::{fs, io};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use strongroom::format::commit::{Change, Commit};
 use strongroom::format::note::{
     DRILL_NOTE, DrillNote, EXCEPTIONS_NOTE, ExceptionsNote, NotedException, RECOVERY_NOTE, RecoveryNote,
 };
 use strongroom::format::record;
 use strongroom::format::snapshot::Snapshot;
-use strongroom::ids::SnapshotId;
+use strongroom::ids::{CommitHash, SnapshotId};
 
 use crate::drill::{DrillRecord, Restoration};
 use crate::plan::Plan;
@@ -25,7 +27,7 @@ use crate::run::state::{State, write_whole};
 const EXCEPTIONS: &str = "exceptions.json";
 
 /// What the log of one repository says to a host. A record that nobody understands says nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Noted {
     host: String,
     machine: String,
@@ -35,8 +37,36 @@ pub struct Noted {
     exceptions: Option<ExceptionsNote>,
 }
 
+/// How far a log was read, and what it says until then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The last entry that was read.
+    pub seq: u64,
+    /// Its hash.
+    pub head: CommitHash,
+    /// What the log says.
+    pub noted: Noted,
+}
+
+impl Remembered {
+    /// What is remembered in a file, if it is there, can be read and is of this host: else the log says it all again.
+    pub fn load(path: &Path, host: &str, machine: &str) -> Option<Self> {
+        let found: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (found.noted.host == host && found.noted.machine == machine).then_some(found)
+    }
+
+    /// Keeps it in a file, in a folder that is made where it is not there.
+    ///
+    /// # Errors
+    /// Where that cannot be.
+    pub fn keep(&self, path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        write_whole(path, &serde_json::to_vec(self)?)
+    }
+}
+
 /// Of what a snapshot was that is there, or was.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Of {
     domain: Name,
     files: u64,

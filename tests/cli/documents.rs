@@ -135,3 +135,112 @@ fn links_between_documents_lead_somewhere() {
         }
     }
 }
+
+/// All Rust files below a folder of the project, without their unit tests.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let (mut open, mut found) = (vec![project().join(folder)], Vec::new());
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
+            if path.is_dir() && name != "tests" {
+                open.push(path);
+            } else if name.ends_with(".rs") && !name.contains("test") {
+                let text = fs::read_to_string(&path).expect("text");
+                found.push((
+                    path,
+                    text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned(),
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// What stands in quotes behind one of these words, if it looks like a code.
+fn codes_behind(text: &str, words: &[&str]) -> Vec<String> {
+    let is_code =
+        |code: &str| code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let behind = |word: &&str| {
+        let parts: Vec<_> = text.split(*word).skip(1).collect();
+        parts
+            .into_iter()
+            .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split_once('"').map(|(code, _)| code))
+    };
+    words.iter().flat_map(behind).filter(|code| is_code(code)).map(str::to_owned).collect()
+}
+
+/// Programs are told by codes what happened: one that the page does not have is none that they can know.
+#[test]
+fn every_code_is_on_the_page_of_the_json_output() {
+    let page = fs::read_to_string(project().join("docs/json.md")).expect("text");
+    let ways: [(&str, &[&str]); 3] = [
+        (
+            "cli/src",
+            &[
+                "Failure::new(",
+                "Failure::usage(",
+                "Failure::damage(",
+                "Self::new(",
+                "Self::usage(",
+                "Self::damage(",
+                "\"code\":",
+                "code:",
+            ],
+        ),
+        (
+            "engine/src",
+            &[
+                "code:",
+                ".damage(",
+                ".note(",
+                "const MISSING: &str =",
+                "const DAMAGED: &str =",
+                "const STORAGE: &str =",
+            ],
+        ),
+        (
+            "ops/src/plan/lint",
+            &[
+                "self.error(",
+                "Control::Rpo,",
+                "Control::Copies,",
+                "Control::Sites,",
+                "Control::Drill,",
+                "Control::Rto,",
+                "Control::Consistency,",
+                "Control::Retention,",
+                "Control::Verify,",
+                "Severity::Error,",
+                "Severity::Violation,",
+                "Severity::Warning,",
+            ],
+        ),
+    ];
+    let more = ["ops/src/drill/mistake.rs", "ops/src/recover/mistake.rs", "engine/src/restore/tally.rs"]
+        .map(|file| (project().join(file), fs::read_to_string(project().join(file)).expect("text")));
+    let mut found = 0;
+    for (folder, words) in ways {
+        for (path, text) in sources(folder) {
+            for code in codes_behind(&text, words) {
+                found += 1;
+                assert!(
+                    page.contains(&format!("`{code}`")),
+                    "{code} of {} is not in docs/json.md",
+                    path.display()
+                );
+            }
+        }
+    }
+    for (path, text) in more {
+        for code in codes_behind(&text, &["code:", ": &str ="]) {
+            found += 1;
+            assert!(
+                page.contains(&format!("`{code}`")),
+                "{code} of {} is not in docs/json.md",
+                path.display()
+            );
+        }
+    }
+    assert!(found > 150, "only {found} codes were found");
+}

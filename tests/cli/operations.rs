@@ -287,6 +287,65 @@ fn people_and_monitors_are_told_how_a_run_went() {
     assert!(bench.run(["notify"]).expect(2).message().contains("names nobody who is to be told"));
 }
 
+/// Takes calls and refuses each.
+fn refusing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.expect("a call"));
+            let (mut line, mut length) = (String::new(), 0);
+            while line != "\r\n" {
+                line.clear();
+                reader.read_line(&mut line).expect("a line");
+                let value = line.to_ascii_lowercase();
+                let value = value
+                    .strip_prefix("content-length:")
+                    .map(|value| value.trim().parse().expect("a number"));
+                length = value.unwrap_or(length);
+            }
+            reader.read_exact(&mut vec![0; length]).expect("a body");
+            let answer =
+                b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            reader.get_mut().write_all(answer).expect("sent");
+        }
+    });
+    address
+}
+
+#[test]
+fn a_webhook_that_refuses_is_told_of_changes_no_exit_code_and_is_tried_again() {
+    let bench = planned(NOTIFIED);
+    let (taking, calls) = listener();
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let run = |hook: &str, args: &[&str]| {
+        let mut command = bench.command();
+        Run::of(
+            command
+                .args(args)
+                .env("TEST_HOOK", format!("{hook}/secret"))
+                .env("TEST_BEAT", format!("{hook}/secret")),
+        )
+    };
+    for (hook, reason) in
+        [(refusing(), "it answered with status 500"), (format!("http://{nobody}"), "it cannot be reached: ")]
+    {
+        let failed = run(&hook, &["run"]).expect(1);
+        let told = format!("warning: notify: TEST_HOOK was not told of failure: {reason}");
+        assert!(failed.stderr.contains(&told), "{failed:?}");
+        assert!(!failed.stderr.contains("/secret"), "an address is a secret: {failed:?}");
+        let tested = run(&hook, &["notify", "--test"]).expect(1);
+        assert!(tested.stdout.contains(&format!("TEST_HOOK: NOT DELIVERED: {reason}")), "{tested:?}");
+        let error = run(&hook, &["notify", "--test", "--json"]).expect(1).last("error");
+        assert_eq!(error["code"], "notify");
+    }
+    run(&taking, &["run"]).expect(1);
+    let told: Vec<_> = calls.try_iter().map(|(first, _)| first).collect();
+    assert!(told.contains(&"POST /secret HTTP/1.1".to_owned()), "nobody was told before: {told:?}");
+    bench.write("dump", "x");
+    run(&format!("http://{nobody}"), &["run"]).expect(0);
+}
+
 #[test]
 fn with_json_nothing_is_on_standard_error() {
     let bench = planned(
@@ -435,6 +494,19 @@ fn a_snapshot_unlike_those_before_lets_nothing_be_forgotten() {
     let frozen = bench.run(["run", "--json"]).expect(4);
     let summary = line(&frozen, "summary");
     assert_eq!((count(), &summary["anomalies"], &summary["anomalies_open"]), (5, &0.into(), &1.into()));
+    // Another host, which remembers nothing of it, forgets none of those before it, by whichever command.
+    let elsewhere = |args: &[&str]| {
+        Run::of(bench.command().env("STRONGROOM_STATE_DIR", bench.path("elsewhere")).args(args))
+    };
+    elsewhere(&["forget", "--keep-last", "2", "--group-by", "host"]).expect(0);
+    assert_eq!(count(), 5, "three before it are held, and two are kept");
+    assert!(elsewhere(&["status"]).expect(3).stdout.contains("strongroom run --acknowledge files"));
+    let idle = elsewhere(&["run", "--due"]).expect(4);
+    assert!(idle.stderr.contains("cannot be compressed"), "{idle:?}");
+    let listed = bench.run(["snapshots", "--json"]).expect(0);
+    let listed: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    let held = listed.as_array().expect("a list").iter().filter_map(|one| one["hold"].as_str());
+    assert_eq!(held.filter(|hold| hold.starts_with("anomaly of files of box at ")).count(), 3, "{listed}");
     // Nothing is due, and all is not well.
     let idle = bench.run(["run", "--due", "--quiet"]).expect(4);
     let advice = "files: nothing is forgotten until `strongroom run --acknowledge files`: an earlier snapshot was unlike";
@@ -475,6 +547,7 @@ fn a_snapshot_unlike_those_before_lets_nothing_be_forgotten() {
     let done = bench.run(["run", "--acknowledge", "files", "--json"]).expect(0).last("acknowledged");
     assert!(done["lost"].as_str().expect("text").contains("is lost: why nothing was forgotten"), "{done}");
     bench.run(["run", "--due"]).expect(0);
+    elsewhere(&["run", "--due"]).expect(0);
 }
 
 #[test]

@@ -141,6 +141,30 @@ fn a_plan_is_run_and_its_status_is_told() {
     bench.run(["check", "--read-data"]).expect(0);
 }
 
+/// Nothing has failed: no run was ever begun since.
+#[test]
+fn the_status_turns_red_by_the_time_that_goes_by() {
+    let domain = |rpo: &str| {
+        format!("[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\nobjectives = {{ {rpo} }}\n")
+    };
+    let bench = planned(&domain("rpo = '1h'"));
+    bench.source();
+    bench.run(["run"]).expect(0);
+    bench.run(["status"]).expect(0);
+    std::thread::sleep(Duration::from_millis(2100));
+    // It is two seconds old by now, at least.
+    write_plan(&bench, &domain("rpo = '1s', rpo_grace = '1h'"));
+    let status = bench.run(["status", "--json"]).expect(3);
+    assert_eq!(status.lines()[0]["health"], "warning", "{status:?}");
+    write_plan(&bench, &domain("rpo = '1s'"));
+    let status = bench.run(["status", "--json"]).expect(4);
+    let domain = &status.lines()[0];
+    assert_eq!(domain["health"], "critical", "{status:?}");
+    assert!(domain["repositories"][0]["reasons"].to_string().contains("RPO"), "{domain}");
+    assert_eq!(bench.run(["status", "--nagios"]).code, 2);
+    bench.run(["run"]).expect(0);
+}
+
 #[test]
 fn a_bad_dump_leaves_no_snapshot_and_the_rest_goes_on() {
     let bench = planned(&format!(
@@ -312,6 +336,35 @@ fn a_sqlite_database_is_copied_through_sqlite_and_put_where_it_was() {
     let listed =
         bench.run(["ls", &format!("latest:{}", place.parent().expect("a folder").display())]).expect(0);
     assert!(listed.stdout.contains("state.db"), "{listed:?}");
+}
+
+/// As an application has it that keeps its files and its database in one directory.
+#[test]
+fn a_sqlite_database_in_a_path_is_taken_through_sqlite_and_comes_back_with_the_rest() {
+    let bench = planned(
+        "[[domain]]\nname = 'app'\nto = ['first']\npaths = ['DIR/src']\nsqlite = ['DIR/src/sub/state.db']\n",
+    );
+    bench.source();
+    let path = bench.path("src/sub/state.db");
+    // It ends as one that is killed: what was written stays in the log.
+    let sqlite = |script: &str| {
+        let python = "import os, sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\ndb.executescript(sys.argv[2])\nos._exit(0)";
+        Run::of(Command::new("python3").args(["-c", python]).arg(&path).arg(script)).expect(0);
+    };
+    sqlite("PRAGMA journal_mode = WAL; CREATE TABLE t (n INTEGER); INSERT INTO t VALUES (7)");
+    assert!(bench.path("src/sub/state.db-wal").exists(), "what was written is in the log yet");
+    bench.run(["config", "check"]).expect(0);
+    bench.run(["run"]).expect(0);
+    let listed = bench.run(["ls", "latest", "--recursive", "--json"]).expect(0);
+    let names: Vec<_> =
+        listed.lines().iter().filter_map(|line| line["name"].as_str().map(str::to_owned)).collect();
+    assert!(names.contains(&"state.db".into()) && names.contains(&"b.txt".into()), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("state.db-")), "{names:?}");
+    sqlite("DELETE FROM t");
+    bench.run(["recover", "app"]).expect(0);
+    let python = "import sqlite3, sys\nprint(sqlite3.connect(sys.argv[1]).execute('select sum(n) from t').fetchone()[0])";
+    let sum = Run::of(Command::new("python3").args(["-c", python]).arg(&path)).expect(0);
+    assert_eq!(sum.stdout, "7\n");
 }
 
 /// A run that is in a hook which takes its time after it has made the file `begun`.
@@ -797,6 +850,17 @@ fn the_runbook_and_the_coverage_are_those_of_the_plan() {
     fs::remove_file(bench.path("src/a.txt")).expect("removed");
     let found = bench.run(["coverage", "--json"]).expect(0);
     assert_eq!(found.last("summary")["complete"], true);
+    bench.write("src/new/z", "1");
+    bench.run(["coverage"]).expect(4);
+    let domain = "[[domain]]\nname = 'a'\npaths = ['DIR/src/sub']\nexclude = ['*.o']\n[inventory]\nroots = ['DIR/src']\n\
+                  ignore = [{ path = 'DIR/src/new', reason = 'made anew' }]\n";
+    write_plan(&bench, domain);
+    let lines = bench.run(["coverage", "--json"]).expect(0).lines();
+    assert!(
+        lines.iter().any(|line| line["cover"] == "ignored" && line["reason"] == "made anew"),
+        "{lines:?}"
+    );
+    fs::remove_dir_all(bench.path("src/new")).expect("removed");
     // What the program itself has put below a root is no data that somebody would miss.
     let domain = "[[domain]]\nname = 'a'\npaths = ['DIR/src']\n[inventory]\nroots = ['DIR/src', 'DIR/repo', 'DIR/state']\n";
     write_plan(&bench, domain);

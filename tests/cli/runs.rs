@@ -263,3 +263,27 @@ fn the_plan_is_looked_for_where_it_is_named_before_it_is_found() {
     let missing = bench.run(["config", "show", "--config", "no.toml"]).expect(2);
     assert!(missing.message().contains("no.toml"), "{missing:?}");
 }
+
+/// Nobody needs it before the day on which something is recovered, and until then nothing would be backed up.
+#[test]
+fn a_recovery_that_cannot_be_done_is_refused_and_stops_no_backup() {
+    let bench = planned(
+        "[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\nrecover = { ready = { timeout = '1m' } }\n\
+         [[drill]]\nname = 'names'\ndomains = ['flies']\ntier = 'metadata'\n",
+    );
+    bench.source();
+    let found = bench.run(["config", "check"]).expect(4).stdout;
+    assert!(found.contains("the recovery of the domain files needs one of `http` and `command`"), "{found}");
+    assert!(
+        found.contains("the drill names names the domain \"flies\", which is not in the plan"),
+        "{found}"
+    );
+    bench.run(["run"]).expect(0);
+    let refused = bench.run(["recover", "files", "--json"]).expect(2).last("error");
+    assert_eq!(refused["code"], "plan");
+    let drill = bench.run(["drill"]).expect(5).stderr;
+    assert!(
+        drill.contains("nothing was begun: the drill names the domain flies, which is not in the plan"),
+        "{drill}"
+    );
+}

@@ -11,6 +11,7 @@ if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     redis-server:redis-server sqlite3:sqlite3 mkfs.btrfs:btrfs-progs rabbitmq-server:rabbitmq-server jq:jq curl:curl; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
   done
+  python3 -c 'import jsonschema' 2>/dev/null || missing="$missing python3-jsonschema"
   python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
   if [ -n "$missing" ]; then
     # No package starts a server: this says so while they are installed, unless the system has its own word on it.

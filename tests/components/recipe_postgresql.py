@@ -38,6 +38,10 @@ def test(machine):
         equal((record["outcome"], record["repository"]), ("pass", repository), "the drill")
         check(record["seconds"] < record["rto"], f"measured: {record}")
     equal(sql(machine, "select count(*) from pg_database where datname = 'drill'", "postgres"), "0", "databases the drill left")
+    machine.domains(RECIPE, lambda text: text.replace('expect = "20000"', 'expect = "20001"'))
+    equal(machine.drill("orders-db", code=4)["outcome"], "fail", "a drill with a wrong answer")
+    equal(sql(machine, "select count(*) from pg_database where datname = 'drill'", "postgres"), "0", "databases that a failed drill left")
+    machine.domains(RECIPE)
     case("rehearsed from each repository")
 
     machine.script(get_back)

@@ -19,7 +19,7 @@ from common import DOCS, SKIPPED
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The one that takes longest first.
-TESTS = ["sqlite", "rabbitmq", "whole_story", "postgresql", "mariadb", "redis", "snapshots", "faults"]
+TESTS = ["sqlite", "rabbitmq", "whole_story", "postgresql", "mariadb", "redis", "snapshots", "faults", "schema"]
 # Within this time a script that was told to end ends its servers, in seconds.
 GRACE = 300
 

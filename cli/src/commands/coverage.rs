@@ -17,7 +17,9 @@ pub const AFTER_HELP: &str = "\
 Looks through the directories in [inventory] of the plan; one that is a link stands for what it
 leads to. What is alike is told as one. Databases are recognised by their files: one that is copied
 as files while it is in use may come back as a mixture. Repositories of the plan are left out, and
-so are this host's state and what drills and recoveries work with, unless a domain has it.
+so are this host's state and what drills and recoveries work with, unless a domain has it. The
+directories of a server that a stream dumps are covered where the stream names them in `data`; what
+need not be protected is named in `ignore` of [inventory], with a reason.
 
 Exit codes: 0 everything is covered or left out, 4 something is not, or a live database
 is copied as files.
@@ -50,6 +52,7 @@ fn words(cover: &Cover) -> (&'static str, Option<&str>) {
         Cover::Protected(name) => ("protected", Some(name.as_str())),
         Cover::Excluded(name) => ("excluded", Some(name.as_str())),
         Cover::Own(own) => ("excluded", Some(own.reason())),
+        Cover::Ignored(reason) => ("ignored", Some(reason)),
         Cover::Unprotected => ("UNPROTECTED", None),
         Cover::Unreadable(reason) => ("UNREADABLE", Some(reason)),
     }
@@ -76,7 +79,10 @@ fn database_line(database: &Database) -> String {
         ),
         (None, true) => format!("database     {path}: {}, covered", database.kind),
         (None, false) => {
-            format!("database     {path}: {}, no domain has its files (a stream may dump it)", database.kind)
+            format!(
+                "database     {path}: {}, no domain has its files (a stream that dumps it may say so: `data`)",
+                database.kind
+            )
         }
     }
 }
@@ -88,7 +94,7 @@ fn json_lines(found: &Coverage, context: &Context) -> Result<(), Failure> {
         insert_bytes(&mut record, "path", item.path.as_os_str().as_bytes());
         let key = match item.cover {
             Cover::Unreadable(_) => "message",
-            Cover::Own(_) => "reason",
+            Cover::Own(_) | Cover::Ignored(_) => "reason",
             _ => "domain",
         };
         record.extend(object(json!({key: more, "files": item.files, "bytes": item.bytes})));

@@ -187,7 +187,7 @@ fn drilled(repository: &Repository) -> Result<Vec<SnapshotId>, Failure> {
     let (snapshots, _) = repository.readable_snapshots();
     let mut restored = Restored::default();
     // Of whatever host: what it says to one does not matter here.
-    let notes: Vec<_> = evidence::noted(repository, "")?.drill_notes().cloned().collect();
+    let notes: Vec<_> = evidence::noted(repository, "", None)?.drill_notes().cloned().collect();
     restored.add(&notes, &snapshots);
     let mut series: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for one in &snapshots {

@@ -12,7 +12,7 @@ use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::run::again::Attempts;
-use strongroom_ops::run::anomaly::Guard;
+use strongroom_ops::run::anomaly::{Guard, Guards};
 use strongroom_ops::run::lock::{Holder, Lock};
 use strongroom_ops::run::select::{Choice, Chosen, Known, Newest, SelectError, dues, meant, select};
 use strongroom_ops::run::state::State;
@@ -94,6 +94,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let cancelled = signals::cancel_flag()?;
     let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
     let host = plan::host(&plan);
+    let guards = Guards { plan: &plan, host: &host, vault: &repositories };
     let newest = |repo: &Name, domain: &Domain| newest(&repositories, &host, repo, domain);
     let known = |state: Option<&State>| attempts(&plan, state, context);
     let select = |attempts: &Attempts| {
@@ -103,7 +104,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     if args.dry_run {
         let state = plan::known_state(&plan, context)?;
         let chosen = select(&known(state.as_ref()))?;
-        let open = open_anomalies(&plan, &choice, state.as_ref())?;
+        let open = open_anomalies(&guards, &choice, state.as_ref())?;
         would_run(&chosen, &open, context)?;
         return end(&plan, &[], 0, &open);
     }
@@ -113,7 +114,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     // What is due is asked when nobody else is at work on it any more.
     let _turn = match args.due.then(|| wait_for_turn(&state, &is_cancelled, context)).transpose()? {
         Some(None) => {
-            let open = open_anomalies(&plan, &choice, Some(&state))?;
+            let open = open_anomalies(&guards, &choice, Some(&state))?;
             another_waits(&open, context);
             return end(&plan, &[], 0, &open);
         }
@@ -153,7 +154,7 @@ pub fn run(args: &Args, context: &Context) -> failure::Outcome {
     let (ok, partial) = (count(Outcome::Ok), count(Outcome::Partial));
     let (failed, skipped) = (count(Outcome::Failed), count(Outcome::Skipped));
     let deferred = count(Outcome::Deferred);
-    let open = open_anomalies(&plan, &choice, Some(&state))?;
+    let open = open_anomalies(&guards, &choice, Some(&state))?;
     tell_of_anomalies(&open, &reports, context);
     if context.output.json() {
         context.output.message(object(json!({
@@ -272,14 +273,16 @@ fn tell_of_status(plan: &Plan, repositories: &Repositories<'_>, state: &State, c
 
 /// The domains that are meant and of which nothing is forgotten, since nobody has looked at a snapshot unlike those before.
 fn open_anomalies<'p>(
-    plan: &'p Plan,
+    guards: &Guards<'p>,
     choice: &Choice,
     state: Option<&State>,
 ) -> Result<Vec<(&'p Name, Guard)>, Failure> {
-    let Some(state) = state else { return Ok(Vec::new()) };
+    let plan = guards.plan;
     let guard = |domain: &'p Domain| {
+        let own = state.map_or_else(|| Ok(Guard::default()), |state| state.guard(&domain.name));
         // What cannot be read may be such a one.
-        (&domain.name, state.guard(&domain.name).unwrap_or_else(|error| Guard::unreadable(&error)))
+        let own = own.unwrap_or_else(|error| Guard::unreadable(&error));
+        (&domain.name, guards.known(domain, own))
     };
     let meant = meant(plan, choice).map_err(|error| not_selected(&error, plan))?;
     let guards = meant.into_iter().map(guard);
@@ -353,16 +356,24 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
         return Err(not_selected(&SelectError::Unknown(unknown.clone()), plan));
     }
     let state = plan::state(plan, context)?;
+    let repositories = Repositories::new(context, plan, Arc::default());
+    let host = plan::host(plan);
+    let guards = Guards { plan, host: &host, vault: &repositories };
     let unwritable = |error| Failure::io("cannot write to the state directory", &error);
     let attempts = state.attempts().map_err(unwritable)?;
     let mut well = Vec::new();
     for domain in plan.domains.iter().filter(|domain| domains.iter().any(|name| name == domain.name.as_str()))
     {
+        // What this host does not remember, it learns from the repositories.
+        state.adopt(&domain.name, |own| guards.known(domain, own)).map_err(unwritable)?;
         let Some(acknowledged) = state.acknowledge(&domain.name).map_err(unwritable)? else {
             let message =
                 format!("a run of the domain {} is at work: nothing was acknowledged of it", domain.name);
             return Err(Failure::new("busy", message).hint("look at what it has made when it has ended"));
         };
+        for failed in guards.release(domain, None) {
+            context.output.warn(&format!("warning: {}: {failed}", domain.name));
+        }
         let mut own = attempts.iter().rev().filter(|attempt| attempt.domain == domain.name);
         let last = own.find(|attempt| attempt.outcome != Outcome::Deferred);
         if acknowledged.is_something()
@@ -384,6 +395,7 @@ fn acknowledge(domains: &[String], plan: &Plan, context: &Context) -> failure::O
             context.output.text(format!("{}: there was nothing to acknowledge", domain.name));
         }
     }
+    repositories.remember_heads();
     notices::tell(plan, &state, context, |notifier| notifier.changed(&[], &well));
     Ok(Exit::Ok)
 }

@@ -13,6 +13,7 @@ use strongroom_ops::leftover;
 use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::values::{Lapse, Name};
 use strongroom_ops::recover;
+use strongroom_ops::run::anomaly::{Guard, Guards};
 use strongroom_ops::run::state::State;
 use strongroom_ops::run::vault::Vault;
 use strongroom_ops::status::{CopyStatus, DomainStatus, Health, rough, status};
@@ -192,6 +193,7 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     overdue::judge(plan, &mut domains, &rehearsed);
     evidence.measurements().tell(plan, &mut domains);
     leftover::judge(plan, state, &attempts, &mut domains);
+    tell_of_guards(plan, repositories, state, &mut domains);
     for copy in domains.iter_mut().flat_map(|domain| &mut domain.copies) {
         let unread = evidence.unasked.iter().find(|(repo, _)| *repo == copy.repo);
         // Of one that cannot be asked at all it is said already.
@@ -214,6 +216,22 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
         .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     let verified = verify::status(plan, &known, &verifications, &now);
     Ok(Overview { domains, repositories: verified, evidence })
+}
+
+/// Adds what the repositories tell of snapshots unlike those before that this host does not remember.
+fn tell_of_guards(plan: &Plan, repositories: &Repositories<'_>, state: &State, domains: &mut [DomainStatus]) {
+    let host = plan::host(plan);
+    let guards = Guards { plan, host: &host, vault: repositories };
+    for status in domains {
+        let Some(domain) = plan.domain(status.domain.as_str()) else { continue };
+        let own = state.guard(&domain.name).unwrap_or_else(|error| Guard::unreadable(&error));
+        let Some(advice) = guards.known(domain, own).advice(&domain.name) else { continue };
+        // The last attempt may have said so.
+        if status.reasons.iter().all(|reason| !reason.contains("run --acknowledge")) {
+            status.health = status.health.max(Health::Warning);
+            status.reasons.push(advice);
+        }
+    }
 }
 
 fn age(copy: &CopyStatus, now: jiff::Timestamp) -> Option<Lapse> {

@@ -306,3 +306,25 @@ fn tell(done: &Verification, context: &Context) {
         context.output.note("hint: `strongroom check` on this repository names everything that is damaged and the files it hits");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_whose_time_is_up_says_nothing_bad_unless_it_has_read_nothing() {
+        let report =
+            |packs_read| CheckReport { cancelled: true, packs: 3, packs_read, ..CheckReport::default() };
+        let ended = checked(&report(1), false);
+        assert_eq!(
+            (ended.packs_read, ended.damage, ended.doubt),
+            (1, None, None),
+            "the rest is for the next time"
+        );
+        let cut_short = Some("it was cut short before anything was read".to_owned());
+        assert_eq!(checked(&report(0), false).doubt, cut_short);
+        assert_eq!(checked(&report(1), true).doubt, cut_short, "somebody has ended it");
+        let empty = CheckReport { packs: 0, ..report(0) };
+        assert_eq!(checked(&empty, false).doubt, None, "there was nothing to read");
+    }
+}

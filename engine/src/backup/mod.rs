@@ -12,6 +12,7 @@ mod chunk_table;
 mod files;
 mod grains;
 mod growing;
+mod instead;
 mod known;
 mod links;
 mod losses;
@@ -67,6 +68,7 @@ use assemble::Assembler;
 use attempts::Attempts;
 use files::FileReader;
 use grains::GrainRules;
+use instead::Instead;
 use losses::Holdings;
 use measure::Measured;
 use parents::Parents;
@@ -186,14 +188,16 @@ fn back_up(
             Source {
                 roots: at_their_places(&paths),
                 filter,
+                instead: Vec::new(),
                 streams: Vec::new(),
                 accept,
                 is_one_stream: false,
             }
         }
-        BackupSource::Parts { roots, filter, streams, accept } => Source {
+        BackupSource::Parts { roots, filter, instead, streams, accept } => Source {
             roots,
             filter,
+            instead: absolute_roots(&instead)?,
             streams: KeptStream::all(streams, options.stream_kept),
             accept,
             is_one_stream: false,
@@ -201,7 +205,7 @@ fn back_up(
         BackupSource::Stream { name, reader, finish } => {
             let streams = KeptStream::all(vec![StreamSource { name, reader, finish }], options.stream_kept);
             let (filter, accept) = (FilterOptions::default(), Box::new(|_: &SnapshotSummary| Ok(())));
-            Source { roots: Vec::new(), filter, streams, accept, is_one_stream: true }
+            Source { roots: Vec::new(), filter, instead: Vec::new(), streams, accept, is_one_stream: true }
         }
     };
     let attempts = Attempts::default();
@@ -214,6 +218,8 @@ fn back_up(
 struct Source {
     roots: Vec<SourceRoot>,
     filter: FilterOptions,
+    /// Copies that are read in the place of files.
+    instead: Vec<SourceRoot>,
     streams: Vec<KeptStream>,
     accept: Accept,
     /// Whether it is nothing but a stream, without anything beside it.
@@ -234,11 +240,11 @@ fn try_until_done(
     let (mut retries, mut stored) = (0, 0);
     loop {
         let base = repository.fold().seq();
-        let Source { roots, filter, streams, accept, is_one_stream } = &mut source;
+        let Source { roots, filter, instead, streams, accept, is_one_stream } = &mut source;
         let result = if *is_one_stream {
             back_up_stream(repository, &mut streams[0], attempts, snapshot.clone(), options, monitor)
         } else {
-            let source = PartsInput { roots, filter: filter.clone(), streams, accept, limits };
+            let source = PartsInput { roots, filter: filter.clone(), instead, streams, accept, limits };
             back_up_parts(repository, source, attempts, snapshot.clone(), options, monitor)
         };
         let Err(error) = result else { return result };
@@ -340,6 +346,7 @@ fn with_workers<T>(
 struct PartsInput<'a> {
     roots: &'a [SourceRoot],
     filter: FilterOptions,
+    instead: &'a [SourceRoot],
     streams: &'a mut [KeptStream],
     accept: &'a Accept,
     limits: &'a ScanLimits,
@@ -354,7 +361,7 @@ fn back_up_parts(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     let started = (repository.environment().uptime)();
-    let PartsInput { roots, filter, streams, accept, limits } = source;
+    let PartsInput { roots, filter, instead, streams, accept, limits } = source;
     let filter = Filter::new(filter)?;
     let grains = GrainRules::new(&options.grains)?;
     let names = streams.iter().map(|stream| stream.name.clone()).collect::<Vec<_>>();
@@ -385,6 +392,7 @@ fn back_up_parts(
     let run = WalkRun {
         session: &session,
         filter: &filter,
+        instead: Instead::of(instead, &filter)?,
         grains: &grains,
         limits,
         forbidden,
@@ -416,6 +424,7 @@ fn back_up_parts(
 struct WalkRun<'w, 'r> {
     session: &'w Session<'r>,
     filter: &'w Filter,
+    instead: Instead,
     grains: &'w GrainRules,
     limits: &'w ScanLimits,
     forbidden: HashSet<(u64, u64)>,
@@ -436,7 +445,8 @@ impl WalkRun<'_, '_> {
         summary: &mut SnapshotSummary,
         save_partial: &mut SavePartial<'_>,
     ) -> Result<bool, BackupError> {
-        let Self { session, filter, grains, limits, forbidden, streams, time, options, monitor } = self;
+        let Self { session, filter, instead, grains, limits, forbidden, streams, time, options, monitor } =
+            self;
         let repository = session.repository;
         let measured = Arc::new(Measured::default());
         std::thread::scope(|scope| {
@@ -447,7 +457,8 @@ impl WalkRun<'_, '_> {
                 pipeline.expected = parents.expected;
                 pipeline.measured = Arc::clone(&measured);
                 let doubted = parents.doubted.then(|| Holdings::of(repository));
-                let scanner = Scanner::new(repository.reader(), filter, limits, forbidden, doubted);
+                let mut scanner = Scanner::new(repository.reader(), filter, limits, forbidden, doubted);
+                scanner.instead = instead;
                 let mut walker = Walker {
                     pipeline,
                     reader: repository.reader(),
@@ -464,6 +475,7 @@ impl WalkRun<'_, '_> {
                     cancelled: false,
                     roots_begun: 0,
                     root_error: None,
+                    instead_read: HashSet::new(),
                 };
                 // The walk scans as well.
                 let helpers = budget::scanners(options.threads, options.memory) - 1;

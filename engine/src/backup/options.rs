@@ -145,6 +145,9 @@ pub enum BackupSource {
         roots: Vec<SourceRoot>,
         /// What to leave out of them.
         filter: crate::source::FilterOptions,
+        /// Files below these that are read from elsewhere, each under its own name, whatever is left out. One that the walk does not come
+        /// to is an error of the run.
+        instead: Vec<SourceRoot>,
         /// Streams.
         streams: Vec<StreamSource>,
         /// Asked when everything is read. Partial snapshots of files are made before, if it takes long.

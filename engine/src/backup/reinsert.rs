@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::backup::assemble::Assembler;
 use crate::backup::grains::{GrainRule, GrainRules};
+use crate::backup::instead::Instead;
 use crate::backup::options::{BackupError, BackupOptions};
 use crate::backup::parents::Parents;
 use crate::backup::pipeline::Pipeline;
@@ -58,6 +59,7 @@ pub(crate) fn reinsert(
         let run = WalkRun {
             session: &session,
             filter: &filter,
+            instead: Instead::default(),
             grains: &grains,
             limits: &limits,
             forbidden: forbidden.clone(),

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::backup::instead::Instead;
 use crate::backup::known::{self, Known, ParentDir};
 use crate::backup::losses::Holdings;
 use crate::backup::roots;
@@ -305,6 +306,8 @@ pub(super) struct Scanner<'e> {
     forbidden: HashSet<(u64, u64)>,
     /// Where files are looked up before they are taken over, if there is need.
     doubted: Option<Holdings<'e>>,
+    /// Files that are read from elsewhere.
+    pub instead: Instead,
     queue: Mutex<Queue>,
     ahead: Arc<Ahead>,
     /// There may be something to scan.
@@ -348,6 +351,7 @@ impl<'e> Scanner<'e> {
             limits,
             forbidden,
             doubted,
+            instead: Instead::default(),
             queue: Mutex::default(),
             ahead: Arc::default(),
             work: Condvar::new(),
@@ -608,6 +612,13 @@ impl<'e> Scanner<'e> {
     fn verdict(&self, dir: &Arc<Dir>, keeps_all: bool, name: &[u8], known: &mut Vec<Known>) -> Verdict {
         // Some file systems have names that others, and so trees, do not take.
         let checked = check_name(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidFilename, error));
+        // It was made just now: that it is as a parent has it nobody can tell by its times.
+        if let Some(elsewhere) = self.instead.of_entry(dir, name) {
+            return match elsewhere.handle.stat(name) {
+                Ok(stat) => Verdict::File { size: stat.size, linked: false, before: Before::of(known) },
+                Err(error) => Verdict::Failed(error),
+            };
+        }
         let stat = match checked.and_then(|()| dir.handle.stat(name)) {
             Ok(stat) => stat,
             Err(error) => return Verdict::Failed(error),

@@ -1,6 +1,7 @@
 //! The walk: directory by directory in name order, taking over what the parent snapshot has and reading the rest.
 //! Directories come scanned, mostly ahead of time; small files go to the workers, large ones are read here.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub(super) struct Walker<'w, 'p, 's> {
     pub roots_begun: u64,
     /// The first root that could not.
     pub root_error: Option<(PathBuf, io::Error)>,
+    /// Files that were read from elsewhere.
+    pub instead_read: HashSet<PathBuf>,
 }
 
 /// Why a root was not begun.
@@ -135,6 +138,12 @@ impl<'t> Walker<'_, '_, '_> {
             return Ok(());
         }
         self.settle()?;
+        for path in self.scanner.instead.paths() {
+            if !self.instead_read.contains(path) {
+                let error = io::Error::new(io::ErrorKind::NotFound, "it is not where it was, or is left out");
+                self.pipeline.failed(path, &error);
+            }
+        }
         // A snapshot in which nothing of what was asked for is would be none.
         match self.root_error.take() {
             Some((path, source)) if self.roots_begun == 0 => Err(BackupError::Source { path, source }),
@@ -416,6 +425,14 @@ impl<'t> Walker<'_, '_, '_> {
         name: &[u8],
         verdict: Verdict,
     ) -> Result<Option<Level<'t>>, BackupError> {
+        let scanner = self.scanner;
+        let dir = match scanner.instead.of_entry(dir, name) {
+            Some(elsewhere) => {
+                self.instead_read.insert(roots::join(&dir.path, name));
+                elsewhere
+            }
+            None => dir,
+        };
         match verdict {
             Verdict::Directory(child) => {
                 let path = roots::join(&dir.path, name);

@@ -1,17 +1,17 @@
 //! Check: is everything there, and is it what it should be?
 //!
-//! - [`log`]: config, commit log, states and keyslots
-//! - [`segments`]: index segments, and what they say of each pack
-//! - [`packs`]: packs against segments, by their directories
-//! - [`reach`]: everything that live snapshots need is in the index
-//! - [`homes`]: whether chunks are, all of them looked up at once
-//! - [`read`]: packs read in whole, every byte and every blob
-//! - [`parity`]: whether parity is whole, and makes good what is damaged
-//! - [`doubt`]: packs with something wrong, for whoever repairs them
-//! - [`ledger`]: which packs were verified when, before this check and by it
-//! - [`known`]: what the ledger knows, without a check
-//! - [`hits`]: which files of which snapshots damage hits
-//! - [`newer`]: what was committed meanwhile, and let be deleted what was still to be looked at
+//! - `log`: config, commit log, states and keyslots
+//! - `segments`: index segments, and what they say of each pack
+//! - `packs`: packs against segments, by their directories
+//! - `reach`: everything that live snapshots need is in the index
+//! - `homes`: whether chunks are, all of them looked up at once
+//! - `read`: packs read in whole, every byte and every blob
+//! - `parity`: whether parity is whole, and makes good what is damaged
+//! - `doubt`: packs with something wrong, for whoever repairs them
+//! - `ledger`: which packs were verified when, before this check and by it
+//! - `known`: what the ledger knows, without a check
+//! - `hits`: which files of which snapshots damage hits
+//! - `newer`: what was committed meanwhile, and let be deleted what was still to be looked at
 //!
 //! Nothing is taken from what the repository has open: every object is read again from the storage. Memory is
 //! proportional to the packs, to the parts of large directories and files, and with a bit each to the blobs.

@@ -494,6 +494,33 @@ fn a_cancelled_check_says_so() {
     }
 }
 
+/// Whoever gives it half an hour each night wants all to be read once in a week.
+#[test]
+fn what_a_check_has_read_that_was_cut_short_is_remembered() {
+    struct After(AtomicU64);
+    impl Monitor for After {
+        fn is_cancelled(&self) -> bool {
+            self.0.fetch_sub(1, Ordering::Relaxed) <= 1
+        }
+    }
+    let mut cut_short = 0;
+    for calls in 1..60 {
+        let sample = sample();
+        let options = CheckOptions {
+            read_data: ReadData::Oldest { budget: None, max_age: None },
+            record: true,
+            threads: 1,
+            memory: 1 << 20,
+            ..CheckOptions::default()
+        };
+        let report = run(&sample.repository, &options, &After(AtomicU64::new(calls))).expect("ends");
+        let known = readings(&sample.repository).expect("known");
+        assert_eq!(known.packs_never_read, known.packs - report.packs_read, "after {calls}: {report:?}");
+        cut_short += u64::from(report.cancelled && report.packs_read > 0 && report.packs_read < report.packs);
+    }
+    assert!(cut_short > 0, "none ended in the middle of reading");
+}
+
 #[test]
 fn progress_reaches_its_totals() {
     #[derive(Default)]

@@ -1,10 +1,10 @@
 //! Copy: snapshots of one repository into another one, which has a password, keys and ids of its own.
 //!
-//! - [`choice`]: which snapshots are meant, and which of them are there already
-//! - [`renames`]: what blobs of the source are called in the target, in a file
-//! - [`pairs`]: the same, learnt from a snapshot that was copied before
-//! - [`content`]: chunks, read in pack order, verified, named and sealed anew
-//! - [`trees`]: trees with the new names, from the leaves up
+//! - `choice`: which snapshots are meant, and which of them are there already
+//! - `renames`: what blobs of the source are called in the target, in a file
+//! - `pairs`: the same, learnt from a snapshot that was copied before
+//! - `content`: chunks, read in pack order, verified, named and sealed anew
+//! - `trees`: trees with the new names, from the leaves up
 //!
 //! A blob's id depends on its repository's keys, so a chunk has to be read to know what it is called in the target. What is
 //! in a snapshot copied before need not be: both its trees say the same of the same entries, and walking them side by side

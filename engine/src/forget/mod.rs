@@ -287,6 +287,46 @@ pub fn hold(repository: &Repository, snapshot: SnapshotId, reason: &str) -> Resu
     })
 }
 
+/// Holds several snapshots for one reason, in one commit. Those that are held already, or are not there any more, are passed over.
+///
+/// # Errors
+/// A failure of the storage.
+pub fn hold_all(
+    repository: &Repository,
+    snapshots: &[SnapshotId],
+    reason: &str,
+) -> Result<(), RepositoryError> {
+    repository.commit(&mut |fold| {
+        let free = |id: &&SnapshotId| fold.snapshot(id).is_some_and(|entry| entry.hold.is_none());
+        let held = |id: &SnapshotId| Change::SnapshotHeld { snapshot: *id, reason: reason.to_owned() };
+        Ok(snapshots.iter().filter(free).map(held).collect())
+    })?;
+    Ok(())
+}
+
+/// Releases several snapshots for one reason, in one commit, each if it is held for the reason named beside it: somebody may hold it for
+/// another one by now.
+///
+/// # Errors
+/// A failure of the storage.
+pub fn release_all(
+    repository: &Repository,
+    held: &[(SnapshotId, String)],
+    reason: &str,
+) -> Result<(), RepositoryError> {
+    repository.commit(&mut |fold| {
+        let is_so = |(id, why): &&(SnapshotId, String)| {
+            fold.snapshot(id).is_some_and(|entry| entry.hold.as_ref() == Some(why))
+        };
+        let released = |(id, _): &(SnapshotId, String)| Change::SnapshotReleased {
+            snapshot: *id,
+            reason: reason.to_owned(),
+        };
+        Ok(held.iter().filter(is_so).map(released).collect())
+    })?;
+    Ok(())
+}
+
 /// Releases a held snapshot. Returns the commit, or none where it was not held.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Commits: the entries of the repository log. Each names its predecessor's hash and is signed.
 //!
-//! The object `log/<seq>` is a record object (kind 3) that holds a [`SignedCommit`]; the signature is Ed25519
+//! The object `log/<seq>` is a record object (kind 3) that holds a `SignedCommit`; the signature is Ed25519
 //! over `"strongroom v1 commit" ‖ repository id ‖ body`. See `format-spec`, Commit log.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};

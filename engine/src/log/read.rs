@@ -9,9 +9,11 @@ use crate::crypto::KeySet;
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::{self, Change, Commit, CommitError};
 use crate::format::header::HeaderError;
+use crate::format::note::AT_WORK_NOTE;
 use crate::format::record::{RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::ids::{CommitHash, RepositoryId, WriterId};
 use crate::log::ahead::{Ahead, ahead};
+use crate::log::capability;
 use crate::log::fold::{Fold, FoldError};
 use crate::log::void::{Origin, VoidEntry};
 
@@ -220,6 +222,65 @@ pub fn read_all(
     read_from(backend, keys, repository, &mut fold, visit)?;
     check_end(backend, keys, repository, &fold)?;
     Ok(fold)
+}
+
+/// Most entries that are read on from one that was read before.
+const SINCE_MAX: u64 = 10_000;
+
+/// Commits behind an entry that was read before, of which the number and the hash are remembered, up to the end of the log as `end` has it:
+/// for those who remember what was said until then. None where nothing but the whole log tells what counts: where it is not the same log any
+/// more, something behind that entry is void or changes who may write, or a note stands beside other changes.
+///
+/// # Errors
+/// [`LogError::Backend`] where the log cannot be read.
+pub fn read_since(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    end: &Fold,
+    (seq, mut head): (u64, CommitHash),
+) -> Result<Option<Vec<Commit>>, LogError> {
+    if end.seq().checked_sub(seq).is_none_or(|count| count > SINCE_MAX) {
+        return Ok(None);
+    }
+    let mut commits = Vec::new();
+    for seq in seq + 1..=end.seq() {
+        let object = match backend.read(&ObjectKey::log(seq), RECORD_OBJECT_LEN_MAX) {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let hash = commit::hash(&object);
+        let Ok((commit, writer)) = Commit::open(object, seq, keys, repository) else { return Ok(None) };
+        if commit.previous != head || !counts(&commit, &writer, keys, end) {
+            return Ok(None);
+        }
+        head = hash;
+        commits.push(commit);
+    }
+    Ok((head == end.head()).then_some(commits))
+}
+
+/// Whether what a commit says counts for sure, if nobody got or lost the right to write since.
+fn counts(commit: &Commit, writer: &WriterId, keys: &KeySet, end: &Fold) -> bool {
+    let is_of_keys = |change: &Change| {
+        matches!(
+            change,
+            Change::KeyslotAdded { .. } | Change::AppenderAdded { .. } | Change::KeyslotRemoved { .. }
+        )
+    };
+    // That a backup is at work, or has come to its end, is said beside what it stored.
+    let is_note = |change: &&Change| matches!(change, Change::Note { kind, .. } if kind != AT_WORK_NOTE);
+    let notes = commit.changes.iter().filter(is_note).count();
+    let may = match end.may_change(writer) {
+        true => true,
+        false => {
+            end.may_write(writer)
+                && capability::check(&commit.changes).is_ok()
+                && check_snapshots(commit, keys).is_ok()
+        }
+    };
+    may && !commit.changes.iter().any(is_of_keys) && (notes == 0 || notes == commit.changes.len())
 }
 
 /// Makes sure that no entry exists beyond the one after the fold's end. Junk there is in nobody's way.

@@ -96,6 +96,49 @@ impl Log {
     }
 }
 
+fn note(text: &str) -> Vec<Change> {
+    vec![Change::Note { kind: "drill".into(), record: text.as_bytes().to_vec().into() }]
+}
+
+/// Whoever remembers what was said until then reads what was said since, and nothing that may not count.
+#[test]
+fn what_was_said_since_an_entry_is_read_without_those_before_it() {
+    let mut log = Log::new();
+    log.commit(1, note("a"));
+    let known = (log.last, log.head);
+    let since = |log: &Log, known| {
+        let (_, fold) = log.read().expect("in order");
+        let commits = read_since(&log.backend, &log.keys, &log.repository, &fold, known).expect("readable");
+        commits.map(|commits| commits.into_iter().map(|commit| commit.changes).collect::<Vec<_>>())
+    };
+    assert_eq!(since(&log, known), Some(Vec::new()));
+    log.commit(1, note("b"));
+    log.commit(1, note("c"));
+    assert_eq!(since(&log, known), Some(vec![note("b"), note("c")]));
+    assert_eq!(since(&log, (known.0, CommitHash::from_bytes([3; 32]))), None, "another log");
+    assert_eq!(since(&log, (99, known.1)), None, "a log that was longer");
+    let end = (log.last, log.head);
+    let changes: [fn(&mut Log); 4] = [
+        |log| log.put(b"junk"),
+        |log| log.commit(2, note("of nobody who may write")),
+        |log| log.commit(1, vec![added(2, writer(2).id())]),
+        |log| log.commit(1, [note("d"), vec![Change::PacksCondemned { packs: pack(1) }]].concat()),
+    ];
+    for change in changes {
+        let mut other = Log::new();
+        for text in ["a", "b", "c"] {
+            other.commit(1, note(text));
+        }
+        let end = (other.last, other.head);
+        change(&mut other);
+        assert_eq!(since(&other, end), None);
+        let later = (other.last, other.head);
+        other.commit(1, note("later"));
+        assert_eq!(since(&other, later), Some(vec![note("later")]), "that it may not count is over");
+    }
+    assert_eq!(since(&log, end), Some(Vec::new()));
+}
+
 fn pack(n: u8) -> Vec<PackId> {
     vec![PackId::from_bytes([n; 32])]
 }

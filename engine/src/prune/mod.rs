@@ -1,15 +1,15 @@
 //! Prune: give back the space of what no snapshot needs any more.
 //!
-//! - [`at_work`]: who is waited for before anything is removed
-//! - [`marks`]: which blobs live snapshots need, one bit for each index entry
-//! - [`survey`]: what there is: packs and segments, listed and stray, and how much of each pack is needed
-//! - [`plan`]: what to do about it, as a value that can be shown
-//! - [`copy`]: what is needed of mostly dead packs, written anew
-//! - [`condemn`]: the commit that takes packs out of the index
-//! - [`discard`]: what was written anew and is of no use
-//! - [`forecast`]: what all this would come to, for a dry run
-//! - [`remove`]: the commit, some time later, that lets them be deleted, and the deletion
-//! - [`sweep`]: parity of what is gone
+//! - `at_work`: who is waited for before anything is removed
+//! - `marks`: which blobs live snapshots need, one bit for each index entry
+//! - `survey`: what there is: packs and segments, listed and stray, and how much of each pack is needed
+//! - `plan`: what to do about it, as a value that can be shown
+//! - `copy`: what is needed of mostly dead packs, written anew
+//! - `condemn`: the commit that takes packs out of the index
+//! - `discard`: what was written anew and is of no use
+//! - `forecast`: what all this would come to, for a dry run
+//! - `remove`: the commit, some time later, that lets them be deleted, and the deletion
+//! - `sweep`: parity of what is gone
 //!
 //! Safety rests on the order of commits alone, see `format-spec`, Ordering rules: the marks hold for the log up to a
 //! commit, and whatever came after it is looked at before anything is published. No backup is ever in the way, nor is any

@@ -10,12 +10,12 @@
 //!
 //! The index alone is rebuilt by [`crate::rebuild`]. In here:
 //!
-//! - [`damage`]: which packs and which blobs in them cannot be had
-//! - [`search`]: what live snapshots need and has no home
-//! - [`salvage`]: what damaged packs still give
-//! - [`heal`]: the same blobs from elsewhere: packs that no segment lists, another repository
-//! - [`release`]: the change that takes packs out of the index for good
-//! - [`rewrite`]: a tree without what is lost
+//! - `damage`: which packs and which blobs in them cannot be had
+//! - `search`: what live snapshots need and has no home
+//! - `salvage`: what damaged packs still give
+//! - `heal`: the same blobs from elsewhere: packs that no segment lists, another repository
+//! - `release`: the change that takes packs out of the index for good
+//! - `rewrite`: a tree without what is lost
 //!
 //! Repairs are commits like all others: what was committed meanwhile is looked at before anything is published, and where
 //! somebody pruned, the repair begins anew. No object is overwritten but by the bytes that its name or the log calls for, and no pack

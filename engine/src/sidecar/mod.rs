@@ -1,7 +1,7 @@
 //! Parity sidecars of stored objects: making, finding and deleting them.
 //!
 //! - [`code`]: recovery shards of an object, and lost shards of it again
-//! - [`mend`](mod@mend): a damaged object made whole
+//! - `mend`: a damaged object made whole
 //!
 //! Nothing rests on a sidecar, so nothing fails for one: what cannot be stored is noted and told at the end.
 

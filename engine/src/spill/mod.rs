@@ -1,8 +1,8 @@
 //! What does not fit into memory: sorted in pieces that go into a temporary file, and merged when it is read again.
 //!
-//! - [`unnamed`]: temporary files, and runs of bytes in them
-//! - [`merge`]: ascending runs made one
-//! - [`keys`]: keys of one length, sorted as they come
+//! - `unnamed`: temporary files, and runs of bytes in them
+//! - `merge`: ascending runs made one
+//! - `keys`: keys of one length, sorted as they come
 
 pub(crate) mod keys;
 pub(crate) mod merge;

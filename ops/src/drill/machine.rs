@@ -9,14 +9,16 @@ use jiff::Zoned;
 use strongroom::ids::SnapshotId;
 
 use crate::drill::choose;
-use crate::drill::place::{Journal, Place};
+use crate::drill::place::{Journal, Place, end_processes};
 use crate::drill::record::{DrillOutcome, DrillRecord, Phase, Restoration, Timed};
 use crate::drill::source::{Compared, Part, Problem, Source};
 use crate::drill::steps::Services;
 use crate::plan::Plan;
+use crate::plan::effective::CLEANUP_TIMEOUT;
 use crate::plan::types::{Drill, Tier};
 use crate::plan::values::Name;
-use crate::run::process::Processes;
+use crate::run::process::{Order, Processes, without_output};
+use crate::run::stream::timeout;
 use crate::run::vault::VaultError;
 use crate::words::{count, verb};
 
@@ -87,7 +89,7 @@ pub(super) struct Work<'d> {
     pub drill: &'d Drill,
     pub repo: &'d Name,
     pub scratch: PathBuf,
-    pub token: String,
+    pub journal: Journal,
     pub services: Services,
     phases: Vec<(Phase, Duration)>,
     pub restored: Vec<Restoration>,
@@ -151,7 +153,7 @@ impl Driller<'_> {
         let result = self.sweep(drill).and_then(|()| self.refuse_mistakes(drill));
         let result = result.and_then(|()| self.refuse_to_load_over(drill));
         let result = result.and_then(|()| self.prepare(drill, wish, &mut record));
-        let result = result.and_then(|journal| self.work(drill, wish, &journal, &mut record));
+        let result = result.and_then(|journal| self.work(drill, wish, journal, &mut record));
         (record.outcome, record.reason) = match result {
             Ok(()) => (DrillOutcome::Pass, None),
             Err(Stop::Fail(reason)) => (DrillOutcome::Fail, Some(reason)),
@@ -186,7 +188,14 @@ impl Driller<'_> {
         let unswept =
             |error| Stop::Unverified(format!("what a killed drill left cannot be cleaned up: {error}"));
         let Some(journal) = self.place.journal(&drill.name).map_err(unswept)? else { return Ok(()) };
-        self.place.clear(&drill.name, &journal).map_err(unswept)?;
+        self.clean_up(&drill.name, &journal).map_err(|reason| {
+            Stop::Unverified(format!("what a killed drill left cannot be cleaned up: {reason}"))
+        })?;
+        // One that came to its end and could not clean up has recorded itself.
+        let has_ended = |record: &DrillRecord| record.drill == drill.name && record.began == journal.began;
+        if self.place.records().map_err(unswept)?.iter().any(has_ended) {
+            return Ok(());
+        }
         let mut killed = DrillRecord {
             drill: drill.name.clone(),
             tier: journal.tier,
@@ -203,6 +212,30 @@ impl Driller<'_> {
         Ok(())
     }
 
+    /// Ends what is left of a drill's processes, runs the commands that remove what its steps have left elsewhere, and removes its scratch
+    /// directory. Where any of it fails, the journal stays, and the next run of the drill does it again.
+    fn clean_up(&self, name: &Name, journal: &Journal) -> Result<(), String> {
+        end_processes(&journal.token);
+        let mut failed = Vec::new();
+        for argv in &journal.cleanup {
+            // Somebody who does not want to wait any more wants it cleaned up all the same.
+            let limit = timeout(None, CLEANUP_TIMEOUT);
+            let order = Order { argv, env: &journal.env, timeout: limit, heeds_cancel: false };
+            if let Err(error) = self.processes.run(&order) {
+                failed.push(error.to_string());
+            }
+        }
+        if let Some(error) = failed.first() {
+            // What was restored stays nowhere that it need not.
+            let _ = self.place.remove_scratch(journal);
+            return Err(format!(
+                "what its steps have left cannot be removed, and is tried again by the next run: {error}"
+            ));
+        }
+        let cleared = self.place.clear(name, journal);
+        cleared.map_err(|error| format!("the scratch directory cannot be removed: {error}"))
+    }
+
     fn prepare(&self, drill: &Drill, wish: &Wish, record: &mut DrillRecord) -> Result<Journal, Stop> {
         let unknown = |error| Stop::Unverified(format!("how drills ended cannot be read: {error}"));
         let records = (self.records)().map_err(unknown)?;
@@ -215,6 +248,8 @@ impl Driller<'_> {
             repository: repo.clone(),
             scratch: self.place.scratch(drill),
             token: format!("{}-{}-{}", drill.name, std::process::id(), (self.random)(u64::MAX)),
+            cleanup: Vec::new(),
+            env: Vec::new(),
         };
         self.place
             .begin(&drill.name, &journal)
@@ -226,14 +261,15 @@ impl Driller<'_> {
         &self,
         drill: &Drill,
         wish: &Wish,
-        journal: &Journal,
+        journal: Journal,
         record: &mut DrillRecord,
     ) -> Result<(), Stop> {
+        let repo = journal.repository.clone();
         let mut work = Work {
             drill,
-            repo: &journal.repository,
+            repo: &repo,
             scratch: journal.scratch.clone(),
-            token: journal.token.clone(),
+            journal,
             services: Services::default(),
             phases: Vec::new(),
             restored: Vec::new(),
@@ -241,15 +277,22 @@ impl Driller<'_> {
         let result = if wish.self_test { self.self_test(&mut work) } else { self.rehearse(&mut work) };
         let cleaned = self.timed(&mut work, Phase::Cleanup, |driller, work| {
             work.services.end();
-            let failed =
-                |error| Stop::Unverified(format!("the scratch directory cannot be removed: {error}"));
-            driller.place.clear(&drill.name, journal).map_err(failed)
+            driller.clean_up(&drill.name, &work.journal).map_err(Stop::Unverified)
         });
         record.restored = work.restored;
         let timed = |(phase, took): &(Phase, Duration)| Timed { phase: *phase, seconds: took.as_secs_f64() };
         record.phases = work.phases.iter().map(timed).collect();
         record.phases.sort_by_key(|timed| timed.phase);
-        result.and(cleaned)?;
+        match (result, cleaned) {
+            // In front: what commands said stands at the end.
+            (Err(Stop::Fail(reason)), Err(Stop::Unverified(left))) => {
+                return Err(Stop::Fail(format!("{}; {reason}", without_output(&left))));
+            }
+            (Err(Stop::Unverified(reason)), Err(Stop::Unverified(left))) => {
+                return Err(Stop::Unverified(format!("{}; {reason}", without_output(&left))));
+            }
+            (result, cleaned) => result.and(cleaned)?,
+        }
         if let Some(rto) = record.rto.filter(|_| drill.tier == Tier::Full)
             && record.seconds() > rto as f64
         {

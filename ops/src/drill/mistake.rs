@@ -19,6 +19,14 @@ pub(crate) struct Mistake {
 /// All of them, in the order of the plan.
 pub(crate) fn mistakes(drill: &Drill) -> Vec<Mistake> {
     let mut found = Vec::new();
+    if drill.domains.is_empty() {
+        let wrong = "restores nothing".to_owned();
+        found.push(Mistake { code: "empty-drill", key: "domains".into(), part: None, wrong });
+    }
+    if let Some(path) = drill.scratch.as_ref().filter(|path| !path.starts_with('/')) {
+        let wrong = format!("has the relative path {path:?} for its scratch directory: write the whole path");
+        found.push(Mistake { code: "relative-path", key: "scratch".into(), part: None, wrong });
+    }
     let choice = drill.snapshot.as_deref().unwrap_or("latest");
     let is_before = choice.strip_prefix("before:").is_some_and(|lapse| lapse.parse::<Lapse>().is_ok());
     if !matches!(choice, "latest" | "random") && !is_before {

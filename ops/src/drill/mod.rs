@@ -4,7 +4,7 @@
 //! - [`choose`]: from which repository, and which snapshots
 //! - [`machine`]: a drill from its first phase to its last
 //! - `blind`: whether it notices a damaged byte
-//! - [`steps`]: commands, applications and what they have to say
+//! - `steps`: commands, applications and what they have to say
 //! - `expect`: what an output has to be
 //! - [`source`]: what a drill needs of repositories
 //! - [`place`]: the scratch directory, what is to be cleaned up after a kill, and how drills ended

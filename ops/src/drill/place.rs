@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::drill::record::DrillRecord;
 use crate::drill::scratch;
 use crate::plan::types::{Drill, Tier};
-use crate::plan::values::Name;
+use crate::plan::values::{Argv, Name};
 use crate::run::lock::Lock;
 use crate::run::marks;
 use crate::run::state::{State, write_whole};
@@ -41,6 +41,12 @@ pub struct Journal {
     pub scratch: PathBuf,
     /// What its processes have in their environment.
     pub token: String,
+    /// Commands that remove what its steps have left elsewhere; none as long as no step was begun.
+    #[serde(default)]
+    pub cleanup: Vec<Argv>,
+    /// What these have in their environment.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
 }
 
 /// The state folder of a plan, as drills use it.
@@ -78,12 +84,19 @@ impl Place {
     /// # Errors
     /// Where that cannot be, or the directory is there and is somebody else's.
     pub fn begin(&self, drill: &Name, journal: &Journal) -> io::Result<()> {
-        let path = self.file(drill, "journal");
-        write_whole(&path, &serde_json::to_vec(journal)?)?;
+        self.note(drill, journal)?;
         // Without a scratch directory there is nothing to clean up.
         scratch::make(&journal.scratch, &journal.token).inspect_err(|_| {
-            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(self.file(drill, "journal"));
         })
+    }
+
+    /// Notes anew what is to be cleaned up.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn note(&self, drill: &Name, journal: &Journal) -> io::Result<()> {
+        write_whole(&self.file(drill, "journal"), &serde_json::to_vec(journal)?)
     }
 
     /// What a drill that was killed has left.
@@ -109,6 +122,14 @@ impl Place {
         fs::remove_file(self.file(drill, "journal"))
     }
 
+    /// Removes the scratch directory alone.
+    ///
+    /// # Errors
+    /// Where something of it cannot be removed.
+    pub fn remove_scratch(&self, journal: &Journal) -> io::Result<()> {
+        scratch::remove(&journal.scratch, &journal.token)
+    }
+
     /// Notes how a drill ended.
     ///
     /// # Errors
@@ -128,7 +149,7 @@ impl Place {
 
 /// Ends processes that have the token of a drill in their environment, and waits until they are gone: what they are about to write
 /// would be in the way of a removal.
-fn end_processes(token: &str) {
+pub(super) fn end_processes(token: &str) {
     let until = Instant::now() + PATIENCE;
     loop {
         let left = marks::having(&format!("{TOKEN}={token}"));

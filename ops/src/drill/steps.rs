@@ -108,6 +108,11 @@ impl Words {
 impl Driller<'_> {
     /// Refuses a drill that says something that cannot be done.
     pub(super) fn refuse_mistakes(&self, drill: &Drill) -> Result<(), Stop> {
+        if let Some(unknown) = drill.domains.iter().find(|name| self.plan.domain(name.as_str()).is_none()) {
+            let reason =
+                format!("nothing was begun: the drill names the domain {unknown}, which is not in the plan");
+            return Err(Stop::Unverified(reason));
+        }
         let Some(Mistake { part, wrong, .. }) = mistakes(drill).into_iter().next() else { return Ok(()) };
         let part = part.unwrap_or_else(|| "the drill".into());
         Err(Stop::Unverified(format!("nothing was begun: {part} {wrong}")))
@@ -135,14 +140,20 @@ impl Driller<'_> {
             ("STRONGROOM_DRILL", work.drill.name.to_string()),
             ("STRONGROOM_SCRATCH", scratch.clone()),
             ("STRONGROOM_PORT", port.clone()),
-            (TOKEN, work.token.clone()),
+            (TOKEN, work.journal.token.clone()),
         ];
         let filled = |value: &String| value.replace("${scratch}", &scratch).replace("${port}", &port);
         let given = work.drill.env.iter().map(|(name, value)| (name.clone(), filled(value)));
         let env = given.chain(own.map(|(name, value)| (name.to_owned(), value))).collect();
         let words = Words { scratch: scratch.clone(), port: port.clone(), env };
+        self.promise_cleanup(work, work.drill.cleanup.iter().map(|argv| words.fill(argv)).collect(), &words)?;
         for (number, step) in work.drill.step.iter().enumerate() {
-            self.step(work, &words, step).map_err(|stop| {
+            let result = self.step(work, &words, step);
+            // Nothing was made yet: what is in the way is somebody else's, and not to be removed.
+            if result.is_err() && number == 0 && step.prepare.is_some() && !(self.is_cancelled)() {
+                self.promise_cleanup(work, Vec::new(), &words)?;
+            }
+            result.map_err(|stop| {
                 let of = |reason| format!("step {}: {reason}", number + 1);
                 match stop {
                     // What was ended says nothing about the data.
@@ -161,6 +172,13 @@ impl Driller<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Notes what is to be run when all is over, whatever happens: before anything is made that has to be removed.
+    fn promise_cleanup(&self, work: &mut Work<'_>, cleanup: Vec<Argv>, words: &Words) -> Result<(), Stop> {
+        (work.journal.cleanup, work.journal.env) = (cleanup, words.env.clone());
+        let noted = self.place.note(&work.drill.name, &work.journal);
+        noted.map_err(|error| Stop::Unverified(format!("what is to be cleaned up cannot be noted: {error}")))
     }
 
     fn step(&self, work: &mut Work<'_>, words: &Words, step: &DrillStep) -> Result<(), Stop> {

@@ -3,7 +3,7 @@
 //! One message tells of all that one run has to tell of one kind. That somebody cannot be told changes nothing else.
 //!
 //! - [`http`]: calling addresses
-//! - [`memory`]: what was told, so that nobody is told the same again and again
+//! - `memory`: what was told, so that nobody is told the same again and again
 
 pub mod http;
 mod memory;

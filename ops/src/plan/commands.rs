@@ -77,6 +77,7 @@ impl Plan {
             }
         }
         for drill in &self.drills {
+            found.extend(drill.cleanup.iter().map(|argv| (format!("drill.{}.cleanup", drill.name), argv)));
             for (number, step) in drill.step.iter().enumerate() {
                 let key = |field: &str| format!("drill.{}.step.{}.{field}", drill.name, number + 1);
                 found.extend(step.prepare.iter().map(|argv| (key("prepare"), argv)));

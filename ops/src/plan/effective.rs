@@ -50,6 +50,8 @@ pub const RECOVER_TIMEOUT: &str = "10m";
 pub const STREAM_TIMEOUT: &str = "6h";
 /// Time that a command of a drill may take.
 pub const STEP_TIMEOUT: &str = "6h";
+/// Time that a command may take which removes what a drill has left.
+pub const CLEANUP_TIMEOUT: &str = "10m";
 /// Time that an application may run which a drill has started.
 pub const SERVICE_TIMEOUT: &str = "24h";
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use strongroom::source::{Filter, FilterError, FilterOptions, SourceKind};
 
 use crate::plan::types::Domain;
+use crate::recover::targets::SQLITE_FILES;
 
 impl Domain {
     /// What is left out of its paths.
@@ -24,6 +25,14 @@ impl Domain {
     /// Whether the filter, which is its own, leaves a path out: by its own name, or by that of a directory above it.
     pub fn leaves_out(&self, filter: &Filter, path: &Path) -> bool {
         path.ancestors().take_while(|above| self.reaches(above)).any(|above| is_excluded(filter, above))
+    }
+
+    /// Patterns for the files beside its SQLite databases that lie in its paths: without the database as it is just then they are worth
+    /// nothing, and beside a copy of it they would spoil that.
+    pub fn beside_databases(&self) -> Vec<String> {
+        let inside = self.sqlite.iter().filter(|path| self.reaches(Path::new(path)));
+        let files = inside.flat_map(|path| SQLITE_FILES.map(|behind| format!("{path}{behind}")));
+        files.map(|path| escaped(&path)).collect()
     }
 
     /// Patterns that, behind its own, make it have these files, and nothing else that it leaves out. Files that it does not

@@ -1,8 +1,8 @@
 //! The plan: one TOML file, and those it includes, that say what is protected and how well.
 //!
 //! - [`types`]: what a plan can say; the JSON Schema is made from these types
-//! - [`load`]: reading the files into one plan
-//! - [`lint`]: what a plan says that cannot be, or that misses its own targets
+//! - [`mod@load`]: reading the files into one plan
+//! - [`mod@lint`]: what a plan says that cannot be, or that misses its own targets
 //! - [`effective`]: every value that is in force, with where it comes from
 
 mod commands;

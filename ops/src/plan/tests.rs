@@ -259,7 +259,10 @@ fn what_cannot_be_is_an_error() {
             "name-taken",
         ),
         ("[[domain]]\nname = 'x'\npaths = ['/']\nstream = [{ name = 's', command = ['c'] }]", "name-taken"),
-        ("[[domain]]\nname = 'x'\npaths = ['/s']\nsqlite = ['/s/a.db']", "sqlite-in-path"),
+        (
+            "[[domain]]\nname = 'x'\npaths = ['/s']\nexclude = ['/s/b']\nsqlite = ['/s/b/c/a.db']",
+            "sqlite-in-path",
+        ),
         (
             "[[domain]]\nname = 'x'\npaths = ['/s']\nsnapshot = { begin = ['b'], end = ['e'], root = '/t' }",
             "snapshot-root",
@@ -271,13 +274,12 @@ fn what_cannot_be_is_an_error() {
             "relative-path",
         ),
         ("[[domain]]\nname = 'x'\npaths = ['/s']\n[metrics]\ntextfile = 'out.prom'", "relative-path"),
-        (
-            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\nscratch = 'scratch'",
-            "relative-path",
-        ),
     ] {
         assert_eq!(codes(more), [expected], "{more}");
+        assert_eq!(findings(more)[0].severity, Severity::Error, "{more}");
     }
+    let inside = "[[domain]]\nname = 'x'\npaths = ['/s']\nexclude = ['*.db']\nsqlite = ['/s/a.db']";
+    assert_eq!(codes(inside), [] as [&str; 0], "it is taken from there");
     let facts = |count: usize| {
         let facts: String = (0..count).map(|number| format!("f{number} = ['x']\n")).collect();
         codes(&format!("[[domain]]\nname = 'x'\npaths = ['/x']\n[domain.facts]\n{facts}"))
@@ -319,6 +321,12 @@ fn a_drill_that_cannot_be_done_is_a_violation_and_no_error() {
             "bad-step",
             "step 1 of the drill d needs `start` and `ready` together",
         ),
+        (
+            "scratch = 'tmp'",
+            "relative-path",
+            "the drill d has the relative path \"tmp\" for its scratch directory",
+        ),
+        ("from = 'z'", "unknown-name", "the drill d names the repository \"z\", which is not in the plan"),
     ] {
         let found = findings(&format!(
             "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = ['x']\ntier = 'full'\n{more}"
@@ -326,6 +334,13 @@ fn a_drill_that_cannot_be_done_is_a_violation_and_no_error() {
         let told: Vec<_> = found.iter().map(|found| (found.severity, found.code)).collect();
         assert_eq!(told, [(Severity::Violation, code)], "{more}");
         assert!(found[0].message.starts_with(message), "{}", found[0].message);
+    }
+    for (domains, expected) in [("", "empty-drill"), ("'x', 'z'", "unknown-name")] {
+        let found = findings(&format!(
+            "[[domain]]\nname = 'x'\npaths = ['/s']\n[[drill]]\nname = 'd'\ndomains = [{domains}]\ntier = 'full'\n"
+        ));
+        let told: Vec<_> = found.iter().map(|found| (found.severity, found.code)).collect();
+        assert_eq!(told, [(Severity::Violation, expected)], "{domains}");
     }
 }
 
@@ -602,8 +617,9 @@ fn the_schema_has_every_table_and_refuses_unknown_keys() {
     assert_eq!(schema["$defs"]["Class"]["properties"]["rpo"]["pattern"], "^[0-9]+[smhdw]$");
 }
 
+/// They keep nobody from backing up.
 #[test]
-fn recoveries_that_cannot_be_undone_are_errors() {
+fn recoveries_that_cannot_be_undone_are_violations_and_no_errors() {
     let restore = "restore = ['r', '${target}']";
     let stream = |more: &str| {
         format!(
@@ -634,6 +650,10 @@ fn recoveries_that_cannot_be_undone_are_errors() {
         ("scratch = 'tmp'", &["relative-path"]),
     ] {
         assert_eq!(codes(&domain(recover)), expected, "{recover}");
+    }
+    for wrong in [stream("restore = ['r'], recover = {}"), domain("ready = {}"), domain("scratch = 'tmp'")] {
+        let found = findings(&wrong);
+        assert!(found.iter().all(|found| found.severity == Severity::Violation), "{found:?}");
     }
     let half = findings(&domain("stop = [['s']]"));
     assert_eq!(half.iter().map(|found| found.code).collect::<Vec<_>>(), ["half-recover"]);

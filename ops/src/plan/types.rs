@@ -213,6 +213,10 @@ pub struct Stream {
     pub kind: Option<String>,
     /// The command. It has to end with exit code 0.
     pub command: Argv,
+    /// Files and directories that the stream stands for, such as the data directory of the server that is dumped: `coverage` takes
+    /// them for protected.
+    #[serde(default)]
+    pub data: Vec<String>,
     /// A command that is given the same bytes and has to end with exit code 0.
     pub tee_check: Option<Argv>,
     /// The least number of bytes that can be right.
@@ -347,6 +351,10 @@ pub struct Drill {
     /// What is done, in this order.
     #[serde(default)]
     pub step: Vec<DrillStep>,
+    /// Commands that remove what the steps have left outside of the scratch directory, such as a database that was loaded: run after the
+    /// steps, however they ended, and after a kill by the next run of the drill. All of them are run.
+    #[serde(default)]
+    pub cleanup: Vec<Argv>,
 }
 
 /// How much of a snapshot a drill restores.
@@ -402,6 +410,19 @@ pub struct Ready {
 pub struct Inventory {
     /// Directories that `coverage` looks through.
     pub roots: Vec<String>,
+    /// What in them is no data, or is not to be protected.
+    #[serde(default)]
+    pub ignore: Vec<Ignored>,
+}
+
+/// A file or directory that no domain is to have.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ignored {
+    /// Where it is.
+    pub path: String,
+    /// Why it need not be protected.
+    pub reason: String,
 }
 
 /// Numbers for a monitoring system.

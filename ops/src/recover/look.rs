@@ -14,6 +14,7 @@ use crate::recover::facts;
 use crate::recover::guard;
 use crate::recover::journal::{Load, Progress};
 use crate::recover::machine::Recoverer;
+use crate::recover::mistake::{Mistake, mistakes};
 use crate::recover::preview::{Measurements, Preview, Refusal, Space, StreamPreview, Wish};
 use crate::recover::targets::{Look, existing_above, topmost};
 use crate::recover::{BESIDE, OLD, choose};
@@ -97,6 +98,9 @@ impl Recoverer<'_> {
             left: Vec::new(),
             blockers: Vec::new(),
         };
+        for Mistake { message, hint, .. } in mistakes(domain) {
+            preview.block("plan", message, hint.unwrap_or("`strongroom config check` shows where"));
+        }
         for (repo, error) in chosen.unasked {
             preview.notes.push(format!("the repository {repo} cannot be asked: {error}"));
         }
@@ -154,7 +158,9 @@ impl Recoverer<'_> {
         let is_left_out = |path: &Path| domain.leaves_out(&filter, path);
         let look = Look { id, mounts, list: &list, is_left_out: &is_left_out };
         let paths = topmost(&domain.paths).into_iter().map(|path| (path, false));
-        let databases = domain.sqlite.iter().map(|path| (Path::new(path), true));
+        // What lies in one of the paths is replaced with that, and what is beside it with it.
+        let databases = domain.sqlite.iter().map(Path::new).filter(|path| !domain.reaches(path));
+        let databases = databases.map(|path| (path, true));
         for (path, is_database) in paths.chain(databases) {
             let held = self.source.look(&repo, &snapshot, path).map_err(|error| of_vault(&error))?;
             let Some(held) = held else {
@@ -236,15 +242,10 @@ impl Recoverer<'_> {
                     stream.name,
                     snapshot.short()
                 )),
-                (Some(argv), _) if !argv.names("target") => preview.block(
+                (Some(argv), _) if !argv.names("target") && stream.recover.is_none() => preview.block(
                     "not-undoable",
                     format!("`restore` of the stream {} does not name ${{target}}: it would load over what is in use, which cannot be undone", stream.name),
                     "restore it under the name ${target} (see docs/recovering.md)",
-                ),
-                _ if stream.recover.as_ref().is_some_and(|recover| recover.taken_target().is_some()) => preview.block(
-                    "not-undoable",
-                    format!("the stream {} is restored under the name {}, which somebody else may have: that would be loaded over, and removed after a failure", stream.name, load.target),
-                    "put ${id} into `target`, or say how it is made with `create`, which has to fail where it is there",
                 ),
                 (Some(_), true) => {}
                 (Some(_), false) => preview.left.push(format!(

@@ -4,6 +4,7 @@
 //! - [`choose`]: which domains, from which repository and snapshot
 //! - [`preview`]: what would be done, and what stands in the way
 //! - `look`: how that is found out
+//! - `mistake`: what a plan says of it that cannot be done
 //! - [`targets`]: what is replaced, where what takes its place is put meanwhile
 //! - [`facts`]: what the snapshot says of the world it was made in, and how that is now
 //! - [`journal`]: how far a recovery is, on disk before each step that cannot be taken back by itself
@@ -34,6 +35,7 @@ mod guard;
 pub mod journal;
 mod look;
 pub mod machine;
+pub(crate) mod mistake;
 mod newcomers;
 pub mod preview;
 pub mod record;
@@ -47,6 +49,7 @@ mod tests;
 pub use disk::{Disk, SystemDisk};
 pub use journal::{Journal, Step};
 pub use machine::{Held, Recoverer, Source};
+pub use mistake::refuse_mistakes;
 pub use preview::{Preview, Wish};
 pub use record::{Cause, RecoveryOutcome, RecoveryRecord};
 

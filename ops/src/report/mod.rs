@@ -2,9 +2,9 @@
 //! script and without anything that would have to be loaded, and every value in it is escaped.
 //!
 //! - [`history`]: what was, day by day
-//! - [`growth`]: how domains grew
-//! - [`drills`]: rehearsed restores
-//! - [`html`]: writing HTML
+//! - `growth`: how domains grew
+//! - `drills`: rehearsed restores
+//! - `html`: writing HTML
 
 mod drills;
 mod growth;

@@ -2,7 +2,8 @@
 //! after somebody has encrypted it.
 //!
 //! Such a snapshot is kept like any other. But as long as nobody has looked at it, no older one of its domain is forgotten: they
-//! may be all that is left.
+//! may be all that is left. This host remembers why, and in all repositories the snapshots that were there before are held: so no other
+//! host forgets them, nor this one after it has lost what it remembers.
 
 use std::fs;
 use std::io;
@@ -12,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::ids::SnapshotId;
 
+use crate::plan::Plan;
 use crate::plan::types::Domain;
 use crate::plan::values::Name;
 use crate::run::Runner;
 use crate::run::report::DomainReport;
 use crate::run::state::{State, write_whole};
+use crate::run::vault::Vault;
 use crate::status::timestamp;
 use crate::words::count;
 
@@ -64,6 +67,117 @@ impl Guard {
     }
 }
 
+/// The word by which holds of guards begin.
+const HELD: &str = "anomaly of";
+/// What is between the reasons in a hold and what to do about it.
+const UNTIL: &str = "; held until";
+
+/// Why the snapshots are held that were there before one that is unlike them.
+fn hold(domain: &Name, host: &str, since: Timestamp, reasons: &[String]) -> String {
+    let reasons = reasons.join("; ");
+    format!("{HELD} {domain} of {host} at {since}: {reasons}{UNTIL} `strongroom run --acknowledge {domain}`")
+}
+
+/// The guard that a hold tells of; none where it was made for another reason.
+pub(super) fn of_hold(domain: &Name, host: &str, reason: &str) -> Option<Guard> {
+    let rest = reason.strip_prefix(&format!("{HELD} {domain} of {host} at "))?;
+    let (since, rest) = rest.split_once(": ")?;
+    let reasons = rest.split_once(UNTIL).map_or(rest, |(reasons, _)| reasons);
+    let since = Some(since.parse().ok()?);
+    Some(Guard { reasons: vec![reasons.to_owned()], since, ..Guard::default() })
+}
+
+/// Guards of a plan's domains, as this host and the repositories have them.
+pub struct Guards<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The host that snapshots say they are from.
+    pub host: &'a str,
+    /// The repositories.
+    pub vault: &'a dyn Vault,
+}
+
+impl Guards<'_> {
+    /// Holds of a domain's guards in a repository.
+    fn holds(&self, domain: &Domain, repo: &Name) -> Vec<(SnapshotId, String, Guard)> {
+        let held = self.vault.held(repo).unwrap_or_default().into_iter();
+        held.filter_map(|(id, reason)| {
+            let guard = of_hold(&domain.name, self.host, &reason)?;
+            Some((id, reason, guard))
+        })
+        .collect()
+    }
+
+    /// The guard that is known: what this host does not remember, the repositories may tell. One that cannot be asked says nothing.
+    pub fn known(&self, domain: &Domain, own: Guard) -> Guard {
+        if !own.reasons.is_empty() {
+            return own;
+        }
+        let repos = self.plan.repositories(domain).into_iter();
+        let told = repos.flat_map(|repo| self.holds(domain, repo)).map(|(_, _, guard)| guard);
+        let is_new = |guard: &Guard| own.baseline.is_none_or(|baseline| guard.since > Some(baseline));
+        match told.filter(is_new).max_by_key(|guard| guard.since) {
+            Some(Guard { reasons, since, .. }) => Guard { reasons, since, ..own },
+            None => own,
+        }
+    }
+
+    /// Holds what was there before the snapshot that nobody has looked at. Returns what could not be done.
+    fn hold(&self, domain: &Domain, guard: &Guard) -> Vec<String> {
+        let Some(since) = guard.since else { return Vec::new() };
+        let reason = hold(&domain.name, self.host, since, &guard.reasons);
+        let mut failed = Vec::new();
+        for repo in self.plan.repositories(domain) {
+            let (Ok(snapshots), Ok(held)) = (self.vault.snapshots(repo), self.vault.held(repo)) else {
+                continue;
+            };
+            let is_before = |snapshot: &Snapshot| {
+                snapshot.hostname == self.host
+                    && snapshot.provenance.as_ref().is_some_and(|from| from.domain == domain.name.as_str())
+                    && timestamp(snapshot).is_some_and(|time| time < since)
+            };
+            let before = snapshots.iter().filter(|(_, snapshot)| is_before(snapshot)).map(|(id, _)| *id);
+            let free: Vec<_> = before.filter(|id| held.iter().all(|(other, _)| other != id)).collect();
+            if free.is_empty() {
+                continue;
+            }
+            match self.vault.hold(repo, &free, &reason) {
+                Ok(()) => {}
+                // Whoever cannot hold anything cannot forget anything either.
+                Err(error) if error.code == "append-only" => {}
+                Err(error) => failed.push(format!("{repo}: the snapshots before it cannot be held: {error}")),
+            }
+        }
+        failed
+    }
+
+    /// Ends holds of guards that somebody has looked at, those until `last`, or all. Returns what could not be done.
+    pub fn release(&self, domain: &Domain, last: Option<Timestamp>) -> Vec<String> {
+        let mut failed = Vec::new();
+        for repo in self.plan.repositories(domain) {
+            if let (None, Err(error)) = (last, self.vault.held(repo)) {
+                failed.push(format!(
+                    "{repo}: whether snapshots are held cannot be found out, and the next run releases them: {error}"
+                ));
+            }
+            let holds = self.holds(domain, repo).into_iter();
+            let over = holds.filter(|(_, _, guard)| last.is_none_or(|last| guard.since <= Some(last)));
+            let over: Vec<_> = over.map(|(id, reason, _)| (id, reason)).collect();
+            if over.is_empty() {
+                continue;
+            }
+            match self.vault.release(repo, &over, &format!("acknowledged: {}", domain.name)) {
+                Ok(()) => {}
+                Err(error) if error.code == "append-only" => {}
+                Err(error) => failed.push(format!(
+                    "{repo}: the snapshots that were held cannot be released, and the next run tries again: {error}"
+                )),
+            }
+        }
+        failed
+    }
+}
+
 impl State {
     /// The guard of a domain.
     ///
@@ -79,6 +193,16 @@ impl State {
 
     pub(crate) fn keep_guard(&self, domain: &Name, guard: &Guard) -> io::Result<()> {
         write_whole(&self.path(&format!("{domain}.guard")), &serde_json::to_vec(guard)?)
+    }
+
+    /// Remembers what is known beside what this host has remembered so far. What cannot be read is left as it is.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn adopt(&self, domain: &Name, known: impl FnOnce(Guard) -> Guard) -> io::Result<()> {
+        let Ok(own) = self.guard(domain) else { return Ok(()) };
+        let known = known(own.clone());
+        if known == own { Ok(()) } else { self.keep_guard(domain, &known) }
     }
 
     /// Takes note that somebody has looked at what was unlike the snapshots before; returns what it was. None where a run of the
@@ -129,8 +253,9 @@ impl Runner<'_> {
     /// Compares new snapshots with those before them; where one is unlike them, or nobody has looked at an earlier one that was,
     /// nothing is forgotten.
     pub(super) fn watch(&self, domain: &Domain, began: Timestamp, report: &mut DomainReport) {
+        let guards = Guards { plan: self.plan, host: &self.host, vault: self.vault };
         let guard = match self.state.guard(&domain.name) {
-            Ok(guard) => guard,
+            Ok(own) => self.remembered(domain, own, &guards, report),
             Err(error) => {
                 // It may be such a one.
                 report.is_guarded = true;
@@ -148,12 +273,33 @@ impl Runner<'_> {
             self.freeze(domain, &guard, began, found, report);
         } else if let Some(advice) = guard.advice(&domain.name) {
             report.warn(advice);
+            // One that could not be asked before, and copies that came later.
+            guards.hold(domain, &guard).iter().for_each(|failed| report.warn(failed));
         } else if density.is_some() && density != guard.density {
             let guard = Guard { density, ..guard };
             if let Err(error) = self.state.keep_guard(&domain.name, &guard) {
                 report.warn(format!("cannot write to the state directory: {error}"));
             }
         }
+    }
+
+    /// What this host remembers, with what the repositories tell of a guard that it does not know of.
+    fn remembered(
+        &self,
+        domain: &Domain,
+        own: Guard,
+        guards: &Guards<'_>,
+        report: &mut DomainReport,
+    ) -> Guard {
+        let known = guards.known(domain, own);
+        if let Err(error) = self.state.adopt(&domain.name, |_| known.clone()) {
+            report.warn(format!("cannot write to the state directory: {error}"));
+        }
+        if let (true, Some(baseline)) = (known.reasons.is_empty(), known.baseline) {
+            // In a repository that could not be asked when somebody had looked.
+            guards.release(domain, Some(baseline)).iter().for_each(|failed| report.warn(failed));
+        }
+        known
     }
 
     /// The same with what a run has made that was killed before it got to this. Nobody else would ever look at it.
@@ -193,6 +339,8 @@ impl Runner<'_> {
             report.warn(format!("cannot write to the state directory: {error}"));
         }
         report.warn(format!("unlike the snapshots before: {}", found.join("; ")));
+        let guards = Guards { plan: self.plan, host: &self.host, vault: self.vault };
+        guards.hold(domain, &guard).iter().for_each(|failed| report.warn(failed));
         report.is_guarded = true;
         report.anomalies.extend(found);
     }

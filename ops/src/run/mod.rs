@@ -2,11 +2,11 @@
 //!
 //! - [`select`]: which domains are run, in which order, and why
 //! - [`again`]: what is due again, since the last attempt has not got there
-//! - [`all`]: all of them, one after the other
+//! - `all`: all of them, one after the other
 //! - [`domain`]: one domain, from its first hook to its last
-//! - [`read`]: what it is read from
+//! - `read`: what it is read from
 //! - `refused`: runs that cannot begin, on record all the same
-//! - [`copies`]: its other repositories
+//! - `copies`: its other repositories
 //! - `facts`: what is recorded with snapshots of the world around the data
 //! - [`turn`]: of several runs of what is due, one at a time
 //! - [`anomaly`]: snapshots that are not like those before

@@ -10,9 +10,11 @@ use strongroom::ids::PlanHash;
 use crate::plan::effective::SNAPSHOT_TIMEOUT;
 use crate::plan::types::{Consistency, Domain, OnChange};
 use crate::plan::values::Name;
+use crate::recover::{Disk, SystemDisk};
 use crate::run::cleanup::SNAPSHOT_PATH;
 use crate::run::process::Order;
 use crate::run::report::{DomainReport, RepoReport, incomplete};
+use crate::run::sqlite::Asking;
 use crate::run::state::{Journal, Outcome};
 use crate::run::stream::timeout;
 use crate::run::vault::{Job, VaultError};
@@ -30,7 +32,11 @@ impl Runner<'_> {
         report: &mut DomainReport,
     ) -> Result<(), String> {
         let provenance = self.provenance(domain, report);
-        let mut copies = stage::databases(domain, stage).map_err(|error| error.to_string())?;
+        let asking = Asking { free: &|folder| SystemDisk.free(folder), is_cancelled: self.is_cancelled };
+        let copies = stage::databases(domain, stage, &asking).map_err(|error| error.to_string())?;
+        // What lies in one of the paths is read with that.
+        let (instead, mut copies): (Vec<_>, Vec<_>) =
+            copies.into_iter().partition(|copy| domain.reaches(&copy.path));
         let plan_files = stage::plan_files(domain, &self.plan.sources, stage);
         copies.extend(plan_files.map_err(|error| format!("cannot copy the plan: {error}"))?);
         let snapshot = self.begin_snapshot(domain, journal)?;
@@ -40,7 +46,7 @@ impl Runner<'_> {
                 report.take(RepoReport::failed(repo, "the run was cancelled"));
                 break;
             }
-            let (done, may_go_on) = match self.back_up(domain, repo, &roots, &provenance) {
+            let (done, may_go_on) = match self.back_up(domain, repo, (&roots, &instead), &provenance) {
                 Ok(done) => (done, false),
                 // The next repository takes its place.
                 Err(error) => (RepoReport::failed(repo, &error.message), !error.is_of_source()),
@@ -111,7 +117,7 @@ impl Runner<'_> {
         &self,
         domain: &Domain,
         repo: &Name,
-        roots: &[SourceRoot],
+        (roots, instead): (&[SourceRoot], &[SourceRoot]),
         provenance: &Provenance,
     ) -> Result<RepoReport, VaultError> {
         let env = self.env(domain);
@@ -125,6 +131,7 @@ impl Runner<'_> {
             tags: domain.tags.clone(),
             roots: roots.to_vec(),
             filter,
+            instead: instead.to_vec(),
             streams: domain.stream.iter().map(|one| stream::source(one, &env, &self.processes)).collect(),
             growing: on_change == OnChange::Prefix,
             accept: accept(on_change),

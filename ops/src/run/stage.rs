@@ -10,7 +10,7 @@ use strongroom::source::{FilterError, FilterOptions};
 use crate::plan::SourceFile;
 use crate::plan::types::Domain;
 use crate::recover::BESIDE;
-use crate::run::sqlite::{self, SqliteError};
+use crate::run::sqlite::{self, Asking, SqliteError};
 
 /// A file of its own name, in a folder of its own.
 fn place(stage: &Path, kind: &str, number: usize, path: &Path) -> io::Result<PathBuf> {
@@ -23,12 +23,12 @@ fn place(stage: &Path, kind: &str, number: usize, path: &Path) -> io::Result<Pat
 ///
 /// # Errors
 /// [`SqliteError`]: the first that cannot be copied.
-pub fn databases(domain: &Domain, stage: &Path) -> Result<Vec<SourceRoot>, SqliteError> {
+pub fn databases(domain: &Domain, stage: &Path, asking: &Asking<'_>) -> Result<Vec<SourceRoot>, SqliteError> {
     let copies = domain.sqlite.iter().enumerate().map(|(number, path)| {
         let path = PathBuf::from(path);
         let target = place(stage, "sqlite", number, &path)
             .map_err(|source| SqliteError::File { path: path.clone(), source })?;
-        sqlite::copy(&path, &target)?;
+        sqlite::copy(&path, &target, asking)?;
         Ok(SourceRoot { path, read_from: Some(target) })
     });
     copies.collect()
@@ -59,6 +59,7 @@ pub fn filter(domain: &Domain, sources: &[SourceFile]) -> Result<FilterOptions, 
     let mut filter = domain.filter();
     // What a recovery keeps beside its targets was backed up when it was in use.
     filter.exclude.push(format!("{BESIDE}*"));
+    filter.exclude.extend(domain.beside_databases());
     filter.exclude.extend(domain.keeping(sources.iter().map(|source| source.path.as_path()))?);
     Ok(filter)
 }

@@ -87,6 +87,8 @@ pub struct Job {
     pub roots: Vec<SourceRoot>,
     /// What to leave out of them.
     pub filter: FilterOptions,
+    /// Files below them that are read from elsewhere.
+    pub instead: Vec<SourceRoot>,
     /// Whether files that do nothing but grow while they are read are stored as they were.
     pub growing: bool,
     /// Outputs of commands.
@@ -110,6 +112,24 @@ pub trait Vault {
     /// # Errors
     /// [`VaultError`].
     fn drills(&self, repo: &Name) -> Result<Vec<DrillNote>, VaultError>;
+
+    /// Snapshots of a repository that nobody may forget, and why.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    fn held(&self, repo: &Name) -> Result<Vec<(SnapshotId, String)>, VaultError>;
+
+    /// Lets nobody forget these snapshots any more; those that are held already are left as they are.
+    ///
+    /// # Errors
+    /// [`VaultError`]: none is held that was not.
+    fn hold(&self, repo: &Name, snapshots: &[SnapshotId], reason: &str) -> Result<(), VaultError>;
+
+    /// Ends that, where they are held for the reason beside them.
+    ///
+    /// # Errors
+    /// [`VaultError`]: all are held still.
+    fn release(&self, repo: &Name, held: &[(SnapshotId, String)], reason: &str) -> Result<(), VaultError>;
 
     /// Makes a snapshot.
     ///

@@ -15,7 +15,9 @@ use strongroom_ops::plan::Plan;
 use strongroom_ops::plan::types::Domain;
 use strongroom_ops::plan::values::Name;
 use strongroom_ops::recover::preview::Refusal;
-use strongroom_ops::recover::{Cause, Recoverer, RecoveryOutcome, RecoveryRecord, Step, SystemDisk, Wish};
+use strongroom_ops::recover::{
+    Cause, Recoverer, RecoveryOutcome, RecoveryRecord, Step, SystemDisk, Wish, refuse_mistakes,
+};
 use strongroom_ops::run::state::State;
 
 use crate::context::Context;
@@ -147,6 +149,14 @@ fn work(
     recoverer: &Recoverer<'_>,
     repositories: &Repositories<'_>,
 ) -> Result<Done, Failure> {
+    if args.resume || args.rollback || args.commit {
+        let meant = plan.domains.iter().filter(|domain| {
+            args.domains.is_empty() || args.domains.iter().any(|name| name == domain.name.as_str())
+        });
+        for domain in meant {
+            refuse_mistakes(domain).map_err(|refusal| failure(&refusal))?;
+        }
+    }
     let worked = match (args.resume, args.rollback, args.commit) {
         (true, _, _) => recoverer.resume(&args.domains),
         (_, true, _) => recoverer.rollback(&args.domains),
@@ -214,6 +224,7 @@ fn evidence(
 fn failure(refusal: &Refusal) -> Failure {
     let (code, exit) = match refusal.code.as_str() {
         "usage" => ("usage", Exit::Usage),
+        "plan" => ("plan", Exit::Usage),
         "drift" => ("drift", Exit::Damage),
         "no-space" => ("no-space", Exit::Failed),
         "not-swappable" => ("not-swappable", Exit::Failed),

@@ -12,7 +12,7 @@ fn stream(data: Vec<u8>, outcome: Result<(), String>) -> BackupSource {
 
 fn parts(roots: Vec<SourceRoot>, streams: Vec<StreamSource>) -> BackupSource {
     let (filter, accept) = (FilterOptions::default(), Box::new(|_: &_| Ok(())));
-    BackupSource::Parts { roots, filter, streams, accept }
+    BackupSource::Parts { roots, filter, instead: Vec::new(), streams, accept }
 }
 
 fn stream_source(name: &str, data: Vec<u8>, outcome: Result<(), String>) -> StreamSource {
@@ -49,6 +49,7 @@ fn files_and_streams_become_one_snapshot_or_none() {
     let refused = BackupSource::Parts {
         roots: roots(),
         filter: FilterOptions::default(),
+        instead: Vec::new(),
         streams: vec![good()],
         accept,
     };
@@ -110,4 +111,55 @@ fn a_stream_becomes_a_file_only_if_its_end_is_good() {
     let node = browse::lookup(repository.reader(), &snapshot.tree, b"dump").unwrap().unwrap();
     assert!(content(&repository, &node) == data);
     assert_eq!(report.summary.bytes, 20 << 20);
+}
+
+/// As databases that are in use: a copy stands for them, and nobody reads what they are made of.
+#[test]
+fn a_file_below_a_root_is_read_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = ["root/a", "root/sub/x.db", "root/sub/x.db-wal", "root/sub/y", "copies/x.db"];
+    for name in all {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name).unwrap();
+    }
+    let database = folder.path().join("root/sub/x.db");
+    let root = folder.path().join("root");
+    let source = |exclude: &[&str]| BackupSource::Parts {
+        roots: vec![SourceRoot::at(root.clone())],
+        filter: FilterOptions {
+            exclude: exclude.iter().map(|one| (*one).to_owned()).collect(),
+            ..FilterOptions::default()
+        },
+        instead: vec![SourceRoot {
+            path: database.clone(),
+            read_from: Some(folder.path().join("copies/x.db")),
+        }],
+        streams: Vec::new(),
+        accept: Box::new(|_| Ok(())),
+    };
+    let repository = repository();
+    let mut texts = Vec::new();
+    for _ in 0..2 {
+        let report = run(&repository, source(&["*.db-wal", "*.db"]), &options(), &Silent).unwrap();
+        assert!(report.is_complete(), "{report:?}");
+        let stored = entries(&repository, report.snapshot.unwrap(), &root);
+        let names: Vec<_> = stored.keys().map(String::as_str).collect();
+        assert_eq!(names, ["a", "sub", "sub/x.db", "sub/y"]);
+        texts.push(String::from_utf8(content(&repository, &stored["sub/x.db"])).unwrap());
+        fs::write(folder.path().join("copies/x.db"), "another").unwrap();
+    }
+    assert_eq!(texts, ["copies/x.db", "another"]);
+    // One that the walk does not come to is told of: where a directory above it is left out, and where it is gone.
+    let told = |exclude: &[&str]| {
+        let problems = Collect::default();
+        let report = run(&repository, source(exclude), &options(), &problems).unwrap();
+        let problems = problems.0.lock().unwrap();
+        let paths: Vec<_> = problems.iter().filter_map(|problem| problem.path.clone()).collect();
+        (report.summary.errors, paths)
+    };
+    let path = database.clone().into_os_string().into_encoded_bytes();
+    assert_eq!(told(&["sub"]), (1, vec![path.clone()]));
+    fs::remove_file(&database).unwrap();
+    assert_eq!(told(&[]), (1, vec![path]));
 }

@@ -116,6 +116,19 @@ impl Lint<'_> {
             self.add(Severity::Warning, "relative-path", "inventory.roots", message).hint =
                 Some("write the whole path: `coverage` has to look at the same wherever it is run".into());
         }
+        let ignored = self.plan.inventory.iter().flat_map(|inventory| &inventory.ignore);
+        let ignored = ignored.map(|ignored| ("inventory.ignore".to_owned(), &ignored.path));
+        let dumped = self.plan.domains.iter().flat_map(|domain| {
+            domain.stream.iter().flat_map(|stream| {
+                let key = format!("domain.{}.stream.{}.data", domain.name, stream.name);
+                stream.data.iter().map(move |path| (key.clone(), path))
+            })
+        });
+        for (key, path) in ignored.chain(dumped).filter(|(_, path)| !path.starts_with('/')) {
+            let message = format!("`coverage` cannot find the relative path {path:?}");
+            self.add(Severity::Warning, "relative-path", &key, message).hint =
+                Some("write the whole path: `coverage` has to look at the same wherever it is run".into());
+        }
         for (name, repo) in &self.plan.repos {
             let key = format!("repo.{name}");
             let local = repo.local();
@@ -174,18 +187,16 @@ impl Lint<'_> {
         }
         for drill in &plan.drills {
             let of = format!("drill {}", drill.name);
+            let key = |field: &str| format!("drill.{}.{field}", drill.name);
+            let before = self.found.len();
             for domain in &drill.domains {
-                self.known(
-                    "domain",
-                    domain.as_str(),
-                    &domains,
-                    &of,
-                    &format!("drill.{}.domains", drill.name),
-                );
+                self.known("domain", domain.as_str(), &domains, &of, &key("domains"));
             }
             if let Some(from) = drill.from.as_deref().filter(|from| *from != "rotate") {
-                self.known("repository", from, &repos, &of, &format!("drill.{}.from", drill.name));
+                self.known("repository", from, &repos, &of, &key("from"));
             }
+            // The drill is refused, and nothing else.
+            self.found[before..].iter_mut().for_each(|finding| finding.severity = Severity::Violation);
         }
         for exception in &plan.exceptions {
             let of = format!("exception {}", exception.id);
@@ -317,14 +328,15 @@ impl Lint<'_> {
                 Some("give the streams a domain of their own".into());
         }
         for database in &domain.sqlite {
-            if let Some(path) = domain.paths.iter().find(|path| Path::new(database).starts_with(path)) {
+            // The database itself is taken whatever is left out.
+            let above = Path::new(database).parent().unwrap_or(Path::new("/"));
+            let filter = Filter::new(domain.filter()).ok();
+            if filter.is_some_and(|filter| domain.reaches(above) && domain.leaves_out(&filter, above)) {
                 let message = format!(
-                    "the SQLite database {database:?} lies in {path:?}, so it would be read as a file, too"
+                    "the SQLite database {database:?} of the domain {name} lies in a directory that `exclude` leaves out"
                 );
-                self.error("sqlite-in-path", &key("sqlite"), message).hint = Some(
-                    "give it a domain of its own, and exclude it here together with its -wal and -shm files"
-                        .into(),
-                );
+                self.error("sqlite-in-path", &key("sqlite"), message).hint =
+                    Some("give it a domain of its own, or exclude less".into());
             }
         }
         if let Some(hooks) = &domain.snapshot {
@@ -340,13 +352,6 @@ impl Lint<'_> {
 
     fn drill(&mut self, drill: &Drill) {
         let key = |field: &str| format!("drill.{}.{field}", drill.name);
-        if drill.domains.is_empty() {
-            self.error("empty-drill", &key("domains"), format!("the drill {} restores nothing", drill.name));
-        }
-        if let Some(path) = &drill.scratch {
-            let of = format!("the scratch directory of the drill {}", drill.name);
-            self.whole_path(&key("scratch"), &of, path);
-        }
         let from = drill.from.as_deref().filter(|from| *from != "rotate");
         let is_known = from.is_none_or(|from| self.plan.repos.keys().any(|repo| repo.as_str() == from))
             && drill.domains.iter().all(|domain| self.plan.domain(domain.as_str()).is_some());

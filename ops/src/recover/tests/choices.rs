@@ -242,7 +242,13 @@ fn a_stream_that_would_be_loaded_in_place_is_refused_and_one_that_nobody_swaps_i
     let taken = stream(
         "restore = ['load', '${target}'], recover = { target = 'mine', drop = ['drop', '${target}'] }",
     );
-    assert_eq!(codes(&taken), ["not-undoable"], "it may be somebody else's");
+    assert_eq!(codes(&taken), ["plan"], "it may be somebody else's");
+    let over = stream("restore = ['load', 'live'], recover = { target = 'a_${id}' }");
+    assert_eq!(codes(&over), ["plan"]);
+    let unready =
+        World::new("[[domain]]\nname = 'shop'\npaths = ['DIR/data/dir']\nrecover = { ready = {} }\n");
+    assert_eq!(codes(&unready), ["plan"]);
+    assert_eq!(unready.recover(&["shop"]).expect_err("nothing is begun").code, "plan");
     for (restore, said) in [
         ("restore = ['load', '${target}']", "the stream dump is restored under the name strongroom_1_1_1"),
         ("restore = ['load', '${target}'], recover = { target = 'shop_${id}' }", "under the name shop_1"),

@@ -146,6 +146,8 @@ struct PlayedVault {
     /// Snapshots that were there before.
     history: Vec<(&'static str, SnapshotId, Snapshot)>,
     jobs: RefCell<Vec<Seen>>,
+    /// Snapshots that nobody may forget, and why.
+    held: RefCell<BTreeMap<(Name, SnapshotId), String>>,
 }
 
 impl PlayedVault {
@@ -193,6 +195,29 @@ impl Vault for PlayedVault {
                 Ok(self.drills.iter().filter(|(at, _)| at == repo).map(|(_, note)| note.clone()).collect())
             }
         }
+    }
+
+    fn held(&self, repo: &Name) -> Result<Vec<(SnapshotId, String)>, VaultError> {
+        let held = self.held.borrow();
+        let here = held.iter().filter(|((at, _), _)| at == repo);
+        Ok(here.map(|((_, id), reason)| (*id, reason.clone())).collect())
+    }
+
+    fn hold(&self, repo: &Name, snapshots: &[SnapshotId], reason: &str) -> Result<(), VaultError> {
+        if self.down.contains(&repo.as_str()) {
+            return Err(down("it is down"));
+        }
+        let mut held = self.held.borrow_mut();
+        for id in snapshots {
+            held.entry((repo.clone(), *id)).or_insert_with(|| reason.to_owned());
+        }
+        Ok(())
+    }
+
+    fn release(&self, repo: &Name, held: &[(SnapshotId, String)], _: &str) -> Result<(), VaultError> {
+        let is_so = |id: &SnapshotId, why: &String| held.contains(&(*id, why.clone()));
+        self.held.borrow_mut().retain(|(at, id), why| at != repo || !is_so(id, why));
+        Ok(())
     }
 
     fn kept(&self, _: &Name, _: &ForgetOptions) -> Result<Vec<SnapshotId>, VaultError> {

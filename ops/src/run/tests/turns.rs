@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::run::Patience;
-use crate::run::anomaly::{Acknowledged, Guard};
+use crate::run::anomaly::{Acknowledged, Guard, Guards, of_hold};
 use crate::run::lock::Holder;
 use crate::run::system::SystemProcesses;
 
@@ -309,6 +309,63 @@ fn what_a_killed_run_has_made_is_compared_with_what_was_before() {
     state.acknowledge(&name("x")).expect("written");
     state.note(&name("x"), &Journal::new(now().timestamp(), "")).expect("noted");
     assert_eq!(stage.run()[0].outcome, Outcome::Ok);
+}
+
+/// What one host remembers is nothing that another one knows of, or this one after it was built anew.
+#[test]
+fn snapshots_before_one_unlike_them_are_held_wherever_they_are_until_somebody_has_looked() {
+    let mut stage =
+        Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\nobjectives = { retain = { last = 2 } }\n");
+    let usual = SnapshotSummary { files: 1000, bytes: 100 << 20, ..SnapshotSummary::default() };
+    let less = SnapshotSummary { files: 100, ..usual.clone() };
+    for repo in ["a", "b"] {
+        let made = [1, 2, 3].map(|number| (name(repo), id(number), "x".to_owned()));
+        stage.vault.made.borrow_mut().extend(made);
+    }
+    stage.vault.made.borrow_mut().push((name("a"), id(9), "another".to_owned()));
+    stage.vault.held.borrow_mut().insert((name("a"), id(1)), "somebody's".into());
+    stage.vault.summaries = [1, 2, 3].map(|number| (id(number), usual.clone())).into();
+    stage.vault.hours_ago = [1, 2, 3].map(|number| (id(number), 100 - i64::from(number))).into();
+    stage.vault.hours_ago.insert(id(9), 50);
+    stage.vault.summary = less;
+    stage.vault.down = vec!["b"];
+    assert!(stage.run_once()[0].is_guarded);
+    let held = |stage: &Stage, repo: &str| {
+        let held = stage.vault.held.borrow();
+        held.keys().filter(|(at, _)| *at == name(repo)).map(|(_, id)| *id).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (held(&stage, "a"), held(&stage, "b")),
+        (vec![id(1), id(2), id(3)], vec![]),
+        "and nothing of another domain"
+    );
+    let reason = stage.vault.held.borrow()[&(name("a"), id(2))].clone();
+    let known = of_hold(&name("x"), "box", &reason).expect("told");
+    let own = stage.state().guard(&name("x")).expect("readable");
+    assert_eq!((known.reasons.join("; "), known.since), (own.reasons.join("; "), own.since));
+    for (domain, host) in [("y", "box"), ("x", "other")] {
+        assert_eq!(of_hold(&name(domain), host, &reason), None);
+    }
+    // A host that was built anew, and one of the repositories that is there again.
+    std::fs::remove_dir_all(stage.folder.path().join("state")).expect("removed");
+    stage.vault.summary = usual;
+    stage.vault.down = Vec::new();
+    let report = stage.run_once().remove(0);
+    assert!(report.is_guarded && report.anomalies.is_empty(), "{report:?}");
+    assert_eq!(stage.state().guard(&name("x")).expect("readable").since, known.since);
+    assert_eq!(held(&stage, "b"), [id(1), id(2), id(3)]);
+    assert!(!stage.log().iter().any(|line| line.contains("forget")), "{:?}", stage.log());
+    // Somebody has looked; a repository that was not there then is told by the next run.
+    stage.state().acknowledge(&name("x")).expect("written");
+    let vault = &stage.vault;
+    let domain = stage.plan.domain("x").expect("there");
+    let mut only_a = stage.plan.clone();
+    only_a.repos.remove(&name("b"));
+    assert_eq!(Guards { plan: &only_a, host: "box", vault }.release(domain, None), [] as [&str; 0]);
+    assert_eq!((held(&stage, "a"), held(&stage, "b").len()), (vec![id(1)], 3));
+    let report = stage.run_once().remove(0);
+    assert!(!report.is_guarded, "{report:?}");
+    assert_eq!((held(&stage, "a"), held(&stage, "b")), (vec![id(1)], vec![]));
 }
 
 #[test]
