@@ -41,7 +41,7 @@ fn read_on(repository: &Repository, known: Remembered) -> Result<Option<(Remembe
     let (backend, end) = (&**repository.backend(), repository.fold());
     let commits = read_since(backend, repository.keys(), &repository.id(), &end, (known.seq, known.head))?;
     let Some(commits) = commits else { return Ok(None) };
-    check_end(backend, &end)?;
+    check_end(backend, repository.keys(), &repository.id(), &end)?;
     let mut noted = known.noted;
     commits.iter().for_each(|commit| noted.add(commit));
     Ok(Some((Remembered { seq: end.seq(), head: end.head(), noted }, !commits.is_empty())))

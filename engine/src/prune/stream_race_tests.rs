@@ -102,7 +102,7 @@ fn files_and_streams_beside_a_prune_are_stored() {
         let (reader, finish) = (Box::new(Cursor::new(bytes.clone())), Box::new(|| Ok(())));
         let streams = vec![StreamSource { name: b"dump".to_vec(), reader, finish }];
         let (filter, accept) = (FilterOptions::default(), Box::new(|_: &_| Ok(())));
-        let source = BackupSource::Parts { roots: vec![root], filter, streams, accept };
+        let source = BackupSource::Parts { roots: vec![root], filter, instead: Vec::new(), streams, accept };
         let report = back_up(&open(hooked), source).expect("a backup");
         assert_holds_beside(&storage, report.snapshot.expect("a snapshot"), &bytes);
     }
