@@ -130,6 +130,7 @@ impl Context {
         let backend = Self::backend_at(Location::parse(OsStr::new(&repo.url))?)?;
         let password = self.limited(password::planned(plan, repo, &self.global)?);
         let repository = Repository::open(backend, &password, environment())?;
+        repository.live_in(self.memory(budget::USUAL));
         for void in repository.void_entries() {
             self.output.warn(&format!("warning: {}: {void}", repo.url));
         }
@@ -329,7 +330,9 @@ impl Context {
             Some(file) => password::new(Some(file))?,
             None => password::existing(&self.global)?,
         };
-        full(Repository::open_for_repair(backend, &self.limited(password), environment())?)
+        let repository = full(Repository::open_for_repair(backend, &self.limited(password), environment())?)?;
+        repository.live_in(self.memory(budget::USUAL));
+        Ok(repository)
     }
 
     /// Opens another repository to write to, whose log has to pass through what was seen of it before.

@@ -89,12 +89,20 @@ pub struct Pieces {
     last: Option<ByteBuf>,
     /// The name that the last part begins with that was entered.
     entered: Option<ByteBuf>,
+    /// Pieces in which all names come before this one are passed over from the beginning.
+    from: ByteBuf,
 }
 
 impl Pieces {
     /// Those of the directory with this tree, which is not read yet.
     pub fn new(tree: BlobId) -> Self {
-        Self { root: Some(tree), levels: Vec::new(), last: None, entered: None }
+        Self::from(tree, b"")
+    }
+
+    /// The same, without reading pieces in which all names come before `name`.
+    pub fn from(tree: BlobId, name: &[u8]) -> Self {
+        let from = ByteBuf::from(name);
+        Self { root: Some(tree), levels: Vec::new(), last: None, entered: None, from }
     }
 
     /// The next piece, whose nodes obey the rules of [`Tree::validate`] and come after those of the last one. After an
@@ -140,7 +148,9 @@ impl Pieces {
                     return Some(Err(BrowseError::Rules { tree: id, source: TreeRuleError::Depth }));
                 }
                 Ok(Tree::Parts(parts)) => {
-                    self.levels.push(parts.into_iter());
+                    let mut parts = parts.into_iter();
+                    pass_over(&mut parts, &self.from);
+                    self.levels.push(parts);
                     is_first = true;
                 }
                 Err(error) => return Some(Err(error)),
@@ -155,11 +165,15 @@ impl Pieces {
         if let Some(level) = level {
             // What is below belongs to a part that comes before.
             self.levels.truncate(level + 1);
-            let parts = &mut self.levels[level];
-            while parts.as_slice().get(1).is_some_and(leads_to) {
-                parts.next();
-            }
+            pass_over(&mut self.levels[level], name);
         }
+    }
+}
+
+/// Leaves out parts in which all names come before `name`.
+fn pass_over(parts: &mut std::vec::IntoIter<TreePart>, name: &[u8]) {
+    while parts.as_slice().get(1).is_some_and(|part| part.first.as_slice() <= name) {
+        parts.next();
     }
 }
 

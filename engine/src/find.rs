@@ -300,7 +300,7 @@ impl Cursor {
         }
         let mut path = [path, b"/"].concat();
         let base = path.len();
-        let mut pieces = Pieces::new(self.tree);
+        let mut pieces = Pieces::from(self.tree, &self.passed);
         while let Some(piece) = pieces.next(reader) {
             for node in piece?.nodes {
                 // No name is empty.
@@ -318,7 +318,6 @@ impl Cursor {
                 }
                 self.window.push_back(Entry::of(node));
             }
-            pieces.skip_to(&self.passed);
         }
         self.is_at_end = true;
         Ok(())

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::{Bench, Run, strongroom};
 
 /// Every command, as it is typed.
-const COMMANDS: [&str; 64] = [
+const COMMANDS: [&str; 65] = [
     "",
     "init",
     "backup",

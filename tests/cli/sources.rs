@@ -91,6 +91,53 @@ fn files_of_no_byte_one_byte_and_a_tebibyte_come_back() {
     assert_eq!((&again["files_unmodified"], &again["data_added"]), (&3.into(), &0.into()));
 }
 
+/// More bytes together than a number of 64 bits can say.
+#[test]
+fn files_that_are_holes_of_8_eib_are_backed_up_again_and_again() {
+    // Few file systems have such files: one in memory does.
+    let place = match tempfile::tempdir_in("/dev/shm") {
+        Ok(place) => place,
+        Err(error) => return cannot("make files in memory", &error),
+    };
+    let length = i64::MAX as u64;
+    for name in ["a", "b", "c"] {
+        let made = File::create_new(place.path().join(name)).and_then(|file| file.set_len(length));
+        if let Err(error) = made {
+            return cannot("make a sparse file of 8 EiB", &error);
+        }
+    }
+    let bench = Bench::new();
+    let source = place.path().to_str().expect("a name");
+    for taken_over in [0, 3] {
+        let summary = bench.run(["backup", "--json", source]).expect(0).last("summary");
+        assert_eq!(summary["files_unmodified"], taken_over);
+        assert_eq!(summary["total_bytes_processed"], u64::MAX, "no less than there are");
+    }
+    for words in [&["snapshots"][..], &["ls", "latest"], &["stats", "--json"], &["check", "--read-data"]] {
+        bench.run(words).expect(0);
+    }
+    let dry = bench.run(["restore", "latest", "--json", "--dry-run", "--target", "out"]).expect(0);
+    assert_eq!(dry.last("summary")["total_bytes"], u64::MAX);
+}
+
+/// All of a snapshot's paths together are longer than 65,535 characters.
+#[test]
+fn a_snapshot_of_very_many_paths_is_listed() {
+    let bench = Bench::new();
+    let list: Vec<String> = (0..400)
+        .map(|n| format!("src/{}/{n}-{}", "d".repeat(200), "f".repeat(200)))
+        .inspect(|name| drop(bench.write(name, "content")))
+        .collect();
+    bench.write("list", list.join("\n"));
+    bench.run(["backup", "--files-from", "list"]).expect(0);
+    let run = bench.run(["snapshots"]).expect(0);
+    let line = run.stdout.lines().find(|line| line.contains("0-fff")).expect("the snapshot");
+    assert!(line.ends_with(" and 392 more"), "{line}");
+    bench.run(["stats", "--by", "snapshot"]).expect(0);
+    let all = snapshots(&bench)[0]["paths"].as_array().map(Vec::len);
+    assert_eq!(all, Some(400));
+}
+
 #[test]
 fn a_hundred_thousand_entries_of_one_directory_come_back() {
     const COUNT: usize = 100_000;

@@ -24,11 +24,13 @@ use crate::format::tree::{Node, NodeKind, Tree};
 use crate::ids::BlobId;
 use crate::index::{Index, IndexError, Location, Meeting, Met};
 use crate::log::{Fold, FoldError, snapshot_record};
+use crate::reach;
+use crate::reach::frontier::{Frontier, Next};
 use crate::spill::SpillError;
 use crate::store::reader::DecodeScratch;
 use crate::store::{BlobReader, ReadError};
 
-/// Trees read in one go at most.
+/// Trees looked up in one go at most.
 const BATCH: usize = 8192;
 
 /// A metadata blob that something refers to, and what it says of it.
@@ -153,10 +155,22 @@ impl Reach<'_> {
         let mut seen = Seen { trees: Met::new(Arc::clone(self.index)), others: HashSet::default() };
         let mut pending: Vec<_> = roots.iter().map(|id| Wanted::Tree { id: *id, part: None }).collect();
         pending.retain(|wanted| seen.is_new(wanted));
-        while !pending.is_empty() && !self.context.is_over() && self.failed.get().is_none() {
-            let batch = pending.split_off(pending.len().saturating_sub(BATCH));
-            let below = self.read_batch(batch);
-            pending.extend(below.into_iter().filter(|wanted| seen.is_new(wanted)));
+        let mut frontier = Frontier::new(pending);
+        while let Some(next) = frontier.next(BATCH) {
+            let mut left = match next {
+                Next::Batch(batch) => self.locate_all(batch),
+                Next::Rest(rest) => rest,
+            };
+            while !left.is_empty() && !frontier.is_full() {
+                if self.context.is_over() || self.failed.get().is_some() {
+                    return;
+                }
+                let later = left.split_off(reach::round_len(&left, &|located| &located.location));
+                let below = self.read(&left);
+                frontier.extend(below.into_iter().filter(|wanted| seen.is_new(wanted)));
+                left = later;
+            }
+            frontier.put_by(left);
         }
     }
 
@@ -185,7 +199,8 @@ impl Reach<'_> {
         None
     }
 
-    fn read_batch(&self, batch: Vec<Wanted>) -> Vec<Wanted> {
+    /// Where these are, in the order of their places.
+    fn locate_all(&self, batch: Vec<Wanted>) -> Vec<Located> {
         let slots: Vec<_> = batch.into_iter().map(|wanted| Mutex::new(Some(wanted))).collect();
         let mut located: Vec<Located> = self.context.spread(
             &slots,
@@ -196,9 +211,12 @@ impl Reach<'_> {
             },
         );
         located.sort_unstable_by_key(|at| (at.location.pack.id, at.location.entry.block.position));
-        let is_same_block = |a: &Located, b: &Located| {
-            a.location.pack.id == b.location.pack.id && a.location.entry.block == b.location.entry.block
-        };
+        located
+    }
+
+    /// Reads these, and returns what they lead to.
+    fn read(&self, located: &[Located]) -> Vec<Wanted> {
+        let is_same_block = |a: &Located, b: &Located| reach::is_same_block(&a.location, &b.location);
         let groups: Vec<&[Located]> = located.chunk_by(is_same_block).collect();
         self.context.spread(&groups, Scratch::default, |scratch, group, out| {
             self.read_group(scratch, group, out);

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::existing::Fate;
 use super::tally::{self, add, explain};
 use super::window::Job;
+use crate::format::tree::Hole;
 use crate::monitor::EntryAction;
 use crate::target::{Obstacle, Output, TargetError, TargetRoot, creation_mode, holes};
 
@@ -167,7 +168,9 @@ impl<'a> Files<'a> {
             job.state.changed.store(true, Ordering::Relaxed);
         }
         for hole in job.holes.iter().filter(|hole| hole.offset < length) {
-            holes::punch(&file, *hole).map_err(FileError::Hole)?;
+            // Beyond what was there are no blocks: zeros written to a new end might be very many.
+            let hole = Hole { length: hole.length.min(length - hole.offset), ..*hole };
+            holes::punch(&file, hole).map_err(FileError::Hole)?;
         }
         Ok(file)
     }

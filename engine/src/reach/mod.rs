@@ -1,8 +1,10 @@
 //! Following trees to all that they need: what a snapshot rests on.
 //!
-//! Trees are taken from a list of what is still to be read, some thousands at a time, sorted by their place: a
+//! Trees are taken from a list of what is still to be read ([`frontier`]), some thousands at a time, sorted by their place: a
 //! block with hundreds of trees is then decoded once for all of them. Which blobs were met before, and what to make of
 //! each, is for the caller's [`Needs`] to say.
+
+pub(crate) mod frontier;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +17,8 @@ use crate::index::Location;
 use crate::spill::SpillError;
 use crate::store::reader::DecodeScratch;
 use crate::store::{BlobReader, ReadError};
+
+use frontier::{Frontier, Next};
 
 /// Trees looked up in one go at most.
 const BATCH: usize = 4096;
@@ -116,62 +120,81 @@ pub fn follow(
     needs: &mut dyn Needs,
     threads: usize,
 ) -> Result<(), ReachError> {
-    let mut pending: Vec<Wanted> = roots.into_iter().map(Into::into).collect();
-    while !pending.is_empty() {
+    let mut frontier = Frontier::new(roots.into_iter().map(Into::into).collect());
+    while let Some(next) = frontier.next(BATCH) {
         if needs.is_cancelled() {
             return Err(ReachError::Cancelled);
         }
-        let mut batch = pending.split_off(pending.len().saturating_sub(BATCH));
-        // In the order of ids each page of the index is opened once.
-        batch.sort_unstable_by_key(|wanted| wanted.id);
-        let mut located = Vec::with_capacity(batch.len());
         let mut unreadable = Vec::new();
-        for wanted in batch {
-            match needs.tree(&wanted.id) {
-                Ok(location) => located.extend(location.map(|location| (wanted, location))),
-                Err(error) => unreadable.push((wanted, error)),
-            }
-        }
-        located.sort_unstable_by_key(|(_, at)| (at.pack.id, at.entry.block.position, at.entry.offset));
-        let is_same_block = |(_, a): &(Wanted, Location), (_, b): &(Wanted, Location)| {
-            a.pack.id == b.pack.id && a.entry.block == b.entry.block
+        let located = match next {
+            Next::Batch(batch) => locate(batch, needs, &mut unreadable),
+            Next::Rest(rest) => rest,
         };
-        let groups: Vec<&[(Wanted, Location)]> = located.chunk_by(is_same_block).collect();
-        let mut left = groups.as_slice();
-        while !left.is_empty() {
-            let (round, later) = left.split_at(round_len(left));
+        let mut left = located.as_slice();
+        while !left.is_empty() && !frontier.is_full() {
+            let (round, later) = left.split_at(round_len(left, &|(_, at)| at));
             left = later;
-            for mut below in read_groups(reader, round, threads) {
+            let groups: Vec<_> = round.chunk_by(|(_, a), (_, b)| is_same_block(a, b)).collect();
+            for mut below in read_groups(reader, &groups, threads) {
                 unreadable.append(&mut below.unreadable);
-                take(needs, below, &mut pending)?;
+                take(needs, below, &mut frontier)?;
             }
         }
         for (wanted, error) in unreadable {
             if let Some(bytes) = needs.unreadable(&wanted.id, error)? {
                 let mut below = Below::default();
                 blob(&wanted, &bytes, &mut below)?;
-                take(needs, below, &mut pending)?;
+                take(needs, below, &mut frontier)?;
             }
         }
+        frontier.put_by(left.to_vec());
     }
     Ok(())
 }
 
-/// How many of these groups, of which there is one at least, are read in one go.
-fn round_len(groups: &[&[(Wanted, Location)]]) -> usize {
+/// Where those are that are to be read, in the order of their places.
+fn locate(
+    mut batch: Vec<Wanted>,
+    needs: &mut dyn Needs,
+    unreadable: &mut Vec<(Wanted, ReachError)>,
+) -> Vec<(Wanted, Location)> {
+    // In the order of ids each page of the index is opened once.
+    batch.sort_unstable_by_key(|wanted| wanted.id);
+    let mut located = Vec::with_capacity(batch.len());
+    for wanted in batch {
+        match needs.tree(&wanted.id) {
+            Ok(location) => located.extend(location.map(|location| (wanted, location))),
+            Err(error) => unreadable.push((wanted, error)),
+        }
+    }
+    located.sort_unstable_by_key(|(_, at)| (at.pack.id, at.entry.block.position, at.entry.offset));
+    located
+}
+
+/// Whether two blobs lie in one block.
+pub(crate) fn is_same_block(a: &Location, b: &Location) -> bool {
+    a.pack.id == b.pack.id && a.entry.block == b.entry.block
+}
+
+/// How many of these, of which there is one at least, are read in one go: whole blocks of them.
+pub(crate) fn round_len<T>(located: &[T], at: &dyn Fn(&T) -> &Location) -> usize {
     let mut bytes = 0;
-    let is_within = |group: &&&[(Wanted, Location)]| {
+    let is_within = |group: &&[T]| {
         let fits = bytes < ROUND_LEN;
-        bytes += group.iter().map(|(_, at)| u64::from(at.entry.len)).sum::<u64>();
+        bytes += group.iter().map(|item| u64::from(at(item).entry.len)).sum::<u64>();
         fits
     };
-    groups.iter().take_while(is_within).count()
+    located.chunk_by(|a, b| is_same_block(at(a), at(b))).take_while(is_within).map(<[T]>::len).sum()
 }
 
 /// Hands over what a blob leads to.
-fn take(needs: &mut dyn Needs, below: Below, pending: &mut Vec<Wanted>) -> Result<(), ReachError> {
+fn take(
+    needs: &mut dyn Needs,
+    below: Below,
+    frontier: &mut Frontier<Wanted, (Wanted, Location)>,
+) -> Result<(), ReachError> {
     below.chunks.iter().try_for_each(|chunk| needs.chunk(chunk))?;
-    pending.extend(below.trees);
+    frontier.extend(below.trees);
     Ok(())
 }
 
