@@ -36,6 +36,7 @@ class Command:
     plans: bool = False  # the repository has the snapshots of a plan, and no others
     resumes: list = dataclasses.field(default_factory=list)  # what goes on where it was killed, if anything does
     fresh: object = None  # makes ready what lies beside the repository
+    settles: list = dataclasses.field(default_factory=list)  # what ends the damage, once the command has done its part
     audit: object = None  # what has to be true in the end, besides
 
 
@@ -87,7 +88,8 @@ class Base:
         self.entry = files_of(self.altered, "log")[-1]
         flip(self.entry)
         self.unnamed = self.copy_of(self.plain, "unnamed")
-        flip(files_of(self.unnamed, "log")[-1])
+        self.rotten = files_of(self.unnamed, "log")[-1]
+        flip(self.rotten)
         self.appended = self.copy_of(self.plain, "appended")
         self.appended.run("key", "add", *CHEAP, "--label", "host", "--append-only", "--new-password-file", self.second, "-q")
         self.rows = work / "rows"
@@ -188,7 +190,9 @@ scratch = "{self.work / 'scratch'}"
                 self.lossy, ["repair", "snapshots", "--forget"], self.lost, ends=(0, 3), heals=True),
             "repair objects": Command(self.objects, ["repair", "objects"], heals=True),
             "repair log": Command(self.altered, ["repair", "log", "--accept-loss", int(self.entry.name)], heals=True),
-            "repair lost-snapshots": Command(self.unnamed, ["repair", "lost-snapshots"], list(self.told)[-1:], heals=True),
+            "repair lost-snapshots": Command(
+                self.unnamed, ["repair", "lost-snapshots"], heals=True,
+                settles=["repair", "log", "--accept-loss", int(self.rotten.name)]),
             "backup of an append-only password": Command(
                 self.appended, ["backup", self.tree.path], password=self.second.read_text()),
             "backup of a stream": Command(
@@ -299,6 +303,8 @@ class Killer:
                 raise Failed(f"init was asked for more than it has made: {made}")
         if name == "key passwd" and repeated.returncode == 0:
             tool = Tool(tool.binary, tool.repository, password=self.base.third.read_text())
+        if command.settles:
+            tool.run(*command.settles, "-q")
         tool.run("check", "--read-data", "--no-record", "-q")
         self.require(tool, kept)
         if kept:

@@ -299,9 +299,13 @@ fn missing_packs_are_named_and_the_rest_is_restored() {
         problem.starts_with("blob-missing /") || problem.starts_with("restore-incomplete /")
     };
     assert!(problems.iter().all(|problem| is_told(&problem)), "{problems:?}");
-    let right =
-        (0..4).filter(|n| fs::read(fixture.target().join(format!("{n}"))).unwrap() == noise(*n, 900_000));
-    assert_eq!(right.count() as u64, 4 - report.errors);
+    let found = (0..4).filter_map(|n| Some((n, fs::read(fixture.target().join(format!("{n}"))).ok()?)));
+    let found: Vec<_> = found.collect();
+    assert!(
+        found.iter().all(|(n, bytes)| *bytes == noise(*n, 900_000)),
+        "what is not whole has another name"
+    );
+    assert_eq!(found.len() as u64, 4 - report.files_incomplete);
 }
 
 #[test]
