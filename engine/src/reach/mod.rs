@@ -1,6 +1,6 @@
 //! Following trees to all that they need: what a snapshot rests on.
 //!
-//! Trees are taken from a list of what is still to be read ([`frontier`]), some thousands at a time, sorted by their place: a
+//! Trees are taken from a list of what is still to be read (`frontier`), some thousands at a time, sorted by their place: a
 //! block with hundreds of trees is then decoded once for all of them. Which blobs were met before, and what to make of
 //! each, is for the caller's [`Needs`] to say.
 

@@ -7,7 +7,7 @@
 //! finished. So memory is bounded whatever the snapshot holds.
 //!
 //! One entry that fails never stops the rest: it is reported and counted. Bytes that cannot be had and verified
-//! are reported range by range, and what there is of such a file does not stay under its name ([`broken`]): a file that stands under
+//! are reported range by range, and what there is of such a file does not stay under its name (`broken`): a file that stands under
 //! its name when its restore has ended is as in the snapshot, or was left as it was. What takes the place of something is
 //! written beside it and gets the name when it is whole; only files of one name are changed in place.
 
