@@ -183,6 +183,13 @@ pub fn gathered(memory: u64) -> u64 {
     memory / GATHERED_SHARE
 }
 
+/// How many threads copy: where a backup has buffers to read into, each has a block of the source, sealed and decoded, which is as long as that
+/// was made, however short those are that are written.
+pub fn copiers(threads: usize, memory: u64) -> usize {
+    let Pipeline { workers, buffers, .. } = Pipeline::new(threads, memory);
+    (buffers * BUFFER_LEN / (2 * DATA_BLOCK_LEN)).clamp(1, workers)
+}
+
 /// How many threads verify packs, beside an index whose opened pages take `cache` bytes.
 pub fn verifiers(threads: usize, memory: u64, cache: u64) -> usize {
     count(memory.saturating_sub(PROGRAM + cache) / VERIFIER).clamp(1, threads.max(1))

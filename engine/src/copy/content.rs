@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::backup::{BackupError, Session};
-use crate::budget::Pipeline;
+use crate::budget;
 use crate::copy::renames::Renames;
 use crate::copy::trees::unreadable;
 use crate::copy::{CopyError, CopyOptions, CopyReport, Stop, is_cancelled};
@@ -74,7 +74,7 @@ impl<'a, 'r> Copier<'a, 'r> {
             session,
             renames,
             monitor,
-            workers: (0..Pipeline::new(options.threads, options.memory).workers).map(worker).collect(),
+            workers: (0..budget::copiers(options.threads, options.memory)).map(worker).collect(),
             tree_writer: session.tree_writer(),
             window: Vec::new(),
             commit_every: options.commit_every,
