@@ -93,7 +93,7 @@ pub fn add(
         }),
     };
     std::thread::scope(|scope| {
-        let threads = options.threads.clamp(1, objects.len().max(1));
+        let threads = options.threads.min(work.room.threads()).clamp(1, objects.len().max(1));
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work.run())).collect();
         let mut result = work.run();
         for other in others {

@@ -8,6 +8,9 @@ use crate::sidecar::code::{self, WORK_LEN};
 /// Columns of shards are not made narrower than this for the sake of memory: each takes another reading of the object.
 const WORK_LEN_MIN: usize = 8 << 20;
 
+/// About what the longest packs that are written take.
+const PACK_LEN: u64 = 32 << 20;
+
 /// Bytes that threads have not taken.
 pub(super) struct Room {
     len: u64,
@@ -24,6 +27,12 @@ impl Room {
     /// Bytes in all.
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// How many threads have room at once for packs as long as most are. What a thread gives back stays with the process, so that
+    /// more of them would take more.
+    pub fn threads(&self) -> usize {
+        usize::try_from(self.len / PACK_LEN).unwrap_or(usize::MAX).max(1)
     }
 
     /// Takes so many bytes, at most all, when they are there.
