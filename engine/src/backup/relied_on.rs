@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::backend::ObjectKey;
 use crate::format::segment::PackEntry;
 use crate::ids::{PackId, SegmentId};
-use crate::index::{IndexError, Location, Segment};
+use crate::index::{Bits, IndexError, Location, Segment};
 use crate::log::Fold;
 use crate::repo::{Repository, RepositoryError};
 
@@ -27,14 +27,12 @@ pub(super) struct ReliedOn {
 #[derive(Debug)]
 struct Taken {
     segment: Arc<Segment>,
-    bits: Vec<u64>,
+    bits: Bits,
 }
 
 impl Taken {
     fn none_of(segment: &Arc<Segment>) -> Self {
-        let words =
-            usize::try_from(segment.layout().entries.div_ceil(64)).expect("a bit for each fits memory");
-        Self { segment: Arc::clone(segment), bits: vec![0; words] }
+        Self { segment: Arc::clone(segment), bits: Bits::new(std::slice::from_ref(segment)) }
     }
 }
 
@@ -54,13 +52,13 @@ impl ReliedOn {
     pub fn take(&mut self, segment: &Arc<Segment>, position: u64) {
         let taken = self.taken.entry(segment.id()).or_insert_with(|| Taken::none_of(segment));
         let position = usize::try_from(position).expect("there are bits for all of them");
-        taken.bits[position / 64] |= 1 << (position % 64);
+        taken.bits.set((0, position));
     }
 
     /// Relies on all of a segment that the run has committed itself.
     pub fn take_all(&mut self, segment: &Arc<Segment>, packs: impl Iterator<Item = PackId>) {
         let taken = self.taken.entry(segment.id()).or_insert_with(|| Taken::none_of(segment));
-        taken.bits.fill(u64::MAX);
+        taken.bits.set_all();
         self.packs.extend(packs);
     }
 
@@ -126,7 +124,7 @@ impl ReliedOn {
         for (position, entry) in taken.segment.entries().enumerate() {
             let entry = entry?;
             let is_gone = table.get(entry.pack as usize).is_some_and(|pack| gone.contains(pack));
-            if !is_gone || taken.bits[position / 64] >> (position % 64) & 1 == 0 {
+            if !is_gone || !taken.bits.has((0, position)) {
                 continue;
             }
             let found = repository.index().known_entry(&entry.id, &is_good)?;
@@ -139,7 +137,7 @@ impl ReliedOn {
 
     fn put_back(&mut self, mut taken: Taken) {
         if let Some(since) = self.taken.remove(&taken.segment.id()) {
-            taken.bits.iter_mut().zip(since.bits).for_each(|(bits, since)| *bits |= since);
+            taken.bits.set_those_of(&since.bits);
         }
         self.taken.insert(taken.segment.id(), taken);
     }

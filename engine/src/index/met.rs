@@ -9,18 +9,18 @@ use crate::index::{Index, IndexError, Location, Segment};
 /// Ids of blobs met last, so that what many trees share is not looked up for each of them: 8 MiB.
 const RECENT: usize = 512 << 10;
 
-/// Bits for all entries of an index.
+/// Bits for all entries of some segments.
 #[derive(Debug)]
 pub struct Bits(Vec<Vec<u64>>);
 
 impl Bits {
-    /// None is set. The index has to keep its segments: others that come and go would shift the bits.
+    /// None is set. Segments are known by their numbers: others that come and go would shift the bits.
     ///
     /// # Panics
     /// Where memory has no room for a bit for each entry.
-    pub fn new(index: &Index) -> Self {
+    pub fn new(segments: &[Arc<Segment>]) -> Self {
         let words = |entries: u64| usize::try_from(entries.div_ceil(64)).expect("a bit for each fits memory");
-        Self(index.segments().iter().map(|segment| vec![0; words(segment.layout().entries)]).collect())
+        Self(segments.iter().map(|segment| vec![0; words(segment.layout().entries)]).collect())
     }
 
     /// Whether the bit of a segment's entry is set, both by number.
@@ -39,6 +39,17 @@ impl Bits {
     /// Clears all of them.
     pub fn clear(&mut self) {
         self.0.iter_mut().for_each(|bits| bits.fill(0));
+    }
+
+    /// Sets all of them.
+    pub fn set_all(&mut self) {
+        self.0.iter_mut().for_each(|bits| bits.fill(u64::MAX));
+    }
+
+    /// Sets those that are set in `others`, which are of the same segments.
+    pub fn set_those_of(&mut self, others: &Self) {
+        let words = self.0.iter_mut().flatten().zip(others.0.iter().flatten());
+        words.for_each(|(word, other)| *word |= other);
     }
 }
 
@@ -78,7 +89,7 @@ impl Met {
     }
 
     fn with_recent(index: Arc<Index>, recent: usize) -> Self {
-        let (bits, recent) = (Bits::new(&index), vec![0; recent].into());
+        let (bits, recent) = (Bits::new(&index.segments()), vec![0; recent].into());
         Self { index, bits, recent, others: HashSet::new() }
     }
 

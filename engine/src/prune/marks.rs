@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::budget;
 use crate::ids::{BlobId, HalfId};
-use crate::index::{IndexError, Join, Segment};
+use crate::index::{Bits, IndexError, Join, Segment};
 use crate::monitor::Monitor;
 use crate::prune::PruneError;
 use crate::reach::ReachError;
@@ -18,10 +18,10 @@ use crate::spill::keys::KeySorter;
 /// Blobs that are looked up before it is asked whether to stop.
 const ASKED_EVERY: u64 = 1 << 16;
 
-/// Bits for all entries of some segments.
+/// Which entries of some segments are needed.
 pub(super) struct Marks {
     segments: Vec<Arc<Segment>>,
-    bits: Vec<Vec<u64>>,
+    bits: Bits,
     /// For each segment, which of its packs are really there: only these count as a home.
     stored: Vec<Vec<bool>>,
     needed: KeySorter<{ size_of::<HalfId>() }>,
@@ -36,13 +36,7 @@ impl Marks {
         memory: u64,
         spill: Option<PathBuf>,
     ) -> Self {
-        let words = |segment: &Arc<Segment>| usize::try_from(segment.layout().entries.div_ceil(64));
-        let bits = segments
-            .iter()
-            .map(|segment| {
-                vec![0; words(segment).expect("a segment's entries fit its length, and that memory")]
-            })
-            .collect();
+        let bits = Bits::new(&segments);
         Self { segments, bits, stored, needed: KeySorter::new(spill, budget::gathered(memory)) }
     }
 
@@ -74,7 +68,7 @@ impl Marks {
                     && entry.is_sane(&layouts[segment]);
                 if is_home {
                     let position = usize::try_from(position).expect("there are bits for all of them");
-                    bits[segment][position / 64] |= 1 << (position % 64);
+                    bits.set((segment, position));
                 }
                 is_home
             })?;
@@ -108,7 +102,7 @@ impl Marks {
 
     /// Whether entry `position` of segment `segment` is needed.
     pub fn is_needed(&self, segment: usize, position: usize) -> bool {
-        self.bits[segment][position / 64] >> (position % 64) & 1 == 1
+        self.bits.has((segment, position))
     }
 
     /// The segments, by number.

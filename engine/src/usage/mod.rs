@@ -311,7 +311,7 @@ impl<'a> Count<'a> {
     fn new(repository: &Repository, monitor: &'a dyn Monitor) -> Self {
         let index = repository.index().beside();
         index.replace(repository.index().everything(), &[]);
-        let bits = || Bits::new(&index);
+        let bits = || Bits::new(&index.segments());
         let (seen, several, current) = (bits(), bits(), bits());
         Self { index, seen, several, current, pass: Pass::Mark, bytes: 0, monitor, blobs: 0 }
     }
