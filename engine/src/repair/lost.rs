@@ -8,7 +8,7 @@
 //!
 //! Records that only an append-only keyslot can have written are passed over: its word would become this keyslot's.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use serde_bytes::ByteBuf;
@@ -20,10 +20,11 @@ use crate::format::chunk_list::Chunk;
 use crate::format::commit::Change;
 use crate::format::header::ObjectKind;
 use crate::format::pack::Directory;
-use crate::format::segment::{IndexEntry, PackEntry};
+use crate::format::segment::PackEntry;
 use crate::format::snapshot::Snapshot;
+use crate::format::tree::Timestamp;
 use crate::ids::{BlobId, PackId, SnapshotId};
-use crate::index::Location;
+use crate::index::{self, Location};
 use crate::log::{self, Fold, snapshot_record};
 use crate::monitor::{Monitor, Problem, Progress};
 use crate::reach::{self, Needs, ReachError};
@@ -147,15 +148,13 @@ fn attempt(
             }
         };
         if lacks.is_none() {
-            stock.found.push((snapshot_id, record));
+            stock.found.insert((snapshot.time, snapshot_id), record);
         }
         report.snapshots.push(LostSnapshot { id: snapshot_id, snapshot, lacks });
     }
     report.snapshots.sort_by_key(|found| (found.snapshot.time, found.id));
     report.packs = needed.len() as u64;
     if !options.dry_run && !stock.found.is_empty() {
-        let order: Vec<_> = report.snapshots.iter().map(|found| found.id).collect();
-        stock.found.sort_by_key(|(id, _)| order.iter().position(|other| other == id));
         report.commit = Some(stock.commit(repository, &base, last_loss, &needed)?);
         report.behind = behind(&base);
     }
@@ -208,8 +207,8 @@ struct Stock {
     verified: HashSet<PackId>,
     /// Records of snapshots in all packs of metadata.
     records: HashMap<BlobId, Location>,
-    /// Snapshots to be added, with their records.
-    found: Vec<(SnapshotId, Vec<u8>)>,
+    /// Records of snapshots to be added, in the order of their times.
+    found: BTreeMap<(Timestamp, SnapshotId), Vec<u8>>,
 }
 
 /// Where a snapshot leads.
@@ -260,22 +259,14 @@ impl Stock {
     }
 
     fn take(&mut self, pack: PackEntry, directory: Directory, is_listed: bool) {
-        for block in &directory.blocks {
-            for blob in &block.blobs {
-                let entry = IndexEntry {
-                    id: blob.id,
-                    pack: 0,
-                    block: block.span,
-                    offset: blob.offset,
-                    len: blob.len,
-                };
-                let at = Location { pack, entry };
-                if blob.kind == BlobKind::Snapshot {
-                    self.records.entry(blob.id).or_insert(at);
-                }
-                if !is_listed {
-                    self.blobs.entry(blob.id).or_default().push(at);
-                }
+        let blobs = directory.blocks.iter().flat_map(|block| &block.blobs);
+        for (blob, entry) in blobs.zip(index::directory_entries(0, &directory)) {
+            let at = Location { pack, entry };
+            if blob.kind == BlobKind::Snapshot {
+                self.records.entry(blob.id).or_insert(at);
+            }
+            if !is_listed {
+                self.blobs.entry(blob.id).or_default().push(at);
             }
         }
         if !is_listed {
@@ -389,8 +380,8 @@ impl Stock {
             if !rescued.is_empty() {
                 changes.push(Change::PacksRescued { packs: rescued.clone() });
             }
-            let missing = self.found.iter().filter(|(id, _)| fold.snapshot(id).is_none());
-            changes.extend(missing.map(|(id, record)| Change::SnapshotAdded {
+            let missing = self.found.iter().filter(|((_, id), _)| fold.snapshot(id).is_none());
+            changes.extend(missing.map(|((_, id), record)| Change::SnapshotAdded {
                 snapshot: *id,
                 record: ByteBuf::from(record.clone()),
             }));
