@@ -119,14 +119,15 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>, objects: &mut Vec<Hashed>
 fn check_ahead(context: &Context<'_>, fold: &Fold) -> Result<(), LogError> {
     let repository = context.repository;
     let (backend, keys, id) = (&**context.backend(), repository.keys(), repository.id());
-    for ahead in log::ahead(backend, keys, &id, fold)?.into_iter().filter(|ahead| !ahead.is_entry) {
+    let ahead = log::ahead(backend, keys, &id, fold)?;
+    for ahead in ahead.iter().filter(|ahead| !ahead.is_entry) {
         let message = format!(
             "it is no entry of the log, which ends at {}: the number will be passed over. It may be deleted",
             fold.seq()
         );
         context.note("foreign-object", &ObjectKey::log(ahead.seq), message);
     }
-    log::check_end(backend, keys, &id, fold)
+    log::no_gap(fold, &ahead)
 }
 
 /// Reports why the log is not read on, when `next` came.

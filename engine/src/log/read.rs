@@ -293,7 +293,15 @@ pub fn check_end(
     repository: &RepositoryId,
     fold: &Fold,
 ) -> Result<(), LogError> {
-    match ahead(backend, keys, repository, fold)?.last() {
+    no_gap(fold, &ahead(backend, keys, repository, fold)?)
+}
+
+/// Whether nothing of what is [`ahead`] of the fold's end is an entry.
+///
+/// # Errors
+/// [`LogError::Gap`].
+pub fn no_gap(fold: &Fold, ahead: &[Ahead]) -> Result<(), LogError> {
+    match ahead.last() {
         Some(Ahead { seq, is_entry: true }) => Err(LogError::Gap { missing: fold.seq() + 1, last: *seq }),
         _ => Ok(()),
     }
