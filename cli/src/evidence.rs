@@ -24,11 +24,9 @@ pub const FOLDER: &str = "noted";
 pub fn noted(repository: &Repository, host: &str, file: Option<&Path>) -> Result<Noted, LogError> {
     let machine = environment().host;
     let known = file.and_then(|file| Remembered::load(file, host, &machine));
-    let (found, is_news) = match known {
-        Some(known) => match read_on(repository, known)? {
-            Some(found) => found,
-            None => (read_whole(repository, host, &machine)?, true),
-        },
+    let read_on = known.map(|known| read_on(repository, known)).transpose()?.flatten();
+    let (found, is_news) = match read_on {
+        Some(found) => found,
         None => (read_whole(repository, host, &machine)?, true),
     };
     // What cannot be remembered is read again.

@@ -14,7 +14,7 @@ use crate::recover::facts;
 use crate::recover::guard;
 use crate::recover::journal::{Load, Progress};
 use crate::recover::machine::Recoverer;
-use crate::recover::mistake::{Mistake, mistakes};
+use crate::recover::mistake::mistakes;
 use crate::recover::preview::{Measurements, Preview, Refusal, Space, StreamPreview, Wish};
 use crate::recover::targets::{Look, existing_above, topmost};
 use crate::recover::{BESIDE, OLD, choose};
@@ -98,8 +98,9 @@ impl Recoverer<'_> {
             left: Vec::new(),
             blockers: Vec::new(),
         };
-        for Mistake { message, hint, .. } in mistakes(domain) {
-            preview.block("plan", message, hint.unwrap_or("`strongroom config check` shows where"));
+        for mistake in mistakes(domain) {
+            let advice = mistake.advice();
+            preview.block("plan", mistake.message, advice);
         }
         for (repo, error) in chosen.unasked {
             preview.notes.push(format!("the repository {repo} cannot be asked: {error}"));

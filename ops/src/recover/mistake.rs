@@ -17,6 +17,13 @@ pub(crate) struct Mistake {
     pub hint: Option<&'static str>,
 }
 
+impl Mistake {
+    /// What to do about it.
+    pub fn advice(&self) -> &'static str {
+        self.hint.unwrap_or("`strongroom config check` shows where")
+    }
+}
+
 /// All of them, in the order of the plan.
 pub(crate) fn mistakes(domain: &Domain) -> Vec<Mistake> {
     let mut found = Vec::new();
@@ -51,9 +58,9 @@ pub(crate) fn mistakes(domain: &Domain) -> Vec<Mistake> {
 /// # Errors
 /// [`Refusal`]: the first thing that is wrong.
 pub fn refuse_mistakes(domain: &Domain) -> Result<(), Refusal> {
-    let Some(Mistake { message, hint, .. }) = mistakes(domain).into_iter().next() else { return Ok(()) };
-    let hint = hint.unwrap_or("`strongroom config check` shows where");
-    Err(Refusal::failed("plan", message, hint.to_owned()))
+    let Some(mistake) = mistakes(domain).into_iter().next() else { return Ok(()) };
+    let advice = mistake.advice().to_owned();
+    Err(Refusal::failed("plan", mistake.message, advice))
 }
 
 fn of_stream(domain: &Domain, stream: &Stream, recover: &StreamRecover, found: &mut Vec<Mistake>) {
