@@ -4,6 +4,7 @@
 
 mod backup;
 mod check;
+mod config;
 mod copy;
 mod diff;
 mod documents;
