@@ -295,12 +295,13 @@ fn each_way_to_end_has_its_outcome() {
     assert!(record.outcome == fail && record.reason.is_some_and(|why| why.contains("has to be done in 1 s")));
 }
 
-/// What hangs is ended when the step's time is up, whatever kind of step it is, and a load when that of its stream is.
+/// What hangs is ended when the step's time is up, whatever kind of step it is, and a load when that of its stream is. By itself each
+/// would end later, and otherwise.
 #[test]
 fn what_hangs_is_ended_by_the_time_of_its_step() {
     let step = |step: &str| FULL.replace(" }]", &format!(" }}, {{ {step}, timeout = '1s' }}]"));
     let command = |word: &str| {
-        crate::plan::values::Argv::try_from(vec![word.to_owned(), "600".into(), "${target}".into()])
+        crate::plan::values::Argv::try_from(vec![word.to_owned(), "20".into(), "${target}".into()])
     };
     let of_stream = |timeout: Option<&str>, step: &str| {
         let mut stage = Stage::new(&FULL.replace("'loaded'", &format!("'0'{step}")));
@@ -312,14 +313,14 @@ fn what_hangs_is_ended_by_the_time_of_its_step() {
     let (fail, unverified) = (DrillOutcome::Fail, DrillOutcome::Unverified);
     let ended = "sleep took longer than 1 s and was ended";
     for (stage, outcome, reason) in [
-        (Stage::new(&step("run = ['sleep', '600']")), fail, format!("step 2: a command: {ended}")),
+        (Stage::new(&step("run = ['sleep', '20']")), fail, format!("step 2: a command: {ended}")),
         (
-            Stage::new(&step("prepare = ['sleep', '600']")),
+            Stage::new(&step("prepare = ['sleep', '20']")),
             unverified,
             format!("step 2: it cannot be prepared: {ended}"),
         ),
         (
-            Stage::new(&step("start = ['sleep', '600'], ready = { command = ['false'] }")),
+            Stage::new(&step("start = ['sleep', '20'], ready = { command = ['false'] }")),
             fail,
             format!("step 2: sleep ended before it was ready: {ended}"),
         ),
@@ -328,10 +329,8 @@ fn what_hangs_is_ended_by_the_time_of_its_step() {
         // The step knows its server.
         (of_stream(Some("1h"), ", timeout = '1s'"), fail, format!("step 1: loading dump: {ended}")),
     ] {
-        let began = Instant::now();
         let record = stage.run();
         assert_eq!((record.outcome, record.reason.as_deref()), (outcome, Some(reason.as_str())));
-        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
     }
 }
 
