@@ -698,3 +698,24 @@ pub(super) fn failure_code(error: &io::Error) -> &'static str {
 pub(super) fn failure(error: &io::Error) -> String {
     format!("not backed up: {error}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tree::{FileContent, Metadata};
+
+    #[test]
+    fn what_was_not_of_one_moment_is_read_again_although_it_looks_unchanged() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "content").unwrap();
+        let stat = SourceStat::of_file(file.as_file()).unwrap();
+        let metadata =
+            Metadata { mtime: stat.mtime, ctime: stat.ctime, inode: stat.inode, ..Metadata::default() };
+        for unstable in [false, true] {
+            let content = FileContent { size: stat.size, unstable, ..FileContent::default() };
+            let (name, kind) = (b"file".to_vec().into(), NodeKind::File(content));
+            let node = Node { name, kind, metadata: metadata.clone() };
+            assert_eq!(is_unchanged(&node, &stat), !unstable);
+        }
+    }
+}

@@ -13,6 +13,8 @@ use crate::ids::BlobId;
 pub const HOLES_MAX: usize = 65_536;
 /// Most weight of the extended attributes of one entry, [`Xattr::weight`] summed: 8 MiB.
 pub const XATTRS_WEIGHT_MAX: u64 = 8 << 20;
+/// The attribute of what an unfinished restore left of a file. It says nothing of a source, and is neither recorded nor restored.
+pub const INCOMPLETE_MARK: &[u8] = b"user.strongroom.incomplete";
 /// What a [`TreePart`] weighs when a list of parts is split.
 pub const PART_WEIGHT: u64 = 256;
 

@@ -64,11 +64,11 @@ fn take_away(
     file: Option<&File>,
 ) -> Result<RelativePath, TargetError> {
     if let Some(file) = file {
-        let errors = context.metadata_of_incomplete.apply_to_incomplete(file, &job.metadata);
+        let errors = context.metadata_of_incomplete.apply_to_incomplete(file, &job.path, &job.metadata);
         context.tell_metadata(&job.path, &errors);
     }
     match job.state.aside() {
         Some(aside) => Ok(aside.clone()),
-        None => root.set_aside(&job.path),
+        None => root.set_aside(&job.path, &|name| context.snapshot_has(name)),
     }
 }

@@ -3,6 +3,8 @@
 use super::inside::{Inside, Relation};
 use super::tally::{self, Tally};
 use super::{RestoreOptions, tally::explain};
+use crate::browse::{self, BrowseError};
+use crate::ids::BlobId;
 use crate::monitor::EntryAction;
 use crate::repo::Repository;
 use crate::store::BlobReader;
@@ -24,27 +26,30 @@ pub(super) struct Context<'a> {
     pub(super) tally: Tally<'a>,
     /// Applies what is asked for.
     pub(super) metadata: MetadataWriter,
-    /// The same for files that are not whole: without times, so as not to look like those in the snapshot, and without flags, so that
-    /// they can be renamed and removed.
+    /// The same for files that are not whole: without times, so as not to look like those in the snapshot, without flags, so that
+    /// they can be renamed and removed, and without owners, so that nobody else's file is gone on with.
     pub(super) metadata_of_incomplete: MetadataWriter,
     /// Where in the target the repository lies.
     pub(super) inside: Inside,
+    /// What is restored, if it is a directory.
+    tree: Option<BlobId>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(
         repository: &'a Repository,
         options: &'a RestoreOptions,
-        target: Target,
-        inside: Inside,
+        (target, inside): (Target, Inside),
+        tree: Option<BlobId>,
         tally: Tally<'a>,
     ) -> Self {
-        let of_incomplete = MetadataOptions { times: false, flags: false, ..options.metadata };
+        let of_incomplete = MetadataOptions { times: false, flags: false, owner: false, ..options.metadata };
         Self {
             repository,
             options,
             target,
             inside,
+            tree,
             tally,
             metadata: MetadataWriter::new(options.metadata),
             metadata_of_incomplete: MetadataWriter::new(of_incomplete),
@@ -69,6 +74,12 @@ impl<'a> Context<'a> {
             Target::Open(root) => Some(root),
             Target::Absent => None,
         }
+    }
+
+    /// Whether the snapshot has, or may have, something for this place: read from its trees, so not to be asked of every file.
+    pub(super) fn snapshot_has(&self, path: &RelativePath) -> bool {
+        let Some(tree) = &self.tree else { return false };
+        !matches!(browse::find(self.reader(), tree, path.as_bytes()), Err(BrowseError::NoPath { .. }))
     }
 
     /// Counts and reports an entry that could not be put in place.

@@ -61,7 +61,7 @@ fn remove(
     if let Some(whole) = entry.name().and_then(target::whole_name)
         && let Some(tree) = tree
         && (whole.is_empty() || !matches!(browse::lookup(context.reader(), tree, whole), Ok(None)))
-        && root.marked(entry)?.is_some()
+        && root.is_rest(entry)?
     {
         return Ok(false);
     }

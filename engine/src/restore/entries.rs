@@ -50,7 +50,7 @@ impl Walk<'_> {
             return Ok(None);
         };
         let found = root.left_over(path)?;
-        Ok(found.filter(|(aside, _)| !self.has(aside.name().unwrap_or_default())))
+        Ok(found.filter(|(aside, _)| !self.context.snapshot_has(aside)))
     }
 
     /// Plans a regular file.
@@ -92,6 +92,8 @@ impl Walk<'_> {
         let left_over = match self.left_over(&path) {
             Ok(left_over) => left_over,
             Err(error) => {
+                // Its other names are not to be linked to what stands there.
+                state.kill();
                 self.context.fail(&path, &error);
                 return Ok(());
             }
@@ -214,7 +216,8 @@ impl Walk<'_> {
             Ok(fate) => fate,
             Err(error) => return self.context.fail(path, &error),
         };
-        if self.is_further_name(kind, None, path, metadata, present, &Arc::default()) {
+        let state = Arc::<FileState>::default();
+        if self.is_further_name(kind, None, path, metadata, present, &state) {
             return;
         }
         if fate == Fate::Replace && self.is_there(path, kind, metadata) {
@@ -241,6 +244,7 @@ impl Walk<'_> {
             NodeKind::File(_) | NodeKind::Directory { .. } => Ok(()),
         };
         if let Err(error) = made {
+            state.kill();
             return self.context.fail(path, &error);
         }
         // Its other names are linked later: it has one now, however many were recorded.

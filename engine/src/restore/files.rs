@@ -13,7 +13,7 @@ use super::tally::{self, add, explain};
 use super::window::Job;
 use crate::format::tree::Hole;
 use crate::monitor::EntryAction;
-use crate::target::{Obstacle, Output, TargetError, TargetRoot, creation_mode, holes};
+use crate::target::{Obstacle, Output, RelativePath, TargetError, TargetRoot, creation_mode, holes};
 
 /// Files of a window that are open at once.
 const OPEN_MAX: usize = 256;
@@ -129,11 +129,17 @@ impl<'a> Files<'a> {
     /// `whole` is never opened again and grows by writing.
     pub(super) fn begin(&self, job: &Job, whole: bool) -> Result<Output, FileError> {
         let file = match job.fate {
-            Fate::InPlace { .. } | Fate::Resume { .. } => match self.root.open_existing(job.place()) {
-                Ok(Some(file)) => return self.fit(job, file).map(Output::cached),
-                Ok(None) => return Err(FileError::Vanished),
-                Err(error) => return Err(error.into()),
-            },
+            Fate::InPlace { .. } => {
+                let file = self.root.open_existing(job.place())?.ok_or(FileError::Vanished)?;
+                return self.fit(job, file).map(Output::cached);
+            }
+            Fate::Resume { .. } => {
+                let file = self
+                    .root
+                    .open_rest(job.place(), self.mode_of_incomplete())?
+                    .ok_or(FileError::Vanished)?;
+                return self.fit(job, file).map(Output::cached);
+            }
             Fate::Create => {
                 let mode = match (self.context.options.metadata.mode, whole) {
                     (false, _) => 0o666,
@@ -145,7 +151,9 @@ impl<'a> Files<'a> {
             }
             Fate::Replace | Fate::Shared | Fate::Keep | Fate::Leave => {
                 self.root.expect_no_directory(&job.path)?;
-                let (aside, file) = self.root.create_incomplete(&job.path, job.left_over)?;
+                let mode = self.mode_of_incomplete();
+                let taken = |name: &RelativePath| self.context.snapshot_has(name);
+                let (aside, file) = self.root.create_incomplete(&job.path, job.left_over, mode, &taken)?;
                 job.state.set_aside(aside);
                 file
             }
@@ -158,6 +166,11 @@ impl<'a> Files<'a> {
         let output = if is_large { Output::large(file) } else { Output::cached(file) };
         output.reserve(job.size).map_err(|source| FileError::Length { size: job.size, source })?;
         Ok(output)
+    }
+
+    /// Who may do what with a file that has no name of its own yet: nobody else, unless that is how it stays.
+    fn mode_of_incomplete(&self) -> u32 {
+        if self.context.options.metadata.mode { 0o600 } else { 0o666 }
     }
 
     /// Gives an existing file its length and holes.
@@ -318,7 +331,7 @@ impl<'a> Files<'a> {
     /// Removes what earlier restores left of a file that is whole now.
     fn remove_left_over(&self, job: &Job) {
         if job.left_over
-            && let Err(error) = self.root.remove_left_over(&job.path)
+            && let Err(error) = self.root.remove_left_over(&job.path, &|name| self.context.snapshot_has(name))
         {
             job.state.fail(&self.context.tally);
             self.context.tally.problem(tally::DELETE, job.path.as_bytes(), explain(&error));

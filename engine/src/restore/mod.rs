@@ -89,7 +89,12 @@ pub fn run(
         && matches!(source, Source::Directory(..))
         && (prefix.is_empty() || snapshot.paths.iter().all(|path| is_at_or_below(path, &prefix)));
     let totals = is_all.then_some((snapshot.summary.files, snapshot.summary.bytes));
-    let context = Context::new(repository, options, target, inside, Tally::new(monitor, prefix, totals));
+    let tree = match &source {
+        Source::Directory(tree, _) => Some(*tree),
+        Source::Entry(_) => None,
+    };
+    let tally = Tally::new(monitor, prefix, totals);
+    let context = Context::new(repository, options, (target, inside), tree, tally);
     let shares = Restorers::new(options.threads, options.memory);
     repository.index().keep_pages(shares.cached_pages);
     let limits = Limits::for_memory(shares.windows);

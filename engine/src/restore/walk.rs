@@ -16,7 +16,7 @@ use super::present::{self, Present};
 use super::select::{Selector, Verdict};
 use super::tally::{self, add, explain};
 use super::window::{DoneDirectory, FileState, Limits, Window};
-use crate::browse::{self, BrowseError};
+use crate::browse::BrowseError;
 use crate::format::tree::{Metadata, Node, NodeKind};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
@@ -371,12 +371,6 @@ impl<'a> Walk<'a> {
         // A single entry's directory is not listed.
         let Some(frame) = self.frames.last() else { return true };
         frame.present.as_ref().is_some_and(Present::has_incomplete)
-    }
-
-    /// Whether the directory at hand of the snapshot has, or may have, an entry of this name.
-    pub(super) fn has(&self, name: &[u8]) -> bool {
-        let Some(frame) = self.frames.last() else { return false };
-        !matches!(browse::lookup(self.context.reader(), &frame.tree, name), Ok(None))
     }
 
     /// Ends a directory.

@@ -14,7 +14,7 @@ use serde_bytes::ByteBuf;
 
 use super::dir::SourceDir;
 use super::stat::{SourceKind, SourceStat};
-use crate::format::tree::{Metadata, XATTRS_WEIGHT_MAX, Xattr};
+use crate::format::tree::{INCOMPLETE_MARK, Metadata, XATTRS_WEIGHT_MAX, Xattr};
 
 /// The inode flags that are kept: those a user or administrator can set, by any file system's rules.
 ///
@@ -138,7 +138,8 @@ impl MetadataReader {
         }
         let mut xattrs = Vec::new();
         let mut weight = 0;
-        for name in self.list.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        let names = self.list.split(|&byte| byte == 0);
+        for name in names.filter(|name| !name.is_empty() && *name != INCOMPLETE_MARK) {
             match filled(&mut self.value, |value| node.get(name, value)) {
                 Ok(()) => {
                     let value = ByteBuf::from(self.value.as_slice());

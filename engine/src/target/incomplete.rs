@@ -1,12 +1,14 @@
 //! Files that are not whole: they stand under a name that says so, and carry a mark by which a later restore knows its own.
 //!
+//! The mark says of which file they are, as their names alone do not where that file's is long: they are cut.
+//!
 //! Nothing that is there is replaced by one: if the name is taken, a number is added. Where a file system has no extended
 //! attributes there is no mark, and what was left there counts as somebody else's.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, RenameFlags, XattrFlags, linkat, renameat, renameat_with, statat, unlinkat};
+use rustix::fs::{AtFlags, RenameFlags, linkat, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::error::TargetError;
@@ -14,12 +16,10 @@ use super::handle::Handle;
 use super::name::{LONGEST_NAME, RelativePath};
 use super::root::{Obstacle, TargetRoot};
 use super::stat::{EntryKind, TargetStat};
-use crate::format::tree::Xattr;
+use crate::format::tree::{INCOMPLETE_MARK, Xattr};
 
 /// What the name of a file that is not whole ends with, but for a number.
 pub const SUFFIX: &str = ".strongroom-incomplete";
-
-const MARK: &str = "user.strongroom.incomplete";
 
 /// Names that are tried.
 const NUMBER_MAX: u32 = 1000;
@@ -32,6 +32,14 @@ fn incomplete(path: &RelativePath, number: u32) -> Option<RelativePath> {
     parent.join(&[&name[..kept], suffix.as_bytes()].concat()).ok()
 }
 
+/// The names for what there is of the file `path`, but for those that are `taken`.
+fn free_names<'a>(
+    path: &'a RelativePath,
+    taken: &'a dyn Fn(&RelativePath) -> bool,
+) -> impl Iterator<Item = RelativePath> + 'a {
+    (1..=NUMBER_MAX).map_while(|number| incomplete(path, number)).filter(|name| !taken(name))
+}
+
 /// Whether a name is one for a file that is not whole, and then the name of that file; an empty one where the name does
 /// not tell, because that file's was too long.
 pub fn whole_name(name: &[u8]) -> Option<&[u8]> {
@@ -41,43 +49,65 @@ pub fn whole_name(name: &[u8]) -> Option<&[u8]> {
     Some(if name.len() == LONGEST_NAME { b"" } else { whole })
 }
 
-/// The mark, as an attribute of a file.
-pub(super) fn mark() -> Xattr {
-    Xattr { name: MARK.as_bytes().to_vec().into(), value: b"1".to_vec().into() }
+/// The mark of what there is of the file `path`.
+pub(crate) fn mark(path: &RelativePath) -> Xattr {
+    // Names in one directory only are to be told apart, and a mark has to fit into an inode.
+    let hash = blake3::hash(last_name(path)).to_hex();
+    let value = hash.as_bytes()[..32].to_vec().into();
+    Xattr { name: INCOMPLETE_MARK.to_vec().into(), value }
 }
 
-/// Marks a file as not whole; whether that was possible.
-pub(super) fn set_mark(file: &File) -> bool {
-    rustix::fs::fsetxattr(file, MARK, b"1", XattrFlags::empty()).is_ok()
+/// Marks a file as what there is of `path`. Where that is not possible it is not known again.
+pub(super) fn set_mark(file: &File, path: &RelativePath) {
+    let mark = mark(path);
+    let _ = Handle::Open(file.as_fd()).set_xattr(&mark.name, &mark.value);
 }
 
 impl TargetRoot {
     /// What an earlier restore left of the file `path` under the first name for that, if it did.
     pub fn left_over(&self, path: &RelativePath) -> Result<Option<(RelativePath, TargetStat)>, TargetError> {
         let Some(name) = incomplete(path, 1) else { return Ok(None) };
-        Ok(self.marked(&name)?.map(|stat| (name, stat)))
+        Ok(self.rest_of(path, &name)?.map(|stat| (name, stat)))
     }
 
-    /// The file `path`, if there is one with the mark and no other name.
-    pub fn marked(&self, path: &RelativePath) -> Result<Option<TargetStat>, TargetError> {
-        let Some(entry) = self.open_entry("look at", path)? else { return Ok(None) };
-        let is_marked = entry.stat.kind == EntryKind::File
+    /// The file `name`, if it has the mark of what there is of `path`, no other name, and is this user's: what is written
+    /// to somebody else's can be read by them.
+    pub fn rest_of(
+        &self,
+        path: &RelativePath,
+        name: &RelativePath,
+    ) -> Result<Option<TargetStat>, TargetError> {
+        let Some(entry) = self.open_entry("look at", name)? else { return Ok(None) };
+        let mark = mark(path);
+        let is_rest = entry.stat.kind == EntryKind::File
             && entry.stat.links == 1
-            && Handle::Named(entry.fd.as_fd()).has_xattr(MARK.as_bytes(), b"1");
-        Ok(is_marked.then_some(entry.stat))
+            && entry.stat.uid == rustix::process::geteuid().as_raw()
+            && Handle::Named(entry.fd.as_fd()).has_xattr(&mark.name, &mark.value);
+        Ok(is_rest.then_some(entry.stat))
     }
 
-    /// Creates a file for what will be `path`, under a name that says that it is not whole, with the mark and for its owner alone. With
-    /// `reuse` what an earlier restore left there is emptied and used.
+    /// Whether there is a regular file `name` with the mark of what there is of some file.
+    pub fn is_rest(&self, name: &RelativePath) -> Result<bool, TargetError> {
+        let Some(entry) = self.open_entry("look at", name)? else { return Ok(false) };
+        let names = Handle::Named(entry.fd.as_fd()).xattr_names();
+        let has_mark = names.is_ok_and(|names| names.iter().any(|name| **name == *INCOMPLETE_MARK));
+        Ok(entry.stat.kind == EntryKind::File && has_mark)
+    }
+
+    /// Creates a file for what will be `path`, with the mark, under a name that says that it is not whole and that is not `taken`.
+    /// With `reuse` what an earlier restore left there is emptied and used. For whoever restores alone, unless another mode is given.
     pub fn create_incomplete(
         &self,
         path: &RelativePath,
         reuse: bool,
+        mode: u32,
+        taken: &dyn Fn(&RelativePath) -> bool,
     ) -> Result<(RelativePath, File), TargetError> {
         const CREATE: &str = "create the file";
         if reuse
             && let Some((name, _)) = self.left_over(path)?
-            && let Some(file) = self.open_existing(&name)?
+            && !taken(&name)
+            && let Some(file) = self.open_rest(&name, mode)?
         {
             file.set_len(0).map_err(|source| TargetError::Io {
                 operation: "cut off",
@@ -86,13 +116,12 @@ impl TargetRoot {
             })?;
             return Ok((name, file));
         }
-        for number in 1..=NUMBER_MAX {
-            let Some(name) = incomplete(path, number) else { break };
-            match self.create_file(&name, 0o600, Obstacle::Refuse) {
+        for name in free_names(path, taken) {
+            match self.create_file(&name, mode, Obstacle::Refuse) {
                 Err(TargetError::InTheWay { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(file) => {
-                    set_mark(&file);
+                    set_mark(&file, path);
                     return Ok((name, file));
                 }
             }
@@ -100,16 +129,31 @@ impl TargetRoot {
         Err(TargetError::io(CREATE, path, Errno::EXIST))
     }
 
-    /// Gives the file `path` a name that says that it is not whole, and the mark.
-    pub fn set_aside(&self, path: &RelativePath) -> Result<RelativePath, TargetError> {
+    /// Opens what an earlier restore left, and takes off the rights beyond `mode` before anything is written to it.
+    pub fn open_rest(&self, name: &RelativePath, mode: u32) -> Result<Option<File>, TargetError> {
+        let Some(file) = self.open_existing(name)? else { return Ok(None) };
+        let limited =
+            rustix::fs::fstat(&file).and_then(|stat| rustix::fs::fchmod(&file, (stat.st_mode & mode).into()));
+        limited.map_err(|errno| TargetError::io("limit the rights to", name, errno))?;
+        Ok(Some(file))
+    }
+
+    /// Gives the file `path` a name that says that it is not whole and that is not `taken`, and the mark.
+    pub fn set_aside(
+        &self,
+        path: &RelativePath,
+        taken: &dyn Fn(&RelativePath) -> bool,
+    ) -> Result<RelativePath, TargetError> {
         const RENAME: &str = "rename, as it is not whole,";
         if let Some(entry) = self.open_entry(RENAME, path)? {
             entry.expect_kind(RENAME, path, EntryKind::File)?;
-            // Without the mark it is only not known again.
-            let _ = Handle::Named(entry.fd.as_fd()).set_xattr(MARK.as_bytes(), b"1");
+            // Another name of it may lie outside of the target: it is somebody else's, who has put it there since.
+            if entry.stat.links == 1 {
+                let mark = mark(path);
+                let _ = Handle::Named(entry.fd.as_fd()).set_xattr(&mark.name, &mark.value);
+            }
         }
-        for number in 1..=NUMBER_MAX {
-            let Some(aside) = incomplete(path, number) else { break };
+        for aside in free_names(path, taken) {
             match self.rename_beside(RENAME, path, &aside) {
                 Err(error) if error.is(Errno::EXIST) => {}
                 other => return other.map(|()| aside),
@@ -136,23 +180,33 @@ impl TargetRoot {
                 other => other,
             }?;
         } else {
+            // After a power cut the one or the other is there, and not a new one without content.
+            file.sync_data().map_err(|source| TargetError::Io {
+                operation: "flush",
+                path: incomplete.clone(),
+                source,
+            })?;
             let to = last_name(path);
             self.in_parent(RENAME, incomplete, |parent, name| renameat(parent, name, parent, to))?;
         }
         self.forget(path);
         // Without one there is nothing to take off; if that fails, the file has an attribute too many.
-        let _ = rustix::fs::fremovexattr(file, MARK);
+        let _ = rustix::fs::fremovexattr(file, INCOMPLETE_MARK);
         Ok(())
     }
 
-    /// Removes what earlier restores left of the file `path`, which is whole now.
-    pub fn remove_left_over(&self, path: &RelativePath) -> Result<(), TargetError> {
+    /// Removes what earlier restores left of the file `path`, which is whole now, under names that are not `taken`.
+    pub fn remove_left_over(
+        &self,
+        path: &RelativePath,
+        taken: &dyn Fn(&RelativePath) -> bool,
+    ) -> Result<(), TargetError> {
         for number in 1..=NUMBER_MAX {
             let Some(name) = incomplete(path, number) else { break };
             if self.stat(&name)?.is_none() {
                 break;
             }
-            if self.marked(&name)?.is_some() {
+            if !taken(&name) && self.rest_of(path, &name)?.is_some() {
                 self.remove(&name)?;
             }
         }
@@ -196,8 +250,12 @@ mod tests {
     use std::fs;
     use std::io::Write;
 
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::super::test_support::{RESOLUTIONS, Sandbox, path};
     use super::*;
+
+    const FREE: &dyn Fn(&RelativePath) -> bool = &|_| false;
 
     fn names(sandbox: &Sandbox) -> Vec<String> {
         let names = fs::read_dir(sandbox.target()).unwrap();
@@ -229,8 +287,8 @@ mod tests {
             let root = sandbox.open(resolution);
             fs::write(sandbox.at("b.strongroom-incomplete"), "a user's").unwrap();
             fs::write(sandbox.at("b"), "half").unwrap();
-            assert_eq!(root.set_aside(&path("b")).unwrap(), path("b.strongroom-incomplete-2"));
-            let (third, mut file) = root.create_incomplete(&path("b"), true).unwrap();
+            assert_eq!(root.set_aside(&path("b"), FREE).unwrap(), path("b.strongroom-incomplete-2"));
+            let (third, mut file) = root.create_incomplete(&path("b"), true, 0o600, FREE).unwrap();
             assert_eq!(third, path("b.strongroom-incomplete-3"));
             file.write_all(b"whole").unwrap();
             root.put_in_place(&third, &file, &path("b"), Obstacle::Refuse).unwrap();
@@ -238,7 +296,7 @@ mod tests {
                 root.put_in_place(&path("b"), &file, &path("b.strongroom-incomplete"), Obstacle::Refuse)
                     .is_err()
             );
-            root.remove_left_over(&path("b")).unwrap();
+            root.remove_left_over(&path("b"), FREE).unwrap();
             assert_eq!(names(&sandbox), ["b", "b.strongroom-incomplete"]);
             assert_eq!(fs::read(sandbox.at("b")).unwrap(), b"whole");
             assert_eq!(fs::read(sandbox.at("b.strongroom-incomplete")).unwrap(), b"a user's");
@@ -246,15 +304,34 @@ mod tests {
     }
 
     #[test]
+    fn a_file_with_a_name_outside_gets_no_mark() {
+        let sandbox = Sandbox::new();
+        let root = sandbox.open(RESOLUTIONS[0]);
+        let outside = tempfile::NamedTempFile::new_in(sandbox.target().parent().unwrap()).unwrap();
+        fs::hard_link(outside.path(), sandbox.at("b")).unwrap();
+        let aside = root.set_aside(&path("b"), FREE).unwrap();
+        assert!(!root.is_rest(&aside).unwrap());
+    }
+
+    #[test]
     fn only_what_has_the_mark_is_left_over() {
         let sandbox = Sandbox::new();
         let root = sandbox.open(RESOLUTIONS[0]);
-        let (name, file) = root.create_incomplete(&path("b"), false).unwrap();
-        if !set_mark(&file) {
+        let (name, file) = root.create_incomplete(&path("b"), false, 0o600, FREE).unwrap();
+        if Handle::Open(file.as_fd()).set_xattr(b"user.any", b"").is_err() {
             return crate::testing::cannot("mark files", &"no extended attributes here");
         }
         assert_eq!(root.left_over(&path("b")).unwrap().map(|(name, _)| name), Some(name.clone()));
-        assert_eq!(root.create_incomplete(&path("b"), true).unwrap().0, name, "used again");
+        // What others were let read or write is theirs alone again that restore it.
+        fs::set_permissions(sandbox.at("b.strongroom-incomplete"), fs::Permissions::from_mode(0o666))
+            .unwrap();
+        let (again, file) = root.create_incomplete(&path("b"), true, 0o600, FREE).unwrap();
+        assert_eq!((&again, file.metadata().unwrap().mode() & 0o777), (&name, 0o600), "used again");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(sandbox.at("b.strongroom-incomplete"), Some(1), None).unwrap();
+            assert!(root.left_over(&path("b")).unwrap().is_none(), "somebody else's");
+            std::os::unix::fs::chown(sandbox.at("b.strongroom-incomplete"), Some(0), None).unwrap();
+        }
         fs::hard_link(sandbox.at("b.strongroom-incomplete"), sandbox.at("other")).unwrap();
         assert!(root.left_over(&path("b")).unwrap().is_none(), "another name may be somebody's");
         fs::remove_file(sandbox.at("b.strongroom-incomplete")).unwrap();

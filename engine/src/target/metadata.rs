@@ -166,16 +166,18 @@ impl MetadataWriter {
 
     /// Applies `wanted` to a file that was created or opened by [`TargetRoot`] and whose content is complete.
     pub fn apply_to_file(&self, file: &File, wanted: &Metadata) -> Vec<MetadataError> {
-        self.apply(Handle::Open(file.as_fd()), EntryKind::File, wanted)
+        self.apply(Handle::Open(file.as_fd()), EntryKind::File, wanted, false)
     }
 
-    /// Applies `wanted` to a file that is not whole, and marks it as such.
-    pub fn apply_to_incomplete(&self, file: &File, wanted: &Metadata) -> Vec<MetadataError> {
-        let mut wanted = wanted.clone();
-        if incomplete::set_mark(file) {
-            wanted.xattrs.push(incomplete::mark());
-        }
-        self.apply_to_file(file, &wanted)
+    /// Applies `wanted` to a file that is not all of `path`, and marks it as such.
+    pub fn apply_to_incomplete(
+        &self,
+        file: &File,
+        path: &RelativePath,
+        wanted: &Metadata,
+    ) -> Vec<MetadataError> {
+        incomplete::set_mark(file, path);
+        self.apply(Handle::Open(file.as_fd()), EntryKind::File, wanted, true)
     }
 
     /// Applies `wanted` to the entry `path`, if it is of kind `kind`; of a directory when all below it is done.
@@ -203,12 +205,19 @@ impl MetadataWriter {
         }
         // A directory that may be read is opened for it, so that its mode and flags need no detour.
         match (kind == EntryKind::Directory).then(|| open_for_listing(entry.fd.as_fd())) {
-            Some(Ok(directory)) => self.apply(Handle::Open(directory.as_fd()), kind, wanted),
-            _ => self.apply(entry.handle(), kind, wanted),
+            Some(Ok(directory)) => self.apply(Handle::Open(directory.as_fd()), kind, wanted, false),
+            _ => self.apply(entry.handle(), kind, wanted, false),
         }
     }
 
-    fn apply(&self, inode: Handle<'_>, kind: EntryKind, wanted: &Metadata) -> Vec<MetadataError> {
+    /// With `marked` the mark of what is not whole stays.
+    fn apply(
+        &self,
+        inode: Handle<'_>,
+        kind: EntryKind,
+        wanted: &Metadata,
+        marked: bool,
+    ) -> Vec<MetadataError> {
         let mut errors = Vec::new();
         let mut now = match inode.stat() {
             Ok(stat) => Now::new(&stat, kind),
@@ -220,7 +229,7 @@ impl MetadataWriter {
         }
         let acl = if self.options.xattrs {
             self.unlock(inode, &mut now, wanted);
-            xattrs::apply(inode, &wanted.xattrs, &mut errors)
+            xattrs::apply(inode, &wanted.xattrs, marked, &mut errors)
         } else {
             xattrs::Outcome { acl_changed: false, acl_set: false }
         };

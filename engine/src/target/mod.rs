@@ -60,6 +60,8 @@ pub(crate) mod test_support;
 pub use accounts::{Accounts, LocalAccounts};
 pub use direct::{Bounce, Output};
 pub use error::TargetError;
+#[cfg(test)]
+pub(crate) use incomplete::mark as mark_of_incomplete;
 pub use incomplete::{SUFFIX as INCOMPLETE_SUFFIX, whole_name};
 pub use metadata::{MetadataError, MetadataOptions, MetadataPart, MetadataWriter, creation_mode};
 pub use name::{NameError, RelativePath, check_name};

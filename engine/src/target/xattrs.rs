@@ -2,7 +2,7 @@
 
 use super::handle::Handle;
 use super::metadata::{MetadataError, MetadataPart};
-use crate::format::tree::Xattr;
+use crate::format::tree::{INCOMPLETE_MARK, Xattr};
 
 /// The attribute that holds a POSIX ACL.
 pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
@@ -18,8 +18,13 @@ pub(super) struct Outcome {
 }
 
 /// Makes the attributes those of `wanted`. What `wanted` lacks is removed if it says who may do what or is the
-/// user's: labels that the local system gave to a new file stay.
-pub(super) fn apply(inode: Handle<'_>, wanted: &[Xattr], errors: &mut Vec<MetadataError>) -> Outcome {
+/// user's: labels that the local system gave to a new file stay. The mark of what is not whole stays only if it is `marked`.
+pub(super) fn apply(
+    inode: Handle<'_>,
+    wanted: &[Xattr],
+    marked: bool,
+    errors: &mut Vec<MetadataError>,
+) -> Outcome {
     let mut outcome = Outcome { acl_changed: false, acl_set: false };
     let present = inode.xattr_names();
     let is_there =
@@ -27,7 +32,7 @@ pub(super) fn apply(inode: Handle<'_>, wanted: &[Xattr], errors: &mut Vec<Metada
     match &present {
         Err(errno) => errors.push(MetadataError::Io { what: MetadataPart::Xattrs, source: (*errno).into() }),
         Ok(present) => {
-            for name in present.iter().filter(|name| is_surplus(name, wanted)) {
+            for name in present.iter().filter(|name| is_surplus(name, wanted, marked)) {
                 outcome.acl_changed |= **name == *ACCESS_ACL;
                 if let Err(errno) = inode.remove_xattr(name) {
                     errors.push(failed(name, errno));
@@ -35,7 +40,7 @@ pub(super) fn apply(inode: Handle<'_>, wanted: &[Xattr], errors: &mut Vec<Metada
             }
         }
     }
-    for xattr in wanted {
+    for xattr in wanted.iter().filter(|xattr| *xattr.name != *INCOMPLETE_MARK) {
         let is_access_acl = **xattr.name == *ACCESS_ACL;
         if is_there(&xattr.name) && inode.has_xattr(&xattr.name, &xattr.value) {
             outcome.acl_set |= is_access_acl;
@@ -54,7 +59,10 @@ fn failed(name: &[u8], errno: rustix::io::Errno) -> MetadataError {
     MetadataError::Io { what: MetadataPart::Xattr(name.to_vec()), source: errno.into() }
 }
 
-fn is_surplus(name: &[u8], wanted: &[Xattr]) -> bool {
+fn is_surplus(name: &[u8], wanted: &[Xattr], marked: bool) -> bool {
+    if name == INCOMPLETE_MARK {
+        return !marked;
+    }
     let ours = name.starts_with(b"user.") || [ACCESS_ACL, DEFAULT_ACL, CAPABILITY].contains(&name);
     ours && !wanted.iter().any(|xattr| **xattr.name == *name)
 }

@@ -227,7 +227,7 @@ fn a_flipped_bit_costs_its_blocks_and_what_is_left_does_not_pass_for_the_file() 
 }
 
 fn has_mark(path: &Path) -> bool {
-    rustix::fs::getxattr(path, "user.strongroom.incomplete", &mut [0_u8; 8]).is_ok()
+    rustix::fs::getxattr(path, "user.strongroom.incomplete", &mut [0_u8; 64]).is_ok()
 }
 
 #[test]
@@ -280,10 +280,87 @@ fn what_a_snapshot_has_under_such_a_name_is_a_file_like_any_other() {
     fs::create_dir_all(fixture.target()).unwrap();
     let root = crate::target::TargetRoot::open(&fixture.target(), false).unwrap();
     let path = crate::target::RelativePath::parse(b"a").unwrap();
-    let _ = root.create_incomplete(&path, false).unwrap();
+    let _ = root.create_incomplete(&path, false, 0o600, &|_| false).unwrap();
     fixture.restore_well(&RestoreOptions { verify: true, ..options() });
     assert!(fs::read(fixture.target().join("a")).unwrap() == noise(1, 5000));
     assert!(fs::read(fixture.target().join("a.strongroom-incomplete")).unwrap() == noise(2, 5000));
+}
+
+/// The names for what is not whole are cut, and then those of both files are one.
+#[test]
+fn what_there_is_of_a_file_with_a_long_name_is_not_gone_on_with_for_another() {
+    for plants in ["longer", "shorter", "neither"] {
+        let long = |last: &str| format!("{}{last}", "n".repeat(243));
+        let (one, other) = (noise(1, 3_000_000), noise(2, 1_000_000));
+        let mut b = Builder::with_packs_of(1 << 20);
+        let nodes = vec![b.file(&long("a"), &one, 500_000), b.file(&long("b"), &other, 500_000)];
+        let fixture = b.finish(nodes);
+        fs::create_dir_all(fixture.target()).unwrap();
+        let root = crate::target::TargetRoot::open(&fixture.target(), false).unwrap();
+        for (name, bytes) in [(long("a"), &one), (long("b"), &other)] {
+            if plants == if name.ends_with('a') { "longer" } else { "shorter" } {
+                let path = crate::target::RelativePath::parse(name.as_bytes()).unwrap();
+                let (_, file) = root.create_incomplete(&path, false, 0o600, &|_| false).unwrap();
+                file.write_all_at(&bytes[..bytes.len() - 400_000], 0).unwrap();
+            } else if plants == "neither" {
+                // They are replaced, each by a file that stands beside it first.
+                symlink("elsewhere", fixture.target().join(&name)).unwrap();
+            }
+        }
+        fixture.restore_well(&RestoreOptions { verify: plants == "shorter", ..options() });
+        assert!(fs::read(fixture.target().join(long("a"))).unwrap() == one, "{plants}");
+        assert!(fs::read(fixture.target().join(long("b"))).unwrap() == other, "{plants}");
+        assert_eq!(names(&fixture.target()).len(), 2, "nothing is left over");
+    }
+}
+
+#[test]
+fn what_is_not_whole_yet_takes_no_name_that_the_snapshot_has() {
+    let mut b = Builder::with_packs_of(1 << 20);
+    let whole = b.file("a", &noise(1, 3_000_000), 500_000);
+    let other = b.file("a.strongroom-incomplete", &noise(2, 5000), 1000);
+    let fixture = b.finish(vec![whole, other]);
+    fs::create_dir_all(fixture.target()).unwrap();
+    fs::write(fixture.target().join("older"), "older").unwrap();
+    fs::hard_link(fixture.target().join("older"), fixture.target().join("a")).unwrap();
+    fixture.restore_well(&options());
+    assert_eq!(names(&fixture.target()), ["a", "a.strongroom-incomplete", "older"]);
+    assert!(fs::read(fixture.target().join("a.strongroom-incomplete")).unwrap() == noise(2, 5000));
+}
+
+/// As a backup by an older version of a directory in which something was not whole has it.
+#[test]
+fn a_mark_in_a_snapshot_is_not_restored_and_what_has_it_not_removed() {
+    const NUMBERED: &str = "a.strongroom-incomplete-2";
+    let mut b = Builder::new();
+    let path = crate::target::RelativePath::parse(b"a").unwrap();
+    let mark = crate::target::mark_of_incomplete(&path);
+    let whole = b.file("a", &noise(1, 5000), 1000);
+    let marked = with(b.file(NUMBERED, &noise(2, 5000), 1000), |metadata| metadata.xattrs = vec![mark]);
+    let fixture = b.finish(vec![whole, marked]);
+    fs::create_dir_all(fixture.target()).unwrap();
+    let root = crate::target::TargetRoot::open(&fixture.target(), false).unwrap();
+    for _ in 0..2 {
+        let _ = root.create_incomplete(&path, false, 0o600, &|_| false).unwrap();
+    }
+    fixture.restore_well(&RestoreOptions { verify: true, ..options() });
+    assert_eq!(names(&fixture.target()), ["a", NUMBERED]);
+    assert!(fs::read(fixture.target().join(NUMBERED)).unwrap() == noise(2, 5000));
+    assert!(!has_mark(&fixture.target().join(NUMBERED)));
+}
+
+#[test]
+fn what_takes_the_place_of_something_has_the_rights_of_what_is_new() {
+    let mut b = Builder::new();
+    let nodes = vec![b.file("new", &noise(1, 5000), 1000), b.file("replaced", &noise(2, 5000), 1000)];
+    let fixture = b.finish(nodes);
+    fs::create_dir_all(fixture.target()).unwrap();
+    symlink("elsewhere", fixture.target().join("replaced")).unwrap();
+    let mut options = options();
+    options.metadata.mode = false;
+    fixture.restore_well(&options);
+    let mode = |name: &str| fs::symlink_metadata(fixture.target().join(name)).unwrap().mode();
+    assert_eq!(mode("replaced"), mode("new"));
 }
 
 #[test]
