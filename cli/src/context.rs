@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 use strongroom::backend::{Backend, BackendError, LocalBackend};
@@ -385,15 +385,21 @@ fn full(repository: Repository) -> Result<Repository, Failure> {
 
 /// This host, this user, the system's clock and random numbers.
 pub fn environment() -> Environment {
-    let started = Instant::now();
     Environment {
         entropy: Arc::new(SystemEntropy),
         now: Arc::new(units::now),
-        uptime: Arc::new(move || started.elapsed()),
+        uptime: Arc::new(uptime),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         user: user(),
         program: PROGRAM.into(),
     }
+}
+
+/// Time since the system was started. It goes on while the system sleeps, as does what others think of this process's silence.
+fn uptime() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
 /// Where large temporary files go: `TMPDIR`, or the place that is on a disk on most systems.

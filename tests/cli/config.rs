@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::plan::{planned, write_plan};
-use crate::support::{Bench, Run, cannot, strongroom};
+use crate::support::{Bench, Run, assert_same, cannot, strongroom};
 
 #[test]
 fn mistakes_in_a_plan_are_told_with_their_place() {
@@ -164,6 +164,60 @@ fn a_plan_of_all_parts_is_checked_and_makes_a_runbook() {
     assert!(!runbook.contains("${target}"), "{runbook}");
     let json = bench.run(["runbook", "--json"]).expect(0).last("runbook");
     assert_eq!(json["text"].as_str().map(str::trim_end), Some(runbook.trim_end()));
+}
+
+/// The lines of code blocks of a page, but for comments.
+fn commands(page: &str) -> Vec<&str> {
+    let mut is_inside = false;
+    let is_command = |line: &&str| {
+        let is_fence = line.starts_with("```");
+        is_inside ^= is_fence;
+        is_inside && !is_fence && !line.starts_with('#')
+    };
+    page.lines().map(str::trim).filter(is_command).collect()
+}
+
+/// A stranger has a new host, one repository with its password, and the page.
+#[test]
+fn what_the_runbook_says_brings_everything_back_on_a_new_host() {
+    let domains = "[[domain]]\nname = 'shop'\npaths = ['DIR/src']\nafter = ['base']\n\
+                   [[domain]]\nname = 'base'\npaths = ['DIR/base']\n";
+    let bench = planned(domains);
+    bench.source();
+    bench.write("base/settings", "color = blue");
+    bench.run(["run"]).expect(0);
+    let runbook = bench.run(["runbook"]).expect(0).stdout;
+    let before = bench.path("before");
+    fs::create_dir(&before).expect("made");
+    for lost in ["src", "base", "strongroom.toml"] {
+        fs::rename(bench.path(lost), before.join(lost)).expect("renamed");
+    }
+    for lost in ["state", "second"] {
+        fs::remove_dir_all(bench.path(lost)).expect("removed");
+    }
+    fs::create_dir(bench.path("new")).expect("made");
+    let all = commands(&runbook);
+    // One of the repositories is enough, and `recover` can be used.
+    let second = bench.path("second").display().to_string();
+    let needed =
+        |line: &&&str| !line.contains(&second) && !line.contains("SNAPSHOT") && !line.contains(" snapshots");
+    let script = all.iter().filter(needed).copied().collect::<Vec<_>>().join("\n");
+    assert_eq!(script.matches("strongroom recover ").count(), 4, "each is looked at and done: {script}");
+    assert!(script.find("strongroom recover base") < script.find("strongroom recover shop"), "{script}");
+    let binary = Path::new(env!("CARGO_BIN_EXE_strongroom")).parent().expect("a folder").to_owned();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", &script]).current_dir(bench.path("new"));
+    shell.envs(bench.command().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.env_remove("STRONGROOM_REPOSITORY").env("PATH", format!("{}:{path}", binary.display()));
+    Run::of(&mut shell).expect(0);
+    for lost in ["src", "base"] {
+        assert_same(&before.join(lost), &bench.path(lost));
+    }
+    assert_eq!(
+        fs::read(bench.path("strongroom.toml")).expect("the plan"),
+        fs::read(before.join("strongroom.toml")).expect("the plan")
+    );
 }
 
 #[test]

@@ -2,11 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::plan::{planned, write_plan};
-use crate::support::{Bench, Run};
+use crate::support::{Bench, Run, assert_same, noise};
 
 fn snapshots(bench: &Bench) -> usize {
     bench.objects("log").len()
@@ -15,6 +19,48 @@ fn snapshots(bench: &Bench) -> usize {
 /// One domain with a stream of this command and more keys.
 fn stream(keys: &str) -> String {
     format!("[[domain]]\nname = 'db'\nto = ['first']\nstream = [{{ name = 'dump', {keys} }}]\n")
+}
+
+/// Runs the plan while something is added to a file all the time.
+fn run_beside_a_writer(bench: &Bench, path: &Path) -> Run {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let mut file = fs::File::options().append(true).open(path).expect("there");
+    let writer = thread::spawn(move || {
+        while stopped.try_recv().is_err() {
+            file.write_all(b"x").expect("written");
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let run = bench.run(["run"]);
+    stop.send(()).expect("heard");
+    writer.join().expect("no panic");
+    run
+}
+
+#[test]
+fn files_that_change_all_the_time_are_told_of_and_read_again_by_the_next_run() {
+    let plan =
+        |more: &str| format!("[[domain]]\nname = 'files'\nto = ['first']\npaths = ['DIR/src']\n{more}");
+    let bench = planned(&plan("objectives = { on_change = 'fail' }\n"));
+    let name = "<img src=x onerror=alert(1)>.log";
+    let path = bench.write(&format!("src/{name}"), noise(1, 24 << 20));
+    let before = snapshots(&bench);
+    let said = run_beside_a_writer(&bench, &path).expect(1).stderr;
+    assert!(said.contains("changed while"), "{said}");
+    assert_eq!(snapshots(&bench), before, "no snapshot was made");
+    write_plan(&bench, &plan(""));
+    run_beside_a_writer(&bench, &path).expect(3);
+    bench.run(["report", "--html", "report.html"]).expect(0);
+    let page = fs::read_to_string(bench.path("report.html")).expect("a page");
+    assert!(
+        page.contains("src/&lt;img src=x onerror=alert(1)&gt;.log</td>") && !page.contains("<img"),
+        "{page}"
+    );
+    // It is read again, and of one moment now.
+    bench.run(["run"]).expect(0);
+    bench.run(["restore", "latest", "--target", "restored"]).expect(0);
+    let own = bench.path("src").canonicalize().expect("there");
+    assert_same(&own, &bench.path("restored").join(own.strip_prefix("/").expect("absolute")));
 }
 
 #[test]

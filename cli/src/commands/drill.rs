@@ -133,7 +133,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         }
         match driller.run(drill, &wish) {
             Some(record) => {
-                tell(&record, context)?;
+                tell(&record, context);
                 records.push(record);
             }
             None => busy.push(drill.name.as_str()),
@@ -179,14 +179,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 }
 
 /// Tells of a drill that is done.
-fn tell(record: &DrillRecord, context: &Context) -> Result<(), Failure> {
+fn tell(record: &DrillRecord, context: &Context) {
     if context.output.json() {
         let phases: Vec<Value> = record
             .phases
             .iter()
             .map(|timed| json!({"phase": timed.phase.name(), "seconds": timed.seconds}))
             .collect();
-        return context.output.object(object(json!({
+        context.output.message(object(json!({
             "type": "drill",
             "drill": record.drill,
             "tier": record.tier.name(),
@@ -200,6 +200,7 @@ fn tell(record: &DrillRecord, context: &Context) -> Result<(), Failure> {
             "seconds": record.seconds(),
             "rto": record.rto,
         })));
+        return;
     }
     let said = match record.outcome {
         DrillOutcome::Pass => "passed",
@@ -223,5 +224,4 @@ fn tell(record: &DrillRecord, context: &Context) -> Result<(), Failure> {
         let rto = record.rto.map_or(String::new(), |rto| format!(", and has to be done in {rto} s"));
         context.output.text(format!("  a recovery takes {:.1} s{rto}", record.seconds()));
     }
-    Ok(())
 }

@@ -214,6 +214,10 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     recover::record::judge(&mut domains, &recoveries, &|domain| matches!(state.lock_own(domain), Ok(None)));
     recover::elsewhere::judge(plan, &mut domains, state)
         .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
+    let unplanned = state
+        .unplanned_recoveries(plan)
+        .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
+    domains.extend(recover::record::unplanned(&unplanned));
     let verified = verify::status(plan, &known, &verifications, &now);
     Ok(Overview { domains, repositories: verified, evidence })
 }

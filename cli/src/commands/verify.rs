@@ -1,5 +1,6 @@
 //! `verify`: repositories of the plan, read again as often and as much as it says.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,8 +76,15 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         return Err(Failure::new("busy", message).exit(Exit::Unverified));
     };
     let repositories = Repositories::new(context, &plan, Arc::clone(&cancelled));
-    let checks =
-        Checks { context, repositories: &repositories, cancelled: &cancelled, budget: args.budget, started };
+    let unwritten = RefCell::default();
+    let checks = Checks {
+        context,
+        repositories: &repositories,
+        cancelled: &cancelled,
+        budget: args.budget,
+        started,
+        unwritten: &unwritten,
+    };
     // Where that cannot be read, the repositories tell alone what is due.
     let done_before = state.verifications().unwrap_or_default();
     let mut verdicts = Vec::new();
@@ -137,6 +145,16 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         let failure = Failure::new("cancelled", "cancelled; what was not looked at may be anything");
         return Err(failure.exit(if damaged > 0 { Exit::Damage } else { Exit::Unverified }));
     }
+    let unwritten = unwritten.into_inner();
+    if !unwritten.is_empty() {
+        let message = format!("what was verified could not be written down {}", unwritten.join("; "));
+        let failure = Failure::new("ledger-not-written", message);
+        return Err(match (damaged, unverified) {
+            (0, 0) => failure.hint("the next verification reads the same packs again"),
+            (0, _) => failure.exit(Exit::Unverified),
+            _ => failure.exit(Exit::Damage),
+        });
+    }
     Ok(match (damaged, unverified, unrecorded) {
         (0, 0, Some(error)) => return Err(unwritable(error)),
         (0, 0, None) => Exit::Ok,
@@ -190,6 +208,8 @@ struct Checks<'a> {
     cancelled: &'a Arc<AtomicBool>,
     budget: Option<Duration>,
     started: Instant,
+    /// Where what was verified could not be written down, and why.
+    unwritten: &'a RefCell<Vec<String>>,
 }
 
 impl Verifier for Checks<'_> {
@@ -221,9 +241,7 @@ impl Verifier for Checks<'_> {
         monitor.inner.finish();
         let report = report.map_err(|error| Repositories::error(error.into()))?;
         if let Some(error) = &report.ledger_error {
-            self.context
-                .output
-                .warn(&format!("warning: {repo}: what was verified could not be written down: {error}"));
+            self.unwritten.borrow_mut().push(format!("in {repo}: {error}"));
         }
         Ok(checked(&report, monitor.inner.is_cancelled()))
     }

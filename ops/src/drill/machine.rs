@@ -10,6 +10,7 @@ use strongroom::ids::SnapshotId;
 
 use crate::drill::choose;
 use crate::drill::place::{Journal, Place, end_processes};
+use crate::drill::probe::NoAnswer;
 use crate::drill::record::{DrillOutcome, DrillRecord, Phase, Restoration, Timed};
 use crate::drill::source::{Compared, Part, Problem, Source};
 use crate::drill::steps::Services;
@@ -51,7 +52,7 @@ pub struct Driller<'a> {
     /// All drills that are known of by now, wherever they were run.
     pub records: &'a dyn Fn() -> std::io::Result<Vec<DrillRecord>>,
     /// Asks an address for its status code.
-    pub get: &'a dyn Fn(&str) -> Result<u16, String>,
+    pub get: &'a dyn Fn(&str) -> Result<u16, NoAnswer>,
     /// A port that nobody listens on.
     pub free_port: &'a dyn Fn() -> std::io::Result<u16>,
     /// Waits.

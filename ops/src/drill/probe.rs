@@ -11,18 +11,47 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The longest status line that is read.
 const STATUS_LEN_MAX: u64 = 1024;
 
-/// Asks `http://HOST:PORT/PATH`; returns the status code of the answer.
+/// Why there is no answer in HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// Nobody takes the call.
+    #[error("{0}")]
+    Nobody(String),
+    /// Somebody takes it, and says nothing in time, or something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Asks `http://HOST:PORT/PATH`, at each address of the host until one answers; returns the status code of the answer.
 ///
 /// # Errors
-/// What is wrong with the address, or why there is no answer.
-pub fn get(url: &str) -> Result<u16, String> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url} does not begin with http://"))?;
+/// [`NoAnswer`], also for what is wrong with the address.
+pub fn get(url: &str) -> Result<u16, NoAnswer> {
+    let nobody = |error: &dyn std::fmt::Display| NoAnswer::Nobody(error.to_string());
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| nobody(&format_args!("{url} does not begin with http://")))?;
     let authority = authority(url);
     let path = rest.get(authority.len()..).filter(|path| !path.is_empty()).unwrap_or("/");
-    let with_port = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    // Colons in brackets are an address's.
+    let has_port = authority.rsplit(']').next().unwrap_or_default().contains(':');
+    let with_port = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    let mut why = nobody(&"it has no address");
+    for address in with_port.to_socket_addrs().map_err(|error| nobody(&error))? {
+        match TcpStream::connect_timeout(&address, ANSWER) {
+            Ok(stream) => match asked(stream, authority, path) {
+                Ok(code) => return Ok(code),
+                Err(error) => why = NoAnswer::Other(error),
+            },
+            Err(error) if matches!(why, NoAnswer::Nobody(_)) => why = nobody(&error),
+            Err(_) => {}
+        }
+    }
+    Err(why)
+}
+
+fn asked(mut stream: TcpStream, authority: &str, path: &str) -> Result<u16, String> {
     let failed = |error: io::Error| error.to_string();
-    let address = with_port.to_socket_addrs().map_err(failed)?.next().ok_or("it has no address")?;
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER).map_err(failed)?;
     stream.set_read_timeout(Some(ANSWER)).map_err(failed)?;
     stream.set_write_timeout(Some(ANSWER)).map_err(failed)?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
@@ -48,8 +77,8 @@ pub fn authority(url: &str) -> &str {
 ///
 /// # Errors
 /// What it does instead.
-pub fn ready(url: &str, get: &dyn Fn(&str) -> Result<u16, String>) -> Result<(), String> {
-    match get(url)? {
+pub fn ready(url: &str, get: &dyn Fn(&str) -> Result<u16, NoAnswer>) -> Result<(), String> {
+    match get(url).map_err(|why| why.to_string())? {
         200 => Ok(()),
         code => Err(format!("{url} answers with {code}")),
     }
@@ -67,7 +96,7 @@ pub fn free_port() -> io::Result<u16> {
 mod tests {
     use super::*;
 
-    fn answered(answer: &'static str) -> Result<u16, String> {
+    fn answered(answer: &'static str) -> Result<u16, NoAnswer> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let server = std::thread::spawn(move || {
@@ -87,10 +116,14 @@ mod tests {
         assert_eq!(answered("HTTP/1.1 200 OK\r\n\r\nfine"), Ok(200));
         assert_eq!(answered("HTTP/1.0 503 Busy\r\n\r\n"), Ok(503));
         for wrong in ["", "hello\n", "HTTP/1.1\r\n", "HTTP/1.1 many\r\n"] {
-            assert!(answered(wrong).is_err(), "{wrong:?}");
+            assert!(matches!(answered(wrong), Err(NoAnswer::Other(_))), "{wrong:?}");
         }
         let port = free_port().expect("a port");
-        assert!(get(&format!("http://127.0.0.1:{port}/")).is_err(), "nobody listens");
-        assert!(get("https://127.0.0.1/").is_err());
+        assert!(matches!(get(&format!("http://127.0.0.1:{port}/")), Err(NoAnswer::Nobody(_))));
+        assert!(matches!(get("https://127.0.0.1/"), Err(NoAnswer::Nobody(_))));
+        for host in ["[::1]", "127.0.0.1"] {
+            let why = get(&format!("http://{host}/")).expect_err("nobody serves on port 80 here").to_string();
+            assert!(!why.contains("invalid"), "{host}: {why}");
+        }
     }
 }

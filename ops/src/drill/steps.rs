@@ -13,7 +13,7 @@ use crate::drill::expect::expected;
 use crate::drill::machine::{Driller, Stop, Work};
 use crate::drill::mistake::{Mistake, mistakes};
 use crate::drill::place::TOKEN;
-use crate::drill::probe;
+use crate::drill::probe::{self, NoAnswer};
 use crate::drill::record::Phase;
 use crate::plan::effective::{SERVICE_TIMEOUT, STEP_TIMEOUT};
 use crate::plan::types::{Drill, DrillStep, Ready};
@@ -249,11 +249,14 @@ impl Driller<'_> {
 
     /// Another application that is up already would be asked in place of the one that is rehearsed.
     fn nobody_answers(&self, url: &str) -> Result<(), Stop> {
+        let early = "and the application is not started yet: have it listen on ${port}";
         match (self.get)(url) {
-            Err(_) => Ok(()),
-            Ok(code) => Err(Stop::Unverified(format!(
-                "{url} answers already, with {code}, and the application is not started yet: have it listen on ${{port}}"
-            ))),
+            Err(NoAnswer::Nobody(_)) => Ok(()),
+            Ok(code) => Err(Stop::Unverified(format!("{url} answers already, with {code}, {early}"))),
+            // The application could not listen there, either.
+            Err(NoAnswer::Other(why)) => {
+                Err(Stop::Unverified(format!("{url} is in use already, {early}; a call there: {why}")))
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::choose;
 use super::place::{Journal, Place};
+use super::probe::NoAnswer;
 use super::{Compared, DrillOutcome, DrillRecord, Driller, Part, Phase, Problem, Restored, Source, Wish};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
@@ -101,6 +102,8 @@ struct Stage {
     source: Played,
     /// How often addresses are asked in vain.
     silent: usize,
+    /// And what they say then.
+    answer: Result<u16, NoAnswer>,
     cancelled: Arc<AtomicBool>,
     known: Vec<DrillRecord>,
     /// Whether something is left to be cleaned up.
@@ -120,7 +123,8 @@ impl Stage {
         let snapshots =
             vec![(id(1), record("x", 9 * 24)), (id(2), record("y", 24)), (id(3), record("x", 24))];
         let source = Played { snapshots, ..Played::default() };
-        Self { folder, plan, source, silent: 2, cancelled: Arc::default(), known: Vec::new(), leaves: false }
+        let (cancelled, known) = (Arc::default(), Vec::new());
+        Self { folder, plan, source, silent: 2, answer: Ok(200), cancelled, known, leaves: false }
     }
 
     fn place(&self) -> Place {
@@ -144,7 +148,11 @@ impl Stage {
             records: &|| Ok(self.known.iter().cloned().chain(place.records()?).collect()),
             get: &|_| {
                 asked.set(asked.get() + 1);
-                if asked.get() <= self.silent { Err("nobody listens".into()) } else { Ok(200) }
+                if asked.get() <= self.silent {
+                    Err(NoAnswer::Nobody("nobody listens".into()))
+                } else {
+                    self.answer.clone()
+                }
             },
             free_port: &|| Ok(4711),
             pause: &std::thread::sleep,
@@ -216,6 +224,12 @@ fn another_application_is_not_taken_for_the_second_one_of_a_drill() {
     let record = stage.run();
     let reason = record.reason.unwrap_or_default();
     assert!(reason.starts_with("step 3: http://127.0.0.1:80/ answers already, with 200"), "{reason}");
+    // The same of what does not speak HTTP: the application cannot listen where it does.
+    stage.answer = Err(NoAnswer::Other("it took too long".into()));
+    let record = stage.run();
+    assert_eq!(record.outcome, DrillOutcome::Unverified, "{record:?}");
+    let reason = record.reason.unwrap_or_default();
+    assert!(reason.starts_with("step 3: http://127.0.0.1:80/ is in use already"), "{reason}");
     assert_eq!(record.outcome, DrillOutcome::Unverified);
     // It is the first one of the drill that answers for the second.
     let stage = Stage::new(&drill(&[start(http), start("http = 'http://127.0.0.1:80/also'")]));

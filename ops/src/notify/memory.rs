@@ -42,11 +42,19 @@ impl Memory {
             .unwrap_or_default()
     }
 
-    /// Keeps it.
+    /// Changes what the state folder has, as it is by then: whoever was told something slowly has old memories.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn save(&mut self, state: &State, now: Timestamp) -> io::Result<()> {
+    pub fn change(state: &State, now: Timestamp, change: impl FnOnce(&mut Self)) -> io::Result<Self> {
+        let _alone = state.alone()?;
+        let mut memory = Self::load(state);
+        change(&mut memory);
+        memory.save(state, now)?;
+        Ok(memory)
+    }
+
+    fn save(&mut self, state: &State, now: Timestamp) -> io::Result<()> {
         self.told.retain(|_, time| secs_since(*time, now) < KEPT);
         self.recovered.retain(|_, time| secs_since(*time, now) < KEPT);
         write_whole(&state.path(FILE), &serde_json::to_vec(self)?)

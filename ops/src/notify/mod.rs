@@ -150,10 +150,14 @@ impl Notifier<'_> {
         if items.is_empty() {
             return None;
         }
-        let (now, mut memory) = ((self.now)(), Memory::load(self.state));
-        items.iter().for_each(|item| memory.lacks(&item.subject, now));
-        let saved = memory.save(self.state, now);
-        saved.err().map(|error| format!("notify: cannot write to the state directory: {error}"))
+        let now = (self.now)();
+        self.remember(|memory| items.iter().for_each(|item| memory.lacks(&item.subject, now))).err()
+    }
+
+    /// Changes what is remembered; returns all of it.
+    fn remember(&self, change: impl FnOnce(&mut Memory)) -> Result<Memory, String> {
+        Memory::change(self.state, (self.now)(), change)
+            .map_err(|error| format!("notify: cannot write to the state directory: {error}"))
     }
 
     /// Whether a domain of the plan lacked something when it was run last.
@@ -205,16 +209,15 @@ impl Notifier<'_> {
     /// Tells of what failed, and of what is well again.
     pub fn changed(&self, failed: &[Item], good: &[Item]) -> Vec<String> {
         let now = (self.now)();
-        let mut memory = Memory::load(self.state);
-        failed.iter().for_each(|item| memory.fails(&item.subject, now));
-        good.iter().for_each(|item| memory.is_well(&item.subject, now));
-        // Also what somebody could not be told of the last time.
-        let recovered = memory.recovered().into_iter().map(|subject| Item::new(subject, "is well again"));
-        let recovered: Vec<_> = recovered.collect();
-        let mut warnings = Vec::new();
-        if let Err(error) = memory.save(self.state, now) {
-            warnings.push(format!("notify: cannot write to the state directory: {error}"));
-        }
+        let mut recovered = Vec::new();
+        let remembered = self.remember(|memory| {
+            failed.iter().for_each(|item| memory.fails(&item.subject, now));
+            good.iter().for_each(|item| memory.is_well(&item.subject, now));
+            // Also what somebody could not be told of the last time.
+            let subjects = memory.recovered().into_iter();
+            recovered = subjects.map(|subject| Item::new(subject, "is well again")).collect();
+        });
+        let mut warnings: Vec<_> = remembered.err().into_iter().collect();
         for (event, items) in [(Event::Failure, failed), (Event::Recovered, recovered.as_slice())] {
             if !items.is_empty() {
                 warnings.extend(self.tell(event, items));
@@ -228,12 +231,9 @@ impl Notifier<'_> {
 
     /// Forgets of what is well again what everybody has been told.
     fn settle(&self, now: Timestamp) -> Option<String> {
-        let mut memory = Memory::load(self.state);
         let wanting = self.plan.notify.iter().filter(|notify| notify.on.contains(&Event::Recovered));
         let names: Vec<_> = wanting.filter_map(Channel::of).map(|channel| channel.name()).collect();
-        memory.settle(&names, now);
-        let saved = memory.save(self.state, now);
-        saved.err().map(|error| format!("notify: cannot write to the state directory: {error}"))
+        self.remember(|memory| memory.settle(&names, now)).err()
     }
 
     /// Tells of missed recovery points, of repositories that cannot be asked for them, and of exceptions that expire soon.
@@ -281,26 +281,32 @@ impl Notifier<'_> {
         is_meant: &dyn Fn(&Channel<'_>) -> bool,
     ) -> Vec<String> {
         let now = (self.now)();
-        let mut memory = Memory::load(self.state);
-        let mut warnings = Vec::new();
+        let memory = Memory::load(self.state);
+        let (mut told, mut warnings) = (Vec::<(String, String)>::new(), Vec::new());
         for notify in self.plan.notify.iter().filter(|notify| self.wants(notify, event)) {
             let Some(channel) = Channel::of(notify).filter(is_meant) else { continue };
             let name = channel.name();
             let is_heartbeat = channel.is_heartbeat();
-            let is_news = |item: &&Item| is_heartbeat || memory.is_news(&name, event, &item.subject, now);
+            let is_told = |item: &Item| told.iter().any(|(to, of)| *to == name && *of == item.subject);
+            let is_news = |item: &&Item| {
+                is_heartbeat || (memory.is_news(&name, event, &item.subject, now) && !is_told(item))
+            };
             let news: Vec<&Item> = items.iter().filter(is_news).collect();
             if news.is_empty() && !is_heartbeat {
                 continue;
             }
             match self.deliver(&channel, event, &news) {
-                Ok(()) => news.iter().for_each(|item| memory.was_told(&name, event, &item.subject, now)),
+                Ok(()) => told.extend(news.iter().map(|item| (name.clone(), item.subject.clone()))),
                 Err(error) => {
                     warnings.push(format!("notify: {name} was not told of {}: {error}", event.name()));
                 }
             }
         }
-        if let Err(error) = memory.save(self.state, now) {
-            warnings.push(format!("notify: cannot write to the state directory: {error}"));
+        if !told.is_empty() {
+            let remembered = self.remember(|memory| {
+                told.iter().for_each(|(channel, subject)| memory.was_told(channel, event, subject, now));
+            });
+            warnings.extend(remembered.err());
         }
         warnings
     }

@@ -62,20 +62,29 @@ fn told(
     hours: i64,
     act: &dyn Fn(&Notifier<'_>) -> Vec<String>,
 ) -> (Vec<String>, Vec<String>) {
+    let warnings = warned(played, state, hours, act);
+    (std::mem::take(&mut *played.calls.borrow_mut()), warnings)
+}
+
+fn warned(
+    http: &dyn Http,
+    state: &State,
+    hours: i64,
+    act: &dyn Fn(&Notifier<'_>) -> Vec<String>,
+) -> Vec<String> {
     let plan = plan(PLAN);
     let variable = |name: &str| (name != "UNSET").then(|| format!("http://h/{name}"));
     let now = move || Timestamp::from_second(1_795_867_200 + hours * 3600).expect("a time");
     let notifier = Notifier {
         plan: &plan,
         host: "box".into(),
-        http: played,
+        http,
         processes: Arc::new(NoCommands),
         variable: &variable,
         state,
         now: &now,
     };
-    let warnings = act(&notifier);
-    (std::mem::take(&mut *played.calls.borrow_mut()), warnings)
+    act(&notifier)
 }
 
 #[test]
@@ -106,6 +115,33 @@ fn everybody_is_told_what_they_want_to_know_and_not_again_and_again() {
         told(&played, &state, 28, &|notifier| notifier.run_ended(&[])),
         (vec!["http://h/BEAT".into()], vec![])
     );
+}
+
+/// A channel that takes its time, in which another run of this host ends.
+struct Slow<'s>(&'s State);
+
+impl Http for Slow<'_> {
+    fn post(&self, _: &str, _: &str) -> Result<(), String> {
+        let now = Timestamp::from_second(1_795_867_200).expect("a time");
+        Memory::change(self.0, now, |memory| memory.fails("y", now))
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+
+    fn get(&self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_another_run_finds_while_somebody_is_told_is_not_forgotten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = State::new(folder.path()).expect("made");
+    let fails = |notifier: &Notifier<'_>| notifier.changed(&[Item::new("x", "no space")], &[]);
+    assert_eq!(warned(&Slow(&state), &state, 0, &fails), Vec::<String>::new());
+    assert_eq!(Memory::load(&state).failing().collect::<Vec<_>>(), ["x", "y"]);
+    let played = Played::default();
+    assert_eq!(told(&played, &state, 1, &fails).0, ["http://h/BEAT/fail"], "that was remembered, too");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::recover::steps::make_beside;
 use crate::recover::swap;
 use crate::recover::targets::{Identity, Target};
 use crate::run::lock::Lock;
+use crate::run::process::without_output;
 
 impl Recoverer<'_> {
     /// Puts back what was there, from wherever the recovery is. Can be done again where it was killed.
@@ -46,7 +47,7 @@ impl Recoverer<'_> {
             // What runs still would have its files exchanged below it.
             self.commands(domain, &id, &recover.stop, false).map_err(|error| {
                 format!(
-                    "`stop` failed, so nothing was put back: {error}. It has to end well, also where nothing runs; then `strongroom recover --rollback {}`",
+                    "nothing was put back, because `stop` failed: it has to end well, also where nothing runs; then `strongroom recover --rollback {}`: {error}",
                     domain.name
                 )
             })?;
@@ -60,8 +61,10 @@ impl Recoverer<'_> {
         {
             let name = &domain.name;
             record.left.push(format!(
-                "what was there before is in its place, and `start` failed ({error}): start it, then `strongroom recover --commit {name}`"
+                "what was there before is in its place, and `start` failed ({}): start it, then `strongroom recover --commit {name}`",
+                without_output(&error)
             ));
+            record.warn(format!("`start`: {error}"));
         }
         journal.left.clone_from(&record.left);
         if !journal.keeps

@@ -270,6 +270,24 @@ impl State {
         Ok(all)
     }
 
+    /// Those of domains that a plan does not have, or not any more.
+    ///
+    /// # Errors
+    /// Where one cannot be read.
+    pub fn unplanned_recoveries(&self, plan: &Plan) -> io::Result<Vec<Journal>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.folder())? {
+            let name = entry?.file_name();
+            let domain = name.to_str().and_then(|name| name.strip_suffix(".recover")?.parse::<Name>().ok());
+            let Some(domain) = domain.filter(|domain| plan.domain(domain.as_str()).is_none()) else {
+                continue;
+            };
+            found.extend(self.recovery(&domain)?);
+        }
+        found.sort_by(|one, other| one.domain.cmp(&other.domain));
+        Ok(found)
+    }
+
     /// Notes how far a recovery is. It is on disk when this returns.
     pub(super) fn note_recovery(&self, journal: &Journal) -> io::Result<()> {
         write_whole(&self.path(&format!("{}.recover", journal.domain)), &serde_json::to_vec(journal)?)

@@ -9,6 +9,7 @@ use jiff::Zoned;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::ids::SnapshotId;
 
+use crate::drill::probe::NoAnswer;
 use crate::drill::{Compared, Restored};
 use crate::plan::Plan;
 use crate::plan::types::Domain;
@@ -20,7 +21,7 @@ use crate::recover::preview::{Preview, Refusal};
 use crate::recover::record::{Cause, RecoveryOutcome, RecoveryRecord, advice};
 use crate::recover::steps::{kept, tidy};
 use crate::run::lock::{Lock, Taken};
-use crate::run::process::Processes;
+use crate::run::process::{Processes, without_output};
 use crate::run::state::State;
 use crate::run::vault::VaultError;
 
@@ -116,7 +117,7 @@ pub struct Recoverer<'a> {
     /// The file system.
     pub disk: &'a dyn Disk,
     /// Asks an address for its status code.
-    pub get: &'a dyn Fn(&str) -> Result<u16, String>,
+    pub get: &'a dyn Fn(&str) -> Result<u16, NoAnswer>,
     /// Waits.
     pub pause: &'a dyn Fn(Duration),
     /// The time.
@@ -236,8 +237,8 @@ impl Recoverer<'_> {
     }
 
     fn go(&self, domain: &Domain, journal: &mut Journal, record: &mut RecoveryRecord) {
-        if journal.back.is_some() {
-            return self.go_back(domain, journal, record);
+        if let Some(why) = journal.back.clone() {
+            return self.go_back(domain, journal, record, &why);
         }
         if journal.step == Step::Waiting
             && let Some(before) = self.missing_before(domain, journal)
@@ -263,21 +264,23 @@ impl Recoverer<'_> {
             }
             Err(stop) => {
                 record.cause = Some(stop.cause);
-                journal.back = Some(stop.message);
-                self.go_back(domain, journal, record);
+                journal.back = Some(without_output(&stop.message));
+                self.go_back(domain, journal, record, &stop.message);
             }
         }
     }
 
-    fn go_back(&self, domain: &Domain, journal: &mut Journal, record: &mut RecoveryRecord) {
-        let reason = journal.back.clone().unwrap_or_default();
+    fn go_back(&self, domain: &Domain, journal: &mut Journal, record: &mut RecoveryRecord, reason: &str) {
         let step = journal.step.name();
         (record.outcome, record.reason) = match self.back(domain, journal, record) {
             Ok(()) if reason == BY_HAND => (RecoveryOutcome::RolledBack, None),
             Ok(()) => (RecoveryOutcome::Failed, Some(format!("{step}: {reason}"))),
             Err(error) => (
                 RecoveryOutcome::Unfinished,
-                Some(format!("{step}: {reason}; and it cannot be put back as it was: {error}")),
+                Some(format!(
+                    "{step}: {}; and it cannot be put back as it was: {error}",
+                    without_output(reason)
+                )),
             ),
         };
     }
@@ -294,11 +297,13 @@ impl Recoverer<'_> {
     }
 
     pub(super) fn conclude(&self, record: &mut RecoveryRecord) {
-        if let Err(error) = self.state.record_recovery(record) {
+        // Nobody could take a secret out of them again.
+        let kept = record.without_output();
+        if let Err(error) = self.state.record_recovery(&kept) {
             record.warn(format!("the record cannot be written: {error}"));
         }
         if record.outcome != RecoveryOutcome::Skipped
-            && let Err(error) = self.source.note(&record.repository, record)
+            && let Err(error) = self.source.note(&record.repository, &kept)
         {
             record.warn(format!("the record cannot be written to the repository: {error}"));
         }

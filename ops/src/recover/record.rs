@@ -11,6 +11,7 @@ use strongroom::ids::SnapshotId;
 
 use crate::plan::values::Name;
 use crate::recover::journal::{Journal, Step, Timed};
+use crate::run::process::without_output;
 use crate::run::state::State;
 use crate::status::{DomainStatus, Health};
 
@@ -98,7 +99,7 @@ pub struct RecoveryRecord {
     pub bytes: u64,
     /// Within how many seconds the domain has to be back.
     pub rto: Option<u64>,
-    /// What is left to do, also after it was put back.
+    /// What is left to do, also after it was put back. Nothing that a command said.
     pub left: Vec<String>,
     /// Where what was there before is kept.
     pub kept: Vec<String>,
@@ -124,6 +125,16 @@ impl RecoveryRecord {
             left: Vec::new(),
             kept: Vec::new(),
             warnings: Vec::new(),
+        }
+    }
+
+    /// As it is kept and sent elsewhere: see [`without_output`].
+    #[must_use]
+    pub fn without_output(&self) -> Self {
+        Self {
+            reason: self.reason.as_deref().map(without_output),
+            warnings: self.warnings.iter().map(|warning| without_output(warning)).collect(),
+            ..self.clone()
         }
     }
 
@@ -224,6 +235,28 @@ pub fn advice(journal: &Journal) -> Option<String> {
             "what was there before the recovery of {name} on {began} is kept: `strongroom recover --commit {name}` removes it, \
              `strongroom recover --rollback {name}` puts it back"
         )
+    })
+}
+
+/// What recoveries say of domains that the plan does not have any more: services may be stopped, and nobody else tells of it.
+pub fn unplanned(journals: &[Journal]) -> impl Iterator<Item = DomainStatus> {
+    journals.iter().filter_map(|journal| {
+        let advice = advice(journal)?;
+        Some(DomainStatus {
+            domain: journal.domain.clone(),
+            class: None,
+            owner: None,
+            health: if journal.is_unfinished() { Health::Critical } else { Health::Warning },
+            reasons: vec![format!(
+                "{advice}; the plan does not have this domain: both need it there, as it was"
+            )],
+            rpo: None,
+            copies: Vec::new(),
+            attempt: None,
+            next: None,
+            drill: None,
+            recovery_seconds: None,
+        })
     })
 }
 

@@ -14,6 +14,17 @@ use crate::run::state::{State, write_whole};
 pub(super) const LEN_MAX: u64 = 4 << 20;
 
 impl State {
+    /// Waits until nobody else changes a file that several runs change; several may end at one time.
+    ///
+    /// # Errors
+    /// Where the lock cannot be had.
+    pub(crate) fn alone(&self) -> io::Result<File> {
+        // No name of a domain's file.
+        let guard = File::create(self.path("records-lock"))?;
+        flock(&guard, FlockOperation::LockExclusive)?;
+        Ok(guard)
+    }
+
     /// Adds a record to a file.
     ///
     /// # Errors
@@ -21,9 +32,7 @@ impl State {
     pub(crate) fn append(&self, name: &str, record: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        // Several runs may end at one time: a lock keeps the files whole. No name of a domain's file.
-        let guard = File::create(self.path("records-lock"))?;
-        flock(&guard, FlockOperation::LockExclusive)?;
+        let _alone = self.alone()?;
         let path = self.path(name);
         let mut file = File::options().create(true).read(true).append(true).mode(0o600).open(&path)?;
         if !ends_with_line(&mut file)? {
@@ -31,6 +40,8 @@ impl State {
             line.insert(0, b'\n');
         }
         file.write_all(&line)?;
+        // What it was made from is removed next: a run's lock, a recovery's journal.
+        file.sync_data()?;
         if file.metadata()?.len() > LEN_MAX {
             let mut all = Vec::new();
             file.rewind()?;

@@ -114,7 +114,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Done::Worked(records) => records,
     };
     for record in &records {
-        show::record(record, context)?;
+        show::record(record, context);
     }
     notices::tell(&plan, &state, context, |notifier| notifier.recoveries_ended(&records));
     numbers::write(&plan, &repositories, &state, context);

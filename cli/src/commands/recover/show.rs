@@ -220,14 +220,14 @@ fn of_preview(preview: &Preview) -> Value {
 }
 
 /// Says what became of a domain.
-pub fn record(record: &RecoveryRecord, context: &Context) -> Result<(), Failure> {
+pub fn record(record: &RecoveryRecord, context: &Context) {
     if context.output.json() {
         let steps: Vec<Value> = record
             .steps
             .iter()
             .map(|timed| json!({"step": timed.step.name(), "seconds": timed.seconds}))
             .collect();
-        return context.output.object(object(json!({
+        context.output.message(object(json!({
             "type": "recovery",
             "recovery": record.recovery,
             "domain": record.domain,
@@ -245,6 +245,7 @@ pub fn record(record: &RecoveryRecord, context: &Context) -> Result<(), Failure>
             "kept": record.kept,
             "warnings": record.warnings,
         })));
+        return;
     }
     let reason = record.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
     let said = match record.outcome {
@@ -291,5 +292,4 @@ pub fn record(record: &RecoveryRecord, context: &Context) -> Result<(), Failure>
             "  `strongroom recover --rollback {name}` puts it back, --commit {name} removes it"
         ));
     }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::run::plans::Other;
 use crate::run::state::State;
 use crate::status::{Health, status};
 use crate::testing::now;
+use played::SECRET;
 use world::{PLAN, World};
 
 #[test]
@@ -82,7 +83,9 @@ fn what_comes_after_a_failure_is_not_begun_and_everything_else_is() {
         ("other", Outcome::Recovered),
     ];
     assert_eq!(outcomes, expected);
-    assert_eq!(records[0].reason.as_deref(), Some("health: the health check: fail failed: exit code 1"));
+    let kept = records[0].without_output().reason;
+    assert_eq!(kept.as_deref(), Some("health: the health check: fail failed: exit code 1"));
+    assert!(records[0].reason.as_ref().is_some_and(|reason| reason.ends_with(SECRET)), "{records:?}");
     let after = world.tree();
     for path in ["data/dir/a", "data/dir/cache/c", "data/single"] {
         assert_eq!(after.get(path), before.get(path), "{path}");
@@ -147,6 +150,18 @@ fn a_run_waits_for_the_end_of_an_unfinished_recovery_and_status_tells_of_it() {
     assert_eq!(world.recoverer().resume(&[]).expect_err("at work").code, "busy");
     drop(lock);
     assert_eq!(world.recoverer().resume(&[]).expect("resumed")[0].outcome, Outcome::Recovered);
+}
+
+#[test]
+fn a_recovery_of_a_domain_that_the_plan_has_not_any_more_is_told_of() {
+    let mut world = World::new(PLAN);
+    assert!(world.killed_at(12, |world| drop(world.recover(&["shop"]))));
+    assert!(world.state().unplanned_recoveries(&world.plan).expect("readable").is_empty());
+    world.plan.domains[0].name = "store".parse().expect("a name");
+    let journals = world.state().unplanned_recoveries(&world.plan).expect("readable");
+    let found: Vec<_> = super::record::unplanned(&journals).collect();
+    assert_eq!((found.len(), found[0].domain.as_str(), found[0].health), (1, "shop", Health::Critical));
+    assert!(found[0].reasons[0].contains("the plan does not have this domain"), "{found:?}");
 }
 
 #[test]

@@ -123,8 +123,11 @@ pub struct Commands {
     pub ticks: Arc<Ticks>,
 }
 
+/// What every command says that fails.
+pub const SECRET: &str = "user=shop password=hunter2";
+
 fn failed(program: &str) -> ProcessError {
-    ProcessError::Failed { program: program.into(), status: "exit code 1".into(), output: String::new() }
+    ProcessError::Failed { program: program.into(), status: "exit code 1".into(), output: SECRET.into() }
 }
 
 impl Commands {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fs;
 
 use super::Outcome;
+use super::played::SECRET;
 use super::world::{PLAN, World};
 use crate::recover::journal::{Journal, Step};
 
@@ -227,6 +228,8 @@ fn what_cannot_be_started_again_is_left_to_do_and_status_tells_of_it() {
         let expected = if is_by_hand { Outcome::RolledBack } else { Outcome::Failed };
         assert_eq!(record.outcome, expected, "{record:?}");
         assert!(record.left.len() == 1 && record.left[0].contains("`start` failed"), "{record:?}");
+        // Whoever is there may read it.
+        assert!(record.warnings.iter().any(|warning| warning.contains(SECRET)), "{record:?}");
         assert_eq!(world.tree(), before);
         let journal = world.state().recoveries(&world.plan).expect("readable").remove(0);
         assert!(journal.is_leftover());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 use tempfile::TempDir;
 
-use super::played::{Commands, Killed, Machine, PlayedDisk, PlayedSource, RESTORED_MODE, Ticks};
+use super::played::{Commands, Killed, Machine, PlayedDisk, PlayedSource, RESTORED_MODE, SECRET, Ticks};
 use crate::plan::Plan;
 use crate::plan::load::tests_support::plan;
 use crate::recover::preview::{Measurements, Refusal};
@@ -42,6 +42,22 @@ pub struct World {
 
 /// Mode and content of a file, or where a link leads.
 type Entry = (u32, String);
+
+/// What a command said may be a secret: whatever happened, it is kept nowhere.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let notes = self.source.notes.borrow();
+        let noted = notes.iter().map(|note| serde_json::to_string(note).expect("JSON"));
+        let files = fs::read_dir(self.path("state")).into_iter().flatten();
+        let files = files.filter_map(|entry| fs::read_to_string(entry.expect("an entry").path()).ok());
+        for text in noted.chain(files) {
+            assert!(!text.contains(SECRET), "{text}");
+        }
+    }
+}
 
 impl World {
     pub fn new(text: &str) -> Self {
