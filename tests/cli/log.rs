@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Bench, CHEAP, Run, overwrite};
+use crate::support::{Bench, CHEAP, Run, noise, overwrite};
 
 /// A repository with three commits.
 fn three_commits() -> Bench {
@@ -93,4 +93,19 @@ fn a_void_entry_at_the_end_is_reported() {
     let other = format!("{rest}{}", if last == "0" { "1" } else { "0" });
     let unexpected = bench.run(["log", "--expect-head", &other]).expect(4);
     assert_eq!(unexpected.stderr.matches("log entry 4 does not count").count(), 1, "{unexpected:?}");
+}
+
+/// A stream of more than 8 MiB cannot be read again: its backup says when it is at work and when it has ended.
+#[test]
+fn a_backup_at_work_is_told_in_words() {
+    let bench = Bench::new();
+    let dump = bench.write("dump", noise(7, 10 << 20));
+    let mut backup = bench.command();
+    backup.args(["backup", "--stdin-filename", "dump"]).stdin(fs::File::open(dump).expect("there"));
+    Run::of(&mut backup).expect(0);
+    let run = bench.run(["log"]).expect(0);
+    for words in ["a backup is at work", "the backup of entry 2 has ended"] {
+        assert!(run.stdout.contains(words), "{words}: {run:?}");
+    }
+    assert!(!run.stdout.contains("note of kind"), "{run:?}");
 }
