@@ -452,6 +452,7 @@ impl Needs for Walk<'_> {
 mod tests {
     use super::*;
     use crate::monitor::Silent;
+    use crate::prune::test_support::{Hooked, World, a_commit, at_once, later, open, prune};
     use crate::repair::test_support::{check_all, flip, packs_of, world};
 
     fn options() -> LostOptions {
@@ -527,5 +528,64 @@ mod tests {
         let report = run(&repository, &options(), &Silent).expect("looked");
         assert_eq!((report.incomplete(), report.commit), (1, None), "{report:?}");
         assert!(!ids(&repository).contains(&before[1]));
+    }
+    /// Two snapshots, of which the log does not name the second one any more: its commit is lost, which was accepted.
+    fn with_a_loss() -> (World, Vec<SnapshotId>) {
+        let world = world();
+        let repository = world.open();
+        let (before, last) = (ids(&repository), repository.fold().seq());
+        drop(repository);
+        world.storage.corrupt(&ObjectKey::log(last), |bytes| *bytes.last_mut().expect("bytes") ^= 1);
+        crate::repair::log::accept_loss(&world.open(), last).expect("accepted");
+        assert_eq!(ids(&world.open()), before[..1]);
+        (world, before)
+    }
+
+    #[test]
+    fn what_a_prune_has_condemned_is_rescued_whenever_it_did_so() {
+        for meanwhile in [false, true] {
+            let (world, before) = with_a_loss();
+            let storage = world.storage.clone();
+            let condemn = move || assert!(prune(&open(storage), &later()).packs_condemned > 0);
+            let hooked = Hooked::new(&world.storage);
+            if meanwhile {
+                hooked.before_create(a_commit, condemn);
+            } else {
+                condemn();
+            }
+            let report = run(&open(hooked), &options(), &Silent).expect("added");
+            assert!(report.commit.is_some() && report.incomplete() == 0, "{report:?}");
+            let repository = world.open();
+            assert_eq!(ids(&repository), before);
+            assert_eq!(repository.fold().condemned().count(), 0, "a later prune would remove it");
+            let report = check_all(&repository);
+            assert!(!report.is_damaged(), "{report:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_removed_is_gone_also_where_it_is_stored_still() {
+        let (world, before) = with_a_loss();
+        let stored = world.storage.objects();
+        for _ in 0..2 {
+            prune(&world.open(), &at_once());
+        }
+        let is_gone = |key: &ObjectKey| key.pack_id().is_some() && world.storage.stat(key).is_err();
+        let gone: Vec<_> = stored.into_iter().filter(|(key, _)| is_gone(key)).collect();
+        assert!(!gone.is_empty(), "strays are removed");
+        gone.iter().for_each(|(key, bytes)| world.storage.plant(key, bytes));
+        let report = run(&world.open(), &options(), &Silent).expect("looked");
+        assert_eq!(report.commit, None, "{report:?}");
+        assert_eq!(ids(&world.open()), before[..1]);
+    }
+
+    #[test]
+    fn a_listed_pack_that_is_not_there_in_its_length_is_lacking() {
+        let (world, _) = with_a_loss();
+        let len = |key: &ObjectKey| world.storage.stat(key).expect("there").size;
+        let largest = packs_of(&world.storage, true).into_iter().max_by_key(len).expect("packs");
+        world.storage.corrupt(&largest, |bytes| bytes.truncate(bytes.len() / 2));
+        let report = run(&world.open(), &options(), &Silent).expect("looked");
+        assert_eq!((report.incomplete(), report.commit), (1, None), "{report:?}");
     }
 }
