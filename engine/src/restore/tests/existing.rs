@@ -335,3 +335,41 @@ fn what_is_to_be_left_alone_is_not_replaced_by_a_directory() {
         );
     }
 }
+
+#[test]
+fn what_is_there_stays_where_nothing_of_the_file_can_be_had() {
+    let mut b = Builder::new();
+    let file = b.file("file", &noise(1, 5000), 5000);
+    let fixture = b.finish(vec![file]);
+    fixture.backend.delete(&fixture.data_packs()[0]).unwrap();
+    fs::create_dir_all(fixture.target()).unwrap();
+    fs::write(fixture.target().join("file"), "older").unwrap();
+    let (report, problems) = fixture.restore(&options());
+    assert_eq!((report.errors, report.files_incomplete), (1, 1), "{problems:?}");
+    assert_eq!(names(&fixture.target()), ["file"], "{problems:?}");
+    assert_eq!(fs::read(fixture.target().join("file")).unwrap(), b"older");
+}
+
+/// It is used for the file, or removed where that is there, and what is whole is not marked as left over.
+#[test]
+fn what_is_left_over_goes_when_the_file_is_whole() {
+    for existing in [false, true] {
+        let mut b = Builder::new();
+        let file = b.file("a", &noise(1, 5000), 1000);
+        let fixture = b.finish(vec![file]);
+        fs::create_dir_all(fixture.target()).unwrap();
+        let root = crate::target::TargetRoot::open(&fixture.target(), false).unwrap();
+        let path = crate::target::RelativePath::parse(b"a").unwrap();
+        let (left_over, _) = root.create_incomplete(&path, false).unwrap();
+        if root.marked(&left_over).unwrap().is_none() {
+            return cannot("mark files", &"no extended attributes here");
+        }
+        if existing {
+            fs::write(fixture.target().join("a"), "older").unwrap();
+        }
+        fixture.restore_well(&options());
+        assert_eq!(names(&fixture.target()), ["a"]);
+        assert!(fs::read(fixture.target().join("a")).unwrap() == noise(1, 5000));
+        assert!(root.marked(&path).unwrap().is_none(), "a later restore would take it for its own");
+    }
+}
