@@ -421,4 +421,15 @@ mod tests {
         fs::write(state.path(EXCEPTIONS), "{").expect("written");
         assert_eq!(state.noted_exceptions(), BTreeMap::new(), "the log is read again");
     }
+    #[test]
+    fn what_is_remembered_is_of_one_host_on_one_machine() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("noted/repository.json");
+        let head = CommitHash::from_bytes([1; 32]);
+        let known = Remembered { seq: 7, head, noted: Noted::new("box", "machine") };
+        known.keep(&path).expect("kept");
+        assert_eq!(Remembered::load(&path, "box", "machine"), Some(known));
+        assert_eq!(Remembered::load(&path, "other", "machine"), None);
+        assert_eq!(Remembered::load(&path, "box", "elsewhere"), None);
+    }
 }

@@ -117,6 +117,7 @@ fn what_was_said_since_an_entry_is_read_without_those_before_it() {
     assert_eq!(since(&log, known), Some(vec![note("b"), note("c")]));
     assert_eq!(since(&log, (known.0, CommitHash::from_bytes([3; 32]))), None, "another log");
     assert_eq!(since(&log, (99, known.1)), None, "a log that was longer");
+    assert_eq!(since(&log, (log.last, known.1)), None, "another log, of the same length");
     let end = (log.last, log.head);
     let changes: [fn(&mut Log); 4] = [
         |log| log.put(b"junk"),
@@ -137,6 +138,10 @@ fn what_was_said_since_an_entry_is_read_without_those_before_it() {
         assert_eq!(since(&other, later), Some(vec![note("later")]), "that it may not count is over");
     }
     assert_eq!(since(&log, end), Some(Vec::new()));
+    let at_work = Change::Note { kind: crate::format::note::AT_WORK_NOTE.into(), record: Vec::new().into() };
+    let stored = vec![at_work, Change::PacksCondemned { packs: pack(1) }];
+    log.commit(1, stored.clone());
+    assert_eq!(since(&log, end), Some(vec![stored]), "that a backup is at work stands beside what it stored");
 }
 
 fn pack(n: u8) -> Vec<PackId> {
