@@ -534,6 +534,8 @@ fn a_snapshot_unlike_those_before_lets_nothing_be_forgotten() {
     bench.run(["run", "--acknowledge", "fields"]).expect(2);
     let done = bench.run(["run", "--acknowledge", "files", "--json"]).expect(0);
     assert_eq!(done.last("acknowledged")["anomalies"].as_array().expect("a list").len(), 1);
+    let listed = bench.run(["snapshots", "--json"]).expect(0).stdout;
+    assert!(!listed.contains("anomaly of files"), "they are released at once: {listed}");
     assert_eq!(bench.run(["run", "--due", "--json"]).expect(0).last("summary")["anomalies_open"], 0);
     bench.run(["run"]).expect(0);
     assert_eq!(count(), 3);

@@ -677,6 +677,22 @@ fn holds_outlive_policies_and_states_and_end_with_a_release() {
 }
 
 #[test]
+fn holds_of_several_leave_those_for_another_reason_alone() {
+    let (repository, ids) = repository(3);
+    hold(&repository, ids[0], "audit").expect("held");
+    hold_all(&repository, &ids, "anomaly").expect("held");
+    let held = || -> Vec<Option<String>> {
+        let fold = repository.fold();
+        ids.iter().map(|id| fold.snapshot(id).expect("there").hold.clone()).collect()
+    };
+    let some = |reason: &str| Some(reason.to_owned());
+    assert_eq!(held(), [some("audit"), some("anomaly"), some("anomaly")]);
+    let all: Vec<_> = ids.iter().map(|id| (*id, "anomaly".to_owned())).collect();
+    release_all(&repository, &all, "looked at").expect("released");
+    assert_eq!(held(), [some("audit"), None, None]);
+}
+
+#[test]
 fn what_is_not_selected_is_not_looked_at() {
     let (repository, ids) = repository(3);
     let selection = Selection { hosts: vec!["another".into()], ..Selection::default() };

@@ -327,6 +327,8 @@ fn snapshots_before_one_unlike_them_are_held_wherever_they_are_until_somebody_ha
     stage.vault.summaries = [1, 2, 3].map(|number| (id(number), usual.clone())).into();
     stage.vault.hours_ago = [1, 2, 3].map(|number| (id(number), 100 - i64::from(number))).into();
     stage.vault.hours_ago.insert(id(9), 50);
+    let elsewhere = Snapshot { hostname: "other".into(), summary: usual.clone(), ..record("x", 50) };
+    stage.vault.history.push(("a", id(8), elsewhere));
     stage.vault.summary = less;
     stage.vault.down = vec!["b"];
     assert!(stage.run_once()[0].is_guarded);
@@ -337,7 +339,7 @@ fn snapshots_before_one_unlike_them_are_held_wherever_they_are_until_somebody_ha
     assert_eq!(
         (held(&stage, "a"), held(&stage, "b")),
         (vec![id(1), id(2), id(3)], vec![]),
-        "and nothing of another domain"
+        "and nothing of another domain or host"
     );
     let reason = stage.vault.held.borrow()[&(name("a"), id(2))].clone();
     let known = of_hold(&name("x"), "box", &reason).expect("told");
