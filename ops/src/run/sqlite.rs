@@ -297,4 +297,23 @@ mod tests {
         assert!(matches!(ended, Err(SqliteError::Cancelled { .. })), "{ended:?}");
         assert_eq!(asked.get(), 4);
     }
+    /// Somebody writes before each step: a copy that began anew for that would never come to its end.
+    #[test]
+    fn a_copy_does_not_begin_anew_for_what_is_written_meanwhile() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, target) = (folder.path().join("bank.db"), folder.path().join("copy"));
+        let bank = bank(&path);
+        let asked = Cell::new(0);
+        let write = || {
+            bank.execute_batch("UPDATE account SET balance = balance + 1").expect("updated");
+            asked.set(asked.get() + 1);
+            asked.get() > 500
+        };
+        let asking = Asking { is_cancelled: &write, ..ASKING };
+        copy_as(&path, &target, &asking, &How { patience: PATIENCE, step_pages: 1 }).expect("a copy");
+        assert!(asked.get() > 5, "there was more than one step");
+        let copied = Connection::open(&target).expect("a database");
+        let sum = copied.query_row("SELECT sum(balance) FROM account", [], |row| row.get(0));
+        assert_eq!(sum, Ok(200_000), "as it was when the copy began");
+    }
 }
