@@ -17,7 +17,10 @@ import time
 import tomllib
 import traceback
 
-DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+# Where install.sh installs what is Python's.
+VENV = pathlib.Path(os.environ.get("COMPONENTS_VENV", ROOT / "target/components-venv"))
 # What a script ends with that could not be run here: run.py counts it as skipped.
 SKIPPED = 77
 # Key derivation as cheap as it may be: it is not what is tested.

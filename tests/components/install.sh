@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests with real components need: servers from Debian's packages (as root; none is started), Django in a
-# folder of its own. What cannot be had is said, and the tests that need it are skipped: this never fails.
+# Installs what the tests with real components need: servers from Debian's packages (as root; none is started), Django and readers of
+# schemas and metrics in a folder of its own. What cannot be had is said, and the tests that need it are skipped: this never fails.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 venv=${COMPONENTS_VENV:-$here/../../target/components-venv}
@@ -11,7 +11,6 @@ if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     redis-server:redis-server sqlite3:sqlite3 mkfs.btrfs:btrfs-progs rabbitmq-server:rabbitmq-server jq:jq curl:curl; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
   done
-  python3 -c 'import jsonschema' 2>/dev/null || missing="$missing python3-jsonschema"
   python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
   if [ -n "$missing" ]; then
     # No package starts a server: this says so while they are installed, unless the system has its own word on it.
@@ -29,8 +28,8 @@ if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   fi
 fi
 
-if ! "$venv/bin/python" -c 'import django, gunicorn, psycopg' 2>/dev/null; then
-  { python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check django gunicorn 'psycopg[binary]'; } >/dev/null 2>&1 ||
-    echo "could not install Django into $venv" >&2
+if ! "$venv/bin/python" -c 'import django, gunicorn, psycopg, jsonschema, prometheus_client' 2>/dev/null; then
+  { python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check django gunicorn 'psycopg[binary]' jsonschema prometheus_client; } >/dev/null 2>&1 ||
+    echo "could not install Django and others into $venv" >&2
 fi
 exit 0

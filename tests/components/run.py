@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 
-from common import DOCS, SKIPPED
+from common import DOCS, SKIPPED, VENV
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The one that takes longest first.
-TESTS = ["sqlite", "rabbitmq", "whole_story", "postgresql", "mariadb", "redis", "snapshots", "faults", "schema"]
+TESTS = ["sqlite", "rabbitmq", "whole_story", "postgresql", "mariadb", "redis", "snapshots", "faults", "schema", "metrics"]
+# What install.sh has installed for Python is known to that of its folder.
+PYTHON = next(path for path in [VENV / "bin/python", pathlib.Path(sys.executable)] if path.exists())
 # Within this time a script that was told to end ends its servers, in seconds.
 GRACE = 300
 
@@ -44,7 +46,7 @@ def run(name, binary, limit):
     began = time.monotonic()
     # Files: a server that was left behind would hold a pipe open.
     with tempfile.TemporaryFile("w+", errors="replace") as said, tempfile.TemporaryFile("w+", errors="replace") as wrong:
-        script_of = subprocess.Popen([sys.executable, script(name), "--binary", binary], stdin=subprocess.DEVNULL, stdout=said, stderr=wrong)
+        script_of = subprocess.Popen([PYTHON, script(name), "--binary", binary], stdin=subprocess.DEVNULL, stdout=said, stderr=wrong)
         why = ""
         try:
             code = script_of.wait(limit)

@@ -5,7 +5,6 @@ place, rolled back, recovered again, destroyed with its host, got back from the 
 import hashlib
 import http.client
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -15,11 +14,10 @@ import subprocess
 import uuid
 
 import postgresql
-from common import Load, Skip, blocks, case, check, equal, main, need, within
+from common import VENV, Load, Skip, blocks, case, check, equal, main, need, within
 from postgresql import sql
 
 HERE = pathlib.Path(__file__).resolve().parent
-VENV = pathlib.Path(os.environ.get("COMPONENTS_VENV", HERE.parents[1] / "target/components-venv"))
 RECIPE = "django"
 DOMAINS = ["orders-db", "media", "state"]
 ACCOUNTS = 50
