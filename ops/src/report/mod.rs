@@ -85,8 +85,9 @@ const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf
 body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#1c2430;background:#fff}\n\
 h1{font-size:1.5em;margin-bottom:.2em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #d5dae1;padding-bottom:.2em}\n\
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3em .7em .3em 0;border-bottom:1px solid #e8ebef;vertical-align:top;overflow-wrap:anywhere}\n\
+th,td.good,td.warn,td.bad,td.id{overflow-wrap:break-word}th,td.id{white-space:nowrap}\n\
 th{font-weight:600;color:#566070}.good{color:#17703a}.warn{color:#8a5a00}.bad{color:#b3261e;font-weight:600}.none,.small{color:#566070}\n\
-.mono{font-family:ui-monospace,monospace;font-size:.9em}.sum{display:inline-block;margin:.5em 1.5em .5em 0}.sum b{font-size:1.6em;display:block}\n\
+.mono,.id{font-family:ui-monospace,monospace;font-size:.9em}.sum{display:inline-block;margin:.5em 1.5em .5em 0}.sum b{font-size:1.6em;display:block}\n\
 .days{display:flex;gap:2px;flex-wrap:wrap;margin:.3em 0 1em}.days span{width:16px;height:16px;border-radius:3px;background:#e3e7ec}\n\
 .days .met{background:#2e9e5b}.days .missed{background:#d1382c}\n\
 .charts{display:flex;flex-wrap:wrap;gap:1.5em}.charts figure{margin:0}.charts figcaption{font-size:.9em}\n\
@@ -198,7 +199,7 @@ fn domains(page: &mut Html, report: &Report<'_>) {
                 Cell::text(newest.map_or("-".to_owned(), |newest| ago(newest.time, now))),
                 Cell::text(newest.map_or("-".to_owned(), |newest| newest.files.to_string())),
                 Cell::text(newest.map_or("-".to_owned(), |newest| size(newest.bytes))),
-                Cell::class("mono", newest.map_or("-".to_owned(), |newest| newest.id.short())),
+                Cell::class("id", newest.map_or("-".to_owned(), |newest| newest.id.short())),
                 Cell::text(reasons.join("; ")),
             ]
         })
