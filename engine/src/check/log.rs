@@ -11,7 +11,7 @@ use crate::format::keyslot::{KEYSLOT_LEN, Keyslot};
 use crate::format::note::{LOG_LOSS_NOTE, LogLossNote};
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::format::state::State;
-use crate::log::{self, Fold, LogError, Origin, VoidEntry};
+use crate::log::{self, Fold, Junk, LogError, Origin, VoidEntry};
 use crate::repo::tail::{Beyond, parity_beyond};
 use crate::sidecar;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ fn read(context: &Context<'_>, states: &BTreeSet<u64>, objects: &mut Vec<Hashed>
 fn check_ahead(context: &Context<'_>, fold: &Fold) -> Result<(), LogError> {
     let repository = context.repository;
     let (backend, keys, id) = (&**context.backend(), repository.keys(), repository.id());
-    let ahead = log::ahead(backend, keys, &id, fold)?;
+    let ahead = log::ahead(backend, keys, &id, fold, &mut Junk::default())?;
     for ahead in ahead.iter().filter(|ahead| !ahead.is_entry) {
         let message = format!(
             "it is no entry of the log, which ends at {}: the number will be passed over. It may be deleted",

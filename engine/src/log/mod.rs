@@ -4,6 +4,7 @@ mod ahead;
 mod capability;
 mod fold;
 mod head;
+mod headers;
 mod publish;
 mod read;
 mod salvage;
@@ -11,7 +12,7 @@ mod salvage;
 mod tests;
 mod void;
 
-pub use ahead::{Ahead, ahead};
+pub use ahead::{Ahead, Junk, ahead};
 pub use capability::may_append;
 pub use fold::{Fold, FoldError, SnapshotRecords, snapshot_record};
 pub use head::{Head, HeadError, ParseHeadError, verify_head};

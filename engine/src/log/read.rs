@@ -12,9 +12,10 @@ use crate::format::header::HeaderError;
 use crate::format::note::AT_WORK_NOTE;
 use crate::format::record::{RECORD_OBJECT_LEN_MAX, RecordError};
 use crate::ids::{CommitHash, RepositoryId, WriterId};
-use crate::log::ahead::{Ahead, ahead};
+use crate::log::ahead::{Ahead, Junk, ahead};
 use crate::log::capability;
 use crate::log::fold::{Fold, FoldError};
+use crate::log::headers::Headers;
 use crate::log::void::{Origin, VoidEntry};
 
 /// The log cannot be read, or is not the log that was written.
@@ -94,6 +95,7 @@ pub fn read_until(
     last: u64,
     visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
 ) -> Result<(), LogError> {
+    let mut headers = Headers::default();
     while fold.seq() < last {
         let seq = fold.seq() + 1;
         let object = match backend.read(&ObjectKey::log(seq), RECORD_OBJECT_LEN_MAX) {
@@ -109,7 +111,7 @@ pub fn read_until(
             }
             Err(Refusal::Stop(error)) => return Err(error),
             Err(Refusal::Unopened(reason)) => {
-                let origin = Origin::of_unopened(backend, keys, repository, (seq, hash))?;
+                let origin = Origin::of_unopened(backend, keys, repository, &mut headers, (seq, hash))?;
                 VoidEntry { seq, hash, reason, origin }
             }
             Err(Refusal::Void(reason, origin)) => VoidEntry { seq, hash, reason, origin },
@@ -293,7 +295,7 @@ pub fn check_end(
     repository: &RepositoryId,
     fold: &Fold,
 ) -> Result<(), LogError> {
-    no_gap(fold, &ahead(backend, keys, repository, fold)?)
+    no_gap(fold, &ahead(backend, keys, repository, fold, &mut Junk::default())?)
 }
 
 /// Whether nothing of what is [`ahead`] of the fold's end is an entry.

@@ -9,6 +9,7 @@ use crate::format::header::ObjectKind;
 use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::format::remains::was_sealed;
 use crate::ids::{CommitHash, RepositoryId};
+use crate::log::headers::Headers;
 
 /// An entry that does not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,18 +44,26 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// What an entry was that does not open and has this hash. It is read again for that: there are not many.
+    /// What an entry was that does not open and has this hash. It is read again for that: there are not many. Of a copy of an entry before it
+    /// nobody can tell: it takes no key to make one.
     pub(super) fn of_unopened(
         backend: &dyn Backend,
         keys: &KeySet,
         repository: &RepositoryId,
+        headers: &mut Headers,
         (seq, hash): (u64, CommitHash),
     ) -> Result<Self, BackendError> {
         let object = backend.read(&ObjectKey::log(seq), RECORD_OBJECT_LEN_MAX)?;
         let is_same = commit::hash(&object) == hash;
-        Ok(match is_same && was_sealed(ObjectKind::Log, &object, keys, repository) {
-            true => Self::Commit,
-            false => Self::Unknown,
+        let header = object.first_chunk();
+        let Some(header) =
+            header.filter(|_| is_same && was_sealed(ObjectKind::Log, &object, keys, repository))
+        else {
+            return Ok(Self::Unknown);
+        };
+        Ok(match headers.have_copied(backend, seq, header)? {
+            true => Self::Unknown,
+            false => Self::Commit,
         })
     }
 }

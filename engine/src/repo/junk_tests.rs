@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::backend::testing::{Call, RecordingBackend};
 use crate::backend::{Folder, MemoryBackend, ObjectKey};
 use crate::check::{self, CheckOptions, CheckReport};
 use crate::format::commit::Change;
@@ -81,6 +82,70 @@ fn junk_behind_the_end_of_the_log_stops_nobody_and_is_told() {
         world.back_up(&world.open());
         let repository = world.open();
         assert!(repository.fold().seq() > last + 3 && repository.void_entries().len() == 2, "junk {n}");
+        assert_eq!(repository.lost_commits(), [], "junk {n}");
+        prune(&repository, &at_once());
+    }
+}
+
+/// Where the next commits would stand, it is in the way until one of these comes behind it, and not for ever.
+#[test]
+fn junk_at_the_end_of_the_log_passes_for_no_lost_commit() {
+    let count = junk(&world().storage, 4).len();
+    for n in 0..count {
+        let mut world = world();
+        let last = world.open().fold().seq();
+        let junk = &junk(&world.storage, last)[n];
+        // That stops readers as it always did.
+        if junk.get(6) == Some(&b'9') {
+            continue;
+        }
+        for seq in [last + 1, last + 2] {
+            world.storage.plant(&ObjectKey::log(seq), junk);
+        }
+        let repository = world.open();
+        assert!(repository.lost_commits().iter().all(|lost| !lost.is_certain), "junk {n}");
+        world.write("f", b"behind it");
+        let latest = world.back_up(&repository);
+        let repository = world.open();
+        assert_eq!((repository.void_entries().len(), repository.lost_commits()), (2, vec![]), "junk {n}");
+        assert_eq!(repository.find_snapshot("latest").expect("known").0, latest);
+        let (first, _) = repository.snapshots().expect("read").swap_remove(0);
+        world.forget(&repository, first);
+        prune(&repository, &at_once());
+        world.verify();
+    }
+}
+
+/// However much of it there is, and however long: what was looked at once is not read again.
+#[test]
+fn junk_behind_the_end_of_the_log_is_read_once() {
+    let world = world();
+    let last = world.open().fold().seq();
+    let mut copy = world.storage.read(&ObjectKey::log(last), 1 << 20).expect("an entry");
+    copy[100] ^= 4;
+    copy.resize(600 << 10, 0);
+    let mut noise = noise(5, copy.len());
+    noise[..16].copy_from_slice(&copy[..16]);
+    for seq in last + 2..last + 50 {
+        let junk = if seq < last + 46 { &copy } else { &noise };
+        world.storage.plant(&ObjectKey::log(seq), junk);
+    }
+    let backend = RecordingBackend::new(world.storage.clone());
+    let recording = backend.recording();
+    let repository = testing::open(Arc::new(backend), 1).expect("it opens");
+    let long = noise.len() as u64;
+    let read_long = recording.take().iter().filter(|call| call.is_read() && call.length == long).count();
+    assert_eq!(read_long, 1, "none of the copies, and no more than a look may take");
+    let refused = Change::PacksRemoved { packs: vec![PackId::from_bytes([1; 32])] };
+    for expected in [1, 1, 1, 0, 0] {
+        let tried = repository.commit(&mut |_| Ok(vec![refused.clone()]));
+        assert!(matches!(tried, Err(RepositoryError::Fold(_))), "{tried:?}");
+        let calls = recording.take();
+        let of_log = |call: &&Call| call.is_read() && call.folder == Some(Folder::Log);
+        assert_eq!(calls.iter().filter(of_log).filter(|call| call.length == long).count(), expected);
+        // Each header once, and those of entries once more where something has to be compared with them.
+        let headers = 48 + if expected > 0 { last as usize } else { 0 };
+        assert!(calls.iter().filter(of_log).count() <= headers + expected, "{calls:?}");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::format::record;
 use crate::format::state::State;
 use crate::ids::{PackId, RepositoryId, SegmentId, WriterId};
 use crate::index::{self, Index, IndexError, Segment};
-use crate::log::{self, Fold, Head, LostCommit, VoidEntry};
+use crate::log::{self, Fold, Head, Junk, LogError, LostCommit, VoidEntry};
 use crate::repo::RepositoryError;
 use crate::store::Catalog;
 
@@ -52,6 +52,8 @@ pub(super) struct View {
     voids: Mutex<Vec<(u64, String)>>,
     /// Those that stood at the end, and nobody could tell what they were. A commit that comes behind makes noise of one for all others.
     doubtful: Mutex<BTreeSet<u64>>,
+    /// What stands behind the log's end and is nothing.
+    junk: Mutex<Junk>,
     /// Segments that cannot be opened, where that is to be lived with, as always with those that appenders added; otherwise it
     /// ends what was tried.
     broken: Mutex<Vec<IndexError>>,
@@ -86,6 +88,7 @@ impl View {
             head: Mutex::default(),
             voids: Mutex::default(),
             doubtful: Mutex::default(),
+            junk: Mutex::default(),
             broken: Mutex::default(),
             last_prune: AtomicU64::new(0),
             last_loss: AtomicU64::new(0),
@@ -170,6 +173,12 @@ impl View {
         lost.sort_unstable_by_key(|lost| (lost.seq, !lost.is_certain));
         lost.dedup_by_key(|lost| lost.seq);
         lost
+    }
+
+    /// As [`log::check_end`]: what was found to be junk before is not read again.
+    pub fn check_end(&self, fold: &Fold) -> Result<(), LogError> {
+        let (backend, mut junk) = (&*self.backend, lock(&self.junk));
+        log::no_gap(fold, &log::ahead(backend, &self.keys, &self.id, fold, &mut junk)?)
     }
 
     /// Takes over what was made of a damaged log.

@@ -80,7 +80,7 @@ impl Repository {
                 changes,
             };
             // Filling a gap in a damaged log would break its chain for good.
-            log::check_end(&*self.backend, &self.keys, &self.id, &fold).map_err(RepositoryError::from)?;
+            self.view.check_end(&fold).map_err(RepositoryError::from)?;
             // So would taking the place of lost entries, or going over an altered one.
             self.check_tail()?;
             // What no reader would accept must not be published: it would be void.
