@@ -522,7 +522,7 @@ pub fn snapshot_record(keys: &KeySet, snapshot: SnapshotId, record: &ByteBuf) ->
 
 /// Live snapshots, and what was read of their records.
 pub struct SnapshotRecords<'f> {
-    /// Those whose records can be read, in the order of [`snapshot::positions`].
+    /// Those whose records can be read, in the order of [`snapshot::positions`]; of one commit, in the order of their times.
     pub read: Vec<(&'f SnapshotEntry, Snapshot)>,
     /// The others, and why.
     pub unread: Vec<(&'f SnapshotEntry, FoldError)>,
@@ -540,7 +540,8 @@ impl<'f> SnapshotRecords<'f> {
         }
         let added: Vec<_> = read.iter().map(|(entry, snapshot)| (snapshot, entry.added)).collect();
         let mut ordered: Vec<_> = snapshot::positions(&added).into_iter().zip(read).collect();
-        ordered.sort_by_key(|(position, (entry, _))| (*position, entry.snapshot));
+        // One commit can add several that are lost elsewhere.
+        ordered.sort_by_key(|(position, (entry, snapshot))| (*position, snapshot.time, entry.snapshot));
         Self { read: ordered.into_iter().map(|(_, snapshot)| snapshot).collect(), unread }
     }
 }
