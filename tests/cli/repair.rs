@@ -195,3 +195,33 @@ fn a_snapshot_whose_log_entry_is_lost_is_found_again() {
     let again = bench.run(["repair", "lost-snapshots", "--json"]).expect(0).last("summary");
     assert_eq!((&again["snapshots_found"], &again["snapshots_forgotten"]), (&0.into(), &1.into()));
 }
+
+/// A log that has lost its end looks whole: only who remembers it knows of the loss.
+#[test]
+fn what_no_loss_accounts_for_is_only_shown() {
+    let bench = backed_up();
+    let ids = || -> Vec<String> {
+        let list = bench.run(["snapshots", "--json", "--no-state"]).expect(0).stdout;
+        let list: serde_json::Value = serde_json::from_str(&list).expect("an array");
+        let list = list.as_array().expect("an array").iter();
+        list.map(|snapshot| snapshot["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let before = ids();
+    fs::remove_file(bench.objects("log").last().expect("an entry")).expect("removed");
+    let run = bench.run(["repair", "lost-snapshots", "--no-state", "--json"]).expect(0);
+    let lines = run.lines();
+    let found = lines.iter().find(|line| line["type"] == "found").expect("it is found");
+    assert_eq!((&found["snapshot_id"], &found["added"]), (&before[1].clone().into(), &false.into()));
+    assert!(found["withheld"].as_str().is_some_and(|why| why.contains("shows no loss")), "{found}");
+    let summary = run.last("summary");
+    assert_eq!((&summary["snapshots_withheld"], summary["commit"].is_null()), (&1.into(), true));
+    let run = bench.run(["repair", "lost-snapshots", "--no-state"]).expect(0);
+    assert!(run.stdout.contains("only added if its id is given"), "{run:?}");
+    assert_eq!(ids(), before[..1]);
+    // By its name it is, whoever asks; by a client that remembers the entry without that.
+    let dry = ["repair", "lost-snapshots", "--no-state", "--dry-run", &before[1][..12]];
+    assert!(bench.run(dry).expect(0).stdout.contains("can be added again"));
+    let run = bench.run(["repair", "lost-snapshots"]).expect(0);
+    assert!(run.stdout.contains("adds 1 snapshot"), "{run:?}");
+    assert_eq!(ids(), before);
+}

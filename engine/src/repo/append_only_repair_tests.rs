@@ -334,3 +334,38 @@ fn an_appender_makes_no_reserve_longer() {
     assert_eq!(world.open().fold().reserve(), Some(reserve::LEN_MIN));
     assert_eq!(reserve::lacking(&world.open()).expect("read"), 0);
 }
+
+/// A host that has seen the ids of what is lost lists them as lying in a pack of its own.
+#[test]
+fn a_snapshot_found_again_rests_on_nothing_that_an_appender_says() {
+    let mut world = shared();
+    let before: BTreeSet<PackId> = data_packs(&world).iter().map(|(entry, _)| entry.id).collect();
+    world.write("d/lost", &noise(500, 3_000));
+    let id = world.back_up(&world.open());
+    let lost = world.open().fold().seq();
+    world.storage.corrupt(&ObjectKey::log(lost), |bytes| *bytes.last_mut().expect("bytes") ^= 1);
+    let mut missing = data_packs(&world);
+    missing.retain(|(entry, _)| !before.contains(&entry.id));
+    let [(_, directory)] = &missing[..] else { panic!("{missing:?}") };
+    // One of its own, as it is, that is long enough.
+    world.write("d/of-the-web", &noise(501, 100_000));
+    let theirs = world.back_up(&append_to(&world));
+    world.expected.remove(&theirs);
+    world.remove("d/of-the-web");
+    let own = listed(&world, |entry| is_appended(entry) && entry.header.kind == ObjectKind::DataPack);
+    let mut entry = own.first().expect("a pack").0;
+    entry.blobs = u32::try_from(directory.blob_count()).expect("few");
+    append(&world, &[(entry, directory.clone())]);
+    let chunks: Vec<_> = directory.blocks.iter().flat_map(|block| &block.blobs).map(|blob| blob.id).collect();
+    let known = |repository: &Repository| {
+        chunks.iter().all(|id| repository.index().known(id).is_ok_and(|at| at.is_some()))
+    };
+    let repository = world.open();
+    assert!(!known(&repository) && repository.index().get(&chunks[0]).expect("readable").is_some());
+    let named =
+        repair::lost::LostOptions { snapshots: vec![id.to_string()], threads: 1, ..Default::default() };
+    let report = repair::lost::run(&repository, &named, &Silent).expect("added");
+    assert!(report.packs >= 2 && report.incomplete() == 0, "{report:?}");
+    assert!(known(&world.open()), "by somebody who answers for it");
+    restore_all(&world);
+}

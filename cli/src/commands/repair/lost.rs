@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use strongroom::log::Head;
 use strongroom::repair::lost::{self, LostOptions, LostReport};
+use strongroom::repo::Repository;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -13,25 +15,36 @@ use crate::output::object;
 use crate::{signals, units};
 
 const AFTER_HELP: &str = "\
-For when an entry of the commit log was altered or lost, and with it what it said of a snapshot. Each
-snapshot's record is stored among the packs as well: this finds records of snapshots that the log does
-not name and that were not forgotten, makes sure that all that they need is stored, and adds them
-again, with the packs that the index has lost. Do this before `repair log --accept-loss`: from then on
-`prune` may remove what no snapshot needs. A backup that was killed just before it was done is found,
-too. Not found are snapshots in which nothing had changed: they have no record but the one in the log,
+For when an entry of the commit log was altered or lost, and with it what it said of a snapshot.
+Each snapshot's record is stored among the packs as well: this finds records of snapshots that the
+log does not name and that were not forgotten, and makes sure that all that they need is stored.
+Those that must have been lost and are the newest are added again, with the packs that the index has
+lost. Do this before `repair log --accept-loss`: from then on `prune` may remove what no snapshot
+needs.
+
+A record alone does not prove that its snapshot was ever in the log: runs that were killed or began
+anew leave records, too. What is added stands behind all other snapshots, and may be `latest`. So
+these are only shown, with the reason, and added if they are named by their ids:
+- all, where the log shows no loss that is not on record, nor lacks what this client remembers of it
+- all, where a password was removed or changed that is not append-only: records are not signed, and
+  whoever knows it can have made one
+- those that are not newer than all snapshots of the same host and paths that are there
+
+Not found are snapshots in which nothing had changed: they have no record but the one in the log,
 and the snapshot before them holds the same.
 
-Exit codes: 0 all that were found are there again; 4 something that one of them needs is missing.
+Exit codes: 0 all that was to be added is there again; 4 something that it needs is missing.
 
 Examples:
   strongroom -r /backup/repo repair lost-snapshots --dry-run
-  strongroom -r /backup/repo repair lost-snapshots";
+  strongroom -r /backup/repo repair lost-snapshots
+  strongroom -r /backup/repo repair lost-snapshots 3fa85f64";
 
 /// Arguments of `repair lost-snapshots`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// Only these: ids or their first digits
+    /// Only these, and these whatever their times: ids or their first digits
     #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
     /// Say what is found, write nothing
@@ -46,6 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let default = LostOptions::default();
     let options = LostOptions {
         snapshots: args.snapshots.clone(),
+        seen: seen(&repository, context),
         dry_run: args.dry_run,
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
@@ -54,10 +68,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let report = lost::run(&repository, &options, &monitor);
     let elapsed = monitor.finish();
     let report = report?;
-    if let Some(latest) = report.behind {
+    if let Some(newer) = report.behind {
+        let is_added = if report.dry_run { "would be" } else { "was" };
         context.output.warn(&format!(
-            "warning: snapshot {} was added after the loss, and stands before what was added now: `latest` is not the newest by its time",
-            latest.short()
+            "warning: snapshot {} is newer by its time, and stands before what {is_added} added now: `latest` is not the newest then",
+            newer.short()
         ));
     }
     if context.output.json() {
@@ -66,6 +81,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         text(&report, elapsed, context);
     }
     Ok(if report.incomplete() > 0 { Exit::Damage } else { Exit::Ok })
+}
+
+/// Entries of the log that were given, or are remembered.
+fn seen(repository: &Repository, context: &Context) -> Vec<Head> {
+    let remembered = context.heads().and_then(|heads| heads.remembered(&repository.id()).ok().flatten());
+    context.global.expect_head.into_iter().chain(remembered).collect()
 }
 
 fn json_lines(report: &LostReport, elapsed: Duration, context: &Context) {
@@ -77,7 +98,8 @@ fn json_lines(report: &LostReport, elapsed: Duration, context: &Context) {
             "hostname": found.snapshot.hostname,
             "partial": found.snapshot.partial,
             "lacks": found.lacks,
-            "added": report.commit.is_some() && found.lacks.is_none(),
+            "withheld": found.withheld.map(|why| why.to_string()),
+            "added": report.commit.is_some() && found.is_added(),
         })));
     }
     context.output.message(object(json!({
@@ -85,9 +107,11 @@ fn json_lines(report: &LostReport, elapsed: Duration, context: &Context) {
         "dry_run": report.dry_run,
         "snapshots_found": report.snapshots.len(),
         "snapshots_incomplete": report.incomplete(),
+        "snapshots_withheld": report.withheld(),
         "snapshots_forgotten": report.forgotten,
         "packs": report.packs,
         "commit": report.commit,
+        "newer": report.behind,
         "total_duration": elapsed.as_secs_f64(),
     })));
 }
@@ -95,10 +119,11 @@ fn json_lines(report: &LostReport, elapsed: Duration, context: &Context) {
 fn text(report: &LostReport, elapsed: Duration, context: &Context) {
     let out = &context.output;
     for found in &report.snapshots {
-        let end = match &found.lacks {
-            Some(why) => format!("cannot be had again: {why}"),
-            None if report.commit.is_some() => "added again".to_owned(),
-            None => "can be added again".to_owned(),
+        let end = match (&found.lacks, found.withheld) {
+            (Some(why), _) => format!("cannot be had again: {why}"),
+            (None, Some(why)) => format!("only added if its id is given: {why}"),
+            (None, None) if report.commit.is_some() => "added again".to_owned(),
+            (None, None) => "can be added again".to_owned(),
         };
         out.text(format!(
             "snapshot {} of {}, {}{}: {end}",
@@ -109,13 +134,18 @@ fn text(report: &LostReport, elapsed: Duration, context: &Context) {
         ));
     }
     out.text(format!(
-        "Found:   {} in {}; {} that {} forgotten, which stays so",
-        units::count(report.snapshots.len() as u64, "lost snapshot"),
+        "Found:   {} that the log does not name in {}; {} that {} forgotten, which stays so",
+        units::count(report.snapshots.len() as u64, "snapshot"),
         units::clock(elapsed),
         units::count(report.forgotten, "snapshot"),
         units::verb(report.forgotten, "was", "were"),
     ));
     if let Some(commit) = report.commit {
-        out.text(format!("Commit {commit} adds them, and {}", units::count(report.packs, "pack")));
+        let added = report.snapshots.iter().filter(|found| found.is_added()).count() as u64;
+        out.text(format!(
+            "Commit {commit} adds {}, and {}",
+            units::count(added, "snapshot"),
+            units::count(report.packs, "pack")
+        ));
     }
 }
