@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
-use crate::backend::{BackendError, Folder, ObjectInfo, ObjectKey};
+use crate::backend::{self, BackendError, Folder, ObjectInfo, ObjectKey};
 use crate::format::commit::Change;
 use crate::format::note::REBUILD_NOTE;
 use crate::format::pack::Directory;
 use crate::format::segment::{IndexEntry, PackEntry};
 use crate::ids::{PackId, SegmentId};
 use crate::index::{self, IndexError, MergeError, Segment, SegmentWriter, tiers};
-use crate::log::Fold;
+use crate::log::{Fold, PublishError};
 use crate::monitor::{Monitor, Problem, Progress};
 use crate::repo::{NewSegment, Repository, RepositoryError};
 use crate::store::{ReadError, read_directory};
@@ -123,10 +123,18 @@ pub fn run(
     match rebuild.all() {
         Ok(()) => Ok(rebuild.report),
         Err(error) => {
-            rebuild.give_up();
+            if !may_come_late(&error) {
+                rebuild.give_up();
+            }
             Err(error)
         }
     }
+}
+
+/// Whether a commit of which the log says nothing may come to be there all the same: what it names has to stay then.
+fn may_come_late(error: &RebuildError) -> bool {
+    matches!(error, RebuildError::Repository(RepositoryError::Publish(PublishError::Backend { .. })))
+        && !backend::is_out_of_room(error)
 }
 
 /// Packs that the index lists, as far as it can be read.
@@ -380,8 +388,7 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Takes back segments that no commit names. A commit whose outcome is unknown may name them, so they are deleted
-    /// only if the log says that it does not.
+    /// Takes back segments that no commit names: some of what failed was done after the commit, so the log is asked.
     fn give_up(&self) {
         if self.repository.refresh().is_err() {
             return;

@@ -14,6 +14,7 @@ use crate::format::header::ObjectKind;
 use crate::format::pack::BlockSpan;
 use crate::ids::BlobId;
 use crate::monitor::Silent;
+use crate::prune;
 use crate::prune::test_support::{self, Hooked, World, a_commit, noise};
 use crate::source::FilterOptions;
 use crate::testing;
@@ -205,6 +206,27 @@ fn a_failure_changes_nothing_and_leaves_nothing() {
     let cancelled = Listener { cancel: true, ..Listener::default() };
     assert!(matches!(run(&repository, &options, &cancelled), Err(RebuildError::Cancelled)));
     assert_eq!(storage.objects(), before);
+}
+
+/// Storage that gives an operation up and does it later all the same is what the log's rules allow for. With the segments gone that such a
+/// commit names, nobody could open the repository.
+#[test]
+fn what_a_commit_names_stays_while_nobody_knows_whether_it_is_there() {
+    let storage = sample();
+    let before = segments(&storage);
+    let backend = FaultBackend::new(storage.clone());
+    let faults = backend.faults();
+    let repository = testing::open(Arc::new(backend), 9).expect("sound");
+    let fault = Fault::nth_of(Operation::Create, 1, std::io::ErrorKind::TimedOut);
+    faults.inject(fault.in_folder(Folder::Log));
+    let error = run(&repository, &RebuildOptions::default(), &Silent).expect_err("not committed");
+    assert!(may_come_late(&error), "{error}");
+    let after = segments(&storage);
+    assert!(before.iter().all(|segment| after.contains(segment)) && after.len() == before.len() + 1);
+    // Nobody needs it in the end.
+    prune::run(&open(&storage), &test_support::at_once(), &Silent).expect("pruned");
+    let fold = open(&storage).fold();
+    assert_eq!(segments(&storage).len(), fold.segments().count());
 }
 
 /// What a rebuild finds lost beside a backup that takes it over from its parent is read again: the note of the rebuild lies below the new
