@@ -2,22 +2,32 @@
 //!
 //! - [`schedule`]: whose turn it is, and what goes wrong
 //! - [`storage`]: the storage as one process sees it
-//! - [`process`]: what processes do: backups, forgets, prunes, checks and reads
-//! - [`world`]: repositories to begin with, what is backed up, and what has to be there in the end
+//! - [`command`]: what there is to do
+//! - [`process`]: how a process does it: backups, forgets, prunes, checks and reads
+//! - [`upkeep`], [`copies`], [`passwords`]: the same of holds, parity and repairs, of copies from and to another repository, and of passwords
+//! - [`world`]: repositories to begin with, and what is backed up
+//! - [`told`]: what processes have been told
+//! - [`audit`]: what has to be there in the end
 //!
 //! The model in `commit_log` visits every state of the protocol; this one runs what was written. Processes end in the middle
 //! of anything, answers are lost, what was given up takes effect late, and clocks are years off. After each seed a check
 //! that reads everything has to be content, every snapshot that somebody was told of and nobody has forgotten has
-//! to restore byte for byte, whoever comes next has to succeed, and two prunes have to leave nothing behind.
+//! to restore byte for byte, whoever comes next has to succeed, and two prunes have to leave nothing behind. What somebody was told
+//! is held has to be held, unless it is released, and what was forgotten must not come back.
 //!
 //! Some repositories have append-only passwords: a host that is honest backs up with one, and somebody who is not lists with another one
 //! everything where it is not. Neither is ever in the way of others, and in the end a repair drops the lies.
+//!
+//! In every third seed (1, 4, 7, …) half of all commands are those of upkeep: holds and releases, parity, repairs, and copies. In every eighth of
+//! these passwords are added, changed and removed, too; it is not more, since trying one takes longer than a whole backup does here.
 //!
 //! A seed says everything: `STRONGROOM_SIMULATION_SEED=17` runs that one and shows all its turns. More seeds than in an ordinary run:
 //!
 //! ```sh
 //! STRONGROOM_SIMULATION_SEEDS=200000 cargo test --release -p strongroom --test engine simulation -- --nocapture
 //! ```
+//!
+//! `STRONGROOM_SIMULATION_FIRST` is the first of them, if it is not 0.
 //!
 //! In every fourth seed (3, 7, 11, …) directories are backed up and snapshots restored to disk. Such a seed gives the same commands,
 //! clocks and turns with mishaps each time, but not the same run, for two reasons:
@@ -35,27 +45,38 @@
 //! STRONGROOM_SIMULATION_SEED=7 STRONGROOM_SIMULATION_TIMES=1000 cargo test --release -p strongroom --test engine simulation -- --nocapture
 //! ```
 
+mod audit;
+mod command;
+mod copies;
+mod passwords;
 mod process;
 mod random;
 mod schedule;
 mod storage;
+mod told;
+mod upkeep;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use process::{Command, Process};
+use command::Choice;
+use process::Process;
 use random::Random;
 use schedule::{Schedule, Turn};
 use storage::Wire;
-use world::Told;
+use told::Told;
 
 /// Seeds in an ordinary run.
 const SEEDS: u64 = 2000;
 
 /// In every so-manieth seed directories are backed up.
 const DIRECTORIES_EVERY: u64 = 4;
+
+/// In every so-manieth seed there is upkeep, and passwords are changed.
+const UPKEEP_EVERY: u64 = 3;
+const PASSWORDS_EVERY: u64 = 24;
 
 /// How one seed went.
 struct Run {
@@ -76,27 +97,31 @@ impl Drop for Leave<'_> {
 
 fn run(seed: u64) -> Run {
     let mut random = Random::new(seed, 0);
-    let beginning = &world::beginnings()[random.index(world::beginnings().len())];
+    let with_upkeep = seed % UPKEEP_EVERY == 1;
+    let beginnings: Vec<_> =
+        world::beginnings().iter().filter(|beginning| with_upkeep || !beginning.is_for_upkeep).collect();
+    let beginning = beginnings[random.index(beginnings.len())];
+    let choice = Choice {
+        with_directories: seed % DIRECTORIES_EVERY == DIRECTORIES_EVERY - 1,
+        with_appenders: beginning.has_appenders,
+        with_upkeep,
+        with_passwords: seed % PASSWORDS_EVERY == 1,
+    };
     let storage = beginning.storage();
     let count = 2 + random.index(4);
     let schedule = Arc::new(Schedule::new(seed, count, storage.clone()));
-    let told = Arc::new(Mutex::new(Told::default()));
+    let mut told = Told { begun_at: beginning.commits(), with_upkeep, ..Told::default() };
+    beginning.held.iter().for_each(|id| told.holds.add(*id));
+    let told = Arc::new(Mutex::new(told));
     let mut plan = vec![format!("begin: {}", beginning.name)];
     let processes: Vec<Process> = (0..count)
         .map(|number| {
-            let commands = (0..1 + random.below(3))
-                .map(|_| {
-                    let with_directories = seed % DIRECTORIES_EVERY == DIRECTORIES_EVERY - 1;
-                    match beginning.has_appenders {
-                        true => Command::any_with_appenders(&mut random, with_directories),
-                        false => Command::any(&mut random, with_directories),
-                    }
-                })
-                .collect();
+            let commands = (0..1 + random.below(3)).map(|_| choice.command(&mut random)).collect();
             let skew = random.pick(&[0, 0, 7200, -86_400, 10 * 31_536_000, -10 * 31_536_000]);
             plan.push(format!("process {number}, {skew} s off: {commands:?}"));
             let (wire, schedule) = (Wire::new(&storage, &schedule, number), Arc::clone(&schedule));
-            Process { number, seed, skew, commands, wire, schedule, told: Arc::clone(&told) }
+            let (with_appenders, told) = (choice.with_appenders, Arc::clone(&told));
+            Process { number, seed, skew, with_appenders, commands, wire, schedule, told }
         })
         .collect();
     let mut problems: Vec<String> = std::thread::scope(|scope| {
@@ -117,7 +142,7 @@ fn run(seed: u64) -> Run {
         schedule.settle();
         let told = told.lock().expect("whole");
         problems
-            .extend(guarded(|| world::audit(&storage, &told)).err().map(|problem| format!("end: {problem}")));
+            .extend(guarded(|| audit::audit(&storage, &told)).err().map(|problem| format!("end: {problem}")));
     }
     Run { turns, problems, plan }
 }
@@ -160,12 +185,13 @@ fn nothing_is_lost_and_nobody_is_blocked_in_any_order() {
         return;
     }
     let seeds = number("STRONGROOM_SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let (next, turns) = (AtomicU64::new(0), AtomicU64::new(0));
+    let first = number("STRONGROOM_SIMULATION_FIRST").unwrap_or(0);
+    let (next, turns) = (AtomicU64::new(first), AtomicU64::new(0));
     let bad: Mutex<Vec<(u64, Vec<String>)>> = Mutex::default();
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds || bad.lock().expect("whole").len() >= 10 {
+            if seed >= first + seeds || bad.lock().expect("whole").len() >= 10 {
                 break;
             }
             let run = run(seed);

@@ -4,84 +4,29 @@
 //! only: something went wrong on purpose for this very process, or others took away what it rested on, and it says so.
 //! It is then given again, as its user would.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use strongroom::backup::{BackupError, BackupReport};
 use strongroom::browse::{self, Found};
 use strongroom::crypto::keys::BlobKind;
+use strongroom::forget::ForgetError;
 use strongroom::format::chunk_list;
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::{Node, NodeKind};
+use strongroom::ids::SnapshotId;
 use strongroom::prune::PruneError;
-use strongroom::repo::{Repository, RepositoryError};
+use strongroom::repo::{Environment, Repository, RepositoryError};
 use strongroom::vet::VetError;
 
-use super::random::Random;
+use super::audit;
+use super::command::Command;
 use super::schedule::Schedule;
 use super::storage::Wire;
-use super::world::{self, Told, Who};
+use super::told::Told;
+use super::world::{self, Who};
 
 /// How often a command is given.
 const TRIES: u32 = 20;
-
-/// A command.
-#[derive(Debug, Clone, Copy)]
-pub enum Command {
-    BackUp(usize),
-    BackUpDirectory(usize),
-    /// One of the snapshots there are then.
-    Forget(u64),
-    Prune(Duration),
-    Check {
-        is_deep: bool,
-    },
-    /// A backup with an append-only password.
-    Append(usize),
-    /// The same of a directory.
-    AppendDirectory(usize),
-    /// Something untrue, with another append-only password.
-    Lie,
-    /// All live snapshots.
-    Read,
-    /// The same, to a real directory.
-    Restore,
-}
-
-impl Command {
-    /// One of many; directories only if they are wanted.
-    pub fn any(random: &mut Random, with_directories: bool) -> Self {
-        match random.below(14) {
-            0..=3 if with_directories => Self::BackUpDirectory(random.index(world::DIRECTORIES)),
-            0..=5 => Self::BackUp(random.index(world::CONTENTS)),
-            6..=7 => Self::Forget(random.below(1000)),
-            8..=10 => Self::Prune(random.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_secs(3600)])),
-            11..=12 => Self::Check { is_deep: random.below(2) == 0 },
-            _ if with_directories => Self::Restore,
-            _ => Self::Read,
-        }
-    }
-}
-
-impl Command {
-    /// One of many, where there are appenders.
-    pub fn any_with_appenders(random: &mut Random, with_directories: bool) -> Self {
-        match random.below(6) {
-            0 if with_directories => Self::AppendDirectory(random.index(world::DIRECTORIES)),
-            0..=1 => Self::Append(random.index(world::CONTENTS)),
-            2 => Self::Lie,
-            _ => Self::any(random, with_directories),
-        }
-    }
-
-    fn who(self) -> Who {
-        match self {
-            Self::Append(_) | Self::AppendDirectory(_) => Who::Appender,
-            Self::Lie => Who::Liar,
-            _ => Who::Full,
-        }
-    }
-}
 
 /// One of several processes.
 pub struct Process {
@@ -89,6 +34,8 @@ pub struct Process {
     pub seed: u64,
     /// How wrong its clock is, in seconds.
     pub skew: i64,
+    /// Others have append-only passwords, and may say what is not so.
+    pub with_appenders: bool,
     pub commands: Vec<Command>,
     pub wire: Wire,
     pub schedule: Arc<Schedule>,
@@ -96,7 +43,7 @@ pub struct Process {
 }
 
 /// Why a command did not do what it should.
-enum Failed {
+pub enum Failed {
     /// Others were in the way; it says so.
     Conflict(String),
     /// It should not have.
@@ -122,8 +69,9 @@ impl Process {
                 return Ok(());
             }
             let before = self.schedule.mishaps(self.number);
-            let result =
-                self.open(attempt, command.who()).and_then(|repository| self.execute(command, &repository));
+            let result = self
+                .open(attempt, command.who())
+                .and_then(|repository| self.execute(command, attempt, &repository));
             last = match result {
                 Ok(()) => return Ok(()),
                 Err(Failed::Conflict(error) | Failed::Unexpected(error))
@@ -139,15 +87,22 @@ impl Process {
     }
 
     fn open(&self, attempt: u32, who: Who) -> Result<Repository, Failed> {
-        // No two processes get the same random numbers.
-        let turns = self.schedule.turns().len() as u64;
-        let environment =
-            world::environment(self.seed ^ (turns << 32), self.number, self.skew + i64::from(attempt));
-        world::open(Arc::new(self.wire.clone()), environment, who)
+        world::open(Arc::new(self.wire.clone()), self.environment(attempt), who)
             .map_err(|error| Failed::Unexpected(format!("open: {error}")))
     }
 
-    fn execute(&self, command: Command, repository: &Repository) -> Result<(), Failed> {
+    /// Its surroundings now. No two processes get the same random numbers.
+    pub fn environment(&self, attempt: u32) -> Environment {
+        let turns = self.schedule.turns().len() as u64;
+        world::environment(self.seed ^ (turns << 32), self.number, self.skew + i64::from(attempt))
+    }
+
+    /// What processes have been told.
+    pub fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().expect("whole")
+    }
+
+    fn execute(&self, command: Command, attempt: u32, repository: &Repository) -> Result<(), Failed> {
         match command {
             Command::BackUp(number) | Command::Append(number) => {
                 self.made(world::back_up(repository, number))
@@ -175,20 +130,36 @@ impl Process {
                 if let Some(error) = report.ledger_error {
                     return Err(Failed::Unexpected(format!("the ledger: {error}")));
                 }
-                if world::is_worse_than_lies(&report) {
+                if audit::is_worse_than_lies(&report) {
                     return Err(Failed::Unexpected(format!("{:#?}", report.findings)));
                 }
                 Ok(())
             }
             Command::Read => self.read_all(repository, &read),
             Command::Restore => self.read_all(repository, &world::restore),
+            Command::ForgetByPolicy => self.forget_by_policy(repository),
+            Command::Hold(which) => self.hold(repository, which),
+            Command::Release(which) => self.release(repository, which),
+            Command::AddParity => self.add_parity(repository),
+            Command::DropParity => self.drop_parity(repository),
+            Command::RepairIndex => self.repair_index(repository),
+            Command::RepairPacks { is_thorough } => self.repair_packs(repository, is_thorough),
+            Command::RepairLost => self.repair_lost(repository),
+            Command::RepairSnapshots => self.repair_snapshots(repository),
+            Command::CopyIn(which) => self.copy_in(repository, which),
+            Command::CopyOut => self.copy_out(repository),
+            Command::AddPassword => self.add_password(repository),
+            Command::RemovePassword(which) => self.remove_password(repository, which),
+            Command::ChangePassword(which) => self.change_password(attempt, which),
         }
     }
 
     fn made(&self, result: Result<BackupReport, BackupError>) -> Result<(), Failed> {
         match result {
             Ok(report) => {
-                self.told.lock().expect("whole").made.extend(report.snapshot);
+                if let Some(id) = report.snapshot {
+                    self.told().is_made(id);
+                }
                 Ok(())
             }
             Err(error @ BackupError::Repository(RepositoryError::Conflict)) => {
@@ -201,8 +172,25 @@ impl Process {
     fn forget(&self, repository: &Repository, which: u64) -> Result<(), Failed> {
         let snapshots = snapshots(repository)?;
         let Some((id, _)) = snapshots.get(which as usize % snapshots.len().max(1)) else { return Ok(()) };
-        self.told.lock().expect("whole").forgotten.insert(*id);
-        world::forget(repository, *id).map_err(|error| Failed::Unexpected(error.to_string()))
+        let held = {
+            let mut told = self.told();
+            told.forgotten.insert(*id);
+            told.holds.state(id)
+        };
+        let result = world::forget(repository, *id);
+        let mut told = self.told();
+        match result {
+            Ok(()) if held.0 && told.holds.state(id) == held => {
+                Err(Failed::Unexpected(format!("{id} is held, and was forgotten")))
+            }
+            Ok(()) => {
+                told.gone.insert(*id);
+                Ok(())
+            }
+            // As it should be.
+            Err(ForgetError::Held { .. }) if told.holds.may_hold(id) => Ok(()),
+            Err(error) => Err(Failed::Unexpected(error.to_string())),
+        }
     }
 
     /// Reads all snapshots. One that cannot be read has to be one that was forgotten meanwhile.
@@ -224,12 +212,12 @@ impl Process {
     }
 }
 
-fn snapshots(repository: &Repository) -> Result<Vec<(strongroom::ids::SnapshotId, Snapshot)>, Failed> {
+pub fn snapshots(repository: &Repository) -> Result<Vec<(SnapshotId, Snapshot)>, Failed> {
     repository.snapshots().map_err(|error| Failed::Unexpected(error.to_string()))
 }
 
 /// Reads the file of a snapshot chunk by chunk. A reader that finds something gone reads the log on and looks again.
-fn read(repository: &Repository, snapshot: &Snapshot) -> Result<(), String> {
+pub fn read(repository: &Repository, snapshot: &Snapshot) -> Result<(), String> {
     let path = String::from_utf8_lossy(&snapshot.paths[0]).into_owned();
     let number = world::number_of(&path, "c").expect("only streams are read like this");
     let mut last = String::new();

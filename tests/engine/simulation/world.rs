@@ -1,4 +1,4 @@
-//! What there is when a simulation begins, what is backed up, and what has to be there in the end.
+//! What there is when a simulation begins, what is backed up, and the commonest commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use strongroom::backend::{Backend, Folder, MemoryBackend};
+use strongroom::backend::{Backend, Folder, MemoryBackend, ObjectKey};
 use strongroom::backup::{self, BackupError, BackupOptions, BackupReport, BackupSource};
 use strongroom::check::{self, CheckOptions, CheckReport, ReadData};
 use strongroom::crypto::keys::BlobKind;
@@ -23,7 +23,6 @@ use strongroom::ids::{PackId, SnapshotId};
 use strongroom::monitor::Silent;
 use strongroom::parity::{self, AddOptions};
 use strongroom::prune::{self, Limit, PruneError, PruneOptions, PruneReport};
-use strongroom::repair::{self, PacksOptions, Sources};
 use strongroom::repo::{Environment, Repository, RepositoryError};
 use strongroom::restore::{self, RestoreOptions};
 use strongroom::source::FilterOptions;
@@ -196,6 +195,10 @@ pub struct Beginning {
     pub name: &'static str,
     /// Others than full writers have passwords, too.
     pub has_appenders: bool,
+    /// Only for those who hold snapshots, or look for lost ones.
+    pub is_for_upkeep: bool,
+    /// Snapshots that are held.
+    pub held: Vec<SnapshotId>,
     storage: MemoryBackend,
 }
 
@@ -203,6 +206,12 @@ impl Beginning {
     /// A storage of its own for a simulation.
     pub fn storage(&self) -> MemoryBackend {
         self.storage.snapshot()
+    }
+
+    /// How many entries its log has.
+    pub fn commits(&self) -> u64 {
+        let is_commit = |(key, _): &(ObjectKey, _)| key.folder() == Some(Folder::Log);
+        self.storage.objects().iter().filter(|object| is_commit(object)).count() as u64
     }
 }
 
@@ -227,7 +236,8 @@ static MADE: LazyLock<(Hands, Vec<Beginning>)> = LazyLock::new(|| {
     let first = testing::init(Arc::new(storage.clone()), 0);
     let mut beginnings = Vec::new();
     let mut add = |name, storage: &MemoryBackend, has_appenders| {
-        beginnings.push(Beginning { name, has_appenders, storage: storage.snapshot() });
+        let storage = storage.snapshot();
+        beginnings.push(Beginning { name, has_appenders, is_for_upkeep: false, held: Vec::new(), storage });
     };
     let open = |storage: &MemoryBackend, process: usize| {
         first.open_again(Arc::new(storage.clone()), environment(0, process, 0)).expect("it opens")
@@ -256,6 +266,22 @@ static MADE: LazyLock<(Hands, Vec<Beginning>)> = LazyLock::new(|| {
     lie(&liar).expect("added");
     add("appenders were at work", &storage, true);
 
+    let storage = one_forgotten.snapshot();
+    let repository = open(&storage, 7);
+    let held_for_long = back_up(&repository, 4).expect("backed up").snapshot.expect("a snapshot");
+    forget::hold(&repository, held_for_long, "wanted").expect("held");
+    let one_held = storage.snapshot();
+
+    // Whoever backed this up ended when all was stored.
+    let storage = one_forgotten.snapshot();
+    let repository = open(&storage, 8);
+    let before = repository.fold().seq();
+    back_up(&repository, 6).expect("backed up");
+    (before + 1..=repository.fold().seq()).rev().for_each(|seq| {
+        storage.delete(&ObjectKey::log(seq)).expect("deleted");
+    });
+    let not_committed = storage.snapshot();
+
     // The next backup merges segments and writes a state, and an old state goes.
     let storage = one_forgotten;
     let repository = open(&storage, 2);
@@ -266,6 +292,10 @@ static MADE: LazyLock<(Hands, Vec<Beginning>)> = LazyLock::new(|| {
         forget::release(&repository, held, "counted").expect("released");
     }
     add("many commits", &storage, false);
+    let for_upkeep =
+        |name, held, storage| Beginning { name, has_appenders: false, is_for_upkeep: true, held, storage };
+    beginnings.push(for_upkeep("one held", vec![held_for_long], one_held));
+    beginnings.push(for_upkeep("one not committed", Vec::new(), not_committed));
     (Hands { full: first, appender, liar }, beginnings)
 });
 
@@ -326,103 +356,4 @@ pub fn lie(repository: &Repository) -> Result<(), RepositoryError> {
     // One that a prune took for a stray meanwhile would stop all prunes after it, until somebody makes the index anew.
     let is_dropped = || repository.is_segment_gone(&segment.info.segment);
     repository.commit(&mut |_| Ok(if is_dropped() { Vec::new() } else { vec![added.clone()] })).map(drop)
-}
-
-/// What processes have been told.
-#[derive(Debug, Default)]
-pub struct Told {
-    /// Snapshots that were made.
-    pub made: BTreeSet<SnapshotId>,
-    /// Snapshots that somebody has begun to forget.
-    pub forgotten: BTreeSet<SnapshotId>,
-}
-
-/// Makes sure that nothing is lost and nothing is left behind, and that whoever comes next can go on.
-///
-/// # Errors
-/// What is wrong.
-pub fn audit(storage: &MemoryBackend, told: &Told) -> Result<(), String> {
-    // Years after all clocks that were right, and before those that were not: nobody is waited for who did not come to an end.
-    const LATER: i64 = 3 * 31_536_000;
-    let mut process = 900;
-    let mut open = || {
-        process += 1;
-        open(Arc::new(storage.clone()), environment(7, process, LATER), Who::Full)
-            .map_err(|error| format!("open: {error}"))
-    };
-    let repository = open()?;
-    whole(&repository, told)?;
-    let id = back_up(&open()?, 5).map_err(|error| format!("the next backup: {error}"))?.snapshot;
-    for _ in 0..2 {
-        prune(&open()?, Duration::ZERO).map_err(|error| format!("the next prune: {error}"))?;
-    }
-    let repository = open()?;
-    whole(&repository, told)?;
-    if repository.fold().snapshot(&id.expect("a snapshot")).is_none() {
-        return Err("the next backup is not there".into());
-    }
-    tidy(&repository, storage)?;
-    if repository.fold().appended().next().is_none() {
-        return Ok(());
-    }
-    // Lies are all that is left, and a repair drops them.
-    let thorough = PacksOptions { read_data: true, threads: 1, ..PacksOptions::default() };
-    repair::packs::run(&open()?, &thorough, &Sources::default(), &Silent)
-        .map_err(|error| format!("the repair: {error}"))?;
-    for _ in 0..2 {
-        prune(&open()?, Duration::ZERO).map_err(|error| format!("the prune after the repair: {error}"))?;
-    }
-    let repository = open()?;
-    if let Some((segment, _)) = repository.fold().appended().next() {
-        return Err(format!("a repair left {segment}, which is a lie"));
-    }
-    tidy(&repository, storage)?;
-    whole(&repository, told)
-}
-
-/// Makes sure that two prunes have left nothing behind but what only appenders list.
-fn tidy(repository: &Repository, storage: &MemoryBackend) -> Result<(), String> {
-    let objects = storage.objects();
-    let stored = |folder| objects.iter().filter(move |(key, _)| key.folder() == Some(folder));
-    let mut listed = BTreeSet::new();
-    for segment in repository.index().everything() {
-        listed.extend(segment.packs().map(|pack| pack.expect("readable").id));
-    }
-    let parity = parity::status(repository).map_err(|error| format!("parity: {error}"))?;
-    if parity.others > 0 {
-        return Err(format!("two prunes left parity of what is gone: {parity:?}"));
-    }
-    let (segments, indexes) = (repository.fold().segments().count(), stored(Folder::Index).count());
-    let is_stray = |pack: &PackId| !listed.contains(pack);
-    let strays = stored(Folder::Packs).filter_map(|(key, _)| key.pack_id()).filter(is_stray).count();
-    if strays > 0 || indexes != segments {
-        return Err(format!("two prunes left {strays} packs, and {indexes} segments of {segments}"));
-    }
-    Ok(())
-}
-
-/// Whether a check found something wrong that nobody made up.
-pub fn is_worse_than_lies(report: &CheckReport) -> bool {
-    report.is_damaged()
-        && report.findings.iter().any(|found| found.is_damage && found.code != "appended-untrue")
-}
-
-/// Makes sure that the repository is in order and gives back what was backed up.
-fn whole(repository: &Repository, told: &Told) -> Result<(), String> {
-    let report = check(repository, true).map_err(|error| format!("the check: {error}"))?;
-    if is_worse_than_lies(&report)
-        || report.overtaken
-        || report.findings.iter().any(|found| found.code == "log-void")
-    {
-        return Err(format!("the check finds {:#?}", report.findings));
-    }
-    let live = repository.snapshots().map_err(|error| error.to_string())?;
-    let is_live = |id: &SnapshotId| live.iter().any(|(live, _)| live == id);
-    if let Some(lost) = told.made.difference(&told.forgotten).find(|id| !is_live(id)) {
-        return Err(format!("snapshot {lost} was made, was not forgotten, and is gone"));
-    }
-    for (id, snapshot) in &live {
-        restore(repository, snapshot).map_err(|error| format!("restore of {id}: {error}"))?;
-    }
-    Ok(())
 }
