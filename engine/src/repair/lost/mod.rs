@@ -260,6 +260,13 @@ impl Added {
             if !is_as_followed || !is_as_chosen {
                 return Err(RepositoryError::Conflict);
             }
+            // The writer of one that was found may have committed it since, and somebody have forgotten it then.
+            if fold.seq() != base.seq() {
+                let forgotten = Told::read(repository, fold)?.forgotten;
+                if self.records.keys().any(|(_, id)| forgotten.contains(id)) {
+                    return Err(RepositoryError::Conflict);
+                }
+            }
             let mut changes = Vec::new();
             if let Some(segment) = &segment {
                 changes.push(Change::SegmentsReplaced { added: vec![segment.info], removed: Vec::new() });

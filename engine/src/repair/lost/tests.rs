@@ -363,3 +363,23 @@ fn a_listed_pack_that_is_not_there_in_its_length_is_lacking() {
     let report = run(&world.open(), &named(before[1]), &Silent).expect("looked");
     assert_eq!((report.incomplete(), report.commit), (1, None), "{report:?}");
 }
+
+/// A backup commits what was found, and is forgotten: who was told so must not find it there again.
+#[test]
+fn what_is_committed_and_forgotten_during_the_search_stays_forgotten() {
+    let world = world();
+    let before = ids(&world.open());
+    let last = world.open().fold().seq();
+    let commit = world.storage.read(&ObjectKey::log(last), 1 << 20).expect("it is there");
+    world.storage.delete(&ObjectKey::log(last)).expect("not committed yet");
+    let (hooked, storage, snapshot) = (Hooked::new(&world.storage), world.storage.clone(), before[1]);
+    hooked.before_create(a_commit, move || {
+        storage.plant(&ObjectKey::log(last), &commit);
+        let forgotten = Change::SnapshotForgotten { snapshot, reason: "not wanted".to_owned() };
+        open(Hooked::new(&storage)).commit(&mut |_| Ok(vec![forgotten.clone()])).expect("forgotten");
+    });
+    let report = run(&open(hooked.clone()), &named(before[1]), &Silent).expect("looked");
+    assert!(hooked.is_done());
+    assert_eq!((report.snapshots.len(), report.forgotten, report.commit), (0, 1, None));
+    assert_eq!(ids(&world.open()), before[..1]);
+}

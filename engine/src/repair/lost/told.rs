@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use crate::format::commit::Change;
 use crate::ids::{KeyslotId, PackId, SnapshotId};
 use crate::log::{self, Fold};
-use crate::repair::RepairError;
 use crate::repo::{Repository, RepositoryError};
 
 /// What was forgotten and removed.
@@ -19,7 +18,7 @@ pub(super) struct Told {
 
 impl Told {
     /// What it says up to `base`.
-    pub fn read(repository: &Repository, base: &Fold) -> Result<Self, RepairError> {
+    pub fn read(repository: &Repository, base: &Fold) -> Result<Self, RepositoryError> {
         let mut told = Self::default();
         let mut fold = Fold::empty(base.config());
         let (backend, keys) = (&**repository.backend(), repository.keys());
@@ -37,8 +36,7 @@ impl Told {
                     _ => {}
                 }
             }
-        })
-        .map_err(RepositoryError::from)?;
+        })?;
         Ok(told)
     }
 }
