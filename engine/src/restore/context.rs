@@ -3,7 +3,7 @@
 use super::inside::{Inside, Relation};
 use super::tally::{self, Tally};
 use super::{RestoreOptions, tally::explain};
-use crate::browse::{self, BrowseError};
+use crate::browse::{self, BrowseError, Found};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
 use crate::repo::Repository;
@@ -76,10 +76,18 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether the snapshot has, or may have, something for this place: read from its trees, so not to be asked of every file.
+    /// Whether the snapshot is known to have something for this place: read from its trees, so not to be asked of every file.
     pub(super) fn snapshot_has(&self, path: &RelativePath) -> bool {
-        let Some(tree) = &self.tree else { return false };
-        !matches!(browse::find(self.reader(), tree, path.as_bytes()), Err(BrowseError::NoPath { .. }))
+        self.find(path).is_some_and(|found| found.is_ok())
+    }
+
+    /// The same, where a tree that cannot be read may have it.
+    pub(super) fn snapshot_may_have(&self, path: &RelativePath) -> bool {
+        self.find(path).is_some_and(|found| !matches!(found, Err(BrowseError::NoPath { .. })))
+    }
+
+    fn find(&self, path: &RelativePath) -> Option<Result<Found, BrowseError>> {
+        Some(browse::find(self.reader(), self.tree.as_ref()?, path.as_bytes()))
     }
 
     /// Counts and reports an entry that could not be put in place.

@@ -17,7 +17,9 @@ use crate::format::tree::{FileContent, Hole, Metadata, NodeKind};
 use crate::ids::BlobId;
 use crate::monitor::EntryAction;
 use crate::store::BlobReader;
-use crate::target::{EntryKind, Obstacle, RelativePath, SpecialNode, TargetError, TargetStat, creation_mode};
+use crate::target::{
+    EntryKind, LeftOver, Obstacle, RelativePath, SpecialNode, TargetError, TargetStat, creation_mode,
+};
 
 impl Walk<'_> {
     /// What has the name `path` in the target; asked only if the directory's listing had it.
@@ -45,12 +47,11 @@ impl Walk<'_> {
     }
 
     /// What an earlier restore left of the file `path`, unless the snapshot itself has something of that name.
-    fn left_over(&self, path: &RelativePath) -> Result<Option<(RelativePath, TargetStat)>, TargetError> {
-        let Some(root) = self.context.readable().filter(|_| self.may_have_left_overs()) else {
-            return Ok(None);
-        };
-        let found = root.left_over(path)?;
-        Ok(found.filter(|(aside, _)| !self.context.snapshot_has(aside)))
+    fn left_over(&self, path: &RelativePath) -> Result<Option<LeftOver>, TargetError> {
+        match self.context.readable().filter(|_| self.may_have_left_overs()) {
+            Some(root) => root.left_over(path, &|name| self.context.snapshot_may_have(name)),
+            None => Ok(None),
+        }
     }
 
     /// Plans a regular file.
@@ -99,9 +100,9 @@ impl Walk<'_> {
             }
         };
         let fate = match &left_over {
-            Some((aside, found)) if fate == Fate::Create => {
-                state.set_aside(aside.clone());
-                Fate::Resume { size: found.size }
+            Some(LeftOver { name, size, is_own: true }) if fate == Fate::Create => {
+                state.set_aside(name.clone());
+                Fate::Resume { size: *size }
             }
             _ => fate,
         };

@@ -331,7 +331,8 @@ impl<'a> Files<'a> {
     /// Removes what earlier restores left of a file that is whole now.
     fn remove_left_over(&self, job: &Job) {
         if job.left_over
-            && let Err(error) = self.root.remove_left_over(&job.path, &|name| self.context.snapshot_has(name))
+            && let Err(error) =
+                self.root.remove_left_over(&job.path, &|name| self.context.snapshot_may_have(name))
         {
             job.state.fail(&self.context.tally);
             self.context.tally.problem(tally::DELETE, job.path.as_bytes(), explain(&error));

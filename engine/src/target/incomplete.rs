@@ -24,6 +24,9 @@ pub const SUFFIX: &str = ".strongroom-incomplete";
 /// Names that are tried.
 const NUMBER_MAX: u32 = 1000;
 
+/// Names without a file after which no more are looked for: numbers have gaps where something was removed, or is the snapshot's own.
+const ABSENT_MAX: u32 = 3;
+
 /// The name for what there is of the file `path`; with numbers above 1 those for when it is taken. None for the root.
 fn incomplete(path: &RelativePath, number: u32) -> Option<RelativePath> {
     let (parent, name) = (path.parent()?, path.name()?);
@@ -57,33 +60,71 @@ pub(crate) fn mark(path: &RelativePath) -> Xattr {
     Xattr { name: INCOMPLETE_MARK.to_vec().into(), value }
 }
 
-/// Marks a file as what there is of `path`. Where that is not possible it is not known again.
-pub(super) fn set_mark(file: &File, path: &RelativePath) {
+/// Marks a file as what there is of `path`, and takes it from whoever it is of: a later restore goes on with its own only. Where that is not
+/// possible it is not known again.
+pub(super) fn set_mark(file: Handle<'_>, path: &RelativePath) {
+    let _ = file.set_owner(Some(rustix::process::geteuid()), None);
     let mark = mark(path);
-    let _ = Handle::Open(file.as_fd()).set_xattr(&mark.name, &mark.value);
+    let _ = file.set_xattr(&mark.name, &mark.value);
+}
+
+/// Whether a file is this user's: what is written to somebody else's can be read by them.
+fn is_own(uid: u32) -> bool {
+    uid == rustix::process::geteuid().as_raw()
+}
+
+/// What there is of a file, from an earlier restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOver {
+    /// Its name.
+    pub name: RelativePath,
+    /// Its length.
+    pub size: u64,
+    /// Whether it can be gone on with: it is this user's.
+    pub is_own: bool,
 }
 
 impl TargetRoot {
-    /// What an earlier restore left of the file `path` under the first name for that, if it did.
-    pub fn left_over(&self, path: &RelativePath) -> Result<Option<(RelativePath, TargetStat)>, TargetError> {
-        let Some(name) = incomplete(path, 1) else { return Ok(None) };
-        Ok(self.rest_of(path, &name)?.map(|stat| (name, stat)))
-    }
-
-    /// The file `name`, if it has the mark of what there is of `path`, no other name, and is this user's: what is written
-    /// to somebody else's can be read by them.
-    pub fn rest_of(
+    /// What an earlier restore left of the file `path`, under the first name that is not `taken`.
+    pub fn left_over(
         &self,
         path: &RelativePath,
-        name: &RelativePath,
-    ) -> Result<Option<TargetStat>, TargetError> {
-        let Some(entry) = self.open_entry("look at", name)? else { return Ok(None) };
+        taken: &dyn Fn(&RelativePath) -> bool,
+    ) -> Result<Option<LeftOver>, TargetError> {
+        let mut found = None;
+        self.each_rest(path, taken, &mut |name, stat| {
+            found = Some(LeftOver { name: name.clone(), size: stat.size, is_own: is_own(stat.uid) });
+            Ok(false)
+        })?;
+        Ok(found)
+    }
+
+    /// Calls `visit` with every file that has the mark of what there is of `path`, and no other name, until it says no.
+    fn each_rest(
+        &self,
+        path: &RelativePath,
+        taken: &dyn Fn(&RelativePath) -> bool,
+        visit: &mut dyn FnMut(&RelativePath, &TargetStat) -> Result<bool, TargetError>,
+    ) -> Result<(), TargetError> {
         let mark = mark(path);
-        let is_rest = entry.stat.kind == EntryKind::File
-            && entry.stat.links == 1
-            && entry.stat.uid == rustix::process::geteuid().as_raw()
-            && Handle::Named(entry.fd.as_fd()).has_xattr(&mark.name, &mark.value);
-        Ok(is_rest.then_some(entry.stat))
+        let mut absent = 0;
+        for name in (1..=NUMBER_MAX).map_while(|number| incomplete(path, number)) {
+            let Some(entry) = self.open_entry("look at", &name)? else {
+                absent += 1;
+                if absent == ABSENT_MAX {
+                    break;
+                }
+                continue;
+            };
+            let is_rest = entry.stat.kind == EntryKind::File
+                && entry.stat.links == 1
+                && Handle::Named(entry.fd.as_fd()).has_xattr(&mark.name, &mark.value)
+                && !taken(&name);
+            if is_rest && !visit(&name, &entry.stat)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is a regular file `name` with the mark of what there is of some file.
@@ -105,8 +146,7 @@ impl TargetRoot {
     ) -> Result<(RelativePath, File), TargetError> {
         const CREATE: &str = "create the file";
         if reuse
-            && let Some((name, _)) = self.left_over(path)?
-            && !taken(&name)
+            && let Some(LeftOver { name, is_own: true, .. }) = self.left_over(path, taken)?
             && let Some(file) = self.open_rest(&name, mode)?
         {
             file.set_len(0).map_err(|source| TargetError::Io {
@@ -121,7 +161,7 @@ impl TargetRoot {
                 Err(TargetError::InTheWay { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(file) => {
-                    set_mark(&file, path);
+                    set_mark(Handle::Open(file.as_fd()), path);
                     return Ok((name, file));
                 }
             }
@@ -129,12 +169,16 @@ impl TargetRoot {
         Err(TargetError::io(CREATE, path, Errno::EXIST))
     }
 
-    /// Opens what an earlier restore left, and takes off the rights beyond `mode` before anything is written to it.
+    /// Opens what an earlier restore left, and takes off the rights beyond `mode` before anything is written to it. None if it is there no
+    /// more, or somebody has put a file of their own there.
     pub fn open_rest(&self, name: &RelativePath, mode: u32) -> Result<Option<File>, TargetError> {
         let Some(file) = self.open_existing(name)? else { return Ok(None) };
-        let limited =
-            rustix::fs::fstat(&file).and_then(|stat| rustix::fs::fchmod(&file, (stat.st_mode & mode).into()));
-        limited.map_err(|errno| TargetError::io("limit the rights to", name, errno))?;
+        let failed = |errno| TargetError::io("limit the rights to", name, errno);
+        let stat = rustix::fs::fstat(&file).map_err(failed)?;
+        if !is_own(stat.st_uid) {
+            return Ok(None);
+        }
+        rustix::fs::fchmod(&file, (stat.st_mode & mode).into()).map_err(failed)?;
         Ok(Some(file))
     }
 
@@ -149,8 +193,7 @@ impl TargetRoot {
             entry.expect_kind(RENAME, path, EntryKind::File)?;
             // Another name of it may lie outside of the target: it is somebody else's, who has put it there since.
             if entry.stat.links == 1 {
-                let mark = mark(path);
-                let _ = Handle::Named(entry.fd.as_fd()).set_xattr(&mark.name, &mark.value);
+                set_mark(Handle::Named(entry.fd.as_fd()), path);
             }
         }
         for aside in free_names(path, taken) {
@@ -201,16 +244,7 @@ impl TargetRoot {
         path: &RelativePath,
         taken: &dyn Fn(&RelativePath) -> bool,
     ) -> Result<(), TargetError> {
-        for number in 1..=NUMBER_MAX {
-            let Some(name) = incomplete(path, number) else { break };
-            if self.stat(&name)?.is_none() {
-                break;
-            }
-            if !taken(&name) && self.rest_of(path, &name)?.is_some() {
-                self.remove(&name)?;
-            }
-        }
-        Ok(())
+        self.each_rest(path, taken, &mut |name, _| self.remove(name).map(|()| true))
     }
 
     /// Renames a file within its directory; fails if the name is taken.
@@ -321,21 +355,35 @@ mod tests {
         if Handle::Open(file.as_fd()).set_xattr(b"user.any", b"").is_err() {
             return crate::testing::cannot("mark files", &"no extended attributes here");
         }
-        assert_eq!(root.left_over(&path("b")).unwrap().map(|(name, _)| name), Some(name.clone()));
+        let left_over = || root.left_over(&path("b"), FREE).unwrap();
+        assert_eq!(left_over(), Some(LeftOver { name: name.clone(), size: 0, is_own: true }));
         // What others were let read or write is theirs alone again that restore it.
         fs::set_permissions(sandbox.at("b.strongroom-incomplete"), fs::Permissions::from_mode(0o666))
             .unwrap();
         let (again, file) = root.create_incomplete(&path("b"), true, 0o600, FREE).unwrap();
         assert_eq!((&again, file.metadata().unwrap().mode() & 0o777), (&name, 0o600), "used again");
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(sandbox.at("b.strongroom-incomplete"), Some(1), None).unwrap();
-            assert!(root.left_over(&path("b")).unwrap().is_none(), "somebody else's");
-            std::os::unix::fs::chown(sandbox.at("b.strongroom-incomplete"), Some(0), None).unwrap();
+        // Somebody else's is not written to, and removed in the end all the same.
+        if std::os::unix::fs::chown(sandbox.at("b.strongroom-incomplete"), Some(1), None).is_ok() {
+            assert!(left_over().is_some_and(|found| !found.is_own));
+            assert!(root.open_rest(&name, 0o600).unwrap().is_none());
+            assert_eq!(
+                root.create_incomplete(&path("b"), true, 0o600, FREE).unwrap().0,
+                path("b.strongroom-incomplete-2")
+            );
+            root.remove_left_over(&path("b"), FREE).unwrap();
+            assert_eq!(names(&sandbox), [] as [&str; 0]);
+            root.create_incomplete(&path("b"), false, 0o600, FREE).unwrap();
         }
+        // Numbers have gaps.
+        let (second, _) = root.create_incomplete(&path("b"), false, 0o600, FREE).unwrap();
+        let taken = |taken: &RelativePath| *taken == name;
+        assert_eq!(root.left_over(&path("b"), &taken).unwrap().map(|found| found.name), Some(second.clone()));
+        root.remove_left_over(&path("b"), &taken).unwrap();
+        assert_eq!(names(&sandbox), ["b.strongroom-incomplete"]);
         fs::hard_link(sandbox.at("b.strongroom-incomplete"), sandbox.at("other")).unwrap();
-        assert!(root.left_over(&path("b")).unwrap().is_none(), "another name may be somebody's");
+        assert!(left_over().is_none(), "another name may be somebody's");
         fs::remove_file(sandbox.at("b.strongroom-incomplete")).unwrap();
         fs::write(sandbox.at("b.strongroom-incomplete"), "").unwrap();
-        assert!(root.left_over(&path("b")).unwrap().is_none());
+        assert!(left_over().is_none());
     }
 }

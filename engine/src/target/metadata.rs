@@ -176,7 +176,7 @@ impl MetadataWriter {
         path: &RelativePath,
         wanted: &Metadata,
     ) -> Vec<MetadataError> {
-        incomplete::set_mark(file, path);
+        incomplete::set_mark(Handle::Open(file.as_fd()), path);
         self.apply(Handle::Open(file.as_fd()), EntryKind::File, wanted, true)
     }
 

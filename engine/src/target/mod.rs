@@ -62,7 +62,7 @@ pub use direct::{Bounce, Output};
 pub use error::TargetError;
 #[cfg(test)]
 pub(crate) use incomplete::mark as mark_of_incomplete;
-pub use incomplete::{SUFFIX as INCOMPLETE_SUFFIX, whole_name};
+pub use incomplete::{LeftOver, SUFFIX as INCOMPLETE_SUFFIX, whole_name};
 pub use metadata::{MetadataError, MetadataOptions, MetadataPart, MetadataWriter, creation_mode};
 pub use name::{NameError, RelativePath, check_name};
 pub use root::{MadeDir, Obstacle, SpecialNode, TargetRoot};
