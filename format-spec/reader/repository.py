@@ -62,7 +62,10 @@ class Repository:
         """Id and record of the snapshot that `wanted` (an id prefix or "latest") means."""
         snapshots = self.log.snapshots
         if wanted == "latest":
-            found = sorted(snapshots, key=lambda id: snapshots[id][0])[-1:]
+            # Of several that one commit has added, that with the latest time. Repaired and copied ones stand elsewhere: this takes no account of that.
+            last = max((added for added, *_ in snapshots.values()), default=0)
+            of_last = [id for id in snapshots if snapshots[id][0] == last]
+            found = sorted(of_last, key=lambda id: records.read_snapshot(snapshots[id][1])["time"])[-1:]
         else:
             found = [id for id in snapshots if id.hex().startswith(wanted)]
         if len(found) != 1:

@@ -50,9 +50,17 @@ pub fn repair_packs(repository: &Repository, is_thorough: bool) -> Result<PacksR
     repair::packs::run(repository, &options, &Sources::default(), &Silent)
 }
 
-/// Adds snapshots again whose commits are lost.
+/// Adds all snapshots that are in no log and of which everything is there. Each is named: no log here shows a loss, so nothing would be
+/// added unasked.
 pub fn repair_lost(repository: &Repository) -> Result<LostReport, RepairError> {
-    lost::run(repository, &LostOptions { threads: 1, ..LostOptions::default() }, &Silent)
+    let options = LostOptions { threads: 1, dry_run: true, ..LostOptions::default() };
+    let report = lost::run(repository, &options, &Silent)?;
+    let whole = report.snapshots.iter().filter(|found| found.lacks.is_none());
+    let snapshots: Vec<_> = whole.map(|found| found.id.to_string()).collect();
+    match snapshots.is_empty() {
+        true => Ok(report),
+        false => lost::run(repository, &LostOptions { snapshots, dry_run: false, ..options }, &Silent),
+    }
 }
 
 /// Takes snapshots of which something is lost for what they still are.
@@ -172,7 +180,7 @@ impl Process {
         if report.commit.is_some() {
             let mut told = self.told();
             // A partial one may be superseded by the next backup.
-            let is_there = |found: &&LostSnapshot| found.lacks.is_none() && !found.snapshot.partial;
+            let is_there = |found: &&LostSnapshot| found.is_added() && !found.snapshot.partial;
             let added = report.snapshots.iter().filter(is_there);
             added.for_each(|found| told.is_made(found.id));
         }

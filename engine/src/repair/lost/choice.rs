@@ -70,6 +70,31 @@ impl<'a> Choice<'a> {
         self.none.or(newest.map(Withheld::NotNewest)).or(self.unread.map(Withheld::Unread))
     }
 
+    /// Whether the same would be chosen of what was found now that the log says more than `base`.
+    pub fn holds(&self, repository: &Repository, base: &Fold, fold: &Fold, found: &[LostSnapshot]) -> bool {
+        let added: Vec<_> = found.iter().filter(|found| found.is_added()).collect();
+        if added.iter().any(|added| fold.snapshot(&added.id).is_some()) {
+            return false;
+        }
+        // Nothing that others do speaks against what is named.
+        if !self.named.is_empty() {
+            return true;
+        }
+        let is_new = |id: &SnapshotId| base.snapshot(id).is_none();
+        if !fold.keyslots().eq(base.keyslots()) {
+            return false;
+        }
+        if !fold.snapshots().any(|entry| is_new(&entry.snapshot)) {
+            return true;
+        }
+        let records = SnapshotRecords::of(fold, repository.keys());
+        let outdates = |live: &Snapshot| {
+            added.iter().any(|added| is_same_series(live, &added.snapshot) && outdates(live, &added.snapshot))
+        };
+        !records.unread.iter().any(|(entry, _)| is_new(&entry.snapshot))
+            && !records.read.iter().any(|(entry, live)| is_new(&entry.snapshot) && outdates(live))
+    }
+
     /// A live snapshot that is newer than all that is added, or than one of its host and paths that is.
     pub fn behind(&self, found: &[LostSnapshot]) -> Option<SnapshotId> {
         let added: Vec<_> =

@@ -222,7 +222,8 @@ fn attempt(
     report.behind = choice.behind(&report.snapshots);
     if !options.dry_run && !added.records.is_empty() {
         let packs: Vec<_> = added.packs.iter().filter_map(|id| stock.unlisted.remove(id)).collect();
-        report.commit = Some(added.commit(repository, &base, last_loss, &packs)?);
+        let holds = |fold: &Fold| choice.holds(repository, &base, fold, &report.snapshots);
+        report.commit = Some(added.commit(repository, &base, last_loss, (&packs, &holds))?);
     }
     Ok(report)
 }
@@ -237,13 +238,13 @@ struct Added {
 }
 
 impl Added {
-    /// Lists the packs, and adds the snapshots.
+    /// Lists the packs, and adds the snapshots, if the choice of them `holds` by then.
     fn commit(
         &self,
         repository: &Repository,
         base: &Fold,
         last_loss: u64,
-        packs: &[(PackEntry, Directory)],
+        (packs, holds): (&[(PackEntry, Directory)], &dyn Fn(&Fold) -> bool),
     ) -> Result<u64, RepairError> {
         // Their writer may have died before it did so.
         for id in &self.packs {
@@ -255,9 +256,7 @@ impl Added {
         let committed = repository.commit(&mut |fold| {
             // What was followed may be about to go, or gone; and what was the newest may not be so any more.
             let is_as_followed = repository.last_loss() == last_loss && fold.condemned().eq(base.condemned());
-            let is_as_chosen = fold.keyslots().eq(base.keyslots())
-                && fold.snapshots().all(|entry| base.snapshot(&entry.snapshot).is_some());
-            if !is_as_followed || !is_as_chosen {
+            if !is_as_followed || !holds(fold) {
                 return Err(RepositoryError::Conflict);
             }
             // The writer of one that was found may have committed it since, and somebody have forgotten it then.

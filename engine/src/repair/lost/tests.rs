@@ -383,3 +383,34 @@ fn what_is_committed_and_forgotten_during_the_search_stays_forgotten() {
     assert_eq!((report.snapshots.len(), report.forgotten, report.commit), (0, 1, None));
     assert_eq!(ids(&world.open()), before[..1]);
 }
+
+/// Whoever looks for what is lost is not held up by others that back up, unless that is of the same files and newer.
+#[test]
+fn what_others_commit_meanwhile_counts_if_it_is_newer_and_of_the_same_files() {
+    for is_own in [true, false] {
+        let world = world();
+        let repository = world.open();
+        let (before, last) = (ids(&repository), repository.fold().seq());
+        let mut other = repository.snapshots().expect("read").remove(1).1;
+        other.time.seconds += 60;
+        if !is_own {
+            other.hostname = "elsewhere".into();
+        }
+        drop(repository);
+        world.storage.corrupt(&ObjectKey::log(last), |bytes| *bytes.last_mut().expect("bytes") ^= 1);
+        let (hooked, storage) = (Hooked::new(&world.storage), world.storage.clone());
+        hooked.before_create(a_commit, move || {
+            let repository = open(Hooked::new(&storage));
+            let record = crate::format::record::encode(&other);
+            let snapshot = SnapshotId::new(repository.keys().blob_id(BlobKind::Snapshot, &record));
+            let added = Change::SnapshotAdded { snapshot, record: ByteBuf::from(record) };
+            repository.commit(&mut |_| Ok(vec![added.clone()])).expect("added");
+        });
+        let report = run(&open(hooked.clone()), &options(), &Silent).expect("looked");
+        assert!(hooked.is_done());
+        let withheld = report.snapshots[0].withheld;
+        assert_eq!(report.commit.is_some(), !is_own, "{report:?}");
+        assert_eq!(matches!(withheld, Some(Withheld::NotNewest(_))), is_own, "{report:?}");
+        assert_eq!(ids(&world.open()).contains(&before[1]), !is_own);
+    }
+}
