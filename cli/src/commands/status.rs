@@ -211,13 +211,14 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
     let recoveries = state.recoveries(plan);
     let recoveries = recoveries.map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     // Whoever is at work on a domain has it locked.
-    recover::record::judge(&mut domains, &recoveries, &|domain| matches!(state.lock_own(domain), Ok(None)));
+    let is_at_work = |domain: &Name| matches!(state.lock_own(domain), Ok(None));
+    recover::record::judge(&mut domains, &recoveries, &is_at_work);
     recover::elsewhere::judge(plan, &mut domains, state)
         .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
     let unplanned = state
         .unplanned_recoveries(plan)
         .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
-    domains.extend(recover::record::unplanned(&unplanned));
+    domains.extend(recover::record::unplanned(&unplanned, &is_at_work));
     let verified = verify::status(plan, &known, &verifications, &now);
     Ok(Overview { domains, repositories: verified, evidence })
 }

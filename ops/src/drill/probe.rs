@@ -122,8 +122,10 @@ mod tests {
         assert!(matches!(get(&format!("http://127.0.0.1:{port}/")), Err(NoAnswer::Nobody(_))));
         assert!(matches!(get("https://127.0.0.1/"), Err(NoAnswer::Nobody(_))));
         for host in ["[::1]", "127.0.0.1"] {
-            let why = get(&format!("http://{host}/")).expect_err("nobody serves on port 80 here").to_string();
-            assert!(!why.contains("invalid"), "{host}: {why}");
+            // Whether somebody serves there is this machine's.
+            if let Err(why) = get(&format!("http://{host}/")) {
+                assert!(!why.to_string().contains("invalid"), "{host}: {why}");
+            }
         }
     }
 }

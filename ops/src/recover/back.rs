@@ -316,10 +316,17 @@ impl Recoverer<'_> {
         Ok(())
     }
 
-    /// Who means all of it does not mean a part of it.
+    /// Who means all of it does not mean a part of it; and what the rest of a recovery waits for is to be known of until it is done.
     fn refuse_unfinished(&self, names: &[String]) -> Result<(), Refusal> {
         let all = self.state.recoveries(self.plan).map_err(|error| self.unwritable(&error))?;
-        match all.iter().find(|journal| journal.is_unfinished() && names.is_empty()) {
+        let is_named = |journal: &Journal| names.iter().any(|name| name == journal.domain.as_str());
+        let is_of_named = |journal: &Journal| {
+            all.iter()
+                .any(|other| other.id == journal.id && other.domain != journal.domain && is_named(other))
+        };
+        let is_in_the_way =
+            |journal: &&Journal| journal.is_unfinished() && (names.is_empty() || is_of_named(journal));
+        match all.iter().find(is_in_the_way) {
             None => Ok(()),
             Some(journal) => Err(Refusal {
                 code: "unfinished".into(),

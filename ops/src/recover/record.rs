@@ -239,25 +239,30 @@ pub fn advice(journal: &Journal) -> Option<String> {
 }
 
 /// What recoveries say of domains that the plan does not have any more: services may be stopped, and nobody else tells of it.
-pub fn unplanned(journals: &[Journal]) -> impl Iterator<Item = DomainStatus> {
-    journals.iter().filter_map(|journal| {
-        let advice = advice(journal)?;
-        Some(DomainStatus {
-            domain: journal.domain.clone(),
-            class: None,
-            owner: None,
-            health: if journal.is_unfinished() { Health::Critical } else { Health::Warning },
-            reasons: vec![format!(
-                "{advice}; the plan does not have this domain: both need it there, as it was"
-            )],
-            rpo: None,
-            copies: Vec::new(),
-            attempt: None,
-            next: None,
-            drill: None,
-            recovery_seconds: None,
-        })
-    })
+pub fn unplanned(journals: &[Journal], is_at_work: &dyn Fn(&Name) -> bool) -> Vec<DomainStatus> {
+    let bare = |journal: &Journal| DomainStatus {
+        domain: journal.domain.clone(),
+        class: None,
+        owner: None,
+        health: Health::Warning,
+        reasons: Vec::new(),
+        rpo: None,
+        copies: Vec::new(),
+        attempt: None,
+        next: None,
+        drill: None,
+        recovery_seconds: None,
+    };
+    let mut found: Vec<_> = journals.iter().map(bare).collect();
+    judge(&mut found, journals, is_at_work);
+    found.retain(|status| !status.reasons.is_empty());
+    for status in &mut found {
+        status.reasons.push(
+            "the plan does not have this domain any more: what is to be done needs it there, as it was"
+                .into(),
+        );
+    }
+    found
 }
 
 /// Adds to the status of domains what recoveries say of them: one that was killed may have left services stopped.

@@ -153,15 +153,41 @@ fn a_run_waits_for_the_end_of_an_unfinished_recovery_and_status_tells_of_it() {
 }
 
 #[test]
+fn what_the_rest_of_a_killed_recovery_waits_for_is_not_removed_before_it_is_done() {
+    let plan = "[[domain]]\nname = 'first'\npaths = ['DIR/data/dir']\n\
+                [[domain]]\nname = 'then'\nafter = ['first']\npaths = ['DIR/data/single']\n";
+    let mut seen = 0;
+    for moment in 1.. {
+        let world = World::new(plan);
+        if !world.killed_at(moment, |world| drop(world.recover(&["first", "then"]))) {
+            break;
+        }
+        let journals = world.state().recoveries(&world.plan).expect("readable");
+        let [first, then] = &journals[..] else { continue };
+        if first.step != Step::Done || !then.is_unfinished() {
+            continue;
+        }
+        seen += 1;
+        let refused = world.recoverer().commit(&["first".into()]).expect_err("the other waits for it");
+        assert_eq!(refused.code, "unfinished", "{refused:?}");
+        let records = world.recoverer().resume(&[]).expect("resumed");
+        assert_eq!((records.len(), records[0].outcome), (1, Outcome::Recovered), "{records:?}");
+        world.recoverer().commit(&["first".into()]).expect("nothing waits for it any more");
+    }
+    assert!(seen > 0);
+}
+
+#[test]
 fn a_recovery_of_a_domain_that_the_plan_has_not_any_more_is_told_of() {
     let mut world = World::new(PLAN);
     assert!(world.killed_at(12, |world| drop(world.recover(&["shop"]))));
     assert!(world.state().unplanned_recoveries(&world.plan).expect("readable").is_empty());
     world.plan.domains[0].name = "store".parse().expect("a name");
     let journals = world.state().unplanned_recoveries(&world.plan).expect("readable");
-    let found: Vec<_> = super::record::unplanned(&journals).collect();
+    let found = super::record::unplanned(&journals, &|_| false);
     assert_eq!((found.len(), found[0].domain.as_str(), found[0].health), (1, "shop", Health::Critical));
-    assert!(found[0].reasons[0].contains("the plan does not have this domain"), "{found:?}");
+    assert!(found[0].reasons[1].contains("the plan does not have this domain"), "{found:?}");
+    assert_eq!(super::record::unplanned(&journals, &|_| true)[0].health, Health::Warning, "it is at work");
 }
 
 #[test]
