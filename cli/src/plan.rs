@@ -1,5 +1,6 @@
 //! Which plan a command works with.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -40,7 +41,9 @@ impl PlanArgs {
                     )
                     .hint("write one (see docs/plan.md), or name it with --config FILE or STRONGROOM_CONFIG")
                 };
-                found.ok_or_else(missing)?.to_owned()
+                let found = found.ok_or_else(missing)?;
+                refuse_strangers(found)?;
+                found.to_owned()
             }
         };
         let absolute = std::path::absolute(&path);
@@ -51,6 +54,22 @@ impl PlanArgs {
     pub fn load(&self) -> Result<Plan, Failure> {
         plan::load(&self.path()?, &SystemFiles).map_err(Failure::from)
     }
+}
+
+/// Refuses a plan that nobody named and that somebody else can write: a plan has commands, and whoever happens to be in its directory would
+/// run them.
+fn refuse_strangers(path: &Path) -> Result<(), Failure> {
+    // One that cannot be looked at cannot be read either, and says why.
+    let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
+    let is_own = [0, rustix::process::geteuid().as_raw()].contains(&meta.uid());
+    let why = match (is_own, meta.mode() & 0o002) {
+        (true, 0) => return Ok(()),
+        (true, _) => "everybody may write to it",
+        (false, _) => "it belongs to somebody else",
+    };
+    let message =
+        format!("the plan {} is not used: {why}, and its commands would be run by this user", path.display());
+    Err(Failure::usage("foreign-plan", message).hint("name it with --config FILE if it is meant"))
 }
 
 /// Keeps the plan for the day on which it cannot be read any more.

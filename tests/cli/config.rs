@@ -166,6 +166,19 @@ fn a_plan_of_all_parts_is_checked_and_makes_a_runbook() {
     assert_eq!(json["text"].as_str().map(str::trim_end), Some(runbook.trim_end()));
 }
 
+#[test]
+fn a_password_that_is_nowhere_is_told_of_before_it_is_needed() {
+    let bench = planned("[[domain]]\nname = 'files'\npaths = ['DIR/src']\n");
+    bench.source();
+    let codes = || {
+        let found = bench.run(["config", "check", "--json"]).expect(0).lines();
+        found.iter().filter_map(|line| line["code"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert!(!codes().contains(&"no-password-file".to_owned()), "{:?}", codes());
+    fs::remove_file(bench.path("password")).expect("removed");
+    assert!(codes().contains(&"no-password-file".to_owned()), "{:?}", codes());
+}
+
 /// The lines of code blocks of a page, but for comments.
 fn commands(page: &str) -> Vec<&str> {
     let mut is_inside = false;

@@ -184,6 +184,8 @@ fn a_damaged_byte_or_pack_fails_a_drill_and_a_lost_repository_says_nothing() {
     }
     for tier in ["data", "some"] {
         let tested = drill(&bench.run(["drill", tier, "--self-test", "--json"]).expect(4));
+        let log = bench.run(["log"]).expect(0).stdout;
+        assert!(log.contains(&format!("drill {tier} (")) && log.contains(", self-test): fail"), "{log}");
         let message = tested["message"].as_str().expect("a reason");
         assert!(message.contains("1 file of shop is not what the snapshot has"), "{tested}");
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -332,4 +332,26 @@ fn a_recovery_that_cannot_be_done_is_refused_and_stops_no_backup() {
         drill.contains("nothing was begun: the drill names the domain flies, which is not in the plan"),
         "{drill}"
     );
+}
+
+/// Whoever comes past a directory would run what others have written there.
+#[test]
+fn a_plan_of_somebody_else_is_not_used_unless_it_is_named() {
+    let bench = planned("[[domain]]\nname = 'files'\npaths = ['DIR/src']\n");
+    bench.source();
+    let plan = bench.path("strongroom.toml");
+    let refused = |why: &str| {
+        let run = bench.run(["status"]).expect(2);
+        assert!(run.stderr.contains("./strongroom.toml is not used") && run.stderr.contains(why), "{run:?}");
+        let named = bench.run(["status", "--config", "strongroom.toml"]);
+        assert!(!named.stderr.contains("is not used"), "{named:?}");
+    };
+    fs::set_permissions(&plan, fs::Permissions::from_mode(0o666)).expect("set");
+    refused("everybody may write to it");
+    fs::set_permissions(&plan, fs::Permissions::from_mode(0o664)).expect("set");
+    bench.run(["run"]).expect(0);
+    if rustix::process::geteuid().is_root() {
+        chown(&plan, Some(1), None).expect("given away");
+        refused("it belongs to somebody else");
+    }
 }

@@ -29,7 +29,7 @@ if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
 fi
 
 if ! "$venv/bin/python" -c 'import django, gunicorn, psycopg, jsonschema, prometheus_client' 2>/dev/null; then
-  { python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check django gunicorn 'psycopg[binary]' jsonschema prometheus_client; } >/dev/null 2>&1 ||
+  { python3 -m venv --system-site-packages "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check django gunicorn 'psycopg[binary]' jsonschema prometheus_client; } >/dev/null 2>&1 ||
     echo "could not install Django and others into $venv" >&2
 fi
 exit 0

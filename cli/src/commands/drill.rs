@@ -209,7 +209,8 @@ fn tell(record: &DrillRecord, context: &Context) {
     };
     let from = record.repository.as_ref().map_or(String::new(), |repo| format!(" from {repo}"));
     let reason = record.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-    let line = format!("{} ({}{from}): {said}{reason}", record.drill, record.tier.name());
+    let kind = if record.self_test { ", self-test" } else { "" };
+    let line = format!("{} ({}{from}{kind}): {said}{reason}", record.drill, record.tier.name());
     let line = visible(line.as_bytes());
     match record.outcome {
         DrillOutcome::Pass => context.output.text(line),

@@ -226,7 +226,9 @@ fn describe(change: &Change, keys: &KeySet) -> String {
                     "" => String::new(),
                     reason => format!(": {}", visible(reason.as_bytes())),
                 };
-                format!("drill {name} ({tier}): {outcome}{reason}")
+                // It fails where all is well.
+                let kind = if note.self_test { ", self-test" } else { "" };
+                format!("drill {name} ({tier}{kind}): {outcome}{reason}")
             }
             Err(_) => "note of a drill, with an unreadable record".to_owned(),
         },

@@ -81,7 +81,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let failed = results.iter().filter(|(_, result)| result.is_err()).count();
     if failed > 0 {
         let message = format!("{failed} of {} could not be told", results.len());
-        return Err(Failure::new("notify", message)
+        let failure = Failure::new("notify", message);
+        // What else is wrong is said of each.
+        if results.iter().all(|(_, result)| !matches!(result, Err(error) if error.contains("is not set"))) {
+            return Err(failure);
+        }
+        return Err(failure
             .hint("the variables that hold the addresses have to be set where this runs, as in the unit of the timer"));
     }
     Ok(Exit::Ok)

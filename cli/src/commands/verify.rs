@@ -30,8 +30,8 @@ Each repository of which a class of the plan demands it (verify = { every = \"7d
 checked, and that much of it is read and verified: what was read longest ago first. What was read
 when is kept in the repository.
 
-Exit codes: 0 no damage was found, or nothing is due; 4 damage was found; 5 a repository could not be
-verified.
+Exit codes: 0 no damage was found, or nothing is due; 1 what was verified could not be written down;
+4 damage was found; 5 a repository could not be verified.
 
 Examples:
   strongroom verify --due --config /etc/strongroom/strongroom.toml
@@ -109,6 +109,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             ));
             break;
         }
+        let unwritten_before = unwritten.borrow().len();
         let done = verify(&checks, repo, demand.read, &Timestamp::now);
         // What was found is told all the same, and the others are looked at.
         if let Err(error) = state.record_verification(&done) {
@@ -118,7 +119,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         tell(&done, context);
         let message = done.message.as_deref().unwrap_or_default();
         let item = Item::new(format!("verify {repo}"), &format!("{} {message}", done.verdict.name()));
-        if done.verdict == Verdict::Ok {
+        let is_written = unwritten.borrow().len() == unwritten_before;
+        if done.verdict == Verdict::Ok && is_written {
             good.push(item);
         } else {
             failed.push(item);
@@ -147,7 +149,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let unwritten = unwritten.into_inner();
     if !unwritten.is_empty() {
-        let message = format!("what was verified could not be written down {}", unwritten.join("; "));
+        let message = format!("what was verified could not be written down in {}", unwritten.join(", "));
         let failure = Failure::new("ledger-not-written", message);
         return Err(match (damaged, unverified) {
             (0, 0) => failure.hint("the next verification reads the same packs again"),
@@ -241,7 +243,10 @@ impl Verifier for Checks<'_> {
         monitor.inner.finish();
         let report = report.map_err(|error| Repositories::error(error.into()))?;
         if let Some(error) = &report.ledger_error {
-            self.unwritten.borrow_mut().push(format!("in {repo}: {error}"));
+            self.context
+                .output
+                .warn(&format!("warning: {repo}: what was verified could not be written down: {error}"));
+            self.unwritten.borrow_mut().push(repo.to_string());
         }
         Ok(checked(&report, monitor.inner.is_cancelled()))
     }

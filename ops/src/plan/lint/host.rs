@@ -28,6 +28,18 @@ impl Lint<'_> {
                 self.add(Severity::Warning, "no-program", &key, message);
             }
         }
+        for (name, repo) in &self.plan.repos {
+            let Some(file) = repo.password_file.as_deref().filter(|file| file.starts_with('/')) else {
+                continue;
+            };
+            if !(host.has_path)(Path::new(file)) {
+                let message =
+                    format!("the password of the repository {name} is in {file:?}, where nothing is");
+                let key = format!("repo.{name}.password_file");
+                self.add(Severity::Warning, "no-password-file", &key, message).hint =
+                    Some("nothing can be done with the repository as long as that is so".into());
+            }
+        }
         for domain in &self.plan.domains {
             for (field, paths) in [("paths", &domain.paths), ("sqlite", &domain.sqlite)] {
                 // Of others it was said already that they are not whole.
