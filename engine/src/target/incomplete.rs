@@ -322,7 +322,7 @@ mod tests {
             fs::write(sandbox.at("b.strongroom-incomplete"), "a user's").unwrap();
             fs::write(sandbox.at("b"), "half").unwrap();
             assert_eq!(root.set_aside(&path("b"), FREE).unwrap(), path("b.strongroom-incomplete-2"));
-            let (third, mut file) = root.create_incomplete(&path("b"), true, 0o600, FREE).unwrap();
+            let (third, mut file) = root.create_incomplete(&path("b"), false, 0o600, FREE).unwrap();
             assert_eq!(third, path("b.strongroom-incomplete-3"));
             file.write_all(b"whole").unwrap();
             root.put_in_place(&third, &file, &path("b"), Obstacle::Refuse).unwrap();
