@@ -73,7 +73,17 @@ impl<'a> Repositories<'a> {
                 if failure.exit == Exit::Damage {
                     self.damaged.borrow_mut().insert(name.clone());
                 }
-                vault_error(&failure)
+                let error = vault_error(&failure);
+                let what = match failure.code {
+                    "no-password" => {
+                        format!("say where it is: password_file or password_command of [repo.{name}]")
+                    }
+                    "no-repository" => {
+                        "is it mounted? Where it never was, `strongroom -r` with `init` makes it".into()
+                    }
+                    _ => return error,
+                };
+                VaultError { message: format!("{}; {what}", error.message), ..error }
             })
         });
         repository.clone()
