@@ -223,7 +223,7 @@ fn attempt(
     if !options.dry_run && !added.records.is_empty() {
         let packs: Vec<_> = added.packs.iter().filter_map(|id| stock.unlisted.remove(id)).collect();
         let holds = |fold: &Fold| choice.holds(repository, &base, fold, &report.snapshots);
-        report.commit = Some(added.commit(repository, &base, last_loss, (&packs, &holds))?);
+        report.commit = Some(added.commit(repository, &base, last_loss, &packs, &holds)?);
     }
     Ok(report)
 }
@@ -244,7 +244,8 @@ impl Added {
         repository: &Repository,
         base: &Fold,
         last_loss: u64,
-        (packs, holds): (&[(PackEntry, Directory)], &dyn Fn(&Fold) -> bool),
+        packs: &[(PackEntry, Directory)],
+        holds: &dyn Fn(&Fold) -> bool,
     ) -> Result<u64, RepairError> {
         // Their writer may have died before it did so.
         for id in &self.packs {
