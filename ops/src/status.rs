@@ -104,6 +104,25 @@ pub struct DomainStatus {
     pub recovery_seconds: Option<f64>,
 }
 
+impl DomainStatus {
+    /// That of a domain of which nothing is known yet.
+    pub fn of(domain: Name, health: Health) -> Self {
+        Self {
+            domain,
+            class: None,
+            owner: None,
+            health,
+            reasons: Vec::new(),
+            rpo: None,
+            copies: Vec::new(),
+            attempt: None,
+            next: None,
+            drill: None,
+            recovery_seconds: None,
+        }
+    }
+}
+
 /// What is known of a repository: its snapshots, or why they are not known.
 pub type Facts<'f> = dyn Fn(&Name) -> Result<&'f [(SnapshotId, Snapshot)], String> + 'f;
 

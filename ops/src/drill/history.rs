@@ -146,19 +146,7 @@ mod tests {
     }
 
     fn status(domain: &str) -> DomainStatus {
-        DomainStatus {
-            domain: domain.parse().expect("a name"),
-            class: None,
-            owner: None,
-            health: Health::Ok,
-            reasons: Vec::new(),
-            rpo: None,
-            copies: Vec::new(),
-            attempt: None,
-            next: None,
-            drill: None,
-            recovery_seconds: None,
-        }
+        DomainStatus::of(domain.parse().expect("a name"), Health::Ok)
     }
 
     #[test]

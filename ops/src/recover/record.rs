@@ -240,19 +240,7 @@ pub fn advice(journal: &Journal) -> Option<String> {
 
 /// What recoveries say of domains that the plan does not have any more: services may be stopped, and nobody else tells of it.
 pub fn unplanned(journals: &[Journal], is_at_work: &dyn Fn(&Name) -> bool) -> Vec<DomainStatus> {
-    let bare = |journal: &Journal| DomainStatus {
-        domain: journal.domain.clone(),
-        class: None,
-        owner: None,
-        health: Health::Warning,
-        reasons: Vec::new(),
-        rpo: None,
-        copies: Vec::new(),
-        attempt: None,
-        next: None,
-        drill: None,
-        recovery_seconds: None,
-    };
+    let bare = |journal: &Journal| DomainStatus::of(journal.domain.clone(), Health::Warning);
     let mut found: Vec<_> = journals.iter().map(bare).collect();
     judge(&mut found, journals, is_at_work);
     found.retain(|status| !status.reasons.is_empty());
