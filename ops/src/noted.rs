@@ -421,6 +421,7 @@ mod tests {
         fs::write(state.path(EXCEPTIONS), "{").expect("written");
         assert_eq!(state.noted_exceptions(), BTreeMap::new(), "the log is read again");
     }
+
     #[test]
     fn what_is_remembered_is_of_one_host_on_one_machine() {
         let folder = tempfile::tempdir().expect("a folder");

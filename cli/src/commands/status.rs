@@ -208,16 +208,13 @@ pub fn judge(plan: &Plan, repositories: &Repositories<'_>, state: &State) -> Res
         let of_copies = domain.copies.iter().map(|copy| copy.health).max();
         domain.health = domain.health.max(of_copies.unwrap_or(Health::Critical));
     }
-    let recoveries = state.recoveries(plan);
-    let recoveries = recoveries.map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
+    let unreadable = |error| Failure::io("cannot read how far recoveries are", &error);
+    let recoveries = state.recoveries(plan).map_err(unreadable)?;
     // Whoever is at work on a domain has it locked.
     let is_at_work = |domain: &Name| matches!(state.lock_own(domain), Ok(None));
     recover::record::judge(&mut domains, &recoveries, &is_at_work);
-    recover::elsewhere::judge(plan, &mut domains, state)
-        .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
-    let unplanned = state
-        .unplanned_recoveries(plan)
-        .map_err(|error| Failure::io("cannot read how far recoveries are", &error))?;
+    recover::elsewhere::judge(plan, &mut domains, state).map_err(unreadable)?;
+    let unplanned = state.unplanned_recoveries(plan).map_err(unreadable)?;
     domains.extend(recover::record::unplanned(&unplanned, &is_at_work));
     let verified = verify::status(plan, &known, &verifications, &now);
     Ok(Overview { domains, repositories: verified, evidence })

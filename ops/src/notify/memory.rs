@@ -46,12 +46,11 @@ impl Memory {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn change(state: &State, now: Timestamp, change: impl FnOnce(&mut Self)) -> io::Result<Self> {
+    pub fn change(state: &State, now: Timestamp, change: impl FnOnce(&mut Self)) -> io::Result<()> {
         let _alone = state.alone()?;
         let mut memory = Self::load(state);
         change(&mut memory);
-        memory.save(state, now)?;
-        Ok(memory)
+        memory.save(state, now)
     }
 
     fn save(&mut self, state: &State, now: Timestamp) -> io::Result<()> {

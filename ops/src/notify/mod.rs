@@ -154,8 +154,8 @@ impl Notifier<'_> {
         self.remember(|memory| items.iter().for_each(|item| memory.lacks(&item.subject, now))).err()
     }
 
-    /// Changes what is remembered; returns all of it.
-    fn remember(&self, change: impl FnOnce(&mut Memory)) -> Result<Memory, String> {
+    /// Changes what is remembered.
+    fn remember(&self, change: impl FnOnce(&mut Memory)) -> Result<(), String> {
         Memory::change(self.state, (self.now)(), change)
             .map_err(|error| format!("notify: cannot write to the state directory: {error}"))
     }

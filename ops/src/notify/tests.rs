@@ -123,9 +123,7 @@ struct Slow<'s>(&'s State);
 impl Http for Slow<'_> {
     fn post(&self, _: &str, _: &str) -> Result<(), String> {
         let now = Timestamp::from_second(1_795_867_200).expect("a time");
-        Memory::change(self.0, now, |memory| memory.fails("y", now))
-            .map(drop)
-            .map_err(|error| error.to_string())
+        Memory::change(self.0, now, |memory| memory.fails("y", now)).map_err(|error| error.to_string())
     }
 
     fn get(&self, _: &str) -> Result<(), String> {
