@@ -245,7 +245,8 @@ pub(crate) fn spend<T, E: std::error::Error + 'static>(
 
 /// Does something that may find the storage full. Then what dead writers left behind is removed, and it is done once more; if it is
 /// full still, the reserve is given back, and it is done once more and told how many bytes that made room for, at least 1. Returns
-/// also how many bytes were given back.
+/// also how many bytes were given back. Where there is no reserve and none is wanted, states of the log go instead, which can be
+/// made again.
 fn in_room<T, E: std::error::Error + 'static>(
     repository: &Repository,
     deed: &mut dyn FnMut(u64) -> Result<T, E>,
@@ -255,9 +256,15 @@ fn in_room<T, E: std::error::Error + 'static>(
     if is_full(&result) && clean_up(repository) {
         result = deed(0);
     }
-    match is_full(&result).then(|| give_back(repository)).flatten() {
-        Some(given_back) => (deed(given_back.max(1)), given_back),
-        None => (result, 0),
+    if !is_full(&result) {
+        return (result, 0);
+    }
+    if let Some(given_back) = give_back(repository) {
+        return (deed(given_back.max(1)), given_back);
+    }
+    match give_up_states(repository) {
+        0 => (result, 0),
+        bytes => (deed(bytes), 0),
     }
 }
 
@@ -282,6 +289,24 @@ fn give_back(repository: &Repository) -> Option<u64> {
     let Status { wanted, stored } = status(repository).ok()?;
     let Some(bytes) = stored else { return wanted.map(|_| 0) };
     repository.backend().delete(&ObjectKey::reserve()).ok().map(|()| bytes)
+}
+
+/// Deletes all states, and returns how many bytes they took. Whoever opens the repository reads the whole log until the next one is
+/// written: that is slower, and nothing else.
+fn give_up_states(repository: &Repository) -> u64 {
+    let backend = repository.backend();
+    let mut states = Vec::new();
+    let mut list = || {
+        backend.list(Folder::State, None, &mut |info| {
+            states.push((info.key, info.size));
+            ControlFlow::Continue(())
+        })
+    };
+    if repository.is_append_only() || list().is_err() {
+        return 0;
+    }
+    let deleted = states.iter().filter(|(key, _)| repository.delete_object(key).is_ok());
+    deleted.map(|(_, bytes)| bytes).sum()
 }
 
 /// Makes the reserve as long as it should be, and deletes one that is not wanted any more. Nothing fails for that: a check tells of it.

@@ -10,8 +10,10 @@ use crate::backup;
 use crate::check::{self, CheckOptions};
 use crate::forget::policy::GroupBy;
 use crate::forget::{self, ForgetError, ForgetOptions, ForgetReport, Guards, Selection, Wish};
+use crate::format::parity::Overhead;
 use crate::ids::SnapshotId;
 use crate::monitor::Silent;
+use crate::parity::{self, AddOptions};
 use crate::prune::test_support::{self, Hooked, World, a_segment, at_once, noise, open, options};
 use crate::prune::{self, Limit, PruneOptions};
 use crate::testing::{self, NoCalendar};
@@ -100,6 +102,50 @@ fn without_a_reserve_full_storage_stays_full() {
     full.set_room(full.used());
     let refused = prune::run(&open(full), &no_repack(), &Silent).expect_err("no room for a commit");
     assert!(backend::is_out_of_room(&refused), "{refused}");
+}
+
+/// Nothing else can go: states of the log are made again.
+#[test]
+fn without_a_reserve_states_of_the_log_give_some_room() {
+    let (mut world, first) = sample();
+    let commit_notes = |repository: &Repository| {
+        for _ in 0..40 {
+            let note = Change::Note { kind: "test".into(), record: Default::default() };
+            repository.commit(&mut |_| Ok(vec![note.clone()])).expect("a note");
+        }
+    };
+    commit_notes(&world.open());
+    let states = |world: &World| {
+        world.storage.objects().iter().filter(|(key, _)| key.folder() == Some(Folder::State)).count()
+    };
+    assert!(states(&world) > 0);
+    let full = LimitedBackend::full(&world.storage);
+    forget_it(&open(full.clone()), first).expect("there is room for a commit");
+    world.expected.remove(&first);
+    assert_eq!(states(&world), 0);
+    world.verify();
+    commit_notes(&world.open());
+    assert!(states(&world) > 0, "they are made again");
+}
+
+/// Where it is asked for, and there is no reserve, the parity of packs makes way for the index.
+#[test]
+fn parity_of_packs_makes_way_where_that_is_asked_for() {
+    let (mut world, first) = sample();
+    let overhead = Overhead::from_tenths(100);
+    let add = AddOptions { overhead, threads: 1, ..AddOptions::default() };
+    parity::add(&world.open(), &add, &Silent).expect("added");
+    world.forget(&world.open(), first);
+    let full = LimitedBackend::full(&world.storage);
+    let refused = prune::run(&open(full.clone()), &no_repack(), &Silent).expect_err("no room for a commit");
+    assert!(backend::is_out_of_room(&refused), "{refused}");
+    let options = PruneOptions { delete_first: true, ..no_repack() };
+    let report = prune::run(&open(full.clone()), &options, &Silent).expect("pruned");
+    assert!(report.packs_removed > 0 && report.sidecars_given_up > 0, "{report:?}");
+    world.verify();
+    // Where there is room it is not touched.
+    let again = prune::run(&world.open(), &options, &Silent).expect("pruned");
+    assert_eq!(again.sidecars_given_up, 0);
 }
 
 #[test]

@@ -24,7 +24,8 @@ is an estimate, and called so.
 
 Disk full: `prune --max-unused unlimited --grace 0s` writes no data, only the index anew; what
 earlier runs condemned is deleted first. Where there is no room even for that, the reserve is used,
-unless there is none (`reserve`).
+unless there is none (`reserve`). Where there is neither, --delete-first makes room of the parity
+of packs, which `parity add` makes anew.
 
 Examples:
   strongroom -r /backup/repo prune --dry-run
@@ -43,6 +44,13 @@ pub struct Args {
     /// Time between condemning and deleting packs
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = units::parse_duration)]
     grace: Duration,
+    /// Delete condemned packs although a backup at work may need them: nothing that is stored is
+    /// lost, but a backup of a stream may fail, and others begin anew
+    #[arg(long)]
+    no_wait: bool,
+    /// If the disk is full and there is no other room, delete the parity of packs first
+    #[arg(long)]
+    delete_first: bool,
     /// Say what would be done, do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -68,6 +76,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         max_unused: args.max_unused,
         max_repack_size: args.max_repack_size,
         grace: args.grace,
+        waits: !args.no_wait,
+        delete_first: args.delete_first,
         dry_run: args.dry_run,
         threads: context.threads(default.threads),
         memory: context.memory(default.memory),
@@ -109,6 +119,7 @@ fn json_line(report: &PruneReport, elapsed: Duration, context: &Context) {
         "packs_removed": report.packs_removed,
         "packs_removed_bytes": report.packs_removed_bytes,
         "sidecars_removed": report.sidecars_removed,
+        "sidecars_given_up": report.sidecars_given_up,
         "packs_waiting": report.packs_waiting,
         "packs_waiting_bytes": report.packs_waiting_bytes,
         "bytes_freed": report.bytes_freed(),
@@ -149,6 +160,12 @@ fn text(report: &PruneReport, elapsed: Duration, context: &Context) {
             "warning: {} that append-only passwords had added, with something untrue, left alone; `strongroom repair packs` makes \
              the best of it",
             units::count(report.segments_untrue, "index segment")
+        ));
+    }
+    if report.sidecars_given_up > 0 {
+        out.alert(&format!(
+            "warning: the parity of {} was deleted to make room; `strongroom parity add` makes it anew where there is some",
+            units::count(report.sidecars_given_up, "pack")
         ));
     }
     if report.packs_repacked > 0 {

@@ -1,11 +1,13 @@
-//! What may have been lost since a parent snapshot was made. An unchanged file is then taken over only if the index still
-//! lists its chunks; else it is read again, and stored.
+//! What may have been lost since a parent snapshot was made. An unchanged file is then taken over only if its chunks are still to
+//! be had; else it is read again, and stored.
 //!
-//! Nobody asks for each chunk as long as no commit since the parent says that something may be lost.
+//! Nobody asks for each chunk as long as no commit since the parent says that something may be lost, and no check has found
+//! a pack damaged.
 
 use std::collections::HashSet;
 
 use crate::backend::ObjectKey;
+use crate::backup::session::Session;
 use crate::crypto::keys::BlobKind;
 use crate::format::chunk_list::{self, ChunkList};
 use crate::format::commit::{Change, Commit};
@@ -13,9 +15,7 @@ use crate::format::note::{LOG_LOSS_NOTE, REBUILD_NOTE};
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
 use crate::format::tree::{Node, NodeKind};
 use crate::ids::{BlobId, PackId};
-use crate::index::Index;
 use crate::repo::Repository;
-use crate::store::BlobReader;
 
 /// Commits that are read in search of losses; where there are more, they are taken for granted.
 const COMMITS_MAX: u64 = 4096;
@@ -50,18 +50,17 @@ fn may_lose(repository: &Repository, seq: u64) -> bool {
 }
 
 /// Looks up what files rest on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Holdings<'r> {
-    index: &'r Index,
-    reader: &'r BlobReader,
+    session: &'r Session<'r>,
 }
 
 impl<'r> Holdings<'r> {
-    pub fn of(repository: &'r Repository) -> Self {
-        Self { index: repository.index(), reader: repository.reader() }
+    pub fn of(session: &'r Session<'r>) -> Self {
+        Self { session }
     }
 
-    /// Whether all that a node's content rests on is there, as far as the index tells.
+    /// Whether all that a node's content rests on is there, as far as the index and earlier checks tell.
     pub fn have(self, node: &Node) -> bool {
         match &node.kind {
             NodeKind::File(content) => self.have_table(content.depth, &content.chunks),
@@ -71,7 +70,7 @@ impl<'r> Holdings<'r> {
 
     fn have_table(self, depth: u8, table: &[u8]) -> bool {
         if depth == 0 {
-            let is_there = |id: &BlobId| self.index.contains(id).unwrap_or(false);
+            let is_there = |id: &BlobId| self.session.is_in_sound_pack(id).unwrap_or(false);
             return chunk_list::chunks(table)
                 .is_ok_and(|mut chunks| chunks.all(|chunk| chunk.is_ok_and(|chunk| is_there(&chunk.id))));
         }
@@ -80,7 +79,7 @@ impl<'r> Holdings<'r> {
     }
 
     fn have_list(self, depth: u8, id: &BlobId) -> bool {
-        let Ok(bytes) = self.reader.read(BlobKind::Tree, id) else { return false };
+        let Ok(bytes) = self.session.repository.reader().read(BlobKind::Tree, id) else { return false };
         let list: Result<ChunkList, _> = record::decode(&bytes);
         list.is_ok_and(|list| list.depth < depth && self.have_table(list.depth, &list.chunks))
     }

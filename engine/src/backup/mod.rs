@@ -6,6 +6,7 @@
 //! commit at the end, and by partial snapshots on the way.
 
 mod adopt;
+mod ahead;
 mod assemble;
 mod attempts;
 mod chunk_table;
@@ -456,7 +457,8 @@ impl WalkRun<'_, '_> {
             let outcome = with_workers(session, options, monitor, assembler, summary, |mut pipeline| {
                 pipeline.expected = parents.expected;
                 pipeline.measured = Arc::clone(&measured);
-                let doubted = parents.doubted.then(|| Holdings::of(repository));
+                let is_doubted = parents.doubted || session.has_doubts();
+                let doubted = is_doubted.then(|| Holdings::of(session));
                 let mut scanner = Scanner::new(repository.reader(), filter, limits, forbidden, doubted);
                 scanner.instead = instead;
                 let mut walker = Walker {
@@ -512,16 +514,14 @@ fn finish(
         lost_commits: Vec::new(),
     };
     if unchanged {
-        if session.repository.is_append_only() {
-            // It has read everything: what it had to store again was lost, whatever the tree says.
-            session.commit_blobs(assembler.writer())?;
-            report.stored = session.packs_stored();
-        }
-        tell_absent(session, monitor);
+        // What had to be stored again was lost or in doubt, whatever the tree says.
+        session.commit_blobs(assembler.writer())?;
+        report.stored = session.packs_stored();
+        tell_unsound(session, monitor);
         return Ok(report);
     }
     let id = session.commit(assembler.writer(), snapshot, partials)?;
-    tell_absent(session, monitor);
+    tell_unsound(session, monitor);
     report.stored = session.packs_stored();
     if !options.dry_run {
         report.snapshot = Some(id);
@@ -537,14 +537,17 @@ fn finish(
     Ok(report)
 }
 
-/// Tells which packs are not there that the index lists. The snapshot lacks nothing for that, but others may.
-fn tell_absent(session: &Session<'_>, monitor: &dyn Monitor) {
-    for pack in session.absent_packs() {
+/// Tells which packs were not relied on that the index lists. The snapshot lacks nothing for that, but others may.
+fn tell_unsound(session: &Session<'_>, monitor: &dyn Monitor) {
+    for (pack, is_in_doubt) in session.unsound_packs() {
+        let (code, what) = match is_in_doubt {
+            true => ("pack-in-doubt", "which a check found damaged"),
+            false => ("pack-missing", "which is not there or has another length"),
+        };
         let message = format!(
-            "the index lists pack {pack}, which is not there or has another length: what is needed of it was stored again. Other \
-             snapshots may rest on it: a check tells"
+            "the index lists pack {pack}, {what}: what is needed of it was stored again. Other snapshots may rest on it: a check tells"
         );
-        monitor.problem(&Problem { code: "pack-missing", path: None, message, is_error: false });
+        monitor.problem(&Problem { code, path: None, message, is_error: false });
     }
 }
 

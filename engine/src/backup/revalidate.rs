@@ -3,8 +3,12 @@
 //! A blob is at home in a pack that a live segment lists; condemned packs are in none. A condemned pack that is needed is
 //! rescued by the same commit, with its entries back in a live segment. What lay in a removed pack is lost: its id never
 //! comes back, so the backup has to begin anew and read it from the source again.
+//!
+//! Chunks are gathered, sorted and joined with the index in one pass: one lookup for each would take hours where there are a hundred
+//! million, and others would publish commits meanwhile. What was found stands as long as nobody takes anything again ([`Settled`]).
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::format::chunk_list::Chunk;
@@ -12,14 +16,18 @@ use crate::format::commit::{Change, SegmentInfo};
 use crate::format::pack::Directory;
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
-use crate::index::{Index, Location, Met, Segment};
+use crate::index::{self, Index, Location, Met, Segment};
 use crate::log::Fold;
 use crate::reach::{self, Needs, ReachError};
 use crate::repo::{NewSegment, Repository, RepositoryError};
+use crate::spill::keys::KeySorter;
 use crate::store::ReadError;
 
+/// Bytes of ids of chunks that are in memory at once.
+const GATHERED: u64 = 4 << 20;
+
 /// What a commit adds so that all it rests on has a home.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Homes {
     /// Segments: that of the packs just stored, and that of rescued ones.
     added: Vec<SegmentInfo>,
@@ -45,6 +53,41 @@ impl Homes {
     }
 }
 
+/// The homes found, and up to which commit everything was looked at that was taken: whoever loses the race for a commit need not search
+/// again, or others could keep it from ever coming to an end.
+#[derive(Debug, Default)]
+pub(super) struct Settled(Option<(u64, Homes)>);
+
+impl Settled {
+    /// The homes that `claim` has for all below `roots`.
+    ///
+    /// # Errors
+    /// As [`Claim::validate`].
+    pub fn homes(
+        &mut self,
+        claim: &Claim<'_>,
+        fold: &Fold,
+        roots: &[BlobId],
+        records: &[BlobId],
+    ) -> Result<Homes, RepositoryError> {
+        let loss = claim.repository.last_loss();
+        // If the log was read on meanwhile, that may be of a later time than `fold` is.
+        let is_of_fold = claim.repository.fold().seq() == fold.seq();
+        // What somebody else has rescued meanwhile is not to be rescued again.
+        let holds = |(seq, homes): &&(u64, Homes)| {
+            is_of_fold
+                && *seq == loss
+                && homes.rescued.iter().all(|pack| fold.condemned_since(pack).is_some())
+        };
+        if let Some((_, homes)) = self.0.as_ref().filter(holds) {
+            return Ok(homes.clone());
+        }
+        let homes = claim.validate(fold, roots, records)?;
+        self.0 = is_of_fold.then(|| (loss, homes.clone()));
+        Ok(homes)
+    }
+}
+
 /// What a backup has to show.
 pub(super) struct Claim<'a> {
     pub repository: &'a Repository,
@@ -55,6 +98,8 @@ pub(super) struct Claim<'a> {
     /// All segments that the backup may have deduplicated against.
     pub known: &'a [Arc<Segment>],
     pub threads: usize,
+    /// Where ids of chunks wait that memory has no room for.
+    pub spill: Option<&'a Path>,
 }
 
 impl Claim<'_> {
@@ -79,12 +124,15 @@ impl Claim<'_> {
         known.replace(self.known.to_vec(), &[]);
         let (own, rescued) = (homes.rescued.clone(), BTreeSet::new());
         let met = Met::new(Arc::clone(&live));
-        let mut search = Search { repository: self.repository, fold, live, known, own, rescued, met };
+        let chunks = KeySorter::new(self.spill.map(Path::to_owned), GATHERED);
+        let mut search =
+            Search { repository: self.repository, fold, live, known, own, rescued, met, chunks, len: 0 };
         for record in records {
             search.place(record).map_err(conflict)?;
         }
         reach::follow(self.repository.reader(), roots.iter().copied(), &mut search, self.threads)
             .map_err(conflict)?;
+        search.place_chunks().map_err(conflict)?;
         let rescued = search.rescued;
         if !rescued.is_empty() {
             let segment = self.repository.store_filtered(self.known, &|pack| rescued.contains(pack))?;
@@ -142,6 +190,7 @@ impl Claim<'_> {
 fn conflict(error: ReachError) -> RepositoryError {
     match error {
         ReachError::Read(ReadError::Index(error)) => error.into(),
+        ReachError::Spill(error) => error.into(),
         _ => RepositoryError::Conflict,
     }
 }
@@ -155,18 +204,34 @@ struct Search<'a> {
     own: BTreeSet<PackId>,
     rescued: BTreeSet<PackId>,
     met: Met,
+    chunks: KeySorter<{ BlobId::LEN }>,
+    /// Chunks that were gathered, one that is met several times as often.
+    len: u64,
 }
 
 impl Search<'_> {
+    /// Whether a pack is a home. No live segment should list a condemned pack; were one to do so all the same, it would be none.
+    fn is_home(&self, pack: &PackId) -> bool {
+        self.repository.is_pack_in_force(self.fold, pack)
+            || self.own.contains(pack)
+            || self.rescued.contains(pack)
+    }
+
+    /// Finds homes for all chunks gathered.
+    fn place_chunks(&mut self) -> Result<(), ReachError> {
+        let chunks = self.chunks.finish()?.map(|id| Ok(BlobId::from_bytes(id?)));
+        let segments = self.live.segments();
+        let (repository, fold, own, rescued) =
+            (self.repository, self.fold, self.own.clone(), self.rescued.clone());
+        let is_home = |pack: &PackId| {
+            repository.is_pack_in_force(fold, pack) || own.contains(pack) || rescued.contains(pack)
+        };
+        index::sift(&segments, &is_home, (chunks, self.len), &mut |id| self.place(id).map(drop))
+    }
+
     /// A home of the blob, or a condemned pack that is then to be rescued.
     fn place(&mut self, id: &BlobId) -> Result<Location, ReachError> {
-        // No live segment should list a condemned pack; were one to do so all the same, it would be no home.
-        let is_home = |at: &Location| {
-            let pack = &at.pack.id;
-            self.repository.is_pack_in_force(self.fold, pack)
-                || self.own.contains(pack)
-                || self.rescued.contains(pack)
-        };
+        let is_home = |at: &Location| self.is_home(&at.pack.id);
         if let Some(home) = self.live.known_where(id, &is_home).map_err(ReadError::Index)? {
             return Ok(home);
         }
@@ -189,6 +254,7 @@ impl Needs for Search<'_> {
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {
-        self.place(&chunk.id).map(|_| ())
+        self.len += 1;
+        Ok(self.chunks.push(*chunk.id.as_bytes())?)
     }
 }

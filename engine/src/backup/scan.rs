@@ -12,15 +12,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::backup::ahead::{Ahead, DIRS_AHEAD, DIRS_RESUMED, Held};
 use crate::backup::instead::Instead;
 use crate::backup::known::{self, Known, ParentDir};
 use crate::backup::losses::Holdings;
 use crate::backup::roots;
-use crate::budget::SCANNED_AHEAD;
 use crate::format::tree::{FileContent, Grain, Metadata, Node, NodeKind};
 use crate::source::{
     DirFilter, Filter, ListBuffer, Listing, MetadataReader, Names, SourceDir, SourceKind, SourceStat, Spill,
@@ -28,16 +27,6 @@ use crate::source::{
 use crate::store::BlobReader;
 use crate::target::check_name;
 
-/// Directories that may be scanned before the walk asks for them: each holds an open handle.
-const DIRS_AHEAD: usize = 64;
-/// Helpers that had no room go on when there are no more than these: waking one for each directory would cost more than scanning it.
-const DIRS_RESUMED: usize = DIRS_AHEAD / 2;
-/// Entries in them.
-const ENTRIES_AHEAD: usize = 16 << 10;
-/// What a scan is taken to come to as long as none has shown it.
-const WEIGHT_EXPECTED: u64 = SCANNED_AHEAD / 5;
-/// How slowly a great weight is forgotten: one that is this part lighter is expected after each scan.
-const WEIGHT_DECAY: u64 = 8;
 /// Entries of one directory that are looked at in one go.
 const WINDOW_LEN: usize = 1024;
 /// A scan older than this is made again: what is there should be what is there when the walk comes by.
@@ -179,76 +168,6 @@ enum Progress {
     Taken,
 }
 
-/// What is scanned ahead, and what is about to be.
-#[derive(Debug)]
-struct Ahead {
-    dirs: AtomicUsize,
-    entries: AtomicUsize,
-    /// Bytes, see [`Scanned::weight`].
-    weight: AtomicU64,
-    /// Scans under way.
-    running: AtomicUsize,
-    /// What each of them is taken to come to: as much as the heaviest of late, for neighbours are alike.
-    expected: AtomicU64,
-}
-
-impl Default for Ahead {
-    fn default() -> Self {
-        Self {
-            dirs: AtomicUsize::default(),
-            entries: AtomicUsize::default(),
-            weight: AtomicU64::default(),
-            running: AtomicUsize::default(),
-            expected: AtomicU64::new(WEIGHT_EXPECTED),
-        }
-    }
-}
-
-impl Ahead {
-    /// Whether more may be scanned, with room for as many directories.
-    fn has_room(&self, dirs: usize) -> bool {
-        let running = self.running.load(Ordering::Relaxed) as u64;
-        let coming = running.saturating_mul(self.expected.load(Ordering::Relaxed));
-        self.dirs.load(Ordering::Relaxed) < dirs
-            && self.entries.load(Ordering::Relaxed) < ENTRIES_AHEAD
-            && self.weight.load(Ordering::Relaxed).saturating_add(coming) < SCANNED_AHEAD
-    }
-
-    /// A scan is begun.
-    fn begin(&self) {
-        self.running.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A scan that was begun is done; it counts until what is returned goes.
-    fn end(self: &Arc<Self>, outcome: &Outcome) -> Held {
-        let (entries, weight) = outcome.as_ref().map_or((0, 0), |scanned| (scanned.len, scanned.weight));
-        self.dirs.fetch_add(1, Ordering::Relaxed);
-        self.entries.fetch_add(entries, Ordering::Relaxed);
-        self.weight.fetch_add(weight, Ordering::Relaxed);
-        let expected = self.expected.load(Ordering::Relaxed);
-        // Two at once may forget what the other saw: it is an estimate.
-        self.expected.store(weight.max(expected - expected / WEIGHT_DECAY), Ordering::Relaxed);
-        self.running.fetch_sub(1, Ordering::Relaxed);
-        Held { ahead: Arc::clone(self), entries, weight }
-    }
-}
-
-/// Counts what one directory that is scanned ahead takes, for as long as it lives.
-#[derive(Debug)]
-struct Held {
-    ahead: Arc<Ahead>,
-    entries: usize,
-    weight: u64,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.ahead.dirs.fetch_sub(1, Ordering::Relaxed);
-        self.ahead.entries.fetch_sub(self.entries, Ordering::Relaxed);
-        self.ahead.weight.fetch_sub(self.weight, Ordering::Relaxed);
-    }
-}
-
 impl Child {
     fn path(&self) -> PathBuf {
         roots::join(&self.parent.path, &self.name)
@@ -297,7 +216,6 @@ struct Queue {
 }
 
 /// Scans directories, for the walk and ahead of it.
-#[derive(Debug)]
 pub(super) struct Scanner<'e> {
     reader: &'e BlobReader,
     filter: &'e Filter,
@@ -396,7 +314,8 @@ impl<'e> Scanner<'e> {
             let error = io::Error::other("looking at it failed: this is a bug");
             Err(Refusal::Failed(error))
         });
-        let held = self.ahead.end(&outcome);
+        let (entries, weight) = outcome.as_ref().map_or((0, 0), |scanned| (scanned.len, scanned.weight));
+        let held = self.ahead.end(entries, weight);
         if let Ok(scanned) = &outcome {
             self.plan(&scanned.window);
         }

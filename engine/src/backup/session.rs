@@ -1,7 +1,8 @@
 //! What a backup run stores into: packs, the ids it has stored, and the commits that make them count.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_bytes::ByteBuf;
@@ -9,7 +10,7 @@ use serde_bytes::ByteBuf;
 use crate::backup::attempts::Attempts;
 use crate::backup::options::{BackupError, BackupOptions, PacksStored};
 use crate::backup::relied_on::{ReliedOn, is_stored};
-use crate::backup::revalidate::{Claim, Homes};
+use crate::backup::revalidate::{Claim, Homes, Settled};
 use crate::backup::sign::Sign;
 use crate::budget;
 use crate::crypto::keys::BlobKind;
@@ -40,13 +41,19 @@ pub(crate) struct Session<'r> {
     known: Mutex<Vec<Arc<Segment>>>,
     /// Threads that there is room for beside what it stores.
     workers: usize,
+    /// Where goes what memory has no room for.
+    spill: Option<PathBuf>,
     blobs_per_commit: u64,
     blobs_committed: AtomicU64,
     only: Option<Only<'r>>,
     /// What an appender's run rests on; none for all others.
     relied_on: Option<Mutex<ReliedOn>>,
-    /// Packs that the index lists and that are not there: what lies in them is stored again.
-    absent: Mutex<BTreeSet<PackId>>,
+    /// Packs that a check found damaged: what lies in no other one is stored again.
+    in_doubt: BTreeSet<PackId>,
+    /// Whether the index lists a pack that is in doubt or not there.
+    has_met_unsound: AtomicBool,
+    /// Such packs in which something lies that lies in no other one.
+    unsound: Mutex<BTreeSet<PackId>>,
 }
 
 /// Blobs that are to be stored although the index lists them, and no others.
@@ -72,11 +79,15 @@ impl<'r> Session<'r> {
             base: repository.fold().seq(),
             known: Mutex::new(repository.index().segments().to_vec()),
             workers: budget::Pipeline::new(options.threads, options.memory).workers,
+            spill: options.spill.clone(),
             blobs_per_commit: options.blobs_per_commit.min(budget::uncommitted(options.memory)),
             blobs_committed: AtomicU64::new(0),
             only: None,
             relied_on: repository.is_append_only().then(Mutex::default),
-            absent: Mutex::default(),
+            // An appender has no key for the ledger.
+            in_doubt: if repository.is_append_only() { BTreeSet::new() } else { repository.packs_in_doubt() },
+            has_met_unsound: AtomicBool::new(false),
+            unsound: Mutex::default(),
         }
     }
 
@@ -136,15 +147,7 @@ impl<'r> Session<'r> {
 
     fn is_stored(&self, id: &BlobId) -> Result<bool, IndexError> {
         let index = self.repository.index();
-        let Some(relied_on) = &self.relied_on else {
-            return index.contains_stored(id, &|pack| {
-                let is_there = self.is_pack_stored(pack);
-                if !is_there {
-                    lock(&self.absent).insert(pack.id);
-                }
-                is_there
-            });
-        };
+        let Some(relied_on) = &self.relied_on else { return self.is_in_sound_pack(id) };
         // A segment of its own may list what was taken out of the index since, or what is not there.
         let (repository, fold) = (self.repository, self.repository.fold());
         let is_part = |at: &Location| {
@@ -159,16 +162,35 @@ impl<'r> Session<'r> {
         Ok(found.is_some())
     }
 
-    /// Whether a pack is there with the length that the index has.
-    fn is_pack_stored(&self, pack: &PackEntry) -> bool {
-        is_stored(self.repository, pack)
+    /// Whether the index lists the blob in a pack that is there, with the length that it should have, and not in doubt.
+    pub fn is_in_sound_pack(&self, id: &BlobId) -> Result<bool, IndexError> {
+        let index = self.repository.index();
+        let is_found = index.contains_stored(id, &|pack| {
+            let is_sound = !self.in_doubt.contains(&pack.id) && is_stored(self.repository, pack);
+            self.has_met_unsound.fetch_or(!is_sound, Ordering::Relaxed);
+            is_sound
+        })?;
+        if !is_found && self.has_met_unsound.load(Ordering::Relaxed) {
+            index.known_where(id, &|at| {
+                lock(&self.unsound).insert(at.pack.id);
+                false
+            })?;
+        }
+        Ok(is_found)
     }
 
-    /// Packs that the index lists, as far as the log was read, and that were looked for in vain.
-    pub fn absent_packs(&self) -> Vec<PackId> {
+    /// Whether any pack is in doubt.
+    pub fn has_doubts(&self) -> bool {
+        !self.in_doubt.is_empty()
+    }
+
+    /// Packs in which lies what had to be stored again, as far as the log was read; of each, whether that is because it is in
+    /// doubt, and not because it is not there.
+    pub fn unsound_packs(&self) -> Vec<(PackId, bool)> {
         let fold = self.repository.fold();
-        let absent = lock(&self.absent).clone();
-        absent.into_iter().filter(|pack| self.repository.is_pack_in_force(&fold, pack)).collect()
+        let unsound = lock(&self.unsound).clone();
+        let in_force = unsound.into_iter().filter(|pack| self.repository.is_pack_in_force(&fold, pack));
+        in_force.map(|pack| (pack, self.in_doubt.contains(&pack))).collect()
     }
 
     /// The same for a blob that has to be stored although the index lists it: true once.
@@ -292,14 +314,16 @@ impl<'r> Session<'r> {
         let known = self.known_segments();
         let segment = if packs.is_empty() { None } else { Some(self.repository.store_segment(packs)?) };
         let (repository, threads) = (self.repository, self.workers);
-        let claim = Claim { repository, packs, segment: segment.as_ref(), known: &known, threads };
+        let (segment, spill) = (segment.as_ref(), self.spill.as_deref());
+        let claim = Claim { repository, packs, segment, known: &known, threads, spill };
         if let Some(relied_on) = &self.relied_on {
             return self.append(&claim, &mut lock(relied_on), decide);
         }
+        let mut settled = Settled::default();
         let result = repository.commit(&mut |fold| {
             let homes = match repository.last_loss() > self.base {
-                false => Homes::of(segment.as_ref()),
-                true => claim.validate(fold, rests_on.roots, rests_on.records)?,
+                false => Homes::of(segment),
+                true => settled.homes(&claim, fold, rests_on.roots, rests_on.records)?,
             };
             let mut changes = homes.changes();
             changes.extend(decide(fold)?);
@@ -308,7 +332,8 @@ impl<'r> Session<'r> {
         match result {
             Err(RepositoryError::Conflict) => {
                 // What was stored is kept: the next try finds it there.
-                repository.commit(&mut |fold| Ok(claim.validate(fold, &[], &[])?.changes()))?;
+                let mut settled = Settled::default();
+                repository.commit(&mut |fold| Ok(settled.homes(&claim, fold, &[], &[])?.changes()))?;
                 Err(RepositoryError::Conflict.into())
             }
             result => {

@@ -1,11 +1,10 @@
 //! What the verification ledger knows of the packs there are, without looking at any.
 
-use crate::check::ledger::{self, ReadError};
 use crate::format::ledger::{Ledger, LedgerError, Method};
 use crate::format::tree::Timestamp;
 use crate::ids::PackId;
 use crate::index::IndexError;
-use crate::repo::{Repository, RepositoryError};
+use crate::repo::{LedgerReadError, Repository, RepositoryError};
 
 /// When packs were last read in whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,9 +48,9 @@ pub enum ReadingsError {
 pub fn readings(repository: &Repository) -> Result<Readings, ReadingsError> {
     let ledger = match repository.fold().ledger() {
         None => Ledger::default(),
-        Some(id) => ledger::read(repository, &id).map_err(|error| match error {
-            ReadError::Backend(error) => ReadingsError::Repository(error.into()),
-            ReadError::Ledger(error) => error.into(),
+        Some(id) => repository.read_ledger(&id).map_err(|error| match error {
+            LedgerReadError::Backend(error) => ReadingsError::Repository(error.into()),
+            LedgerReadError::Ledger(error) => error.into(),
         })?,
     };
     let now = (repository.environment().now)();

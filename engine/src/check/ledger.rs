@@ -7,12 +7,12 @@ use crate::backend::{Created, Folder, ObjectKey};
 use crate::check::context::Context;
 use crate::check::segments::KnownPack;
 use crate::format::commit::Change;
-use crate::format::ledger::{self, Ledger, LedgerError, Method, Verification};
-use crate::format::record::{RECORD_OBJECT_LEN_MAX, RecordError};
+use crate::format::ledger::{self, Ledger, Method, Verification};
+use crate::format::record::RecordError;
 use crate::format::tree::Timestamp;
 use crate::ids::{LedgerId, PackId};
 use crate::log::{self, Fold};
-use crate::repo::{Repository, RepositoryError};
+use crate::repo::{LedgerReadError, Repository, RepositoryError};
 
 /// What was verified before, and what this check adds.
 #[derive(Debug)]
@@ -34,21 +34,6 @@ pub(super) enum WriteError {
     Repository(#[from] RepositoryError),
 }
 
-/// Why a ledger was not read.
-pub(super) enum ReadError {
-    Backend(crate::backend::BackendError),
-    Ledger(LedgerError),
-}
-
-pub(super) fn read(repository: &Repository, id: &LedgerId) -> Result<Ledger, ReadError> {
-    let key = ObjectKey::ledger(id);
-    let object = repository.backend().read(&key, RECORD_OBJECT_LEN_MAX).map_err(ReadError::Backend)?;
-    if ledger::id(&object) != *id {
-        return Err(ReadError::Ledger(LedgerError::Malformed("its bytes do not hash to its id")));
-    }
-    Ledger::open(object, repository.keys(), &repository.id()).map_err(ReadError::Ledger)
-}
-
 impl Verified {
     /// Reads the ledger that the log names. Another check may replace it meanwhile: then that one's.
     pub fn load(context: &Context<'_>, fold: &Fold) -> Self {
@@ -57,9 +42,9 @@ impl Verified {
         let mut id = fold.ledger();
         let ledger = loop {
             let Some(named) = id else { break Ledger::default() };
-            let message = match read(repository, &named) {
+            let message = match repository.read_ledger(&named) {
                 Ok(ledger) => break ledger,
-                Err(ReadError::Backend(error)) if error.is_not_found() => {
+                Err(LedgerReadError::Backend(error)) if error.is_not_found() => {
                     let _unread = repository.refresh();
                     let newer = repository.fold();
                     if newer.seq() > fold.seq() && newer.ledger() != id {
@@ -68,8 +53,7 @@ impl Verified {
                     }
                     error.to_string()
                 }
-                Err(ReadError::Backend(error)) => error.to_string(),
-                Err(ReadError::Ledger(error)) => error.to_string(),
+                Err(error) => error.to_string(),
             };
             let message = format!("{message}; when packs were verified is not known any more");
             context.damage("ledger-damaged", &ObjectKey::ledger(&named), message);
@@ -180,7 +164,7 @@ impl Verified {
         loop {
             let current = repository.fold().ledger();
             if current != self.id {
-                self.ledger = current.and_then(|id| read(repository, &id).ok()).unwrap_or_default();
+                self.ledger = current.and_then(|id| repository.read_ledger(&id).ok()).unwrap_or_default();
                 self.id = current;
             }
             let mut listed = Vec::new();

@@ -21,6 +21,7 @@ mod choice;
 mod content;
 mod options;
 mod pairs;
+mod relied_on;
 mod renames;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use crate::reserve;
 
 use choice::{Chosen, Known};
 use content::Copier;
+use relied_on::ReliedOn;
 use renames::Renames;
 
 /// How often a copy begins anew because others removed what it rests on.
@@ -175,20 +177,31 @@ fn learn(
     known: &Known,
     options: &CopyOptions,
 ) -> Result<Renames, CopyError> {
-    let mut pairs = choice::pairs(source, target, chosen, known)?;
-    loop {
+    let of_pairs = |pairs: &[(BlobId, BlobId)]| -> Result<Result<Renames, usize>, CopyError> {
         let mut renames = Renames::new(options.spill.as_deref())?;
-        let mut misfit = None;
+        let mut relied_on = ReliedOn::new(target, options.spill.clone());
         for (at, pair) in pairs.iter().enumerate() {
-            if !pairs::learn(source.reader(), target.reader(), *pair, &mut renames)? {
-                misfit = Some(at);
-                break;
+            if !pairs::learn(source.reader(), target.reader(), *pair, &mut renames, &mut relied_on)? {
+                return Ok(Err(at));
             }
         }
-        match misfit {
-            None => return Ok(renames),
-            Some(at) => pairs.remove(at),
-        };
+        Ok(if relied_on.are_there()? { Ok(renames) } else { Err(pairs.len()) })
+    };
+    let mut pairs = choice::pairs(source, target, chosen, known)?;
+    loop {
+        match of_pairs(&pairs)? {
+            Ok(renames) => return Ok(renames),
+            Err(at) if at < pairs.len() => _ = pairs.remove(at),
+            // Some of them lack something. Which ones, each of them tells by itself.
+            Err(_) => {
+                let mut fit = Vec::new();
+                for pair in &pairs {
+                    fit.extend(of_pairs(&[*pair])?.is_ok().then_some(*pair));
+                }
+                // Where all of them fit now, others have changed the index meanwhile: without them it takes longer, and is right.
+                pairs = if fit.len() < pairs.len() { fit } else { Vec::new() };
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Both names of what a snapshot and its copy hold, by walking them side by side.
 
+use crate::copy::relied_on::ReliedOn;
 use crate::copy::renames::Renames;
 use crate::copy::trees::{Chunks, Nodes};
 use crate::copy::{CopyError, Stop};
@@ -19,15 +20,16 @@ impl Frame {
     }
 }
 
-/// Notes the target's names of all trees and chunks below a pair of trees. False where they do not say the same, or something
-/// cannot be read or is not listed by the target's index: what was noted of them does not count then.
+/// Notes the target's names of all trees and chunks below a pair of trees, and what is to be relied on for that. False where they do
+/// not say the same, or something cannot be read: what was noted of them does not count then.
 pub(super) fn learn(
     source: &BlobReader,
     target: &BlobReader,
     pair: (BlobId, BlobId),
     renames: &mut Renames,
+    relied_on: &mut ReliedOn<'_>,
 ) -> Result<bool, CopyError> {
-    match walk(source, target, pair, renames) {
+    match walk(source, target, pair, renames, relied_on) {
         Ok(fits) => Ok(fits),
         Err(Stop::Lost(_)) => Ok(false),
         Err(Stop::Failed(error)) => Err(error),
@@ -39,6 +41,7 @@ fn walk(
     target: &BlobReader,
     pair: (BlobId, BlobId),
     renames: &mut Renames,
+    relied_on: &mut ReliedOn<'_>,
 ) -> Result<bool, Stop> {
     renames.insert(&pair.0, &pair.1)?;
     let mut frames = vec![Frame::of(pair)];
@@ -62,7 +65,7 @@ fn walk(
                 }
             }
             (NodeKind::File(old), NodeKind::File(new)) => {
-                if !same_file(source, target, (old, new), renames)? {
+                if !same_file(source, target, (old, new), renames, relied_on)? {
                     return Ok(false);
                 }
             }
@@ -78,6 +81,7 @@ fn same_file(
     target: &BlobReader,
     (old, new): (&FileContent, &FileContent),
     renames: &mut Renames,
+    relied_on: &mut ReliedOn<'_>,
 ) -> Result<bool, Stop> {
     let without_chunks =
         |content: &FileContent| FileContent { depth: 0, chunks: Vec::new().into(), ..content.clone() };
@@ -90,9 +94,7 @@ fn same_file(
             (None, None) => return Ok(true),
             (Some(old), Some(new)) if old.len == new.len => {
                 if renames.get(&old.id)?.is_none() {
-                    if target.index().known(&new.id).map_err(crate::backup::BackupError::from)?.is_none() {
-                        return Ok(false);
-                    }
+                    relied_on.add(&new.id)?;
                     renames.insert(&old.id, &new.id)?;
                 }
             }

@@ -1,7 +1,7 @@
 //! The verification ledger: when each pack was last looked at, how, and what came of it. Advice about what to verify
-//! next; no data rests on it. See `format-spec`, Verification ledger.
+//! next, and which of several copies of a blob to rely on; no data rests on it. See `format-spec`, Verification ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -101,6 +101,11 @@ impl Ledger {
     /// Whether some verification found the pack damaged and none as strong has found it intact since.
     pub fn is_in_doubt(&self, pack: &PackId) -> bool {
         self.of(pack).iter().any(|entry| !entry.is_intact)
+    }
+
+    /// All packs of which that is so.
+    pub fn in_doubt(&self) -> BTreeSet<PackId> {
+        self.entries.iter().filter(|entry| !entry.is_intact).map(|entry| entry.pack).collect()
     }
 
     /// The ledger after more verifications, of the packs that `keep` chooses. Which is later is decided by the order

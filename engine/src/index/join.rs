@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::format::segment::IndexEntry;
-use crate::ids::HalfId;
+use crate::ids::{BlobId, HalfId, PackId};
 use crate::index::{IndexError, Segment};
 
 /// The entries of several segments, gone through side by side.
@@ -51,6 +51,45 @@ impl<'s> Join<'s> {
         }
         Ok(false)
     }
+}
+
+/// To look one blob up takes as long as to read so many entries of a segment one after the other.
+const ENTRIES_PER_LOOKUP: u64 = 128;
+
+/// Goes through ids, ascending and at most `len` of them, beside segments of which `is_home` says by pack whether what lies in it is at home,
+/// and hands those to `rest` for which no home was found. Where that are few beside a large index, to look each up is quicker: then nothing is
+/// looked for, and all of them are handed on.
+///
+/// # Errors
+/// What the ids or `rest` fail with, and [`IndexError`] where a page does not open.
+pub fn sift<E, I>(
+    segments: &[Arc<Segment>],
+    is_home: &dyn Fn(&PackId) -> bool,
+    (ids, len): (I, u64),
+    rest: &mut dyn FnMut(&BlobId) -> Result<(), E>,
+) -> Result<(), E>
+where
+    E: From<IndexError>,
+    I: IntoIterator<Item = Result<BlobId, E>>,
+{
+    let entries: u64 = segments.iter().map(|segment| segment.layout().entries).sum();
+    if len.saturating_mul(ENTRIES_PER_LOOKUP) < entries {
+        return ids.into_iter().try_for_each(|id| rest(&id?));
+    }
+    let table = |segment: &Arc<Segment>| segment.packs().map(|pack| Ok(is_home(&pack?.id))).collect();
+    let homes: Vec<Vec<bool>> = segments.iter().map(table).collect::<Result<_, IndexError>>()?;
+    let mut join = Join::new(segments);
+    for id in ids {
+        let id = id?;
+        let is_found = join.seek(&id.half(), &mut |segment, _, entry| {
+            homes[segment].get(entry.pack as usize) == Some(&true)
+                && entry.is_sane(&segments[segment].layout())
+        })?;
+        if !is_found {
+            rest(&id)?;
+        }
+    }
+    Ok(())
 }
 
 impl Cursor<'_> {

@@ -25,7 +25,7 @@ pub use build::{
     MergeError, SegmentWriter, build, directory_entries, filtered_layout, merge, merge_entries,
     merge_filtered,
 };
-pub use join::Join;
+pub use join::{Join, sift};
 pub use met::{Bits, Meeting, Met};
 pub use pending::Pending;
 pub use segment::Segment;

@@ -35,10 +35,10 @@ pub(super) fn tell(
     write_anew(repository, survey, plan, options, report);
     let fold = repository.fold();
     let mut waiting: BTreeSet<PackId> = fold.condemned().map(|(pack, _)| *pack).collect();
-    for pack in remove::due(repository, options.grace, at_work, &|_| true)?.keys() {
+    for pack in remove::due(repository, options, at_work, &|_| true)?.keys() {
         waiting.remove(pack);
     }
-    let is_awaited = at_work.since_before(u64::MAX, (repository.environment().now)()) > 0;
+    let is_awaited = remove::awaited(repository, options, at_work, u64::MAX) > 0;
     for (pack, bytes) in plan.dead.iter().chain(&plan.repack).chain(&plan.stray) {
         report.packs_condemned += 1;
         report.packs_condemned_bytes += bytes;

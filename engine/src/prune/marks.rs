@@ -18,26 +18,39 @@ use crate::spill::keys::KeySorter;
 /// Blobs that are looked up before it is asked whether to stop.
 const ASKED_EVERY: u64 = 1 << 16;
 
+/// What a pack is worth as the home of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Home {
+    /// Nothing: it is not there.
+    Absent,
+    /// A check found it damaged, and none has found it intact since.
+    InDoubt,
+    /// It is there.
+    Stored,
+}
+
 /// Which entries of some segments are needed.
 pub(super) struct Marks {
     segments: Vec<Arc<Segment>>,
+    /// How many of them, the first ones, are others than those that appenders added.
+    known: usize,
     bits: Bits,
-    /// For each segment, which of its packs are really there: only these count as a home.
-    stored: Vec<Vec<bool>>,
+    /// For each segment, what its packs are worth, by number.
+    homes: Vec<Vec<Home>>,
     needed: KeySorter<{ size_of::<HalfId>() }>,
 }
 
 impl Marks {
-    /// No marks yet. `stored` says of each segment's packs, by number, whether they are there. Ids are gathered in a share of
-    /// `memory`, and what has no room there in `spill`; without that, in memory.
+    /// No marks yet. `homes` says of each segment's packs, by number, what they are worth. Ids are gathered in a share of
+    /// `memory`, and what has no room there in `spill`; without that, in memory. From number `known` on, appenders added the segments.
     pub fn new(
-        segments: Vec<Arc<Segment>>,
-        stored: Vec<Vec<bool>>,
+        (segments, known): (Vec<Arc<Segment>>, usize),
+        homes: Vec<Vec<Home>>,
         memory: u64,
         spill: Option<PathBuf>,
     ) -> Self {
         let bits = Bits::new(&segments);
-        Self { segments, bits, stored, needed: KeySorter::new(spill, budget::gathered(memory)) }
+        Self { segments, known, bits, homes, needed: KeySorter::new(spill, budget::gathered(memory)) }
     }
 
     /// Says that a blob is needed.
@@ -49,13 +62,15 @@ impl Marks {
     }
 
     /// Marks everything needed so far: of each blob one entry, in the first segment that has it in a possible place of a stored
-    /// pack.
+    /// pack. Where it has none but in packs that are in doubt, all of these: nobody knows which of them is damaged just there. What
+    /// appenders say, which nobody has verified, is no reason to do without them.
     ///
     /// # Errors
     /// [`PruneError::Missing`] where there is none, or where a segment or what was gathered cannot be read.
     pub fn finish(&mut self, monitor: &dyn Monitor) -> Result<(), PruneError> {
         let layouts: Vec<_> = self.segments.iter().map(|segment| segment.layout()).collect();
-        let (bits, stored) = (&mut self.bits, &self.stored);
+        let (bits, homes, known) = (&mut self.bits, &self.homes, self.known);
+        let mut doubtful = Vec::new();
         let mut join = Join::new(&self.segments);
         let mut missing: Option<(HalfId, u64)> = None;
         for (number, id) in (0u64..).zip(self.needed.finish().map_err(ReachError::from)?) {
@@ -64,15 +79,27 @@ impl Marks {
                 return Err(PruneError::Cancelled);
             }
             let is_found = join.seek(&id, &mut |segment, position, entry| {
-                let is_home = stored[segment].get(entry.pack as usize) == Some(&true)
-                    && entry.is_sane(&layouts[segment]);
-                if is_home {
-                    let position = usize::try_from(position).expect("there are bits for all of them");
-                    bits.set((segment, position));
+                let home =
+                    homes[segment].get(entry.pack as usize).filter(|_| entry.is_sane(&layouts[segment]));
+                let position = usize::try_from(position).expect("there are bits for all of them");
+                match home.copied().unwrap_or(Home::Absent) {
+                    _ if segment >= known && !doubtful.is_empty() => false,
+                    Home::Absent => false,
+                    Home::InDoubt => {
+                        doubtful.push((segment, position));
+                        false
+                    }
+                    Home::Stored => {
+                        bits.set((segment, position));
+                        true
+                    }
                 }
-                is_home
             })?;
-            if !is_found {
+            let found_in_doubt = doubtful.len();
+            for place in doubtful.drain(..).filter(|_| !is_found) {
+                bits.set(place);
+            }
+            if !is_found && found_in_doubt == 0 {
                 missing.get_or_insert((id, 0)).1 += 1;
             }
         }
@@ -124,37 +151,52 @@ mod tests {
     /// Packs that each segment lists. Entries may name one more.
     const PACKS: u32 = 3;
 
+    fn home() -> impl Strategy<Value = Home> {
+        prop_oneof![1 => Just(Home::Absent), 2 => Just(Home::InDoubt), 4 => Just(Home::Stored)]
+    }
+
     proptest! {
         /// The same as in a hash table of all entries, however little fits into memory.
         #[test]
-        fn each_needed_blob_is_marked_once_in_the_first_segment_that_has_it_in_a_stored_pack(
+        fn each_needed_blob_is_marked_once_in_the_first_segment_that_has_it_in_a_sound_pack_or_in_all_that_are_in_doubt(
             parts in prop::collection::vec(
-                (prop::collection::vec((0..60u32, 0..=PACKS), 0..120), prop::array::uniform3(prop::bool::weighted(0.8))),
+                (prop::collection::vec((0..60u32, 0..=PACKS), 0..120), prop::array::uniform3(home())),
                 0..5,
             ),
             needed in prop::collection::vec(0..80u32, 0..200),
             limit in 1..100u64,
+            known in 0..6usize,
             is_spilled: bool,
         ) {
             let fixture = fixture();
-            let (mut segments, mut stored, mut homes) = (Vec::new(), Vec::new(), HashMap::new());
+            let (mut segments, mut homes) = (Vec::new(), Vec::new());
+            let (mut sound, mut doubtful) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
             for (number, (part, there)) in parts.iter().enumerate() {
                 let mut entries: Vec<_> = part.iter().map(|(n, pack)| entry(*n, *pack)).collect();
                 entries.sort_unstable();
                 for (position, entry) in entries.iter().enumerate() {
-                    if there.get(entry.pack as usize) == Some(&true) {
-                        homes.entry(entry.id).or_insert((number, position));
+                    match there.get(entry.pack as usize) {
+                        _ if number >= known && doubtful.contains_key(&entry.id) => {}
+                        Some(Home::Stored) => {
+                            sound.entry(entry.id).or_insert((number, position));
+                        }
+                        Some(Home::InDoubt) => doubtful.entry(entry.id).or_default().push((number, position)),
+                        _ => {}
                     }
                 }
                 segments.push(fixture.segment(&entries, &fixture.packs(PACKS)));
-                stored.push(there.to_vec());
+                homes.push(there.to_vec());
             }
             let ids: BTreeSet<BlobId> = needed.iter().map(|n| id(*n)).collect();
-            let missing: Vec<_> = ids.iter().filter(|id| !homes.contains_key(*id)).collect();
+            let places = |id: &BlobId| match sound.get(id) {
+                Some(place) => vec![*place],
+                None => doubtful.get(id).cloned().unwrap_or_default(),
+            };
+            let missing: Vec<_> = ids.iter().filter(|id| places(id).is_empty()).collect();
 
             let memory = limit * 16 * 8;
             let place = is_spilled.then(std::env::temp_dir);
-            let mut marks = Marks::new(segments.clone(), stored, memory, place);
+            let mut marks = Marks::new((segments.clone(), known), homes, memory, place);
             for n in &needed {
                 marks.need(&id(*n)).unwrap();
             }
@@ -170,7 +212,7 @@ mod tests {
                 (0..len).map(move |position| (number, position))
             });
             let marked: BTreeSet<_> = marked.filter(|(number, position)| marks.is_needed(*number, *position)).collect();
-            prop_assert_eq!(marked, ids.iter().filter_map(|id| homes.get(id).copied()).collect::<BTreeSet<_>>());
+            prop_assert_eq!(marked, ids.iter().flat_map(places).collect::<BTreeSet<_>>());
         }
     }
 }

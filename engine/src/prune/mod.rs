@@ -19,6 +19,8 @@ mod at_work;
 mod condemn;
 mod copy;
 mod discard;
+#[cfg(test)]
+mod doubt_tests;
 mod forecast;
 #[cfg(test)]
 pub(crate) mod forecast_tests;
@@ -95,9 +97,16 @@ pub fn run(
         }
         result
     };
-    let (result, spent) = reserve::spend(repository, Refill::Always, &mut deed);
+    let (mut result, mut spent) = reserve::spend(repository, Refill::Always, &mut deed);
+    let is_full = result.as_ref().is_err_and(|error: &PruneError| backend::is_out_of_room(error));
+    let mut given_up = sweep::Swept::default();
+    if is_full && options.delete_first {
+        given_up = sweep::of_packs(repository)?;
+        (result, spent) = reserve::spend(repository, Refill::Always, &mut deed);
+    }
     result?;
-    Ok(PruneReport { reserve: spent, ..report })
+    report.bytes_deleted += given_up.bytes;
+    Ok(PruneReport { reserve: spent, sidecars_given_up: given_up.sidecars, ..report })
 }
 
 /// Prunes as far as there is room. Packs that turn out to have been written in vain are added to those that are `useless`.
@@ -121,7 +130,7 @@ fn once(
         (report.segments_vetted, report.segments_untrue) =
             (report.segments_vetted + vetted.segments, vetted.untrue);
     }
-    let due = remove::due(repository, options.grace, &mut at_work, &|_| true)?;
+    let due = remove::due(repository, options, &mut at_work, &|_| true)?;
     remove::run(repository, &due, options.dry_run, report)?;
     for _ in 0..ATTEMPTS {
         discard::run(repository, useless)?;
@@ -131,7 +140,7 @@ fn once(
                 if options.grace.is_zero() {
                     // Strays may belong to a writer at work: they wait for another run.
                     let is_wanted = |pack: &PackId| condemned.was_listed(pack);
-                    let due = remove::due(repository, options.grace, &mut at_work, &is_wanted)?;
+                    let due = remove::due(repository, options, &mut at_work, &is_wanted)?;
                     remove::run(repository, &due, false, report)?;
                 }
                 tell_awaited(repository, options, &mut at_work, monitor)?;
@@ -204,11 +213,11 @@ fn tell_awaited(
     at_work: &mut AtWork,
     monitor: &dyn Monitor,
 ) -> Result<(), PruneError> {
-    let (packs, runs) = remove::awaiting(repository, options.grace, at_work)?;
+    let (packs, runs) = remove::awaiting(repository, options, at_work)?;
     if packs > 0 {
         let message = format!(
             "{packs} condemned packs stay for now: {runs} backups at work may still need something in them and cannot read their source \
-             again. A later prune removes them, after a day in any case"
+             again. A later prune removes them, after a day in any case; one with `--no-wait` at once, but then such a backup may fail"
         );
         monitor.problem(&Problem { code: "backup-at-work", path: None, message, is_error: false });
     }

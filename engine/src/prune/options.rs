@@ -34,6 +34,11 @@ pub struct PruneOptions {
     pub max_repack_size: Option<u64>,
     /// Time between condemning and removing packs: politeness to slow readers.
     pub grace: Duration,
+    /// Whether condemned packs stay as long as a backup that says that it is at work may need them. Where not, nothing that is stored
+    /// is lost, but such a backup may begin anew, or fail if its source cannot be read again.
+    pub waits: bool,
+    /// Where the storage is full and there is no other room, deletes the parity of packs to make some.
+    pub delete_first: bool,
     /// Plan, but change nothing.
     pub dry_run: bool,
     /// zstd level of blocks that are written anew.
@@ -53,6 +58,8 @@ impl Default for PruneOptions {
             max_unused: Limit::Percent(5.0),
             max_repack_size: None,
             grace: Duration::from_secs(24 * 3600),
+            waits: true,
+            delete_first: false,
             dry_run: false,
             level: 3,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -103,6 +110,8 @@ pub struct PruneReport {
     pub packs_removed_bytes: u64,
     /// Parity sidecars deleted because their objects are gone, or no parity is wanted any more.
     pub sidecars_removed: u64,
+    /// Parity sidecars of packs deleted because there was no other room.
+    pub sidecars_given_up: u64,
     /// Bytes of all packs, index segments and sidecars of these that were deleted; exact in a dry run, too.
     pub bytes_deleted: u64,
     /// Bytes of all packs, index segments and sidecars of these that were written. The log is not counted.

@@ -66,7 +66,8 @@ fn choose(plan: &mut Plan, mut partly: Vec<&PackUse>, options: &PruneOptions) {
     let share = |pack: &PackUse| unused(pack) as f64 / pack.entry.size.max(1) as f64;
     partly.sort_by(|a, b| share(b).total_cmp(&share(a)).then(a.entry.id.cmp(&b.entry.id)));
     let mut room = options.max_repack_size.unwrap_or(u64::MAX);
-    for pack in partly {
+    // What cannot be read cannot be written anew: that is for a repair, and the others need not wait for it.
+    for pack in partly.into_iter().filter(|pack| !pack.in_doubt) {
         if unused_bytes <= limit {
             break;
         }

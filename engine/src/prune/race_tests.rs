@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::test_support::*;
 use super::*;
-use crate::backend::{Backend, MemoryBackend};
+use crate::backend::{Backend, Folder, MemoryBackend};
 use crate::backup;
 use crate::browse;
 use crate::check::{self, CheckOptions, CheckReport, ReadData};
@@ -162,6 +162,33 @@ fn a_backup_that_is_robbed_again_and_again_is_robbed_once() {
 
 /// Duplicacy's first fossil schedule: a snapshot made while chunks turn into fossils refers to them; they have to come back.
 /// The second: one that began before the fossils were collected and ends after the next collection.
+#[test]
+fn a_backup_that_loses_the_race_for_its_commit_again_and_again_searches_once() {
+    let mut world = forgotten();
+    let hooked = Hooked::new(&world.storage);
+    let storage = world.storage.clone();
+    hooked.before_create(a_commit, move || {
+        assert!(prune(&open(storage), &later()).packs_condemned > 0);
+    });
+    for _ in 0..5 {
+        let storage = world.storage.clone();
+        hooked.before_create(a_commit, move || {
+            let note = Change::Note { kind: "test".into(), record: Default::default() };
+            open(storage).commit(&mut |_| Ok(vec![note.clone()])).expect("a note");
+        });
+    }
+    world.write("d/new", b"new");
+    back_up_hooked(&mut world, &hooked);
+    world.verify();
+    // Each search stores a segment of what it rescues, of which one is committed.
+    let fold = world.open().fold();
+    let objects = world.storage.objects().into_iter();
+    let segments = objects.map(|(key, _)| key).filter(|key| key.folder() == Some(Folder::Index));
+    let stored = segments.filter_map(|key| key.segment_id());
+    let left: Vec<_> = stored.filter(|id| !fold.has_segment(id)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[test]
 fn duplicacy_fossil_schedules_end_without_a_dangling_snapshot() {
     // Condemned and removed by two runs, both between the backup's first look and its commit.

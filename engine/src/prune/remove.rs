@@ -10,33 +10,36 @@ use crate::format::tree::Timestamp;
 use crate::ids::PackId;
 use crate::log::{self, Fold};
 use crate::prune::at_work::AtWork;
-use crate::prune::{PruneError, PruneReport};
+use crate::prune::{PruneError, PruneOptions, PruneReport};
 use crate::repo::{Repository, RepositoryError};
 
 /// Condemned packs whose grace is over, and that no run at work may need, with the commit that condemned each. Grace goes by clocks, and
 /// is no part of what keeps data safe: with a wrong clock packs go too early or too late for the comfort of readers.
 pub(super) fn due(
     repository: &Repository,
-    grace: Duration,
+    options: &PruneOptions,
     at_work: &mut AtWork,
     is_wanted: &dyn Fn(&PackId) -> bool,
 ) -> Result<BTreeMap<PackId, u64>, PruneError> {
-    let now = (repository.environment().now)();
-    let mut due = over(repository, grace, at_work, is_wanted)?;
-    due.retain(|_, seq| at_work.since_before(*seq, now) == 0);
+    let mut due = over(repository, options.grace, at_work, is_wanted)?;
+    due.retain(|_, seq| awaited(repository, options, at_work, *seq) == 0);
     Ok(due)
 }
 
 /// How many condemned packs whose grace is over stay because of runs at work, and of how many of these at most.
 pub(super) fn awaiting(
     repository: &Repository,
-    grace: Duration,
+    options: &PruneOptions,
     at_work: &mut AtWork,
 ) -> Result<(usize, usize), PruneError> {
-    let now = (repository.environment().now)();
-    let over = over(repository, grace, at_work, &|_| true)?;
-    let runs = over.values().map(|seq| at_work.since_before(*seq, now)).filter(|runs| *runs > 0);
+    let over = over(repository, options.grace, at_work, &|_| true)?;
+    let runs = over.values().map(|seq| awaited(repository, options, at_work, *seq)).filter(|runs| *runs > 0);
     Ok((runs.clone().count(), runs.max().unwrap_or(0)))
+}
+
+/// For how many runs at work packs stay that commit `seq` condemns.
+pub(super) fn awaited(repository: &Repository, options: &PruneOptions, at_work: &AtWork, seq: u64) -> usize {
+    if options.waits { at_work.since_before(seq, (repository.environment().now)()) } else { 0 }
 }
 
 /// Condemned packs whose grace is over. The log is read on to where the repository has it.

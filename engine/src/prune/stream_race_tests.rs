@@ -147,8 +147,45 @@ fn a_stream_that_never_comes_to_its_end_is_waited_for_a_day() {
     assert!(report.packs_condemned > 0 && report.packs_removed == 0, "{report:?}");
     let dry = prune(&open(copy.clone()), &PruneOptions { dry_run: true, ..at_once() });
     assert_eq!(dry.packs_removed, 0, "{dry:?}");
+    // Unless nobody wants to wait.
+    let now = PruneOptions { waits: false, ..at_once() };
+    let dry = prune(&open(copy.clone()), &PruneOptions { dry_run: true, ..now.clone() });
+    assert!(dry.packs_removed > 0, "{dry:?}");
+    let report = prune(&open(copy.snapshot()), &now);
+    assert_eq!(
+        (report.packs_removed, report.bytes_deleted),
+        (dry.packs_removed, dry.bytes_deleted),
+        "{report:?}"
+    );
     let report = prune(&open_later(&copy, 2 * 24 * 3600), &at_once());
     assert!(report.packs_removed > 0, "{report:?}");
+}
+
+/// One that is alive all the same finds out, and commits nothing that lacks something.
+#[test]
+fn a_stream_that_nobody_waits_for_fails_or_is_stored() {
+    let mut failures = 0;
+    for moment in 0..4 {
+        let (storage, bytes) = forgotten(LONG);
+        let hooked = Hooked::new(&storage);
+        for now in 0..=moment {
+            let storage = storage.clone();
+            hooked.before_create(a_commit, move || {
+                if now == moment {
+                    prune(&open(storage), &PruneOptions { waits: false, ..at_once() });
+                }
+            });
+        }
+        match back_up(&open(hooked), stream(&bytes, Ok(()))) {
+            Ok(report) => assert_holds(&storage, report.snapshot.expect("a snapshot"), &bytes),
+            Err(error) => {
+                failures += 1;
+                assert!(matches!(error, BackupError::Repository(_)), "{error:?}");
+                verify(&storage, &Default::default(), b"");
+            }
+        }
+    }
+    assert!(failures > 0, "it was robbed at some moment");
 }
 
 /// A prune whose grace is longer than a stream takes has nothing to wait for.

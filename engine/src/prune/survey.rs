@@ -13,7 +13,7 @@ use crate::ids::{BlobId, PackId, SegmentId, SnapshotId};
 use crate::index::{Location, Meeting, Met, Segment};
 use crate::log::snapshot_record;
 use crate::monitor::{Monitor, Progress};
-use crate::prune::marks::Marks;
+use crate::prune::marks::{Home, Marks};
 use crate::prune::{PruneError, PruneOptions};
 use crate::reach::{self, Needs, ReachError};
 use crate::repo::{Repository, RepositoryError};
@@ -29,12 +29,24 @@ pub(super) struct PackUse {
     pub entry: PackEntry,
     /// Whether its object is there, with its length.
     pub stored: bool,
+    /// Whether a check found it damaged, and none has found it intact since.
+    pub in_doubt: bool,
     /// Only segments list it that appenders added and nobody has vetted: it stays as it is.
     pub is_appended: bool,
     /// Needed blobs.
     pub blobs_needed: u64,
     /// About how many of its bytes they take.
     pub bytes_needed: u64,
+}
+
+impl PackUse {
+    fn home(&self) -> Home {
+        match (self.stored, self.in_doubt) {
+            (false, _) => Home::Absent,
+            (true, true) => Home::InDoubt,
+            (true, false) => Home::Stored,
+        }
+    }
 }
 
 /// The state of the repository at a commit.
@@ -97,7 +109,10 @@ impl Survey {
         let (packs, tables) = tables(&segments, known_segments)?;
         let mut known: BTreeSet<PackId> = packs.iter().map(|pack| pack.entry.id).collect();
         let mut packs = packs;
+        let in_doubt = repository.packs_in_doubt();
         for pack in &mut packs {
+            // What appenders say comes last, and is not verified: were their packs preferred, it would be believed.
+            pack.in_doubt = !pack.is_appended && in_doubt.contains(&pack.entry.id);
             // No segment should list a condemned pack; were one to do so all the same, nothing would be at home there.
             let is_condemned = fold.condemned_since(&pack.entry.id).is_some();
             pack.stored = match stored_packs.get(&pack.entry.id) {
@@ -111,9 +126,8 @@ impl Survey {
         }
         known.extend(fold.condemned().map(|(pack, _)| *pack));
         let stray = stored_packs.into_iter().filter(|(pack, _)| !known.contains(pack)).collect();
-        let is_stored = |table: &Vec<usize>| table.iter().map(|at| packs[*at].stored).collect();
-        let stored = tables.iter().map(is_stored).collect();
-        let marks = Marks::new(segments, stored, options.memory, options.spill.clone());
+        let homes = tables.iter().map(|table| table.iter().map(|at| packs[*at].home()).collect()).collect();
+        let marks = Marks::new((segments, known_segments), homes, options.memory, options.spill.clone());
         let base = fold.seq();
         Ok(Self { base, snapshots, roots, marks, tables, packs, known_segments, stray, stray_segments })
     }
@@ -263,7 +277,8 @@ fn tables(segments: &[Arc<Segment>], known_segments: usize) -> Result<Tables, Pr
             let number = *numbers.entry(entry.id).or_insert(packs.len());
             if number == packs.len() {
                 let is_appended = at >= known_segments;
-                packs.push(PackUse { entry, stored: false, is_appended, blobs_needed: 0, bytes_needed: 0 });
+                let (stored, in_doubt, blobs_needed, bytes_needed) = (false, false, 0, 0);
+                packs.push(PackUse { entry, stored, in_doubt, is_appended, blobs_needed, bytes_needed });
             }
             table.push(number);
         }

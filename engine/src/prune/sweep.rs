@@ -28,6 +28,31 @@ pub(crate) fn run(repository: &Repository) -> Result<Swept, RepositoryError> {
     Ok(swept)
 }
 
+/// Deletes the sidecars of all packs but those that are in doubt: whoever has no other room makes do without. They can be made again.
+pub(super) fn of_packs(repository: &Repository) -> Result<Swept, RepositoryError> {
+    let backend = &**repository.backend();
+    let in_doubt = repository.packs_in_doubt();
+    let mut sidecars = Vec::new();
+    backend.list(Folder::Packs, None, &mut |info| {
+        let is_sound = info.key.pack_id().is_some_and(|pack| !in_doubt.contains(&pack));
+        sidecars.extend(sidecar::key_of(&info.key).filter(|_| is_sound));
+        ControlFlow::Continue(())
+    })?;
+    let mut swept = Swept::default();
+    for key in sidecars {
+        match backend.stat(&key) {
+            Ok(info) => {
+                backend.delete(&key)?;
+                swept.sidecars += 1;
+                swept.bytes += info.size;
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(swept)
+}
+
 /// Finds them, with their lengths. Sidecars are listed first: the objects of those that are found are then there to be found, or have
 /// been deleted. Those of log entries behind the last one stay: no commit is ever deleted, so they tell that some are lost.
 pub(super) fn find(repository: &Repository) -> Result<Vec<(ParityId, u64)>, RepositoryError> {

@@ -13,7 +13,7 @@ use crate::format::chunk_list::{self, Chunk, ChunkList, DEPTH_MAX, TableError};
 use crate::format::record::{self, RecordError};
 use crate::format::tree::{Node, NodeKind, Tree};
 use crate::ids::BlobId;
-use crate::index::Location;
+use crate::index::{IndexError, Location};
 use crate::spill::SpillError;
 use crate::store::reader::DecodeScratch;
 use crate::store::{BlobReader, ReadError};
@@ -53,6 +53,12 @@ pub enum ReachError {
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<IndexError> for ReachError {
+    fn from(error: IndexError) -> Self {
+        Self::Read(error.into())
+    }
 }
 
 /// What is made of the blobs that are met.

@@ -15,6 +15,7 @@ mod hostile_numbers_tests;
 #[cfg(test)]
 mod junk_tests;
 mod keyslots;
+mod ledger;
 #[cfg(test)]
 mod lost_commits_tests;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use crate::spill::SpillError;
 use crate::store::BlobReader;
 
 pub use keyslots::KeyInfo;
+pub use ledger::LedgerReadError;
 pub use open::InitOptions;
 pub use write::NewSegment;
 

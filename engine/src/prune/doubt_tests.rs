@@ -1,0 +1,175 @@
+//! Packs that a check found damaged: a prune keeps the other copy, and a backup does not rely on them.
+
+use std::sync::Mutex;
+
+use super::test_support::*;
+use crate::backend::ObjectKey;
+use crate::backup::{self, BackupOptions, SnapshotLabels};
+use crate::check::{self, CheckOptions, CheckReport, ReadData};
+use crate::monitor::{Monitor, Problem, Silent};
+
+/// Two backups of the same files of this length at once, none of which knew of the other's packs; the packs of data.
+fn stored_twice(len: usize) -> (World, Vec<ObjectKey>) {
+    let mut world = World::new();
+    for file in 0..4 {
+        world.write(&format!("f{file}"), &noise(file, len));
+    }
+    let hooked = Hooked::new(&world.storage);
+    let (first, second) = (open(hooked.clone()), world.open());
+    let paths = world.paths();
+    hooked.before_create(
+        |key| key.pack_id().is_some(),
+        move || {
+            // Two snapshots with the same record would be one.
+            let labels = SnapshotLabels { tags: vec!["second".into()], ..SnapshotLabels::default() };
+            backup::run(&second, paths, &BackupOptions { labels, ..options() }, &Silent).expect("a backup");
+        },
+    );
+    world.back_up(&first);
+    assert!(hooked.is_done());
+    let packs = data_packs(&world);
+    assert_eq!(packs.len(), 2, "each has stored all of it");
+    let repository = world.open();
+    for (id, _) in repository.snapshots().expect("readable") {
+        world.expected.entry(id).or_insert_with(|| files_of(world.source.path()));
+    }
+    assert_eq!(world.expected.len(), 2);
+    (world, packs)
+}
+
+fn data_packs(world: &World) -> Vec<ObjectKey> {
+    let objects = world.storage.objects().into_iter();
+    objects
+        .filter(|(key, bytes)| key.pack_id().is_some() && bytes.len() > 100_000)
+        .map(|(key, _)| key)
+        .collect()
+}
+
+/// A check that reads everything and keeps in mind what it found.
+fn recorded(world: &World) -> CheckReport {
+    let options =
+        CheckOptions { read_data: ReadData::All, record: true, threads: 1, ..CheckOptions::default() };
+    check::run(&world.open(), &options, &Silent).expect("checked")
+}
+
+/// What a run tells.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Monitor for Told {
+    fn problem(&self, problem: &Problem) {
+        self.0.lock().expect("whole").push(format!("{}: {}", problem.code, problem.message));
+    }
+}
+
+#[test]
+fn of_two_copies_the_one_that_was_found_damaged_goes() {
+    for damaged in 0..2 {
+        let (mut world, packs) = stored_twice(60_000);
+        world.storage.corrupt(&packs[damaged], |bytes| bytes[50_000] ^= 1);
+        let report = recorded(&world);
+        assert!(report.is_damaged() && report.hit_files.is_empty(), "{:#?}", report.findings);
+        // Something is to be pruned, so that it is not a prune of nothing.
+        let id = *world.expected.keys().next().expect("two");
+        world.forget(&world.open(), id);
+        prune(&world.open(), &at_once());
+        assert_eq!(data_packs(&world), [packs[1 - damaged].clone()]);
+        world.verify();
+    }
+}
+
+#[test]
+fn of_two_copies_that_were_found_damaged_both_stay() {
+    // More than one block.
+    let (mut world, packs) = stored_twice(2 << 20);
+    for (pack, at) in packs.iter().zip([1 << 20, 7 << 20]) {
+        world.storage.corrupt(pack, |bytes| bytes[at] ^= 1);
+    }
+    assert!(recorded(&world).hit_files.is_empty(), "what is damaged in one is whole in the other");
+    let id = *world.expected.keys().next().expect("two");
+    world.forget(&world.open(), id);
+    prune(&world.open(), &at_once());
+    assert_eq!(data_packs(&world), packs);
+    let (id, files) = world.expected.first_key_value().expect("one is left");
+    assert_restores(&world.open(), *id, files, world.source.path().as_os_str().as_encoded_bytes());
+}
+
+#[test]
+fn nothing_is_written_anew_of_what_is_in_doubt() {
+    let mut world = World::new();
+    for file in 0..4 {
+        world.write(&format!("f{file}"), &noise(file, 60_000));
+    }
+    let first = world.back_up(&world.open());
+    world.remove("f3");
+    let second = world.back_up(&world.open());
+    let packs = data_packs(&world);
+    assert_eq!(packs.len(), 1);
+    world.storage.corrupt(&packs[0], |bytes| bytes[50_000] ^= 1);
+    recorded(&world);
+    world.forget(&world.open(), first);
+    let report = prune(&world.open(), &at_once());
+    assert_eq!(report.packs_repacked, 0, "{report:?}");
+    assert_eq!(data_packs(&world), packs, "what is left of {second} is for a repair");
+}
+
+#[test]
+fn a_backup_stores_again_what_lies_in_no_sound_pack() {
+    let mut world = World::new();
+    for file in 0..4 {
+        world.write(&format!("d/f{file}"), &noise(file, 60_000));
+    }
+    let first = world.back_up(&world.open());
+    let packs = data_packs(&world);
+    world.storage.corrupt(&packs[0], |bytes| bytes[50_000] ^= 1);
+    assert!(!recorded(&world).hit_files.is_empty());
+    // Nothing has changed, and one file is known by another name, too.
+    world.write("d/again", &noise(0, 60_000));
+    for skip_if_unchanged in [false, true] {
+        let told = Told::default();
+        let options = BackupOptions { skip_if_unchanged, ..options() };
+        let report = backup::run(&world.open(), world.paths(), &options, &told).expect("a backup");
+        let told = told.0.into_inner().expect("whole");
+        if skip_if_unchanged {
+            assert_eq!((report.snapshot, report.summary.bytes_added, &told[..]), (None, 0, &[][..]));
+        } else {
+            assert!(matches!(&told[..], [one] if one.starts_with("pack-in-doubt: ")), "{told:?}");
+            let id = report.snapshot.expect("a snapshot");
+            world.expected.insert(id, files_of(world.source.path()));
+        }
+    }
+    // The first snapshot is healed as well.
+    let report = check::run(
+        &world.open(),
+        &CheckOptions { read_data: ReadData::All, threads: 1, ..CheckOptions::default() },
+        &Silent,
+    );
+    assert!(report.expect("checked").hit_files.is_empty());
+    let repository = world.open();
+    for (id, files) in &world.expected {
+        assert_restores(&repository, *id, files, world.source.path().as_os_str().as_encoded_bytes());
+    }
+    assert!(world.expected.contains_key(&first));
+    // And the damaged pack goes.
+    prune(&world.open(), &at_once());
+    assert!(!data_packs(&world).contains(&packs[0]));
+    world.verify();
+}
+
+#[test]
+fn what_is_unchanged_is_stored_again_without_a_snapshot() {
+    let mut world = World::new();
+    world.write("f", &noise(1, 60_000));
+    world.back_up(&world.open());
+    world.write("g", &noise(2, 120_000));
+    let last = world.back_up(&world.open());
+    let packs = data_packs(&world);
+    world.storage.corrupt(&packs[0], |bytes| bytes[50_000] ^= 1);
+    recorded(&world);
+    let options = BackupOptions { skip_if_unchanged: true, ..options() };
+    let report = backup::run(&world.open(), world.paths(), &options, &Silent).expect("a backup");
+    assert!(report.snapshot.is_none() && report.summary.bytes_added > 0, "{report:?}");
+    let repository = world.open();
+    let place = world.source.path().as_os_str().as_encoded_bytes();
+    assert_restores(&repository, last, &world.expected[&last], place);
+}
