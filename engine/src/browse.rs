@@ -1,5 +1,6 @@
 //! Looking into snapshots: finding a path, listing what is below it.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use serde_bytes::ByteBuf;
@@ -10,6 +11,9 @@ use crate::format::tree::{Node, NodeKind, Tree, TreePart};
 use crate::format::tree_rules::{EntryRule, PART_DEPTH_MAX, TreeRuleError};
 use crate::ids::BlobId;
 use crate::store::{BlobReader, ReadError};
+
+/// Subdirectories of one directory that [`list`] has in mind at once.
+const SUBDIRECTORIES_MAX: usize = 4096;
 
 /// A snapshot cannot be looked into.
 #[derive(Debug, thiserror::Error)]
@@ -280,6 +284,8 @@ pub fn find(reader: &BlobReader, root: &BlobId, path: &[u8]) -> Result<Found, Br
 /// Calls `visit` with every entry below a tree, each with its path, which begins with `prefix`: all entries of
 /// a directory in name order, then, if `recursive`, those of its subdirectories, one after the other.
 ///
+/// A directory with more than some thousand subdirectories is read once more, so that they are not all in memory.
+///
 /// # Errors
 /// [`BrowseError`] where a tree cannot be read.
 pub fn list(
@@ -289,25 +295,210 @@ pub fn list(
     recursive: bool,
     visit: &mut dyn FnMut(&[u8], &Node) -> ControlFlow<()>,
 ) -> Result<(), BrowseError> {
-    // Pending directories instead of recursion: a path may be deeper than a stack.
-    let mut pending = vec![(*tree, prefix.to_vec())];
-    while let Some((tree, base)) = pending.pop() {
-        let (mut below, mut stopped) = (Vec::new(), false);
+    list_within(reader, tree, prefix, recursive.then_some(SUBDIRECTORIES_MAX), visit)
+}
+
+/// The same, with `most` subdirectories of a directory in mind; with none, they are not gone into.
+fn list_within(
+    reader: &BlobReader,
+    tree: &BlobId,
+    prefix: &[u8],
+    most: Option<usize>,
+    visit: &mut dyn FnMut(&[u8], &Node) -> ControlFlow<()>,
+) -> Result<(), BrowseError> {
+    // A list instead of recursion: a path may be deeper than a stack.
+    let mut pending: Vec<Subdirectories> = Vec::new();
+    let (mut path, mut next) = (prefix.to_vec(), Some(*tree));
+    while let Some(tree) = next.take() {
+        let mut below = Subdirectories::of(tree, path.len());
+        path.push(b'/');
+        let (base, mut stopped) = (path.len(), false);
         nodes(reader, &tree, &mut |node| {
-            let mut path = base.clone();
-            path.push(b'/');
+            path.truncate(base);
             path.extend_from_slice(&node.name);
             let flow = visit(&path, &node);
             stopped = flow.is_break();
-            if recursive && let NodeKind::Directory { tree } = node.kind {
-                below.push((tree, path));
+            if let Some(most) = most {
+                below.add(node, most);
             }
             flow
         })?;
         if stopped {
             return Ok(());
         }
-        pending.extend(below.into_iter().rev());
+        pending.push(below);
+        while let Some(below) = pending.last_mut() {
+            path.truncate(below.path_len);
+            let taken = below.next(reader, most.unwrap_or_default())?;
+            if below.is_at_end() {
+                // Before the last one is gone into: a chain of directories is no pile of lists.
+                pending.pop();
+            }
+            if let Some((name, tree)) = taken {
+                path.push(b'/');
+                path.extend_from_slice(&name);
+                next = Some(tree);
+                break;
+            }
+        }
     }
     Ok(())
+}
+
+/// The subdirectories of a directory that are still to be listed.
+struct Subdirectories {
+    /// The directory.
+    tree: BlobId,
+    /// How much of the path leads to it.
+    path_len: usize,
+    /// The next ones.
+    kept: VecDeque<(ByteBuf, BlobId)>,
+    /// Whether there are more behind them.
+    has_more: bool,
+    /// The last one that was taken.
+    taken: ByteBuf,
+}
+
+impl Subdirectories {
+    /// None yet of the directory with this tree.
+    fn of(tree: BlobId, path_len: usize) -> Self {
+        Self { tree, path_len, kept: VecDeque::new(), has_more: false, taken: ByteBuf::new() }
+    }
+
+    /// Keeps a node in mind if it is a directory and there are fewer than `most` of them, one at least.
+    fn add(&mut self, node: Node, most: usize) {
+        if let NodeKind::Directory { tree } = node.kind {
+            self.has_more = self.kept.len() >= most.max(1);
+            if !self.has_more {
+                self.kept.push_back((node.name, tree));
+            }
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.kept.is_empty() && !self.has_more
+    }
+
+    /// Takes the next one, if there is one.
+    fn next(&mut self, reader: &BlobReader, most: usize) -> Result<Option<(ByteBuf, BlobId)>, BrowseError> {
+        if self.kept.is_empty() && self.has_more {
+            self.read_on(reader, most)?;
+        }
+        let next = self.kept.pop_front();
+        if let Some((name, _)) = &next {
+            self.taken.clone_from(name);
+        }
+        Ok(next)
+    }
+
+    /// Reads the directory again from behind the last one that was taken.
+    fn read_on(&mut self, reader: &BlobReader, most: usize) -> Result<(), BrowseError> {
+        self.has_more = false;
+        let mut pieces = Pieces::from(self.tree, &self.taken);
+        while let Some(piece) = pieces.next(reader) {
+            for node in piece?.nodes {
+                if node.name > self.taken {
+                    self.add(node, most);
+                }
+                if self.has_more {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+    use crate::prune::test_support::World;
+
+    type Listed = Vec<(Vec<u8>, Node)>;
+
+    /// What is listed until `stop` entries were, with room for `most` subdirectories.
+    fn listed(reader: &BlobReader, tree: &BlobId, most: Option<usize>, stop: usize) -> Listed {
+        let mut listed = Vec::new();
+        list_within(reader, tree, b"/from", most, &mut |path, node| {
+            listed.push((path.to_vec(), node.clone()));
+            if listed.len() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .expect("readable");
+        listed
+    }
+
+    /// The same, as the documentation has it.
+    fn expected(reader: &BlobReader, tree: &BlobId, prefix: &[u8], out: &mut Listed) {
+        let mut below = Vec::new();
+        nodes(reader, tree, &mut |node| {
+            let path = [prefix, b"/", &node.name].concat();
+            if let NodeKind::Directory { tree } = node.kind {
+                below.push((path.clone(), tree));
+            }
+            out.push((path, node));
+            ControlFlow::Continue(())
+        })
+        .expect("readable");
+        below.iter().for_each(|(path, tree)| expected(reader, tree, path, out));
+    }
+
+    #[test]
+    fn however_few_subdirectories_are_in_mind_all_is_listed_in_the_same_order() {
+        let mut world = World::new();
+        for n in 0..7 {
+            world.write(&format!("{n}"), b"between directories");
+            for m in 0..n {
+                world.write(&format!("{n}d/{m}/deep/er/f"), &[n, m]);
+                world.write(&format!("{n}d/{m}/last"), &[n]);
+            }
+        }
+        let repository = world.open();
+        let snapshot = world.back_up(&repository);
+        let (_, snapshot) = repository.find_snapshot(&snapshot.to_string()).expect("it was just made");
+        let (reader, tree) = (repository.reader(), snapshot.tree);
+        let mut all = Vec::new();
+        expected(reader, &tree, b"/from", &mut all);
+        assert!(all.len() > 100);
+        for most in [0, 1, 2, 3, 5, 6, 7, SUBDIRECTORIES_MAX] {
+            assert_eq!(listed(reader, &tree, Some(most), usize::MAX), all, "{most}");
+            for stop in 1..all.len() {
+                assert_eq!(listed(reader, &tree, Some(most), stop), all[..stop], "{most}, {stop}");
+            }
+        }
+        let top = listed(reader, &tree, None, usize::MAX);
+        assert_eq!((top.len(), &top[..]), (1, &all[..1]), "no deeper than asked");
+    }
+
+    /// Its tree has several parts: those before the place where it is read again are passed over.
+    #[test]
+    fn a_large_directory_is_read_again_from_where_it_was() {
+        let mut world = World::new();
+        for n in 0..2500 {
+            world.write(&format!("{n:04}/f"), b"");
+        }
+        let repository = world.open();
+        let snapshot = world.back_up(&repository);
+        let (_, snapshot) = repository.find_snapshot(&snapshot.to_string()).expect("it was just made");
+        let (reader, tree) = (repository.reader(), snapshot.tree);
+        let all = listed(reader, &tree, Some(SUBDIRECTORIES_MAX), usize::MAX);
+        assert!(all.len() > 5000);
+        for most in [400, 1700, 2499, 2500] {
+            assert!(listed(reader, &tree, Some(most), usize::MAX) == all, "{most}");
+        }
+        let source = find(reader, &tree, world.source.path().as_os_str().as_bytes()).expect("readable");
+        let mut below = Subdirectories::of(source.tree().expect("a directory"), 0);
+        nodes(reader, &below.tree.clone(), &mut |node| {
+            below.add(node, 400);
+            ControlFlow::Continue(())
+        })
+        .expect("readable");
+        for n in 0..2500 {
+            assert!(below.kept.len() <= 400 && !below.is_at_end());
+            let (name, _) = below.next(reader, 400).expect("readable").expect("one more");
+            assert_eq!(name, format!("{n:04}").as_bytes());
+        }
+        assert!(below.is_at_end());
+    }
 }
