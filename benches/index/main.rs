@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What to measure, in this order.
-const PHASES: [&str; 9] = ["open", "backup", "ls", "lookup", "lookup-2", "merge", "verify", "check", "prune"];
+const PHASES: [&str; 10] =
+    ["open", "backup", "ls", "lookup", "lookup-2", "merge", "verify", "check", "prune", "rebuild"];
 
 #[derive(Debug, Default)]
 struct Arguments {
@@ -82,7 +83,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         make::blobs(&dir, blobs, !arguments.without_packs, arguments.live)?;
     }
     for phase in PHASES {
-        let takes_packs = matches!(phase, "check" | "prune");
+        let takes_packs = matches!(phase, "check" | "prune" | "rebuild");
         let is_wanted = match arguments.only.is_empty() {
             true => takes_packs || !arguments.live,
             false => arguments.only.iter().any(|only| only == phase),

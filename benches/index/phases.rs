@@ -13,6 +13,7 @@ use strongroom::check::{self, CheckOptions};
 use strongroom::index;
 use strongroom::monitor::Silent;
 use strongroom::prune::{self, PruneOptions};
+use strongroom::rebuild::{self, RebuildOptions};
 use strongroom::repo::Repository;
 use strongroom::source::FilterOptions;
 
@@ -91,6 +92,7 @@ pub fn run(phase: &str, dir: &Path, blobs: u64, live: bool) -> Outcome {
         "verify" => timed("check of all segments", || verify(dir))?,
         "check" => timed("check of the structure", || check(dir))?,
         "prune" => timed("plan of a prune", || plan_prune(dir, live))?,
+        "rebuild" => timed("rebuild from packs", || rebuild(dir))?,
         other => return Err(format!("{other}: no such phase").into()),
     }
     memory(phase);
@@ -182,6 +184,15 @@ fn check(dir: &Path) -> Outcome {
     let report = check::run(&repository, &options, &Silent)?;
     assert!(!report.is_damaged(), "{:?}", report.findings.first());
     println!("{:>24}  {} packs in {} segments", "", report.packs, report.segments);
+    Ok(())
+}
+
+/// Replaces the index by one of the directories of all packs.
+fn rebuild(dir: &Path) -> Outcome {
+    let repository = open(dir)?;
+    let report = rebuild::run(&repository, &RebuildOptions::default(), &Silent)?;
+    assert!(report.damaged.is_empty(), "{:?}", report.damaged.first());
+    println!("{:>24}  {} segments", "", report.segments);
     Ok(())
 }
 

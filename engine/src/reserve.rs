@@ -262,7 +262,8 @@ fn in_room<T, E: std::error::Error + 'static>(
     if let Some(given_back) = give_back(repository) {
         return (deed(given_back.max(1)), given_back);
     }
-    match give_up_states(repository) {
+    let states = if repository.is_append_only() { Ok(0) } else { repository.delete_states() };
+    match states.unwrap_or(0) {
         0 => (result, 0),
         bytes => (deed(bytes), 0),
     }
@@ -289,24 +290,6 @@ fn give_back(repository: &Repository) -> Option<u64> {
     let Status { wanted, stored } = status(repository).ok()?;
     let Some(bytes) = stored else { return wanted.map(|_| 0) };
     repository.backend().delete(&ObjectKey::reserve()).ok().map(|()| bytes)
-}
-
-/// Deletes all states, and returns how many bytes they took. Whoever opens the repository reads the whole log until the next one is
-/// written: that is slower, and nothing else.
-fn give_up_states(repository: &Repository) -> u64 {
-    let backend = repository.backend();
-    let mut states = Vec::new();
-    let mut list = || {
-        backend.list(Folder::State, None, &mut |info| {
-            states.push((info.key, info.size));
-            ControlFlow::Continue(())
-        })
-    };
-    if repository.is_append_only() || list().is_err() {
-        return 0;
-    }
-    let deleted = states.iter().filter(|(key, _)| repository.delete_object(key).is_ok());
-    deleted.map(|(_, bytes)| bytes).sum()
 }
 
 /// Makes the reserve as long as it should be, and deletes one that is not wanted any more. Nothing fails for that: a check tells of it.

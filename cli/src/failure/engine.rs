@@ -440,7 +440,7 @@ impl From<PruneError> for Failure {
                 Self::new("cancelled", message)
             }
             PruneError::ForgedState => Self::damage("state-damaged", message)
-                .hint("`strongroom check` names the state; states can be deleted, the log tells all they do"),
+                .hint("`strongroom log --verify` compares the log with all states; who could have forged one, `key list` tells"),
             PruneError::AppendedSegment { .. } => Self::damage("index-damaged", message)
                 .hint("`strongroom repair index` makes the index anew from the packs"),
             PruneError::OnlyAppended { .. } => Self::damage("blob-missing", message)

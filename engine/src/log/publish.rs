@@ -33,7 +33,8 @@ pub enum PublishError {
 /// Publishes a commit under its number and returns the hash of its object.
 ///
 /// A failed creation may have taken effect: that is settled by reading the slot back and comparing bytes, which
-/// no other writer can have made, since every object has a random salt.
+/// no other writer can have made, since every object has a random salt. Then it has to be made durable, too: the failure may have come
+/// before that.
 ///
 /// # Errors
 /// [`PublishError`]; nothing may be built on the commit then.
@@ -51,7 +52,10 @@ pub fn publish(
         Ok(Created::Exists) => Err(PublishError::Lost(commit.seq)),
         Err(source) if source.is_not_durable() => Err(PublishError::Backend { seq: commit.seq, source }),
         Err(source) => match backend.read(&key, object.len() as u64) {
-            Ok(stored) if stored == object => Ok(commit::hash(&object)),
+            Ok(stored) if stored == object => match backend.flush(&key) {
+                Ok(()) => Ok(commit::hash(&object)),
+                Err(source) => Err(PublishError::Backend { seq: commit.seq, source }),
+            },
             Ok(_) | Err(BackendError::TooLarge { .. }) => Err(PublishError::Lost(commit.seq)),
             Err(_) => Err(PublishError::Backend { seq: commit.seq, source }),
         },

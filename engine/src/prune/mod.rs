@@ -118,7 +118,14 @@ fn once(
     useless: &mut BTreeSet<PackId>,
 ) -> Result<(), PruneError> {
     repository.refresh()?;
-    let mut at_work = AtWork::verify(repository)?;
+    let mut at_work = match AtWork::verify(repository) {
+        Err(PruneError::ForgedState) if !options.dry_run => {
+            // All that states do is to spare reading. Others would begin with it, and publish what follows from it.
+            repository.delete_states()?;
+            return Err(PruneError::ForgedState);
+        }
+        verified => verified?,
+    };
     // What lost commits need would be taken for unneeded.
     repository.check_tail()?;
     repository.require_all_commits(&repository.fold(), "Nothing was pruned")?;

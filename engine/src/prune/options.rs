@@ -175,7 +175,10 @@ pub enum PruneError {
         blob: BlobId,
     },
     /// A state does not follow from the log.
-    #[error("a state in the repository is not what the signed log amounts to: nothing was pruned")]
+    #[error(
+        "a state in the repository is not what the signed log amounts to: nothing was pruned. Unless this was a dry run, all states were \
+         deleted, so that nobody goes by them any more: run the command again"
+    )]
     ForgedState,
     /// Other prunes were always faster.
     #[error("other prunes changed the repository all the time; nothing was condemned. Run the command again")]

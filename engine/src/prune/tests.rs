@@ -203,8 +203,14 @@ fn a_forged_state_is_no_reason_to_delete() {
     world.storage.create(&ObjectKey::state(state.seq), &object).expect("planted");
     let deceived = world.open();
     assert_eq!(deceived.snapshots().expect("readable").len(), 2, "it was deceived");
-    assert!(matches!(run(&deceived, &at_once(), &Silent), Err(PruneError::ForgedState)));
-    world.storage.delete(&ObjectKey::state(state.seq)).expect("deleted");
+    let dry = PruneOptions { dry_run: true, ..at_once() };
+    for options in [dry, at_once()] {
+        assert!(matches!(run(&deceived, &options, &Silent), Err(PruneError::ForgedState)));
+    }
+    // Nobody is deceived any more.
+    assert_eq!(world.open().snapshots().expect("readable").len(), 3);
+    assert!(world.storage.stat(&ObjectKey::state(state.seq)).is_err());
+    prune(&world.open(), &at_once());
     world.verify();
 }
 

@@ -1,9 +1,13 @@
 //! What others have stored and not made durable: it may be gone after a power cut, and nothing that stays may rest on it.
 
+use std::io::ErrorKind;
+
+use serde_bytes::ByteBuf;
+
 use super::append_only_tests::publish;
 use super::*;
-use crate::backend::MemoryBackend;
-use crate::backend::testing::UnflushedBackend;
+use crate::backend::testing::{Fault, FaultBackend, Operation, UnflushedBackend};
+use crate::backend::{Folder, MemoryBackend};
 use crate::check::{self, CheckOptions};
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
@@ -13,6 +17,7 @@ use crate::parity::{self, AddOptions};
 use crate::prune::test_support::{World, noise, open};
 use crate::rebuild::{self, RebuildOptions};
 use crate::store::StoreOptions;
+use crate::testing;
 
 fn world() -> (World, UnflushedBackend) {
     let mut world = World::new();
@@ -79,4 +84,25 @@ fn packs_are_made_durable_before_a_rebuilt_index_lists_them() {
     };
     assert!(repository.index().segments().iter().any(is_listed));
     goes_on(&world, &backend.crash());
+}
+
+/// The failure may have come before it was durable: on a network file system, say, that tells of one after the effect.
+#[test]
+fn a_commit_that_is_there_although_its_creation_failed_is_made_durable() {
+    for is_flushed in [true, false] {
+        let storage = MemoryBackend::new();
+        testing::init(Arc::new(storage.clone()), 1);
+        let backend = FaultBackend::new(storage);
+        let faults = backend.faults();
+        let repository = testing::open(Arc::new(backend), 2).expect("it opens");
+        let lost = Fault::nth_of(Operation::Create, 1, ErrorKind::TimedOut).in_folder(Folder::Log);
+        faults.inject(lost.after_effect());
+        if !is_flushed {
+            faults.inject(Fault::nth_of(Operation::Flush, 1, ErrorKind::Other).in_folder(Folder::Log));
+        }
+        let note = Change::Note { kind: "test".into(), record: ByteBuf::new() };
+        let result = repository.commit(&mut |_| Ok(vec![note.clone()]));
+        assert_eq!(result.is_ok(), is_flushed, "{result:?}");
+        assert_eq!(faults.fired(), if is_flushed { 1 } else { 2 });
+    }
 }

@@ -160,17 +160,31 @@ impl Repository {
 
     /// Deletes states that nobody needs: the one before the newest is kept, should that one turn out unreadable.
     fn delete_states_below(&self, kept: u64) {
-        let mut old = Vec::new();
-        let listed = self.backend.list(Folder::State, None, &mut |info| {
-            old.extend(info.key.sequence().filter(|seq| *seq < kept));
+        // They harm nobody.
+        let _ = self.delete_states_where(&|key| key.sequence().is_some_and(|seq| seq < kept));
+    }
+
+    /// Deletes all states, and returns how many bytes they took. Whoever opens the repository reads the whole log until the next one is
+    /// written: that is slower, and nothing else.
+    ///
+    /// # Errors
+    /// [`BackendError`] where one cannot be deleted.
+    pub fn delete_states(&self) -> Result<u64, BackendError> {
+        self.delete_states_where(&|_| true)
+    }
+
+    fn delete_states_where(&self, is_meant: &dyn Fn(&ObjectKey) -> bool) -> Result<u64, BackendError> {
+        let mut states = Vec::new();
+        self.backend.list(Folder::State, None, &mut |info| {
+            states.extend(is_meant(&info.key).then_some(info));
             ControlFlow::Continue(())
-        });
-        if listed.is_err() {
-            return;
+        })?;
+        let mut bytes = 0;
+        for state in states {
+            self.delete_object(&state.key)?;
+            bytes += state.size;
         }
-        for seq in old {
-            let _ = self.delete_object(&ObjectKey::state(seq));
-        }
+        Ok(bytes)
     }
 
     /// A store for new packs of `kind`.
