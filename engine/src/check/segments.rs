@@ -179,20 +179,16 @@ fn check_one(context: &Context<'_>, info: &SegmentInfo, is_appended: bool) -> Op
             }
         };
     let wrong = |problem: String| report("segment-damaged", problem);
-    // The number comes from the object, which has 120 bytes for each.
-    let mut contents = vec![Contents::default(); segment.layout().packs as usize];
-    let verified = segment.verify_with(&mut |entry| {
-        contents[entry.pack as usize].add(&entry.id, &entry.block, entry.offset, entry.len);
-    });
-    let is_sound = match verified {
-        Ok(hash) if hash == info.segment => true,
-        Ok(_) => {
-            wrong("its bytes are not those of its id".into());
-            true
+    let contents = match contents(&segment) {
+        Ok((contents, hash)) => {
+            if hash != info.segment {
+                wrong("its bytes are not those of its id".into());
+            }
+            Some(contents)
         }
         Err(error) => {
             wrong(error.to_string());
-            false
+            None
         }
     };
     let layout = segment.layout();
@@ -205,8 +201,23 @@ fn check_one(context: &Context<'_>, info: &SegmentInfo, is_appended: bool) -> Op
     if found != *info {
         wrong(format!("the log says {info:?}, but it is {found:?}"));
     }
-    let listed = listings(&segment, is_appended, is_sound.then_some(contents).as_deref());
-    Some(Checked { segment: Arc::new(segment), is_sound, listed })
+    let listed = listings(&segment, is_appended, contents.as_deref());
+    Some(Checked { segment: Arc::new(segment), is_sound: contents.is_some(), listed })
+}
+
+/// Verifies a segment; returns the sum over the entries of each pack, and the hash of the object.
+fn contents(segment: &Segment) -> Result<(Vec<Contents>, SegmentId), IndexError> {
+    // The number of packs may be a lie of the summary until all their pages were read: they were when an entry is visited.
+    let mut contents = Vec::new();
+    let hash = segment.verify_with(&mut |entry| {
+        let number = entry.pack as usize;
+        if number >= contents.len() {
+            contents.resize(number + 1, Contents::default());
+        }
+        contents[number].add(&entry.id, &entry.block, entry.offset, entry.len);
+    })?;
+    contents.resize(segment.layout().packs as usize, Contents::default());
+    Ok((contents, hash))
 }
 
 /// All packs that a segment lists, as far as its pages can be read, with the sum over the entries of each where those
@@ -216,13 +227,11 @@ fn listings(
     is_appended: bool,
     contents: Option<&[Contents]>,
 ) -> Vec<(PackEntry, Listing)> {
-    let numbered = (0u32..).zip(segment.packs());
-    numbered
-        .filter_map(|(number, entry)| {
-            let contents = contents.map(|contents| contents[number as usize]);
-            Some((entry.ok()?, Listing { segment: 0, number, is_appended, contents }))
-        })
-        .collect()
+    let listing = |(number, entry)| {
+        let contents = contents.map(|contents| contents[number as usize]);
+        (entry, Listing { segment: 0, number, is_appended, contents })
+    };
+    segment.readable_packs().map(listing).collect()
 }
 
 /// Joins what several segments say of one pack. What appenders say counts where nobody else says anything.
@@ -266,8 +275,8 @@ impl Segments {
     /// What each of those who list a pack says of it, as far as that can be read.
     pub fn entries_of_pack(&self, pack: &KnownPack) -> Vec<PackEntry> {
         let of = |listing: &Listing| {
-            let mut listed = self.open[listing.segment].packs().skip(listing.number as usize);
-            listed.next().and_then(Result::ok).filter(|entry| entry.id == pack.entry.id)
+            let listed = self.open[listing.segment].pack_at(listing.number);
+            listed.ok().filter(|entry| entry.id == pack.entry.id)
         };
         pack.listings.iter().filter_map(of).collect()
     }

@@ -9,47 +9,68 @@ use crate::index::{Index, IndexError, Location, Segment};
 /// Ids of blobs met last, so that what many trees share is not looked up for each of them: 8 MiB.
 const RECENT: usize = 512 << 10;
 
-/// Bits for all entries of some segments.
+/// Words of a chunk: 8 KiB.
+const CHUNK_WORDS: usize = 1 << 10;
+
+type Chunk = Option<Box<[u64; CHUNK_WORDS]>>;
+
+/// Bits for all entries of some segments. How many there are only the summaries say, which may lie: memory is taken for bits near one
+/// that is set.
 #[derive(Debug)]
-pub struct Bits(Vec<Vec<u64>>);
+pub struct Bits(Vec<Vec<Chunk>>);
 
 impl Bits {
     /// None is set. Segments are known by their numbers: others that come and go would shift the bits.
     ///
     /// # Panics
-    /// Where memory has no room for a bit for each entry.
+    /// Where the address space has no room for a bit for each entry.
     pub fn new(segments: &[Arc<Segment>]) -> Self {
-        let words = |entries: u64| usize::try_from(entries.div_ceil(64)).expect("a bit for each fits memory");
-        Self(segments.iter().map(|segment| vec![0; words(segment.layout().entries)]).collect())
+        let chunks = |entries: u64| usize::try_from(entries.div_ceil(64 * CHUNK_WORDS as u64));
+        let none_of = |segment: &Arc<Segment>| {
+            let chunks = chunks(segment.layout().entries).expect("a bit for each can be addressed");
+            (0..chunks).map(|_| None).collect()
+        };
+        Self(segments.iter().map(none_of).collect())
     }
 
     /// Whether the bit of a segment's entry is set, both by number.
     pub fn has(&self, (segment, bit): (usize, usize)) -> bool {
-        self.0[segment][bit / 64] >> (bit % 64) & 1 == 1
+        let chunk = &self.0[segment][bit / 64 / CHUNK_WORDS];
+        chunk.as_ref().is_some_and(|chunk| chunk[bit / 64 % CHUNK_WORDS] >> (bit % 64) & 1 == 1)
     }
 
     /// Sets a bit; true where it was not set.
     pub fn set(&mut self, (segment, bit): (usize, usize)) -> bool {
-        let word = &mut self.0[segment][bit / 64];
+        let word = self.word((segment, bit / 64));
         let before = *word;
         *word |= 1 << (bit % 64);
         *word != before
     }
 
+    /// The bits of 64 entries that follow each other, by the number of the segment and theirs.
+    pub(crate) fn word(&mut self, (segment, word): (usize, usize)) -> &mut u64 {
+        let chunk = &mut self.0[segment][word / CHUNK_WORDS];
+        &mut chunk.get_or_insert_with(|| Box::new([0; CHUNK_WORDS]))[word % CHUNK_WORDS]
+    }
+
     /// Clears all of them.
     pub fn clear(&mut self) {
-        self.0.iter_mut().for_each(|bits| bits.fill(0));
+        self.0.iter_mut().flatten().for_each(|chunk| *chunk = None);
     }
 
     /// Sets all of them.
     pub fn set_all(&mut self) {
-        self.0.iter_mut().for_each(|bits| bits.fill(u64::MAX));
+        self.0.iter_mut().flatten().for_each(|chunk| *chunk = Some(Box::new([u64::MAX; CHUNK_WORDS])));
     }
 
     /// Sets those that are set in `others`, which are of the same segments.
     pub fn set_those_of(&mut self, others: &Self) {
-        let words = self.0.iter_mut().flatten().zip(others.0.iter().flatten());
-        words.for_each(|(word, other)| *word |= other);
+        let chunks = self.0.iter_mut().flatten().zip(others.0.iter().flatten());
+        for (chunk, other) in chunks {
+            let Some(other) = other else { continue };
+            let words = chunk.get_or_insert_with(|| Box::new([0; CHUNK_WORDS])).iter_mut();
+            words.zip(other.iter()).for_each(|(word, other)| *word |= other);
+        }
     }
 }
 

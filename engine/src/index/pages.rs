@@ -56,7 +56,17 @@ impl<'s> PageReader<'s> {
         self.window.resize(usize::try_from(left).expect("at most a window"), [0; PAGE_LEN]);
         self.start = page;
         self.opened = None;
-        self.segment.read_at(page, self.window.as_flattened_mut())?;
+        let mut read = self.segment.read_at(page, self.window.as_flattened_mut());
+        if read.is_err() && left > 1 {
+            // Of many pages one may be in the way of all.
+            self.window.truncate(1);
+            read = self.segment.read_at(page, self.window.as_flattened_mut());
+        }
+        if read.is_err() {
+            // What was to come there is not to be taken for what did.
+            self.window.clear();
+        }
+        read?;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(self.window.as_flattened());
         }

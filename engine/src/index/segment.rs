@@ -25,14 +25,49 @@ pub struct Segment {
     cipher: ObjectCipher,
     layout: Layout,
     number: u64,
-    /// Of each pack, whether it was looked for, and found: see [`Segment::seen`].
-    seen: OnceLock<Box<[AtomicU8]>>,
+    seen: Seen,
 }
 
+/// Of each pack of a segment, whether it was looked for, and found. How many there are only the summary says, and that may be a
+/// lie: memory is taken for packs near one that was looked for, and a MiB at most for all the rest.
+#[derive(Debug, Default)]
+pub(super) struct Seen(OnceLock<Box<[OnceLock<SeenChunk>]>>);
+
+/// Neighbouring packs, a byte each.
+type SeenChunk = Box<[AtomicU8]>;
+
+/// Packs of a chunk.
+const SEEN_CHUNK: u32 = 1 << 16;
 /// A pack that was found.
 const THERE: u8 = 1;
 /// One that was looked for in vain.
 const ABSENT: u8 = 2;
+
+impl Seen {
+    /// What is known of pack `pack`, if anything was ever said of one near it.
+    pub fn get(&self, pack: u32) -> Option<u8> {
+        let chunk = self.0.get()?.get((pack / SEEN_CHUNK) as usize)?.get()?;
+        Some(chunk.get((pack % SEEN_CHUNK) as usize)?.load(Ordering::Relaxed))
+    }
+
+    /// Says it of pack `pack` of `packs`.
+    pub fn set(&self, pack: u32, packs: u32, what: u8) {
+        if pack >= packs {
+            return;
+        }
+        let number = pack / SEEN_CHUNK;
+        let chunks = || (0..packs.div_ceil(SEEN_CHUNK)).map(|_| OnceLock::new()).collect();
+        let chunk = self.0.get_or_init(chunks)[number as usize].get_or_init(|| {
+            let len = (packs - number * SEEN_CHUNK).min(SEEN_CHUNK);
+            (0..len).map(|_| AtomicU8::new(0)).collect()
+        });
+        chunk[(pack % SEEN_CHUNK) as usize].store(what, Ordering::Relaxed);
+    }
+}
+
+/// Pages of packs that may be unreadable beyond those that are readable before the rest is given up: 64 MiB of them, of half a
+/// million packs. Damage is not as large, and a summary that counts what was never written does not keep anybody busy for long.
+const UNREADABLE_PAGES: u64 = 16 << 10;
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -78,16 +113,12 @@ impl Segment {
             .and_then(|page| segment::layout(page, size))
             .map_err(damaged)?;
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { id, object, cipher, layout, number, seen: OnceLock::new() })
-    }
-
-    fn all_seen(&self) -> &[AtomicU8] {
-        self.seen.get_or_init(|| (0..self.layout.packs).map(|_| AtomicU8::new(0)).collect())
+        Ok(Self { id, object, cipher, layout, number, seen: Seen::default() })
     }
 
     /// Whether pack number `pack` is stored, if that was looked up: it takes a byte a pack to keep that in mind.
     pub(super) fn seen(&self, pack: u32) -> Option<bool> {
-        match self.all_seen().get(pack as usize)?.load(Ordering::Relaxed) {
+        match self.seen.get(pack)? {
             THERE => Some(true),
             ABSENT => Some(false),
             _ => None,
@@ -96,9 +127,7 @@ impl Segment {
 
     /// Keeps in mind whether it is.
     pub(super) fn set_seen(&self, pack: u32, is_there: bool) {
-        if let Some(seen) = self.all_seen().get(pack as usize) {
-            seen.store(if is_there { THERE } else { ABSENT }, Ordering::Relaxed);
-        }
+        self.seen.set(pack, self.layout.packs, if is_there { THERE } else { ABSENT });
     }
 
     /// What a commit says of it.
@@ -311,6 +340,19 @@ impl Segment {
             .map_err(|source| self.damaged(source))
     }
 
+    /// The same, of no cache.
+    ///
+    /// # Errors
+    /// As [`Segment::packs`].
+    pub fn pack_at(&self, pack: u32) -> Result<PackEntry, IndexError> {
+        if pack >= self.layout.packs {
+            return Err(self.wrong("there is no pack of this number"));
+        }
+        let mut reader = PageReader::new(self);
+        let page = reader.page(self.layout.first_pack() + u64::from(pack) / PACK_ENTRIES as u64)?;
+        segment::pack_entry(page, pack as usize % PACK_ENTRIES).map_err(|source| self.damaged(source))
+    }
+
     /// All packs, in table order, opening each page once.
     ///
     /// # Errors
@@ -322,6 +364,34 @@ impl Segment {
             let entry = segment::pack_entry(reader.page(page)?, pack as usize % PACK_ENTRIES);
             entry.map_err(|source| self.damaged(source))
         })
+    }
+
+    /// The packs of which the row can be read, with their numbers. A page that does not open is tried once, and its packs are left
+    /// out; where far more of them do not open than do, so is all the rest.
+    pub fn readable_packs(&self) -> impl Iterator<Item = (u32, PackEntry)> + '_ {
+        let mut reader = PageReader::new(self);
+        let (mut read, mut failed) = (0, 0);
+        let pages = (0..self.layout.pack_pages()).map_while(move |number| {
+            let rows = match reader.page(self.layout.first_pack() + number) {
+                Ok(page) => {
+                    read += 1;
+                    self.readable_rows(number, page)
+                }
+                Err(_) => {
+                    failed += 1;
+                    Vec::new()
+                }
+            };
+            (failed <= read + UNREADABLE_PAGES).then_some(rows)
+        });
+        pages.flatten()
+    }
+
+    /// Those of page `number` of the pack table.
+    fn readable_rows(&self, number: u64, page: &[u8; PAGE_PLAIN_LEN]) -> Vec<(u32, PackEntry)> {
+        let first = u32::try_from(number * PACK_ENTRIES as u64).expect("pages are of fewer than 2^32 packs");
+        let rows = (0..self.layout.pack_len(number)).zip(first..);
+        rows.filter_map(|(slot, pack)| Some((pack, segment::pack_entry(page, slot).ok()?))).collect()
     }
 
     /// All entries in order, opening each page once.

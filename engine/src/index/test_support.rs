@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backend::{MemoryBackend, MemoryReader};
-use crate::crypto::{RootSecret, SeededEntropy};
+use crate::crypto::{MessageContext, RootSecret, SeededEntropy};
 use crate::format::header::{Header, ObjectKind, Sealer};
 use crate::format::pack::BlockSpan;
-use crate::format::segment::SegmentBuilder;
+use crate::format::segment::{Layout, PAGE_LEN, PAGE_PLAIN_LEN, SegmentBuilder, open_page};
 use crate::ids::PackId;
 
 /// The secrets of a repository without objects.
@@ -66,6 +66,40 @@ impl Fixture {
         assert_eq!(merged.layout(), layout);
         Ok(merged)
     }
+}
+
+/// Opens page `page` of a segment object, changes it and seals it anew, as a holder of the keys can.
+pub fn reseal(
+    object: &mut [u8],
+    page: u64,
+    (keys, repository): (&KeySet, &RepositoryId),
+    change: &dyn Fn(&mut [u8]),
+) {
+    let header = Header::decode(object, ObjectKind::Segment).expect("a segment");
+    let cipher = header.cipher(keys, repository).expect("of this repository");
+    let mut message =
+        open_page(object, &cipher, page, &mut [0; PAGE_LEN]).expect("it is in order as yet").to_vec();
+    change(&mut message);
+    let position = page * PAGE_LEN as u64;
+    cipher.seal(MessageContext { position, raw_len: PAGE_PLAIN_LEN as u64 }, &mut message);
+    let at = usize::try_from(position).expect("it is in memory");
+    object[at..at + PAGE_LEN].copy_from_slice(&message);
+}
+
+/// The sealed summary of a segment with this header that is said to have so much, and where it lies.
+pub fn summary(
+    header: &Header,
+    layout: Layout,
+    (keys, repository): (&KeySet, &RepositoryId),
+) -> (u64, Vec<u8>) {
+    let mut message = b"SEGMENT1".to_vec();
+    message.extend_from_slice(&layout.entries.to_le_bytes());
+    message.extend_from_slice(&layout.packs.to_le_bytes());
+    message.resize(PAGE_PLAIN_LEN, 0);
+    let position = layout.summary() * PAGE_LEN as u64;
+    let cipher = header.cipher(keys, repository).expect("of this repository");
+    cipher.seal(MessageContext { position, raw_len: PAGE_PLAIN_LEN as u64 }, &mut message);
+    (position, message)
 }
 
 pub fn id(n: u32) -> BlobId {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::test_support::{Fixture, entry, fixture, id};
+use super::test_support::{Fixture, entry, fixture, id, reseal};
 use super::*;
-use crate::backend::MemoryBackend;
-use crate::format::header::{Header, ObjectKind};
+use crate::backend::{MemoryBackend, MemoryReader, ObjectReader};
 use crate::format::pack::BlockSpan;
-use crate::format::segment::{PAGE_LEN, PAGE_PLAIN_LEN, SegmentBuilder};
+use crate::format::segment::{PACK_ENTRIES, PAGE_LEN, SegmentBuilder};
 
 /// An index of one segment.
 fn index_of(segment: impl Into<Arc<Segment>>) -> Index {
@@ -156,18 +155,8 @@ type Lie<'a> = &'a dyn Fn(&mut [u8]);
 fn lying(fixture: &Fixture, entries: &[IndexEntry], page: u64, change: impl Fn(&mut [u8])) -> Segment {
     let mut builder = SegmentBuilder::new(&fixture.sealer());
     entries.iter().for_each(|entry| builder.push(entry));
-    let (mut object, layout) = builder.finish(&fixture.packs(1));
-    let header = Header::decode(&object, ObjectKind::Segment).expect("just built");
-    let cipher = header.cipher(&fixture.keys, &fixture.repository).expect("just built");
-    let page = if page == u64::MAX { layout.summary() } else { page };
-    let mut plain = [0; PAGE_LEN];
-    let mut message =
-        crate::format::segment::open_page(&object, &cipher, page, &mut plain).expect("just built").to_vec();
-    change(&mut message);
-    let position = page * PAGE_LEN as u64;
-    let raw_len = message.len() as u64;
-    cipher.seal(crate::crypto::MessageContext { position, raw_len }, &mut message);
-    object[position as usize..][..PAGE_LEN].copy_from_slice(&message);
+    let mut object = builder.finish(&fixture.packs(1)).0;
+    reseal(&mut object, page, (&fixture.keys, &fixture.repository), &change);
     fixture.open(object).expect("the summary is in order")
 }
 
@@ -251,23 +240,99 @@ fn counts_that_lie_are_refused_before_anything_is_read() {
     let mut builder = SegmentBuilder::new(&fixture.sealer());
     all.iter().for_each(|entry| builder.push(entry));
     let (object, layout) = builder.finish(&fixture.packs(1));
-    let header = Header::decode(&object, ObjectKind::Segment).expect("just built");
-    let cipher = header.cipher(&fixture.keys, &fixture.repository).expect("just built");
-    let position = layout.summary() * PAGE_LEN as u64;
     for (count, packs) in
         [(1, 1), (145, 1), (u64::MAX, 1), (u64::MAX / 72, 1), (100, 35), (100, u32::MAX), (0, 0)]
     {
-        let mut summary = b"SEGMENT1".to_vec();
-        summary.extend_from_slice(&count.to_le_bytes());
-        summary.extend_from_slice(&packs.to_le_bytes());
-        summary.resize(PAGE_PLAIN_LEN, 0);
-        let raw_len = summary.len() as u64;
-        cipher.seal(crate::crypto::MessageContext { position, raw_len }, &mut summary);
         let mut lying = object.clone();
-        lying[position as usize..].copy_from_slice(&summary);
+        reseal(&mut lying, layout.summary(), (&fixture.keys, &fixture.repository), &|page| {
+            page[8..16].copy_from_slice(&count.to_le_bytes());
+            page[16..20].copy_from_slice(&packs.to_le_bytes());
+        });
         let error = fixture.open(lying).expect_err("it says it has others").to_string();
         assert!(error.contains("the summary"), "{error}");
     }
+}
+
+#[test]
+fn packs_are_read_round_a_page_that_does_not_open() {
+    let fixture = fixture();
+    let packs = fixture.packs(100);
+    let mut object = fixture.object(&entries(0..10, 1), &packs);
+    let whole = fixture.open(object.clone()).expect("just built");
+    let all: Vec<_> = (0..).zip(packs).collect();
+    assert!(whole.readable_packs().eq(all.iter().copied()));
+    // A row of the first of three pages is no pack, and the second page does not open.
+    let first = whole.layout().first_pack();
+    let keys = (&fixture.keys, &fixture.repository);
+    reseal(&mut object, first, keys, &|page| page[5 * 120 + 116] = 1);
+    let second = usize::try_from(first + 1).expect("few pages") * PAGE_LEN;
+    object[second] ^= 1;
+    let damaged = fixture.open(object).expect("its header and summary are whole");
+    let is_readable = |number: usize| number != 5 && number / PACK_ENTRIES != 1;
+    let left = all.iter().filter(|(number, _)| is_readable(*number as usize)).copied();
+    assert!(damaged.readable_packs().eq(left));
+}
+
+/// A segment object on a disk with a bad sector.
+#[derive(Debug)]
+struct BadSector(MemoryReader<Vec<u8>>, std::ops::Range<u64>);
+
+impl ObjectReader for BadSector {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
+        if offset < self.1.end && self.1.start < offset + buffer.len() as u64 {
+            let (action, what) = ("read", "a bad sector".into());
+            return Err(BackendError::Io { action, what, source: std::io::ErrorKind::Other.into() });
+        }
+        self.0.read_at(offset, buffer)
+    }
+}
+
+#[test]
+fn one_bad_sector_hides_one_page() {
+    let fixture = fixture();
+    let (all, packs) = (entries(0..72 * 50, 1), fixture.packs(100));
+    let object = fixture.object(&all, &packs);
+    let id = crate::format::segment::id(&object);
+    let layout = fixture.open(object.clone()).expect("just built").layout();
+    let open = |page: u64| {
+        let at = page * PAGE_LEN as u64 + 512;
+        let object = MemoryReader::new(ObjectKey::segment(&id), object.clone());
+        let object = Box::new(BadSector(object, at..at + 512));
+        Segment::open(id, object, &fixture.keys, &fixture.repository)
+            .expect("its header and summary are whole")
+    };
+    let read: Vec<_> = open(layout.leaf(20)).entries().collect();
+    assert_eq!(read.len(), all.len());
+    for (number, (read, entry)) in read.iter().zip(&all).enumerate() {
+        match number / 72 {
+            20 => assert!(read.is_err(), "{number}"),
+            _ => assert_eq!(read.as_ref().ok(), Some(entry), "{number}"),
+        }
+    }
+    let read: Vec<u32> = open(layout.first_pack() + 1).readable_packs().map(|(number, _)| number).collect();
+    assert!(read.into_iter().eq((0..100).filter(|number| *number as usize / PACK_ENTRIES != 1)));
+}
+
+#[test]
+fn what_is_kept_of_packs_takes_memory_for_those_that_were_looked_for() {
+    let seen = segment::Seen::default();
+    // Four GiB, if each had a place.
+    let packs = u32::MAX;
+    assert_eq!(seen.get(7), None);
+    for pack in [0, 65_535, 65_536, packs - 1] {
+        seen.set(pack, packs, 1);
+        assert_eq!((seen.get(pack), seen.get(pack ^ 1)), (Some(1), Some(0).filter(|_| pack ^ 1 < packs)));
+    }
+    assert_eq!(seen.get(1 << 20), None, "nothing near it was looked for");
+    seen.set(packs, packs, 1);
+    assert_eq!(seen.get(packs), None, "there is no such pack");
+    let few = segment::Seen::default();
+    few.set(2, 3, 2);
+    assert_eq!((few.get(2), few.get(3)), (Some(2), None));
 }
 
 #[test]

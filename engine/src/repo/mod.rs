@@ -11,7 +11,11 @@ mod append_only_tests;
 #[cfg(test)]
 mod durability_tests;
 #[cfg(test)]
+mod hostile_blocks_tests;
+#[cfg(test)]
 mod hostile_numbers_tests;
+#[cfg(test)]
+mod hostile_segments_tests;
 #[cfg(test)]
 mod junk_tests;
 mod keyslots;

@@ -194,3 +194,105 @@ fn a_split_directory_whose_parts_lead_to_each_other_is_given_up_at_once() {
     let refused = pieces(&repository, tree).expect_err("a million pieces are said to be there");
     assert!(refused.to_string().contains("begins with"), "{refused}");
 }
+
+/// Commits a snapshot of one file of so many chunks, each of which it has twice.
+fn back_up_chunks(repository: &Repository, seeds: std::ops::Range<u64>) {
+    use crate::backup::Session;
+    use crate::format::chunk_list::push_chunk;
+    use crate::format::record;
+    use crate::format::tree::{Metadata, Node};
+    let session = Session::new(repository, &options());
+    let (mut data, mut trees) = (session.data_writer(), session.tree_writer());
+    let mut table = Vec::new();
+    for n in seeds.clone().chain(seeds) {
+        let id = session.put(&mut data, BlobKind::Data, &noise(n, 40)).expect("stored");
+        push_chunk(&mut table, Chunk { id, len: 40 });
+    }
+    data.flush().expect("stored");
+    let size = 40 * (table.len() / chunk_list::CHUNK_ENTRY_LEN) as u64;
+    let content = FileContent { size, chunks: table.into(), ..FileContent::default() };
+    let (name, metadata) = (b"file".to_vec().into(), Metadata::default());
+    let tree = Tree::Nodes(vec![Node { name, kind: NodeKind::File(content), metadata }]);
+    let tree = session.put(&mut trees, BlobKind::Tree, &record::encode(&tree)).expect("stored");
+    let (_, latest) = repository.find_snapshot("latest").expect("there is one");
+    session.commit(&mut trees, &Snapshot { tree, parent: None, ..latest }, &[]).expect("committed");
+}
+
+/// Makes one segment of all.
+fn merge(repository: &Repository) {
+    let parts = repository.index().segments();
+    let merged = repository.store_merged(&parts).expect("stored").info;
+    let removed = parts.iter().map(|part| part.id()).collect();
+    let change = crate::format::commit::Change::SegmentsReplaced { added: vec![merged], removed };
+    repository.commit(&mut |_| Ok(vec![change.clone()])).expect("merged");
+}
+
+#[test]
+fn chunks_are_looked_up_by_the_page_however_many_are_gathered_at_a_time() {
+    use crate::backend::Folder;
+    use crate::backend::testing::RecordingBackend;
+    use crate::backend::testing::recording::Call;
+    use crate::format::segment::PAGE_LEN;
+    use crate::prune::test_support::open;
+    let mut world = World::new();
+    world.write("f", b"some");
+    world.back_up(&world.open());
+    back_up_chunks(&world.open(), 0..3000);
+    back_up_chunks(&world.open(), 1000..4000);
+    merge(&world.open());
+    let backend = RecordingBackend::new(world.storage.clone());
+    let recording = backend.recording();
+    let repository = open(backend);
+    let layout = repository.index().segments()[0].layout();
+    let leaves: HashSet<u64> =
+        (0..layout.leaf_pages()).map(|leaf| layout.leaf(leaf) * PAGE_LEN as u64).collect();
+    repository.index().keep_pages(16);
+    recording.take();
+    let usages = of_snapshots(&repository, 1, &Silent).expect("counted");
+    let is_leaf = |call: &&Call| call.folder == Some(Folder::Index) && leaves.contains(&call.offset);
+    let (read, listed) = (recording.take().iter().filter(is_leaf).count(), 2 * 2 * 6000);
+    // Each at most once whenever there is no room for more chunks.
+    assert!(read < listed / 10, "{read} leaves for {listed} chunks");
+    let sets: Vec<_> = usages.iter().map(|usage| all(&repository, &usage.id, &usage.snapshot)).collect();
+    for (at, usage) in usages.iter().enumerate() {
+        let others: Vec<_> = (0..3).filter(|other| *other != at).map(|other| &sets[other]).collect();
+        let later: Vec<_> = sets[at + 1..].iter().collect();
+        assert_eq!(usage.usage.unique, needed_by_none_of(&sets[at], &others), "snapshot {at}");
+        assert_eq!(usage.usage.last, needed_by_none_of(&sets[at], &later), "snapshot {at}");
+    }
+}
+
+mod of_flags {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::flags::ShortFlags;
+    use crate::index::Bits;
+    use crate::index::test_support::{entry, fixture};
+
+    proptest! {
+        /// As many as are kept in mind, and more.
+        #[test]
+        fn flags_are_a_set_that_is_emptied_again_and_again(
+            rounds in prop::collection::vec(prop::collection::vec((0..2usize, 0..3000usize), 0..40), 1..6),
+        ) {
+            let fixture = fixture();
+            let mut entries: Vec<_> = (0..3000).map(|n| entry(n, 0)).collect();
+            entries.sort_unstable();
+            let segments = [fixture.segment(&entries, &fixture.packs(1)), fixture.segment(&entries, &fixture.packs(1))];
+            let (mut all, mut short) = (Bits::new(&segments), ShortFlags::new(Bits::new(&segments)));
+            let mut met = HashSet::new();
+            for round in rounds {
+                short.clear();
+                let mut current = HashSet::new();
+                for place in round {
+                    prop_assert_eq!(all.has(place), met.contains(&place));
+                    prop_assert_eq!(all.set(place), met.insert(place));
+                    prop_assert_eq!(short.set(place), current.insert(place));
+                    prop_assert!(all.has(place));
+                }
+            }
+        }
+    }
+}
