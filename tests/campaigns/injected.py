@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Lets system calls of the real program fail, one at a time: the N-th flush, write, rename, removal or creation of a folder in each
+"""Lets system calls of the real program fail, one at a time: the N-th flush, write, rename, removal, read or creation of a folder in each
 thread says that the disk is broken or full. The command may fail or cope; the repository has to check clean, what was told to be stored has
-to be there and give back what it was made of, and a failed flush may never be taken for a good one.
+to be there and give back what it was made of, what was told to be done has to be done, and a failed flush may never be taken for a good one.
+A command that failed has to be possible again. A check may not pass that could not read something.
 
     injected.py --binary target/release/strongroom [--every 1] [--seed 1]
 
@@ -9,10 +10,14 @@ to be there and give back what it was made of, and a failed flush may never be t
 """
 import argparse
 import collections
+import dataclasses
+import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import typing
 
 from common import CHEAP, Failed, Tool, Tree, manifest, workplace
 
@@ -29,64 +34,206 @@ FAULTS = [
     ("flock", "ENOLCK", True),
 ]
 PATIENCE = 200
+PASSWORD, SECOND = "campaign", "second"
+# Exit codes of commands that a password does not open the repository for, and of an `init` of what is there.
+WRONG_PASSWORD, THERE = 12, 1
+
+
+@dataclasses.dataclass
+class Command:
+    """What is run, on a copy of which repository, and what has to be true when it says that it is done."""
+
+    words: list
+    base: str = "plain"
+    is_done: typing.Callable = lambda tool: True
+    # Exit codes when it is run once more after it failed; none if it need not be possible.
+    again: tuple = ()
+
+
+def opens(tool, password):
+    """Whether a password opens the repository."""
+    other = Tool(tool.binary, tool.repository, patience=PATIENCE, password=password)
+    return other.run("snapshots", "-q", codes=(0, WRONG_PASSWORD)).returncode == 0
+
+
+def objects(repository, folder="."):
+    """Names of all objects, or of those in a folder."""
+    return [str(path.relative_to(repository)) for path in sorted((repository / folder).rglob("*")) if path.is_file()]
+
+
+def flip(path):
+    """Turns a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
+def reads(trace):
+    """What a traced command read: of which file, from which byte to before which, and whether that was made to fail."""
+    begun = {}
+    for line in trace.splitlines():
+        thread, _, call = line.partition(" ")
+        path = re.search(r"pread64\(\d+<([^>]*)>", call)
+        if path:
+            begun[thread] = path[1]
+        # It may end in a later line, behind what other threads do.
+        end = re.search(r", (\d+), (\d+)\) += (-?\d+)(.*)", call)
+        if end and thread in begun:
+            failed = "(INJECTED)" in end[4]
+            at = int(end[2])
+            yield begun.pop(thread), at, at + (int(end[1]) if failed else max(int(end[3]), 0)), failed
+
+
+def missed(trace, base, repository):
+    """Objects that a check did not get to see in whole: a read of them failed, and it read these bytes at no other time.
+
+    What is not among them: files of others, of which it may think what it likes; what it wrote itself, for its record; and parity, which
+    is no data: that it cannot be read is told, and no reason to fail."""
+    sizes = {name: (base / name).stat().st_size for name in objects(base) if not name.startswith("parity/")}
+    done, found = list(reads(trace)), []
+    for number, (path, first, end, failed) in enumerate(done):
+        name = path.removeprefix(f"{repository}/")
+        if not failed or name not in sizes:
+            continue
+        seen = bytearray(sizes[name])
+        # Of packs and segments all bytes are looked at at some time, what was verified is not asked for again. All else is read when the
+        # repository is opened, which verifies nothing: only a later read counts.
+        for other, start, stop, is_bad in done if name.startswith(("packs/", "index/")) else done[number + 1:]:
+            if other == path and not is_bad:
+                seen[start:stop] = b"\1" * (min(stop, len(seen)) - min(start, len(seen)))
+        if 0 in seen[first:end]:
+            found.append(name)
+    return found
 
 
 class Campaign:
     def __init__(self, args, work):
         self.args, self.work, self.done = args, work, collections.Counter()
         self.tree, self.told = Tree(work / "tree", args.seed, files=8, largest=60_000), {}
-        self.base = Tool(args.binary, work / "base")
-        self.base.init()
+        self.bases = work / "bases"
+        base = self.tool(self.bases / "plain")
+        base.init()
         for _ in range(3):
             self.tree.change()
             files = manifest(self.tree.path)
-            self.told[self.base.summary("backup", self.tree.path)["snapshot_id"]] = files
+            self.told[base.summary("backup", self.tree.path)["snapshot_id"]] = files
         self.oldest = list(self.told)[0]
         self.tree.change()
         self.now = manifest(self.tree.path)
-        password = work / "second"
-        password.write_text("second")
-        self.commands = {
-            "backup": ["backup", self.tree.path],
-            "forget": ["forget", self.oldest],
-            "prune": ["prune", "--grace", "0s", "--max-unused", "0"],
-            "parity add": ["parity", "add"],
-            "key add": ["key", "add", *CHEAP, "--new-password-file", password],
-            "check": ["check", "--read-data"],
+        self.password = work / "second"
+        self.password.write_text(SECOND)
+        self.make_bases()
+        self.commands = self.all_commands()
+
+    def tool(self, place, password=PASSWORD):
+        return Tool(self.args.binary, place, patience=PATIENCE, password=password)
+
+    def copy(self, base, place):
+        shutil.rmtree(place, ignore_errors=True)
+        if base:
+            shutil.copytree(self.bases / base, place)
+        return self.tool(place)
+
+    def make_bases(self):
+        """Repositories to begin with, each of them made of another."""
+        def made(name, of):
+            return self.copy(of, self.bases / name)
+
+        made("forgotten", "plain").run("forget", self.oldest, "-q")
+        made("keyed", "plain").run("key", "add", *CHEAP, "--new-password-file", self.password, "-q")
+        covered = made("covered", "plain")
+        # So much that one sector that is damaged and another that cannot be read just now are within it.
+        covered.run("parity", "add", "--overhead", "20%", "-q")
+        # With a record of what was verified.
+        covered.run("check", "--read-data", "-q")
+        damaged = made("without index", "plain").repository
+        (damaged / objects(damaged, "index")[0]).unlink()
+        damaged = made("damaged pack", "covered").repository
+        flip(max((damaged / name for name in objects(damaged, "packs")), key=lambda path: path.stat().st_size))
+        damaged = made("damaged log", "covered").repository
+        flip(damaged / objects(damaged, "log")[1])
+
+    def all_commands(self):
+        slots = json.loads(self.tool(self.bases / "keyed").run("key", "list", "--json").stdout)
+        slot = next(slot["id"] for slot in slots if not slot["current"])
+        new = [*CHEAP, "--new-password-file", self.password]
+        return {
+            "init": Command(["init", *CHEAP], "", lambda tool: opens(tool, PASSWORD), (0, THERE)),
+            "backup": Command(["backup", self.tree.path], is_done=self.is_backed_up, again=(0,)),
+            "forget": Command(["forget", self.oldest], is_done=lambda tool: self.oldest not in tool.snapshots()),
+            "prune": Command(["prune", "--grace", "0s", "--max-unused", "0"], "forgotten", again=(0,)),
+            "parity add": Command(["parity", "add"], is_done=lambda tool: objects(tool.repository, "parity"), again=(0,)),
+            "parity drop": Command(["parity", "drop"], "covered", lambda tool: not objects(tool.repository, "parity"), (0,)),
+            "key add": Command(["key", "add", *new], is_done=lambda tool: opens(tool, SECOND)),
+            "key passwd": Command(["key", "passwd", *new], is_done=lambda tool: opens(tool, SECOND) and not opens(tool, PASSWORD)),
+            "key remove": Command(["key", "remove", slot], "keyed", lambda tool: not opens(tool, SECOND)),
+            "repair index": Command(["repair", "index"], "without index", again=(0,)),
+            "repair packs": Command(["repair", "packs", "--read-data"], "damaged pack", again=(0,)),
+            "repair objects": Command(["repair", "objects"], "damaged log", again=(0,)),
+            "check": Command(["check", "--read-data"], "covered"),
         }
+
+    def is_backed_up(self, tool):
+        new = [snapshot for snapshot in tool.snapshots() if snapshot not in self.told]
+        return new and tool.restored(new[-1], self.tree.path) == self.now
+
+    def injected(self, tool, command, call, error, when="", path=None):
+        """Runs a command with faults; returns how it ended and the trace, or nothing if there was no call to fail."""
+        trace = self.work / "trace"
+        wrapper = ["strace", "-f", "-q", "-y", "-s", "0", "-o", trace, *(["-P", path] if path else [])]
+        wrapper += ["-e", f"trace={call}", "-e", f"inject={call}:error={error}{when}"]
+        done = tool.run(*command.words, "-q", codes=(), wrapper=wrapper)
+        text = trace.read_text(errors="replace")
+        if "(INJECTED)" not in text:
+            return None, text
+        if done.returncode < 0 or "panicked" in done.stderr:
+            raise Failed(f"it dies: {done.returncode} {done.stderr}")
+        self.done["failed as it should" if done.returncode else "coped"] += 1
+        return done, text
 
     def once(self, name, call, error, copes, number):
         """Runs a command with one fault; says whether there was a call to fail."""
-        place = self.work / "repository"
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(self.base.repository, place)
-        tool = Tool(self.args.binary, place, patience=PATIENCE)
-        if name == "prune":
-            tool.run("forget", self.oldest, "-q")
-        trace = self.work / "trace"
-        wrapper = ["strace", "-f", "-q", "-o", trace, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={number}"]
-        done = tool.run(*self.commands[name], "-q", codes=(), wrapper=wrapper)
-        injected = trace.read_text(errors="replace").count("(INJECTED)")
-        if not injected:
+        command = self.commands[name]
+        tool = self.copy(command.base, self.work / "repository")
+        done, trace = self.injected(tool, command, call, error, f":when={number}")
+        if not done:
             return False
-        if done.returncode < 0 or "panicked" in done.stderr:
-            raise Failed(f"it dies: {done.returncode} {done.stderr}")
         # A check writes nothing but its own record, and does without it.
         if done.returncode == 0 and not copes and name != "check":
             raise Failed("a failed flush is taken for a good one")
-        self.done["failed as it should" if done.returncode else "coped"] += 1
+        if done.returncode == 0 and name == "check":
+            unseen = missed(trace, self.bases / command.base, tool.repository)
+            if unseen:
+                raise Failed(f"the check passes although it could not read {unseen}")
+        if done.returncode and command.again:
+            tool.run(*command.words, "-q", codes=command.again)
+        if not (done.returncode or command.is_done(tool)):
+            raise Failed("it says that it is done, and is not")
+        self.audit(name, tool)
+        return True
+
+    def audit(self, name, tool):
+        """Makes sure that a repository is whole and can be used."""
+        if name == "key passwd" and not opens(tool, PASSWORD):
+            tool = self.tool(tool.repository, SECOND)
         tool.run("check", "--read-data", "--no-record", "-q")
         live = tool.snapshots()
         leaving = {self.oldest} if name in ("forget", "prune") else set()
         lost = [snapshot for snapshot in self.told if snapshot not in live and snapshot not in leaving]
-        if lost:
+        if lost and name != "init":
             raise Failed(f"lost: {lost}")
-        if name == "backup" and done.returncode == 0:
-            new = [snapshot for snapshot in live if snapshot not in self.told]
-            if not new or tool.restored(new[-1], self.tree.path) != self.now:
-                raise Failed("a backup that ended with 0 gives back something else")
         tool.run("backup", self.tree.path, "-q")
-        return True
+
+    def unreadable(self, name, folder):
+        """A check that cannot read an object at all. Says what became of it."""
+        command, place = self.commands["check"], self.work / "repository"
+        done, _ = self.injected(self.copy(command.base, place), command, "pread64", "EIO", path=place / name)
+        # The reserve is room that is kept free, nothing reads it; parity is no data, and what is wrong with it is told.
+        if not done and name != "reserve":
+            raise Failed("a check that reads all data does not read it")
+        if done and done.returncode == 0 and folder != "parity":
+            raise Failed("a check passes although it cannot read it")
 
     def run(self):
         for name in self.commands:
@@ -99,6 +246,11 @@ class Campaign:
                     except Failed as failure:
                         raise Failed(f"{name}, {call} number {number} fails with {error}: {failure}") from None
                     number += self.args.every
+        for name in objects(self.bases / "covered")[::self.args.every]:
+            try:
+                self.unreadable(name, name.split("/")[0])
+            except Failed as failure:
+                raise Failed(f"check, no read of {name} succeeds: {failure}") from None
 
 
 def main():

@@ -73,6 +73,16 @@ step "restores beside somebody who changes the target"
 STRONGROOM_RACE_SECONDS=10 cargo test --release -p strongroom --lib -- --nocapture race_tests::nothing_outside
 step "file systems"
 if [ "$(id -u)" = 0 ]; then $here/file_systems.sh "$binary"; else echo "SKIPPED file systems: cannot mount them: not root"; fi
+step "rivals: the same damage, kills and full disks for each"
+has() { command -v "$1" >/dev/null; }
+if has restic && has rustic && { has borg1 || has borg; }; then
+  rivals=restic,rustic,borg1
+  python3 tests/rivals/honesty.py --binary "$binary" --tools "strongroom,strongroom-anew,$rivals" --require "$rivals" --seed "$seed"
+else
+  # What strongroom itself must not do can be seen without them.
+  echo "SKIPPED rivals: restic, rustic or borg is not in PATH"
+  python3 tests/rivals/honesty.py --binary "$binary" --tools strongroom,strongroom-anew --seed "$seed"
+fi
 step "fuzzing"
 RUNS=${RUNS:-10000000} fuzz/run.sh "$((60 * ${MINUTES:-15}))"
 } 2>&1 | tee "$said"

@@ -5,12 +5,14 @@ restore to the tree it was made of.
 
     together.py --binary target/release/strongroom [--seconds 1800] [--writers 8] [--grace 0s] [--seed 1] [--size MIB]
 
-A command that takes longer than --patience seconds counts as blocked. Standard library only.
+Blocked is a command that takes more than a minute and more than twenty times what its kind takes here, and any that takes longer than
+--patience seconds. Standard library only.
 """
 import argparse
 import collections
 import pathlib
 import random
+import statistics
 import sys
 import threading
 import time
@@ -19,19 +21,77 @@ from common import Failed, Tool, manifest, workplace
 
 # Exit code of a check that was overtaken by prunes time and again.
 UNVERIFIED = 5
+# A command that waits for another one is told from one on a slow machine by what its kind takes there: ten processes on two cores share
+# them evenly, whereas one that waits does so alone. Short ones may take this much in any case.
+TIMES, SECONDS = 20, 60
 
 
-def tool(args, work, name):
-    """The program as one machine runs it, which remembers what it has seen."""
-    return Tool(args.binary, work / "repository", state=work / "state" / name, patience=args.patience)
+class Timed(Tool):
+    """The program as one machine runs it, which remembers what it has seen; notes how long each command takes."""
+
+    def __init__(self, args, work, name, times):
+        super().__init__(args.binary, work / "repository", state=work / "state" / name, patience=args.patience)
+        self.name, self.times = name, times
+
+    def run(self, *words, **options):
+        begun = time.monotonic()
+        try:
+            return super().run(*words, **options)
+        finally:
+            # One that reads all data takes longer than one that does not.
+            kind = " ".join(str(word) for word in words if word == words[0] or str(word).startswith("--read-data"))
+            self.times.append((kind, time.monotonic() - begun, self.name))
+
+
+def limit(times, number):
+    """How long a command may take, by what all others of its kind took. Where there are hardly any, by what everybody did."""
+    others = [seconds for at, (kind, seconds, _) in enumerate(times) if at != number and kind == times[number][0]]
+    if len(others) < 3:
+        others = [seconds for at, (_, seconds, _) in enumerate(times) if at != number]
+    return max(SECONDS, TIMES * statistics.median(others or [0]))
+
+
+def blocked(times):
+    """Commands that took too long: what they were, how long they took, whose they were, and how long they might."""
+    return [(*each, limit(times, number)) for number, each in enumerate(times) if each[1] > SECONDS and each[1] > limit(times, number)]
+
+
+def durations(times):
+    """The longest and the median command of each kind, as text."""
+    kinds = collections.defaultdict(list)
+    for kind, seconds, _ in times:
+        kinds[kind].append(seconds)
+    return [
+        f"{len(taken)} {kind}: median {statistics.median(taken):.1f} s, longest {max(taken):.1f} s" for kind, taken in sorted(kinds.items())
+    ]
+
+
+def check_self():
+    """What is blocked has to be told, and what is merely slow must not be."""
+    def of(kind, *seconds):
+        return [(kind, each, "") for each in seconds]
+
+    cases = [
+        ("quick ones", of("backup", 1, 2, 59), 0),
+        ("one that waits", of("backup", 1, 2, 1, 61), 1),
+        ("one that is slow among slow ones", of("backup", 30, 40, 30, 590), 0),
+        ("one that waits among slow ones", of("backup", 4, 5, 4, 101), 1),
+        ("two that wait", of("prune", 1, 1, 1, 1, 1, 200, 300), 2),
+        ("the only one of its kind, which waits", of("backup", 1, 2, 1, 2) + of("prune", 100), 1),
+        ("two of a kind that both wait", of("backup", 1, 2, 1, 2) + of("prune", 100, 110), 2),
+        ("one alone", of("prune", 61), 1),
+    ]
+    for what, times, count in cases:
+        if len(blocked(times)) != count:
+            sys.exit(f"this script is wrong about {what}: {blocked(times)}")
 
 
 class Writer:
     """A host with a tree that changes between its backups."""
 
-    def __init__(self, args, work, number):
+    def __init__(self, args, work, number, times):
         self.name, self.random = f"host{number}", random.Random(args.seed * 1000 + number)
-        self.tool, self.tree = tool(args, work, self.name), work / "trees" / self.name
+        self.tool, self.tree = Timed(args, work, self.name, times), work / "trees" / self.name
         self.made, self.kept = {}, collections.deque(maxlen=args.keep)
         for file in range(args.size * 4):
             self.write(f"d{file % 7}/f{file}", shared=file % 3 == 0)
@@ -67,8 +127,8 @@ class Writer:
 
 
 class Pruner:
-    def __init__(self, args, work):
-        self.name, self.tool, self.grace = "pruner", tool(args, work, "pruner"), args.grace
+    def __init__(self, args, work, times):
+        self.name, self.tool, self.grace = "pruner", Timed(args, work, "pruner", times), args.grace
         self.removed = 0
 
     def turn(self):
@@ -76,8 +136,8 @@ class Pruner:
 
 
 class Checker:
-    def __init__(self, args, work):
-        self.name, self.tool, self.overtaken, self.deep = "checker", tool(args, work, "checker"), 0, 0
+    def __init__(self, args, work, times):
+        self.name, self.tool, self.overtaken, self.deep = "checker", Timed(args, work, "checker", times), 0, 0
 
     def turn(self):
         self.deep += 1
@@ -95,9 +155,8 @@ def work_until(deadline, actor, turns, failures):
             failures.append(f"{actor.name}: {error}")
 
 
-def audit(args, work, writers):
+def audit(auditor, writers):
     """Restores and compares everything that is there, and makes sure that all that has to be is."""
-    auditor = tool(args, work, "auditor")
     auditor.run("check", "--read-data", "-q")
     made = {snapshot: (writer, files) for writer in writers for snapshot, files in writer.made.items()}
     live = auditor.snapshots()
@@ -125,10 +184,13 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", type=int, default=8, metavar="MIB", help="about what each tree has")
     args = parser.parse_args()
+    check_self()
     with workplace() as work:
-        tool(args, work, "maker").init()
-        writers = [Writer(args, work, number) for number in range(args.writers)]
-        pruner, checker = Pruner(args, work), Checker(args, work)
+        # Commands that run beside others, and those that run alone: these have nobody to wait for.
+        times, alone = [], []
+        Timed(args, work, "maker", alone).init()
+        writers = [Writer(args, work, number, times) for number in range(args.writers)]
+        pruner, checker = Pruner(args, work, times), Checker(args, work, times)
         turns, failures = collections.Counter(), []
         deadline = time.monotonic() + args.seconds
         threads = [
@@ -145,9 +207,14 @@ def main():
         if idle:
             sys.exit(f"in {args.seconds} s no turn of {idle} came to its end")
         try:
-            live = audit(args, work, writers)
+            live = audit(Timed(args, work, "auditor", alone), writers)
         except Failed as error:
             sys.exit(f"in the end: {error}")
+        print("\n".join(durations(times)))
+        print("alone: " + "; ".join(durations(alone)))
+        held_up = [f"blocked: {kind} of {name} took {seconds:.0f} s, more than {most:.0f} s" for kind, seconds, name, most in blocked(times)]
+        if held_up:
+            sys.exit("\n".join(held_up))
         backups = sum(turns[writer.name] for writer in writers)
         print(
             f"{args.seconds} s: {backups} backups by {args.writers} writers, {turns['pruner']} prunes that removed {pruner.removed} packs, "

@@ -1,4 +1,4 @@
-//! Objects in each other's place: every object of a small repository in place of every other of its kind, parts of one in another, cut
+//! Objects in each other's place: every object of a small repository in place of every other, parts of one in another of its kind, cut
 //! short, ends of the log cut off, and what was deleted put back.
 //!
 //! Each time the repository does not open and says why, or the check names the object, or it is of no consequence; and whatever is restored is
@@ -202,8 +202,13 @@ fn cases(past: &Past) -> Vec<Case> {
             cases.push((format!("{key} cut to {len} bytes"), vec![key.clone()], vec![cut]));
         }
         let is_sibling = |other: &&ObjectKey| other.folder() == key.folder() && *other != key;
-        for (other, bytes) in past.objects.iter().filter(|(other, _)| is_sibling(other)) {
-            for (how, mixture) in mixtures(own, bytes) {
+        for (other, bytes) in past.objects.iter().filter(|(other, _)| *other != key) {
+            let mut mixtures = mixtures(own, bytes);
+            if !is_sibling(&other) {
+                // Parts of what lies in another folder are parts of anything.
+                mixtures.truncate(1);
+            }
+            for (how, mixture) in mixtures {
                 let what = format!("{key} {how}, {other}");
                 cases.push((what, vec![key.clone()], vec![(key.clone(), mixture)]));
             }
@@ -212,7 +217,7 @@ fn cases(past: &Past) -> Vec<Case> {
                 cases.push((format!("{key} and {other} swapped"), vec![key.clone(), other.clone()], swapped));
             }
         }
-        for (former, bytes) in past.gone.iter().filter(|(other, _)| is_sibling(other)) {
+        for (former, bytes) in &past.gone {
             let what = format!("{key} replaced by {former}, which was deleted");
             cases.push((what, vec![key.clone()], vec![(key.clone(), bytes.to_vec())]));
         }
