@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::test_support::*;
 use super::*;
-use crate::backend::testing::{Fault, FaultBackend};
+use crate::backend::testing::{Fault, FaultBackend, Operation};
 use crate::backend::{Backend, Folder, MemoryBackend, ObjectKey};
 use crate::backup::{self, BackupOptions, ParentChoice};
+use crate::format::parity::Overhead;
 use crate::monitor::Silent;
+use crate::parity::{self, AddOptions};
 use crate::prune::test_support::{
     Hooked, World, a_commit, a_pack, at_once, noise, open, options, prune, verify,
 };
@@ -413,7 +415,7 @@ fn a_storage_that_does_not_answer_costs_nothing() {
         let backend = FaultBackend::new(storage.clone());
         let faults = backend.faults();
         let repository = open(backend);
-        let fault = Fault::nth_of(crate::backend::testing::Operation::ReadRange, n, ErrorKind::TimedOut);
+        let fault = Fault::nth_of(Operation::ReadRange, n, ErrorKind::TimedOut);
         faults.inject(fault.in_folder(Folder::Packs));
         let result = packs::run(&repository, &thorough(), &Sources::default(), &Silent);
         let Ok(report) = result else {
@@ -427,6 +429,32 @@ fn a_storage_that_does_not_answer_costs_nothing() {
         assert_eq!((dropped(&report), report.lost_count), (dropped(&expected), expected.lost_count), "{n}");
         if faults.fired() == 0 {
             assert!(n > 20, "{n}");
+            break;
+        }
+    }
+}
+
+/// A sector that a disk does not give once is no loss beside what parity makes good.
+#[test]
+fn one_read_that_fails_does_not_keep_parity_from_mending() {
+    let world = world();
+    let add = AddOptions { overhead: Overhead::from_tenths(300), threads: 1, ..AddOptions::default() };
+    parity::add(&world.open(), &add, &Silent).expect("added");
+    flip(&world.storage, &packs_of(&world.storage, true)[0]);
+    for n in (1..).step_by(11) {
+        let storage = world.storage.snapshot();
+        let backend = FaultBackend::new(storage.clone());
+        let faults = backend.faults();
+        let repository = open(backend);
+        faults.inject(Fault::broken(n).in_folder(Folder::Packs));
+        let Ok(report) = packs::run(&repository, &thorough(), &Sources::default(), &Silent) else {
+            continue;
+        };
+        let is_mended = report.packs.iter().any(|pack| pack.fate == Fate::Mended);
+        // The check at the end may be the one that meets it.
+        assert!(report.lost_count == 0 && is_mended, "{n}: {report:?}");
+        if faults.fired() == 0 {
+            assert!(report.is_whole() && n > 50, "{n}");
             break;
         }
     }

@@ -8,6 +8,9 @@ use crate::sidecar::{can_cover, key_of, named_hash, read};
 /// Bytes of a damaged object that are compared at a time.
 const COMPARED_LEN: usize = 64 << 10;
 
+/// How often a sector, or an object, is asked for.
+const READS: u32 = 3;
+
 /// An object cannot be made whole.
 #[derive(Debug, thiserror::Error)]
 pub enum MendError {
@@ -61,7 +64,7 @@ pub fn mend(backend: &dyn Backend, object: &ObjectKey) -> Result<Mending, MendEr
     if named_hash(object).is_some_and(|named| named != hash) || !can_cover(object, len) {
         return Err(MendError::Other);
     }
-    let (reader, is_absent) = match backend.open(object, u64::MAX) {
+    let (reader, is_absent) = match open(backend, object) {
         Ok(reader) => (Some(reader), false),
         Err(error) if error.is_loss() => (None, error.is_not_found()),
         Err(error) => return Err(error.into()),
@@ -70,10 +73,20 @@ pub fn mend(backend: &dyn Backend, object: &ObjectKey) -> Result<Mending, MendEr
     Ok(Mending { reader, is_absent, decoded, hash, len })
 }
 
-/// Sectors that a disk does not give are as lost as those that are not there. If it would give them the next time, this time
-/// they are made again.
+/// Opens an object, some times if need be.
+fn open(backend: &dyn Backend, object: &ObjectKey) -> Result<Box<dyn ObjectReader>, BackendError> {
+    let is_answered = |opened: &Result<_, BackendError>| match opened {
+        Ok(_) => true,
+        Err(error) => error.is_not_found(),
+    };
+    let mut attempts = (0..READS).map(|_| backend.open(object, u64::MAX));
+    attempts.find(is_answered).unwrap_or_else(|| backend.open(object, u64::MAX))
+}
+
+/// Sectors that a disk does not give are as lost as those that are not there. Each is asked for some times: one that it gives now and then
+/// would be missing in one pass over the object, and there in another.
 fn fill(reader: Option<&dyn ObjectReader>, at: u64, buffer: &mut [u8]) -> bool {
-    reader.is_some_and(|reader| reader.read_at(at, buffer).is_ok())
+    reader.is_some_and(|reader| (0..READS).any(|_| reader.read_at(at, buffer).is_ok()))
 }
 
 impl Mending {
@@ -144,7 +157,7 @@ impl Mending {
 
     /// Whether what is stored is what was found damaged, as far as either can be read.
     fn is_as_found(&self, backend: &dyn Backend, object: &ObjectKey) -> Result<bool, MendError> {
-        let now = match backend.open(object, u64::MAX) {
+        let now = match open(backend, object) {
             Ok(reader) => reader,
             Err(error) if error.is_not_found() => return Ok(false),
             // Nothing of it can be read: that was so.
