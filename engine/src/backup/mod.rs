@@ -457,7 +457,7 @@ impl WalkRun<'_, '_> {
             let outcome = with_workers(session, options, monitor, assembler, summary, |mut pipeline| {
                 pipeline.expected = parents.expected;
                 pipeline.measured = Arc::clone(&measured);
-                let is_doubted = parents.doubted || session.has_doubts();
+                let is_doubted = parents.doubted || !session.in_doubt().is_empty();
                 let doubted = is_doubted.then(|| Holdings::of(session));
                 let mut scanner = Scanner::new(repository.reader(), filter, limits, forbidden, doubted);
                 scanner.instead = instead;

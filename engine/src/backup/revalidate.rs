@@ -16,15 +16,11 @@ use crate::format::commit::{Change, SegmentInfo};
 use crate::format::pack::Directory;
 use crate::format::segment::PackEntry;
 use crate::ids::{BlobId, PackId};
-use crate::index::{self, Index, Location, Met, Segment};
+use crate::index::{Gathered, Index, Location, Met, Segment};
 use crate::log::Fold;
 use crate::reach::{self, Needs, ReachError};
 use crate::repo::{NewSegment, Repository, RepositoryError};
-use crate::spill::keys::KeySorter;
 use crate::store::ReadError;
-
-/// Bytes of ids of chunks that are in memory at once.
-const GATHERED: u64 = 4 << 20;
 
 /// What a commit adds so that all it rests on has a home.
 #[derive(Debug, Clone, Default)]
@@ -124,9 +120,8 @@ impl Claim<'_> {
         known.replace(self.known.to_vec(), &[]);
         let (own, rescued) = (homes.rescued.clone(), BTreeSet::new());
         let met = Met::new(Arc::clone(&live));
-        let chunks = KeySorter::new(self.spill.map(Path::to_owned), GATHERED);
-        let mut search =
-            Search { repository: self.repository, fold, live, known, own, rescued, met, chunks, len: 0 };
+        let chunks = Gathered::new(self.spill.map(Path::to_owned));
+        let mut search = Search { repository: self.repository, fold, live, known, own, rescued, met, chunks };
         for record in records {
             search.place(record).map_err(conflict)?;
         }
@@ -204,34 +199,30 @@ struct Search<'a> {
     own: BTreeSet<PackId>,
     rescued: BTreeSet<PackId>,
     met: Met,
-    chunks: KeySorter<{ BlobId::LEN }>,
-    /// Chunks that were gathered, one that is met several times as often.
-    len: u64,
+    chunks: Gathered,
+}
+
+/// Whether a pack is a home: in force, or among those that are rescued. No live segment should list a condemned pack; were one to do so all
+/// the same, it would be none.
+fn is_home(repository: &Repository, fold: &Fold, rescued: [&BTreeSet<PackId>; 2], pack: &PackId) -> bool {
+    repository.is_pack_in_force(fold, pack) || rescued.iter().any(|packs| packs.contains(pack))
 }
 
 impl Search<'_> {
-    /// Whether a pack is a home. No live segment should list a condemned pack; were one to do so all the same, it would be none.
-    fn is_home(&self, pack: &PackId) -> bool {
-        self.repository.is_pack_in_force(self.fold, pack)
-            || self.own.contains(pack)
-            || self.rescued.contains(pack)
-    }
-
     /// Finds homes for all chunks gathered.
     fn place_chunks(&mut self) -> Result<(), ReachError> {
-        let chunks = self.chunks.finish()?.map(|id| Ok(BlobId::from_bytes(id?)));
+        let chunks = std::mem::replace(&mut self.chunks, Gathered::new(None));
+        let (repository, fold) = (self.repository, self.fold);
+        let (own, rescued) = (self.own.clone(), self.rescued.clone());
+        let is_home = |pack: &PackId| is_home(repository, fold, [&own, &rescued], pack);
         let segments = self.live.segments();
-        let (repository, fold, own, rescued) =
-            (self.repository, self.fold, self.own.clone(), self.rescued.clone());
-        let is_home = |pack: &PackId| {
-            repository.is_pack_in_force(fold, pack) || own.contains(pack) || rescued.contains(pack)
-        };
-        index::sift(&segments, &is_home, (chunks, self.len), &mut |id| self.place(id).map(drop))
+        chunks.sift(&segments, &is_home, &mut |id| self.place(id).map(drop))
     }
 
     /// A home of the blob, or a condemned pack that is then to be rescued.
     fn place(&mut self, id: &BlobId) -> Result<Location, ReachError> {
-        let is_home = |at: &Location| self.is_home(&at.pack.id);
+        let is_home =
+            |at: &Location| is_home(self.repository, self.fold, [&self.own, &self.rescued], &at.pack.id);
         if let Some(home) = self.live.known_where(id, &is_home).map_err(ReadError::Index)? {
             return Ok(home);
         }
@@ -254,7 +245,6 @@ impl Needs for Search<'_> {
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> Result<(), ReachError> {
-        self.len += 1;
-        Ok(self.chunks.push(*chunk.id.as_bytes())?)
+        Ok(self.chunks.add(&chunk.id)?)
     }
 }

@@ -179,9 +179,9 @@ impl<'r> Session<'r> {
         Ok(is_found)
     }
 
-    /// Whether any pack is in doubt.
-    pub fn has_doubts(&self) -> bool {
-        !self.in_doubt.is_empty()
+    /// Packs that a check found damaged when the run began.
+    pub fn in_doubt(&self) -> &BTreeSet<PackId> {
+        &self.in_doubt
     }
 
     /// Packs in which lies what had to be stored again, as far as the log was read; of each, whether that is because it is in

@@ -21,7 +21,6 @@ mod choice;
 mod content;
 mod options;
 mod pairs;
-mod relied_on;
 mod renames;
 #[cfg(test)]
 mod tests;
@@ -32,7 +31,8 @@ pub use options::{Choice, CopiedSnapshot, CopyError, CopyOptions, CopyReport, Fa
 use crate::backup::{BackupError, BackupOptions, Session};
 use crate::budget;
 use crate::format::snapshot::{Origin, Repaired, Snapshot};
-use crate::ids::{BlobId, SnapshotId};
+use crate::ids::{BlobId, PackId, SnapshotId};
+use crate::index::Gathered;
 use crate::monitor::{Monitor, Problem};
 use crate::reach::{self, ReachError};
 use crate::repo::{Repository, RepositoryError};
@@ -40,7 +40,6 @@ use crate::reserve;
 
 use choice::{Chosen, Known};
 use content::Copier;
-use relied_on::ReliedOn;
 use renames::Renames;
 
 /// How often a copy begins anew because others removed what it rests on.
@@ -130,7 +129,7 @@ fn attempt(
         ..BackupOptions::default()
     };
     let session = Session::new(target, &backup_options);
-    let renames = learn(source, target, &chosen, &known, options)?;
+    let renames = learn(source, &session, &chosen, &known, options)?;
     let mut copier = Copier::new(source, &session, renames, options, monitor);
     for snapshot in &chosen {
         if known.copy_of(snapshot).is_some() {
@@ -172,20 +171,25 @@ fn attempt(
 /// What snapshots copied before tell. One that does not fit tells nothing.
 fn learn(
     source: &Repository,
-    target: &Repository,
+    session: &Session<'_>,
     chosen: &[Chosen],
     known: &Known,
     options: &CopyOptions,
 ) -> Result<Renames, CopyError> {
+    let target = session.repository;
     let of_pairs = |pairs: &[(BlobId, BlobId)]| -> Result<Result<Renames, usize>, CopyError> {
         let mut renames = Renames::new(options.spill.as_deref())?;
-        let mut relied_on = ReliedOn::new(target, options.spill.clone());
+        let mut relied_on = Gathered::new(options.spill.clone());
         for (at, pair) in pairs.iter().enumerate() {
             if !pairs::learn(source.reader(), target.reader(), *pair, &mut renames, &mut relied_on)? {
                 return Ok(Err(at));
             }
         }
-        Ok(if relied_on.are_there()? { Ok(renames) } else { Err(pairs.len()) })
+        Ok(if are_there(session, relied_on).map_err(BackupError::from)? {
+            Ok(renames)
+        } else {
+            Err(pairs.len())
+        })
     };
     let mut pairs = choice::pairs(source, target, chosen, known)?;
     loop {
@@ -203,6 +207,18 @@ fn learn(
             }
         }
     }
+}
+
+/// Whether the target's index lists all of these chunks, in packs that no check found damaged.
+fn are_there(session: &Session<'_>, chunks: Gathered) -> Result<bool, RepositoryError> {
+    let index = session.repository.index();
+    let is_home = |pack: &PackId| !session.in_doubt().contains(pack);
+    let mut are_there = true;
+    chunks.sift(&index.segments(), &is_home, &mut |id| {
+        are_there &= index.known_where(id, &|at| is_home(&at.pack.id))?.is_some();
+        Ok::<_, RepositoryError>(())
+    })?;
+    Ok(are_there)
 }
 
 /// Copies one snapshot and commits it.

@@ -1,11 +1,13 @@
 //! Both names of what a snapshot and its copy hold, by walking them side by side.
 
-use crate::copy::relied_on::ReliedOn;
+use crate::backup::BackupError;
 use crate::copy::renames::Renames;
 use crate::copy::trees::{Chunks, Nodes};
 use crate::copy::{CopyError, Stop};
 use crate::format::tree::{FileContent, NodeKind};
 use crate::ids::BlobId;
+use crate::index::Gathered;
+use crate::repo::RepositoryError;
 use crate::store::BlobReader;
 
 /// A directory on the way, of both sides.
@@ -27,7 +29,7 @@ pub(super) fn learn(
     target: &BlobReader,
     pair: (BlobId, BlobId),
     renames: &mut Renames,
-    relied_on: &mut ReliedOn<'_>,
+    relied_on: &mut Gathered,
 ) -> Result<bool, CopyError> {
     match walk(source, target, pair, renames, relied_on) {
         Ok(fits) => Ok(fits),
@@ -41,7 +43,7 @@ fn walk(
     target: &BlobReader,
     pair: (BlobId, BlobId),
     renames: &mut Renames,
-    relied_on: &mut ReliedOn<'_>,
+    relied_on: &mut Gathered,
 ) -> Result<bool, Stop> {
     renames.insert(&pair.0, &pair.1)?;
     let mut frames = vec![Frame::of(pair)];
@@ -81,7 +83,7 @@ fn same_file(
     target: &BlobReader,
     (old, new): (&FileContent, &FileContent),
     renames: &mut Renames,
-    relied_on: &mut ReliedOn<'_>,
+    relied_on: &mut Gathered,
 ) -> Result<bool, Stop> {
     let without_chunks =
         |content: &FileContent| FileContent { depth: 0, chunks: Vec::new().into(), ..content.clone() };
@@ -94,7 +96,9 @@ fn same_file(
             (None, None) => return Ok(true),
             (Some(old), Some(new)) if old.len == new.len => {
                 if renames.get(&old.id)?.is_none() {
-                    relied_on.add(&new.id)?;
+                    relied_on
+                        .add(&new.id)
+                        .map_err(|error| BackupError::from(RepositoryError::from(error)))?;
                     renames.insert(&old.id, &new.id)?;
                 }
             }

@@ -1,10 +1,13 @@
 //! Many blobs looked up at once: ascending ids beside the entries of several segments, each of which is read once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::format::segment::IndexEntry;
 use crate::ids::{BlobId, HalfId, PackId};
 use crate::index::{IndexError, Segment};
+use crate::spill::SpillError;
+use crate::spill::keys::KeySorter;
 
 /// The entries of several segments, gone through side by side.
 pub struct Join<'s> {
@@ -56,40 +59,64 @@ impl<'s> Join<'s> {
 /// To look one blob up takes as long as to read so many entries of a segment one after the other.
 const ENTRIES_PER_LOOKUP: u64 = 128;
 
-/// Goes through ids, ascending and at most `len` of them, beside segments of which `is_home` says by pack whether what lies in it is at home,
-/// and hands those to `rest` for which no home was found. Where that are few beside a large index, to look each up is quicker: then nothing is
-/// looked for, and all of them are handed on.
-///
-/// # Errors
-/// What the ids or `rest` fail with, and [`IndexError`] where a page does not open.
-pub fn sift<E, I>(
-    segments: &[Arc<Segment>],
-    is_home: &dyn Fn(&PackId) -> bool,
-    (ids, len): (I, u64),
-    rest: &mut dyn FnMut(&BlobId) -> Result<(), E>,
-) -> Result<(), E>
-where
-    E: From<IndexError>,
-    I: IntoIterator<Item = Result<BlobId, E>>,
-{
-    let entries: u64 = segments.iter().map(|segment| segment.layout().entries).sum();
-    if len.saturating_mul(ENTRIES_PER_LOOKUP) < entries {
-        return ids.into_iter().try_for_each(|id| rest(&id?));
+/// Bytes of gathered ids that are in memory at once.
+const GATHERED: u64 = 4 << 20;
+
+/// Blobs that are gathered, to be looked for all at once.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    ids: KeySorter<{ BlobId::LEN }>,
+    /// How many were added, one that was added several times as often.
+    len: u64,
+}
+
+impl Gathered {
+    /// None yet. Those that there is no memory for wait in a file in the directory `spill`.
+    pub fn new(spill: Option<PathBuf>) -> Self {
+        Self { ids: KeySorter::new(spill, GATHERED), len: 0 }
     }
-    let table = |segment: &Arc<Segment>| segment.packs().map(|pack| Ok(is_home(&pack?.id))).collect();
-    let homes: Vec<Vec<bool>> = segments.iter().map(table).collect::<Result<_, IndexError>>()?;
-    let mut join = Join::new(segments);
-    for id in ids {
-        let id = id?;
-        let is_found = join.seek(&id.half(), &mut |segment, _, entry| {
-            homes[segment].get(entry.pack as usize) == Some(&true)
-                && entry.is_sane(&segments[segment].layout())
-        })?;
-        if !is_found {
-            rest(&id)?;
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// [`SpillError`] where there is no room to keep it.
+    pub fn add(&mut self, id: &BlobId) -> Result<(), SpillError> {
+        self.len += 1;
+        self.ids.push(*id.as_bytes())
+    }
+
+    /// Goes through them beside segments of which `is_home` says by pack whether what lies in it is at home, and hands those to `rest` for
+    /// which no home was found. Where they are few beside a large index, to look each up is quicker: then nothing is looked for, and all of them
+    /// are handed on.
+    ///
+    /// # Errors
+    /// What `rest` fails with, [`SpillError`], and [`IndexError`] where a page does not open.
+    pub fn sift<E: From<IndexError> + From<SpillError>>(
+        mut self,
+        segments: &[Arc<Segment>],
+        is_home: &dyn Fn(&PackId) -> bool,
+        rest: &mut dyn FnMut(&BlobId) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut ids = self.ids.finish()?.map(|id| id.map(BlobId::from_bytes));
+        let entries: u64 = segments.iter().map(|segment| segment.layout().entries).sum();
+        if self.len.saturating_mul(ENTRIES_PER_LOOKUP) < entries {
+            return ids.try_for_each(|id| rest(&id?));
         }
+        let table = |segment: &Arc<Segment>| segment.packs().map(|pack| Ok(is_home(&pack?.id))).collect();
+        let homes: Vec<Vec<bool>> = segments.iter().map(table).collect::<Result<_, IndexError>>()?;
+        let mut join = Join::new(segments);
+        for id in ids {
+            let id = id?;
+            let is_found = join.seek(&id.half(), &mut |segment, _, entry| {
+                homes[segment].get(entry.pack as usize) == Some(&true)
+                    && entry.is_sane(&segments[segment].layout())
+            })?;
+            if !is_found {
+                rest(&id)?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Cursor<'_> {

@@ -25,7 +25,8 @@ pub use build::{
     MergeError, SegmentWriter, build, directory_entries, filtered_layout, merge, merge_entries,
     merge_filtered,
 };
-pub use join::{Join, sift};
+pub(crate) use join::Gathered;
+pub use join::Join;
 pub use met::{Bits, Meeting, Met};
 pub use pending::Pending;
 pub use segment::Segment;
