@@ -88,8 +88,10 @@ def commands(binary, work, data):
         (restored / "many" / f"surplus-{number}").touch()
     yield "restore over it", "one", [*restore, "--delete"]
     yield "stats", "one", ["stats"]
-    yield "stats --by path", "one", ["stats", "--by", "path"]
-    yield "stats --by snapshot", "one", ["stats", "--by", "snapshot"]
+    yield "stats --snapshot", "one", ["stats", "--snapshot", "latest"]
+    for group in ("path", "snapshot", "host"):
+        yield f"stats --by {group}", "one", ["stats", "--by", group]
+    yield "stats --free", "one", ["stats", "--free", "1MiB"]
     yield "copy", "one", ["copy", "--to", work / "two"]
     yield "forget --dry-run", "one", ["forget", "--keep-last", "1", "--dry-run"]
     yield "forget", "one", ["forget", "--keep-last", "1"]

@@ -59,7 +59,12 @@ impl From<RepositoryError> for Failure {
             RepositoryError::Config { source, .. } => config(&source, message),
             RepositoryError::WrongPassword { .. } => Self::new("wrong-password", message)
                 .exit(Exit::WrongPassword)
-                .hint("try again, or use the password of another keyslot; there is no way around it"),
+                .hint(
+                    "try again, or use the password of another keyslot; there is no way around it. Where it is certain to be right, compare the \
+                     file `config` with that of a copy of the repository: keyslots are bound to the id in it",
+                ),
+            RepositoryError::DamagedConfig { .. } => Self::damage("config-damaged", message)
+                .hint("`strongroom repair objects` makes it good"),
             RepositoryError::KeyslotMemory { needed, .. } => {
                 Self::usage("kdf-memory", message).hint(memory_for(needed))
             }

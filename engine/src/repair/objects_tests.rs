@@ -190,6 +190,34 @@ fn every_kind_of_object_gets_its_bytes_back() {
     assert!(check_all(&world.open()).findings.is_empty());
 }
 
+/// Keyslots are bound to the id in it, so that no password fits.
+#[test]
+fn a_config_that_says_another_id_is_told_from_a_wrong_password() {
+    let world = covered();
+    let open = |password: &[u8]| {
+        let backend = Arc::new(world.storage.snapshot());
+        Repository::open(backend, &Password::new(password.to_vec()), testing::environment(1))
+    };
+    let wrong = open(b"another").expect_err("it is not the password");
+    assert!(matches!(wrong, RepositoryError::WrongPassword { .. }), "{wrong}");
+    let id = *world.open().id().as_bytes();
+    world.storage.corrupt(&ObjectKey::config(), |bytes| {
+        let at = bytes.windows(id.len()).position(|part| part == id).expect("the config has the id");
+        bytes[at] ^= 1;
+    });
+    for password in [testing::PASSWORD, b"another"] {
+        let damaged = open(password).expect_err("it says another id");
+        assert!(matches!(damaged, RepositoryError::DamagedConfig { .. }), "{damaged}");
+    }
+    assert_eq!(mend_objects(&world.storage, false).left(), 0);
+    open(testing::PASSWORD).expect("as before");
+    // Without parity nobody can tell.
+    let key = crate::sidecar::key_of(&ObjectKey::config()).expect("it has parity");
+    world.storage.delete(&key).expect("deleted");
+    flip(&world.storage, &ObjectKey::config());
+    assert!(open(testing::PASSWORD).is_err());
+}
+
 #[test]
 fn missing_entries_of_the_log_are_had_again() {
     let world = covered();

@@ -200,6 +200,14 @@ pub enum RepositoryError {
         /// An object that only a commit can have brought about, or an entry that does not count.
         found: ObjectKey,
     },
+    /// No keyslot opens with the password, and none can: the config has another id than the repository had.
+    #[error(
+        "the password opens no keyslot of {location}, and may be right: the config is not what its parity was made of"
+    )]
+    DamagedConfig {
+        /// Where.
+        location: String,
+    },
     /// The config is not the one the log began with.
     #[error("the config is not the one this repository was made with: it was exchanged or altered")]
     ForeignConfig,
@@ -294,6 +302,7 @@ impl RepositoryError {
             | Self::NoConfig { .. }
             | Self::Log(LogError::Chain { .. } | LogError::Gap { .. })
             | Self::Fold(FoldError::OtherSnapshot(_))
+            | Self::DamagedConfig { .. }
             | Self::ForeignConfig
             | Self::OnlyReadable { .. }
             | Self::LostEntry { .. }

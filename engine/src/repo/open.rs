@@ -15,7 +15,7 @@ use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, WriterId};
 use crate::index;
 use crate::log::{self, Fold, LogError};
-use crate::repo::unlock::{absent, first_of, open_config, open_keyslot};
+use crate::repo::unlock::{absent, first_of, is_config_damaged, open_config, open_keyslot};
 use crate::repo::view::{Leniency, View};
 use crate::repo::{Environment, Repository, RepositoryError};
 use crate::sidecar;
@@ -325,7 +325,12 @@ impl Repository {
     ) -> Result<Self, RepositoryError> {
         let is_lenient = leniency != Leniency::None;
         let (config, config_bytes) = open_config(&*backend, is_lenient)?;
-        let (keyslot, slot) = open_keyslot(&*backend, password, &config.repository, but, is_lenient)?;
+        let (keyslot, slot) = match open_keyslot(&*backend, password, &config.repository, but, is_lenient) {
+            Err(RepositoryError::WrongPassword { .. }) if !is_lenient && is_config_damaged(&*backend) => {
+                return Err(RepositoryError::DamagedConfig { location: backend.location() });
+            }
+            opened => opened?,
+        };
         let fold = Fold::empty(Config::hash(&config_bytes));
         let id = config.repository;
         Ok(Self::assemble(backend, environment, (id, config_bytes), (keyslot, slot), fold, leniency))

@@ -33,6 +33,12 @@ pub(super) fn open_config(
     Ok((config, bytes))
 }
 
+/// Whether the config that is stored is another one than its parity was made of: then no password opens a keyslot, each being bound to the
+/// repository's id.
+pub(super) fn is_config_damaged(backend: &dyn Backend) -> bool {
+    mended(backend, &ObjectKey::config()).is_some()
+}
+
 /// What parity gives of a config or keyslot that is damaged.
 fn mended(backend: &dyn Backend, key: &ObjectKey) -> Option<Vec<u8>> {
     let mending = sidecar::mend(backend, key).ok().filter(|mending| !mending.is_intact())?;
