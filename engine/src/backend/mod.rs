@@ -302,77 +302,138 @@ impl Sign for NoSign {
     fn remove(self: Box<Self>) {}
 }
 
+/// Methods of a [`Backend`] that do what those of another one do, `forward_backend!(this => this.inner; location list stat)`: for backends that
+/// are another one but for some methods.
 macro_rules! forward_backend {
-    ($pointer:ident) => {
-        impl<B: Backend + ?Sized> Backend for $pointer<B> {
-            fn location(&self) -> String {
-                (**self).location()
-            }
+    ($this:ident => $to:expr; $($method:ident)+) => {
+        $($crate::backend::forward_method!($this => $to; $method);)+
+    };
+}
+pub(crate) use forward_backend;
 
-            fn list(
-                &self,
-                folder: Folder,
-                from: Option<&ObjectKey>,
-                visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
-            ) -> Result<(), BackendError> {
-                (**self).list(folder, from, visit)
-            }
-
-            fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
-                (**self).stat(key)
-            }
-
-            fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
-                (**self).read(key, limit)
-            }
-
-            fn read_range(
-                &self,
-                key: &ObjectKey,
-                offset: u64,
-                buffer: &mut [u8],
-            ) -> Result<(), BackendError> {
-                (**self).read_range(key, offset, buffer)
-            }
-
-            fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
-                (**self).create(key, bytes)
-            }
-
-            fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
-                (**self).delete(key)
-            }
-
-            fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
-                (**self).replace(key, bytes)
-            }
-
-            fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
-                (**self).open(key, limit)
-            }
-
-            fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
-                (**self).begin()
-            }
-
-            fn sign(&self) -> Result<Box<dyn Sign>, BackendError> {
-                (**self).sign()
-            }
-
-            fn flush(&self, key: &ObjectKey) -> Result<(), BackendError> {
-                (**self).flush(key)
-            }
-
-            fn clean(&self) -> Result<u64, BackendError> {
-                (**self).clean()
-            }
-
-            fn free_room(&self) -> Option<u64> {
-                (**self).free_room()
-            }
+macro_rules! forward_method {
+    ($this:ident => $to:expr; location) => {
+        fn location(&self) -> String {
+            let $this = self;
+            $to.location()
+        }
+    };
+    ($this:ident => $to:expr; list) => {
+        fn list(
+            &self,
+            folder: $crate::backend::Folder,
+            from: Option<&$crate::backend::ObjectKey>,
+            visit: &mut dyn FnMut($crate::backend::ObjectInfo) -> std::ops::ControlFlow<()>,
+        ) -> Result<(), $crate::backend::BackendError> {
+            let $this = self;
+            $to.list(folder, from, visit)
+        }
+    };
+    ($this:ident => $to:expr; stat) => {
+        fn stat(
+            &self,
+            key: &$crate::backend::ObjectKey,
+        ) -> Result<$crate::backend::ObjectInfo, $crate::backend::BackendError> {
+            let $this = self;
+            $to.stat(key)
+        }
+    };
+    ($this:ident => $to:expr; read) => {
+        fn read(
+            &self,
+            key: &$crate::backend::ObjectKey,
+            limit: u64,
+        ) -> Result<Vec<u8>, $crate::backend::BackendError> {
+            let $this = self;
+            $to.read(key, limit)
+        }
+    };
+    ($this:ident => $to:expr; read_range) => {
+        fn read_range(
+            &self,
+            key: &$crate::backend::ObjectKey,
+            offset: u64,
+            buffer: &mut [u8],
+        ) -> Result<(), $crate::backend::BackendError> {
+            let $this = self;
+            $to.read_range(key, offset, buffer)
+        }
+    };
+    ($this:ident => $to:expr; create) => {
+        fn create(
+            &self,
+            key: &$crate::backend::ObjectKey,
+            bytes: &[u8],
+        ) -> Result<$crate::backend::Created, $crate::backend::BackendError> {
+            let $this = self;
+            $to.create(key, bytes)
+        }
+    };
+    ($this:ident => $to:expr; replace) => {
+        fn replace(
+            &self,
+            key: &$crate::backend::ObjectKey,
+            bytes: &[u8],
+        ) -> Result<(), $crate::backend::BackendError> {
+            let $this = self;
+            $to.replace(key, bytes)
+        }
+    };
+    ($this:ident => $to:expr; delete) => {
+        fn delete(&self, key: &$crate::backend::ObjectKey) -> Result<(), $crate::backend::BackendError> {
+            let $this = self;
+            $to.delete(key)
+        }
+    };
+    ($this:ident => $to:expr; open) => {
+        fn open(
+            &self,
+            key: &$crate::backend::ObjectKey,
+            limit: u64,
+        ) -> Result<Box<dyn $crate::backend::ObjectReader>, $crate::backend::BackendError> {
+            let $this = self;
+            $to.open(key, limit)
+        }
+    };
+    ($this:ident => $to:expr; begin) => {
+        fn begin(&self) -> Result<Box<dyn $crate::backend::Staged + '_>, $crate::backend::BackendError> {
+            let $this = self;
+            $to.begin()
+        }
+    };
+    ($this:ident => $to:expr; sign) => {
+        fn sign(&self) -> Result<Box<dyn $crate::backend::Sign>, $crate::backend::BackendError> {
+            let $this = self;
+            $to.sign()
+        }
+    };
+    ($this:ident => $to:expr; flush) => {
+        fn flush(&self, key: &$crate::backend::ObjectKey) -> Result<(), $crate::backend::BackendError> {
+            let $this = self;
+            $to.flush(key)
+        }
+    };
+    ($this:ident => $to:expr; clean) => {
+        fn clean(&self) -> Result<u64, $crate::backend::BackendError> {
+            let $this = self;
+            $to.clean()
+        }
+    };
+    ($this:ident => $to:expr; free_room) => {
+        fn free_room(&self) -> Option<u64> {
+            let $this = self;
+            $to.free_room()
         }
     };
 }
+pub(crate) use forward_method;
 
-forward_backend!(Arc);
-forward_backend!(Box);
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    forward_backend!(this => **this;
+        location list stat read read_range create replace delete open begin sign flush clean free_room);
+}
+
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    forward_backend!(this => **this;
+        location list stat read read_range create replace delete open begin sign flush clean free_room);
+}

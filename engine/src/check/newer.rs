@@ -6,11 +6,10 @@
 //! starts over. What really is missing is still listed by the newer log, and stays damage.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::backend::{Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged};
+use crate::backend::{Backend, BackendError, Folder, ObjectInfo, ObjectKey, ObjectReader, forward_backend};
 use crate::crypto::KeySet;
 use crate::format::commit::Change;
 use crate::ids::{PackId, RepositoryId};
@@ -109,18 +108,7 @@ fn noting<T>(newer: &Newer, key: &ObjectKey, result: Result<T, BackendError>) ->
 }
 
 impl Backend for Watch {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn list(
-        &self,
-        folder: Folder,
-        from: Option<&ObjectKey>,
-        visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
-        self.inner.list(folder, from, visit)
-    }
+    forward_backend!(this => this.inner; location list create replace delete begin sign flush clean free_room);
 
     fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
         self.noting(key, self.inner.stat(key))
@@ -134,25 +122,9 @@ impl Backend for Watch {
         self.noting(key, self.inner.read_range(key, offset, buffer))
     }
 
-    fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
-        self.inner.create(key, bytes)
-    }
-
-    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
-        self.inner.replace(key, bytes)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
-        self.inner.delete(key)
-    }
-
     fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
         let inner = self.noting(key, self.inner.open(key, limit))?;
         Ok(Box::new(WatchedReader { inner, key: key.clone(), newer: Arc::clone(&self.newer) }))
-    }
-
-    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
-        self.inner.begin()
     }
 }
 

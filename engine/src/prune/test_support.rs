@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +11,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::backend::{
-    Backend, BackendError, Buffered, Created, Folder, MemoryBackend, ObjectInfo, ObjectKey, ObjectReader,
-    Staged,
+    Backend, BackendError, Buffered, Created, Folder, MemoryBackend, ObjectKey, ObjectReader, Staged,
+    forward_backend,
 };
 use crate::backup::{self, BackupOptions, BackupSource};
 use crate::check::{self, CheckOptions, ReadData};
@@ -275,26 +274,7 @@ pub fn a_pack(key: &ObjectKey) -> bool {
 }
 
 impl Backend for Hooked {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn list(
-        &self,
-        folder: Folder,
-        from: Option<&ObjectKey>,
-        visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
-        self.inner.list(folder, from, visit)
-    }
-
-    fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
-        self.inner.stat(key)
-    }
-
-    fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
-        self.inner.read(key, limit)
-    }
+    forward_backend!(this => this.inner; location list stat read replace delete);
 
     fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
         Self::act(&self.reads, key);
@@ -304,14 +284,6 @@ impl Backend for Hooked {
     fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
         Self::act(&self.creates, key);
         self.inner.create(key, bytes)
-    }
-
-    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
-        self.inner.replace(key, bytes)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
-        self.inner.delete(key)
     }
 
     fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {

@@ -8,7 +8,7 @@ use serde_bytes::ByteBuf;
 
 use super::append_only_tests::{append_to, publish, shared};
 use super::*;
-use crate::backend::{Created, Folder, MemoryBackend, ObjectInfo, ObjectReader, Staged};
+use crate::backend::{Folder, MemoryBackend, ObjectInfo, ObjectReader, forward_backend};
 use crate::backup::{self, Session};
 use crate::check;
 use crate::crypto::keys::BlobKind;
@@ -301,9 +301,7 @@ impl ObjectReader for HollowObject {
 }
 
 impl Backend for Hollow {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
+    forward_backend!(this => this.inner; location create replace delete begin);
 
     fn list(
         &self,
@@ -336,28 +334,12 @@ impl Backend for Hollow {
         self.inner.read_range(key, offset, buffer)
     }
 
-    fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
-        self.inner.create(key, bytes)
-    }
-
-    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
-        self.inner.replace(key, bytes)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
-        self.inner.delete(key)
-    }
-
     fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
         if *key == self.segment.key {
             assert!(self.segment.size <= limit, "it is as long as segments are");
             return Ok(Box::new(self.segment.clone()));
         }
         self.inner.open(key, limit)
-    }
-
-    fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {
-        self.inner.begin()
     }
 }
 

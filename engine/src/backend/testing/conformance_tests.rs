@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::super::{Buffered, MemoryBackend};
+use super::super::super::{Buffered, MemoryBackend, forward_backend};
 use super::super::{FaultBackend, RecordingBackend};
 use super::*;
 
@@ -31,9 +31,7 @@ enum Flaw {
 struct Flawed(MemoryBackend, Flaw);
 
 impl Backend for Flawed {
-    fn location(&self) -> String {
-        self.0.location()
-    }
+    forward_backend!(this => this.0; location stat);
 
     fn list(
         &self,
@@ -54,10 +52,6 @@ impl Backend for Flawed {
             }
         }
         Ok(())
-    }
-
-    fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
-        self.0.stat(key)
     }
 
     fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {

@@ -1,14 +1,11 @@
 //! A backend with so much room and no more.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::object::Buffered;
-use super::super::{
-    Backend, BackendError, Created, Folder, MemoryBackend, ObjectInfo, ObjectKey, ObjectReader, Staged,
-};
+use super::super::{Backend, BackendError, Created, MemoryBackend, ObjectKey, Staged, forward_backend};
 
 /// Objects in memory, of which all together can have so many bytes. Clones share both.
 #[derive(Debug, Clone)]
@@ -60,9 +57,7 @@ impl LimitedBackend {
 }
 
 impl Backend for LimitedBackend {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
+    forward_backend!(this => this.inner; location list stat read read_range delete open);
 
     fn clean(&self) -> Result<u64, BackendError> {
         Ok(u64::from(self.left_behind.swap(0, Ordering::Relaxed) > 0))
@@ -70,27 +65,6 @@ impl Backend for LimitedBackend {
 
     fn free_room(&self) -> Option<u64> {
         Some(self.room.load(Ordering::Relaxed).saturating_sub(self.used()))
-    }
-
-    fn list(
-        &self,
-        folder: Folder,
-        from: Option<&ObjectKey>,
-        visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
-        self.inner.list(folder, from, visit)
-    }
-
-    fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
-        self.inner.stat(key)
-    }
-
-    fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
-        self.inner.read(key, limit)
-    }
-
-    fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
-        self.inner.read_range(key, offset, buffer)
     }
 
     fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
@@ -101,14 +75,6 @@ impl Backend for LimitedBackend {
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
         self.check("replace", key, bytes.len())?;
         self.inner.replace(key, bytes)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
-        self.inner.delete(key)
-    }
-
-    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
-        self.inner.open(key, limit)
     }
 
     fn begin(&self) -> Result<Box<dyn Staged + '_>, BackendError> {

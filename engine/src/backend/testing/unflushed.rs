@@ -1,13 +1,10 @@
 //! A backend on which another process has stored objects and not come to make them durable.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::object::Buffered;
-use super::super::{
-    Backend, BackendError, Created, Folder, MemoryBackend, ObjectInfo, ObjectKey, ObjectReader, Staged,
-};
+use super::super::{Backend, BackendError, Created, MemoryBackend, ObjectKey, Staged, forward_backend};
 
 /// Objects in memory, as one process has them. Clones are the same process.
 #[derive(Debug, Clone)]
@@ -45,30 +42,7 @@ impl UnflushedBackend {
 }
 
 impl Backend for UnflushedBackend {
-    fn location(&self) -> String {
-        self.live.location()
-    }
-
-    fn list(
-        &self,
-        folder: Folder,
-        from: Option<&ObjectKey>,
-        visit: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
-        self.live.list(folder, from, visit)
-    }
-
-    fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
-        self.live.stat(key)
-    }
-
-    fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
-        self.live.read(key, limit)
-    }
-
-    fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
-        self.live.read_range(key, offset, buffer)
-    }
+    forward_backend!(this => this.live; location list stat read read_range replace open);
 
     fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
         let created = self.live.create(key, bytes)?;
@@ -78,17 +52,9 @@ impl Backend for UnflushedBackend {
         Ok(created)
     }
 
-    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), BackendError> {
-        self.live.replace(key, bytes)
-    }
-
     fn delete(&self, key: &ObjectKey) -> Result<(), BackendError> {
         self.pending().remove(key);
         self.live.delete(key)
-    }
-
-    fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
-        self.live.open(key, limit)
     }
 
     // Publishing is a create of this backend.
