@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// More turns than any seed takes: one that gets there goes round in circles.
 const TURNS_MAX: u64 = 200_000;
 
+/// In one backup of so many somebody seems to have died before.
+const LEFT_BEHIND_EVERY: u64 = 3;
+
 /// Turns within which what is to go wrong does so.
 const TURNS_WITH_MISHAPS: u64 = 400;
 
@@ -114,7 +117,7 @@ impl Schedule {
         let mut random = Random::new(seed, 1);
         let pace = random.pick(&[1, 2, 8, 32]);
         let mut to_come = Vec::new();
-        for (mishap, most) in [(Mishap::Crash, 3), (Mishap::Fault, 4)] {
+        for (mishap, most) in [(Mishap::Crash, 4), (Mishap::Fault, 4)] {
             for _ in 0..random.below(most) {
                 to_come.push((random.below(TURNS_WITH_MISHAPS), mishap));
             }
@@ -195,6 +198,11 @@ impl Schedule {
     pub fn settle(&self) {
         let mut state = self.lock();
         self.land(&mut state, u64::MAX);
+    }
+
+    /// Whether whoever has the turn is to find something that looks as if its writer had died.
+    pub fn seems_left_behind(&self) -> bool {
+        self.lock().random.below(LEFT_BEHIND_EVERY) == 0
     }
 
     /// Whether the process has ended for good.

@@ -120,6 +120,12 @@ impl Backend for Wire {
         self.change(Operation::Delete, key, || self.storage.delete(key), delayed)
     }
 
+    /// Somebody may seem to have died at any time: whoever hears of it takes over packs that nobody has listed yet, those of a writer at
+    /// work, too.
+    fn clean(&self) -> Result<u64, BackendError> {
+        self.look(Operation::List, None, || Ok(u64::from(self.schedule.seems_left_behind())))
+    }
+
     /// What was opened does not change: reading it takes no turn, whoever of a process's threads does it.
     fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
         self.look(Operation::Open, Some(key), || self.storage.open(key, limit))

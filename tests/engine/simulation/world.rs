@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Cursor;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -20,13 +21,27 @@ use strongroom::format::segment::{IndexEntry, PackEntry};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::format::tree::Timestamp;
 use strongroom::ids::{PackId, SnapshotId};
-use strongroom::monitor::Silent;
+use strongroom::monitor::{Monitor, Problem, Silent};
 use strongroom::parity::{self, AddOptions};
 use strongroom::prune::{self, Limit, PruneError, PruneOptions, PruneReport};
 use strongroom::repo::{Environment, Repository, RepositoryError};
 use strongroom::restore::{self, RestoreOptions};
 use strongroom::source::FilterOptions;
 use strongroom::testing::{self, NoCalendar};
+
+/// Backups that took over what nobody had listed.
+pub static ADOPTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts them.
+struct Adoptions;
+
+impl Monitor for Adoptions {
+    fn problem(&self, problem: &Problem) {
+        if problem.code == "packs-adopted" {
+            ADOPTIONS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 /// What can be backed up: streams that have parts in common, so that backups rely on each other's packs.
 pub const CONTENTS: usize = 10;
@@ -80,13 +95,10 @@ fn directory(number: usize) -> (PathBuf, &'static Files) {
 
 /// A process's surroundings. Its clock may be years off, and ticks once for each question.
 pub fn environment(seed: u64, process: usize, skew: i64) -> Environment {
-    let clock = std::sync::atomic::AtomicI64::new(1_700_000_000 + skew);
+    let clock = AtomicI64::new(1_700_000_000 + skew);
     Environment {
         entropy: Arc::new(SeededEntropy::new(seed.wrapping_mul(1000) + process as u64)),
-        now: Arc::new(move || Timestamp {
-            seconds: clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
-            nanos: 0,
-        }),
+        now: Arc::new(move || Timestamp { seconds: clock.fetch_add(1, Ordering::Relaxed), nanos: 0 }),
         uptime: Arc::new(Duration::default),
         host: format!("host{process}"),
         user: "user".into(),
@@ -103,14 +115,14 @@ pub fn back_up(repository: &Repository, number: usize) -> Result<BackupReport, B
     };
     // Every other one is too long to be read again.
     let kept = if number.is_multiple_of(2) { 0 } else { options().stream_kept };
-    backup::run(repository, source, &BackupOptions { stream_kept: kept, ..options() }, &Silent)
+    backup::run(repository, source, &BackupOptions { stream_kept: kept, ..options() }, &Adoptions)
 }
 
 /// Backs a directory up, with partial snapshots as often as they are possible.
 pub fn back_up_directory(repository: &Repository, number: usize) -> Result<BackupReport, BackupError> {
     let paths = vec![directory(number).0];
     let source = BackupSource::Paths { paths, filter: FilterOptions::default() };
-    backup::run(repository, source, &BackupOptions { partial_every: Duration::ZERO, ..options() }, &Silent)
+    backup::run(repository, source, &BackupOptions { partial_every: Duration::ZERO, ..options() }, &Adoptions)
 }
 
 fn options() -> BackupOptions {
