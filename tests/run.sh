@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs all tests: formatting, lints, unit and integration tests (which replay the fuzz corpora), the independent
 # reader, the demonstration on a small scale, a short slice of each campaign (kills, power cuts, faults, turned bits, many processes),
-# real databases and an application run by plans, and each fuzz target for some seconds. Installs what they need; wants the Rust
-# toolchain, C and C++ compilers and Python 3. The campaigns in full, some hours: tests/campaigns/run.sh.
+# real databases and an application run by plans, each fuzz target for some seconds, and the instructions that the hot kernels take. Installs
+# what they need; wants the Rust toolchain, C and C++ compilers and Python 3. The campaigns in full, some hours: tests/campaigns/run.sh.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -11,7 +11,7 @@ export RUST_BACKTRACE=1
 # Tests of attributes, ACLs and mounts use these where they can be had; without them those tests say SKIPPED.
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   missing=
-  for tool in getfattr:attr setfacl:acl rsync:rsync strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs chromium:chromium systemd-analyze:systemd; do
+  for tool in getfattr:attr setfacl:acl rsync:rsync strace:strace mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs chromium:chromium systemd-analyze:systemd valgrind:valgrind; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
   done
   if [ -n "$missing" ]; then
@@ -48,8 +48,16 @@ step "plans with real databases, a broker and an application"
 tests/components/install.sh
 tests/components/run.py --binary "$binary" 2>&1 | tee -a "$said"
 
+step "instructions of the hot kernels"
+if command -v valgrind >/dev/null; then
+  benches/counts/compare
+else
+  echo "SKIPPED counts: cannot count instructions: valgrind is not installed" | tee -a "$said"
+fi
+
 step "tests"
 cargo test --workspace --locked 2>&1 | tee -a "$said"
+
 # The runner counts a test as passed that says it cannot be made here, a campaign goes on with the next, and so do the components.
 skipped='SKIPPED [^ ]*: cannot\|^SKIPPED\( PART\)\?: '
 printf '\n%s tests could not be made here\n' "$(grep -c "$skipped" "$said" || true)"
