@@ -50,7 +50,7 @@ tests/components/run.py --binary "$binary" 2>&1 | tee -a "$said"
 
 step "instructions of the hot kernels"
 if command -v valgrind >/dev/null; then
-  benches/counts/compare
+  benches/counts/compare 2>&1 | tee -a "$said"
 else
   echo "SKIPPED counts: cannot count instructions: valgrind is not installed" | tee -a "$said"
 fi

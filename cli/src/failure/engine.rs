@@ -64,7 +64,7 @@ impl From<RepositoryError> for Failure {
                      file `config` with that of a copy of the repository: keyslots are bound to the id in it",
                 ),
             RepositoryError::DamagedConfig { .. } => Self::damage("config-damaged", message)
-                .hint("`strongroom repair objects` makes it good"),
+                .hint("`strongroom repair objects`, with the same password, makes it good by its parity"),
             RepositoryError::KeyslotMemory { needed, .. } => {
                 Self::usage("kdf-memory", message).hint(memory_for(needed))
             }

@@ -108,10 +108,14 @@ fn noting<T>(newer: &Newer, key: &ObjectKey, result: Result<T, BackendError>) ->
 }
 
 impl Backend for Watch {
-    forward_backend!(this => this.inner; location list create replace delete begin sign flush clean free_room);
+    forward_backend!(this => this.inner; location list create replace delete begin sign clean free_room);
 
     fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
         self.noting(key, self.inner.stat(key))
+    }
+
+    fn flush(&self, key: &ObjectKey) -> Result<(), BackendError> {
+        self.noting(key, self.inner.flush(key))
     }
 
     fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {

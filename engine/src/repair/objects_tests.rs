@@ -198,24 +198,53 @@ fn a_config_that_says_another_id_is_told_from_a_wrong_password() {
         let backend = Arc::new(world.storage.snapshot());
         Repository::open(backend, &Password::new(password.to_vec()), testing::environment(1))
     };
-    let wrong = open(b"another").expect_err("it is not the password");
-    assert!(matches!(wrong, RepositoryError::WrongPassword { .. }), "{wrong}");
+    let is_wrong = |password: &[u8]| {
+        let error = open(password).expect_err("no keyslot opens");
+        assert!(matches!(error, RepositoryError::WrongPassword { .. }), "{error}");
+    };
+    is_wrong(b"another");
     let id = *world.open().id().as_bytes();
-    world.storage.corrupt(&ObjectKey::config(), |bytes| {
-        let at = bytes.windows(id.len()).position(|part| part == id).expect("the config has the id");
-        bytes[at] ^= 1;
-    });
-    for password in [testing::PASSWORD, b"another"] {
-        let damaged = open(password).expect_err("it says another id");
-        assert!(matches!(damaged, RepositoryError::DamagedConfig { .. }), "{damaged}");
-    }
+    let flip_id = || {
+        world.storage.corrupt(&ObjectKey::config(), |bytes| {
+            let at = bytes.windows(id.len()).position(|part| part == id).expect("the config has the id");
+            bytes[at] ^= 1;
+        });
+    };
+    flip_id();
+    let damaged = open(testing::PASSWORD).expect_err("it says another id");
+    assert!(matches!(damaged, RepositoryError::DamagedConfig { .. }), "{damaged}");
+    is_wrong(b"another");
     assert_eq!(mend_objects(&world.storage, false).left(), 0);
     open(testing::PASSWORD).expect("as before");
     // Without parity nobody can tell.
-    let key = crate::sidecar::key_of(&ObjectKey::config()).expect("it has parity");
-    world.storage.delete(&key).expect("deleted");
-    flip(&world.storage, &ObjectKey::config());
-    assert!(open(testing::PASSWORD).is_err());
+    let sidecar = crate::sidecar::key_of(&ObjectKey::config()).expect("it has parity");
+    world.storage.delete(&sidecar).expect("deleted");
+    flip_id();
+    is_wrong(testing::PASSWORD);
+}
+
+/// Whoever may add objects may give the config the parity of another one, where there is no parity yet.
+#[test]
+fn a_config_stands_against_parity_of_another_one() {
+    let world = covered();
+    let sidecar = crate::sidecar::key_of(&ObjectKey::config()).expect("it has parity");
+    let other = MemoryBackend::new();
+    let repository = testing::init(Arc::new(other.clone()), 4719);
+    set_overhead(&repository, 30).expect("committed");
+    parity::add(&repository, &AddOptions { threads: 1, ..AddOptions::default() }, &Silent).expect("added");
+    let planted = other.read(&sidecar, u64::MAX).expect("there");
+    world.storage.plant(&sidecar, &planted);
+    let before = objects_of(&world.storage);
+    assert!(check_all(&world.open()).findings.iter().all(|finding| !finding.is_damage));
+    let wrong = Repository::open(
+        Arc::new(world.storage.clone()),
+        &Password::new(b"another".to_vec()),
+        testing::environment(1),
+    );
+    assert!(matches!(wrong, Err(RepositoryError::WrongPassword { .. })), "{wrong:?}");
+    // Whoever repairs goes by parity first.
+    mend_objects(&world.storage, false);
+    assert_eq!(objects_of(&world.storage), before);
 }
 
 #[test]

@@ -200,9 +200,9 @@ pub enum RepositoryError {
         /// An object that only a commit can have brought about, or an entry that does not count.
         found: ObjectKey,
     },
-    /// No keyslot opens with the password, and none can: the config has another id than the repository had.
+    /// The config has another id than the repository: with that of its parity a keyslot opens, with its own none does.
     #[error(
-        "the password opens no keyslot of {location}, and may be right: the config is not what its parity was made of"
+        "the config of {location} is damaged: it has another repository's id, with which no password opens. The password is right"
     )]
     DamagedConfig {
         /// Where.

@@ -33,10 +33,17 @@ pub(super) fn open_config(
     Ok((config, bytes))
 }
 
-/// Whether the config that is stored is another one than its parity was made of: then no password opens a keyslot, each being bound to the
-/// repository's id.
-pub(super) fn is_config_damaged(backend: &dyn Backend) -> bool {
-    mended(backend, &ObjectKey::config()).is_some()
+/// A config with another id than this one: what parity gives, or, where that was taken, the one that is stored. Each keyslot is bound to the
+/// repository's id and so says which of them is right: anybody may have made the parity.
+pub(super) fn other_config(
+    backend: &dyn Backend,
+    config: &Config,
+    is_lenient: bool,
+) -> Option<(Config, Vec<u8>)> {
+    let key = ObjectKey::config();
+    let bytes = if is_lenient { backend.read(&key, CONFIG_LEN_MAX).ok() } else { mended(backend, &key) }?;
+    let other = Config::decode(&bytes).ok()?;
+    (other.repository != config.repository).then_some((other, bytes))
 }
 
 /// What parity gives of a config or keyslot that is damaged.

@@ -15,8 +15,8 @@
 //! to restore byte for byte, whoever comes next has to succeed, and two prunes have to leave nothing behind. What somebody was told
 //! is held has to be held, unless it is released, and what was forgotten must not come back.
 //!
-//! In every third backup somebody seems to have died before: it takes over what no segment lists, be it left by one that did or a part of
-//! what another one is just storing.
+//! One backup of three, by chance, finds that somebody seems to have died: unless its password is append-only, it takes over what no segment
+//! lists, be it left by one that did die or a part of what another one is just storing.
 //!
 //! Some repositories have append-only passwords: a host that is honest backs up with one, and somebody who is not lists with another one
 //! everything where it is not. Neither is ever in the way of others, and in the end a repair drops the lies.
@@ -217,8 +217,8 @@ fn nothing_is_lost_and_nobody_is_blocked_in_any_order() {
         "{seeds} seeds, {} turns, {adoptions} backups took over what others had stored",
         turns.into_inner()
     );
-    assert!(adoptions > 0 || seeds < 100, "nothing was ever taken over");
     assert!(bad.is_empty(), "run one with STRONGROOM_SIMULATION_SEED: {bad:#?}");
+    assert!(adoptions > 0 || seeds < 100, "nothing was ever taken over");
 }
 
 #[test]

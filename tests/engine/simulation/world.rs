@@ -29,7 +29,7 @@ use strongroom::restore::{self, RestoreOptions};
 use strongroom::source::FilterOptions;
 use strongroom::testing::{self, NoCalendar};
 
-/// Backups that took over what nobody had listed.
+/// Backups of all seeds in this process that took over what nobody had listed.
 pub static ADOPTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Counts them.

@@ -240,6 +240,7 @@ fn failure(refusal: &Refusal) -> Failure {
         "no-repository" => ("no-repository", Exit::NoRepository),
         "wrong-password" => ("wrong-password", Exit::WrongPassword),
         "log-damaged" => ("log-damaged", Exit::Damage),
+        "config-damaged" => ("config-damaged", Exit::Damage),
         _ => ("recover", Exit::Failed),
     };
     let failure = Failure::new(code, &refusal.message).exit(exit);
