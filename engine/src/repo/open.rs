@@ -15,7 +15,7 @@ use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::ids::{KeyslotId, PackId, RepositoryId, SegmentId, WriterId};
 use crate::index;
 use crate::log::{self, Fold, LogError};
-use crate::repo::unlock::{absent, first_of, open_config, open_keyslot, other_config};
+use crate::repo::unlock::{absent, first_of, open_config_and_keyslot};
 use crate::repo::view::{Leniency, View};
 use crate::repo::{Environment, Repository, RepositoryError};
 use crate::sidecar;
@@ -324,27 +324,10 @@ impl Repository {
         but: &HashSet<KeyslotId>,
     ) -> Result<Self, RepositoryError> {
         let is_lenient = leniency != Leniency::None;
-        let (mut config, mut config_bytes) = open_config(&*backend, is_lenient)?;
-        let open = |id: &RepositoryId| open_keyslot(&*backend, password, id, but, is_lenient);
-        let (keyslot, slot) = match open(&config.repository) {
-            Err(wrong @ RepositoryError::WrongPassword { .. }) => {
-                let Some(other) = other_config(&*backend, &config, is_lenient) else { return Err(wrong) };
-                match open(&other.0.repository) {
-                    Ok(_) if !is_lenient => {
-                        return Err(RepositoryError::DamagedConfig { location: backend.location() });
-                    }
-                    Ok(opened) => {
-                        (config, config_bytes) = other;
-                        opened
-                    }
-                    Err(_) => return Err(wrong),
-                }
-            }
-            opened => opened?,
-        };
+        let ((config, config_bytes), opened) = open_config_and_keyslot(&*backend, password, but, is_lenient)?;
         let fold = Fold::empty(Config::hash(&config_bytes));
         let id = config.repository;
-        Ok(Self::assemble(backend, environment, (id, config_bytes), (keyslot, slot), fold, leniency))
+        Ok(Self::assemble(backend, environment, (id, config_bytes), opened, fold, leniency))
     }
 
     /// Why there is no commit. Only an `init` knows what the first one is to say. Where there is more than it leaves behind, the log was

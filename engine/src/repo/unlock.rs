@@ -11,12 +11,37 @@ use crate::ids::{KeyslotId, RepositoryId};
 use crate::repo::RepositoryError;
 use crate::sidecar;
 
+/// A config and its bytes.
+type StoredConfig = (Config, Vec<u8>);
+
+/// Reads the config and opens a keyslot of the repository that it names. Each keyslot is bound to the repository's id, and so says whether the
+/// config is right, or its parity, which anybody may have made: a lenient one takes the one of the two with which the password opens something.
+///
+/// # Errors
+/// [`RepositoryError::DamagedConfig`] where the password opens something with what parity gives of the config only, and it is not lenient.
+pub(super) fn open_config_and_keyslot(
+    backend: &dyn Backend,
+    password: &Password,
+    but: &HashSet<KeyslotId>,
+    is_lenient: bool,
+) -> Result<(StoredConfig, (KeyslotId, Keyslot)), RepositoryError> {
+    let config = open_config(backend, is_lenient)?;
+    let open = |config: &StoredConfig| open_keyslot(backend, password, &config.0.repository, but, is_lenient);
+    let wrong = match open(&config) {
+        Err(error @ RepositoryError::WrongPassword { .. }) => error,
+        opened => return Ok((config, opened?)),
+    };
+    let Some(other) = other_config(backend, &config.0, is_lenient) else { return Err(wrong) };
+    match open(&other) {
+        Err(_) => Err(wrong),
+        Ok(opened) if is_lenient => Ok((other, opened)),
+        Ok(_) => Err(RepositoryError::DamagedConfig { location: backend.location() }),
+    }
+}
+
 /// Reads the config; if it is lenient, takes it from its parity where it is damaged. Whether it is the right one then, the keyslot says,
 /// which is bound to the repository's id, and the first commit.
-pub(super) fn open_config(
-    backend: &dyn Backend,
-    is_lenient: bool,
-) -> Result<(Config, Vec<u8>), RepositoryError> {
+fn open_config(backend: &dyn Backend, is_lenient: bool) -> Result<StoredConfig, RepositoryError> {
     if is_lenient
         && let Some(bytes) = mended(backend, &ObjectKey::config())
         && let Ok(config) = Config::decode(&bytes)
@@ -33,13 +58,8 @@ pub(super) fn open_config(
     Ok((config, bytes))
 }
 
-/// A config with another id than this one: what parity gives, or, where that was taken, the one that is stored. Each keyslot is bound to the
-/// repository's id and so says which of them is right: anybody may have made the parity.
-pub(super) fn other_config(
-    backend: &dyn Backend,
-    config: &Config,
-    is_lenient: bool,
-) -> Option<(Config, Vec<u8>)> {
+/// A config with another id than this one: what parity gives, or, where that was taken, the one that is stored.
+fn other_config(backend: &dyn Backend, config: &Config, is_lenient: bool) -> Option<StoredConfig> {
     let key = ObjectKey::config();
     let bytes = if is_lenient { backend.read(&key, CONFIG_LEN_MAX).ok() } else { mended(backend, &key) }?;
     let other = Config::decode(&bytes).ok()?;
@@ -53,7 +73,7 @@ fn mended(backend: &dyn Backend, key: &ObjectKey) -> Option<Vec<u8>> {
 }
 
 /// Tries the password on every keyslot that does not take more memory than it may.
-pub(super) fn open_keyslot(
+fn open_keyslot(
     backend: &dyn Backend,
     password: &Password,
     repository: &RepositoryId,

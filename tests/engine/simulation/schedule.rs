@@ -26,6 +26,9 @@ const TURNS_MAX: u64 = 200_000;
 /// In one backup of so many somebody seems to have died before.
 const LEFT_BEHIND_EVERY: u64 = 3;
 
+/// Of each kind of mishap there are fewer than so many.
+const MISHAPS: u64 = 4;
+
 /// Turns within which what is to go wrong does so.
 const TURNS_WITH_MISHAPS: u64 = 400;
 
@@ -117,8 +120,8 @@ impl Schedule {
         let mut random = Random::new(seed, 1);
         let pace = random.pick(&[1, 2, 8, 32]);
         let mut to_come = Vec::new();
-        for (mishap, most) in [(Mishap::Crash, 4), (Mishap::Fault, 4)] {
-            for _ in 0..random.below(most) {
+        for mishap in [Mishap::Crash, Mishap::Fault] {
+            for _ in 0..random.below(MISHAPS) {
                 to_come.push((random.below(TURNS_WITH_MISHAPS), mishap));
             }
         }

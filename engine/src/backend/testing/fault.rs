@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::{
-    Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Sign, Staged,
+    Backend, BackendError, Created, Folder, ObjectInfo, ObjectKey, ObjectReader, Staged, forward_backend,
 };
 use super::Operation;
 
@@ -331,9 +331,7 @@ impl<B: Backend> FaultBackend<B> {
 }
 
 impl<B: Backend> Backend for FaultBackend<B> {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
+    forward_backend!(this => this.inner; location sign clean free_room);
 
     fn list(
         &self,
@@ -368,20 +366,8 @@ impl<B: Backend> Backend for FaultBackend<B> {
         self.run_on(Operation::Delete, key, |inner| inner.delete(key))
     }
 
-    fn sign(&self) -> Result<Box<dyn Sign>, BackendError> {
-        self.inner.sign()
-    }
-
     fn flush(&self, key: &ObjectKey) -> Result<(), BackendError> {
         self.run_on(Operation::Flush, key, |inner| inner.flush(key))
-    }
-
-    fn clean(&self) -> Result<u64, BackendError> {
-        self.inner.clean()
-    }
-
-    fn free_room(&self) -> Option<u64> {
-        self.inner.free_room()
     }
 
     fn open(&self, key: &ObjectKey, limit: u64) -> Result<Box<dyn ObjectReader>, BackendError> {
