@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Lets system calls of the real program fail, one at a time: the N-th flush, write, rename, removal, read or creation of a folder in each
 thread says that the disk is broken or full. The command may fail or cope; the repository has to check clean, what was told to be stored has
-to be there and give back what it was made of, what was told to be done has to be done, and a failed flush may never be taken for a good one.
+to be there and give back what it was made of, what was told to be done has to be done, and a failed flush may never be taken for a good one: where
+a command ends well all the same, since it was for something that nobody waits for, whatever was not flushed is taken away first.
 A command that failed has to be possible again. A check may not pass that could not read something.
 
     injected.py --binary target/release/strongroom [--every 1] [--seed 1]
@@ -48,6 +49,8 @@ class Command:
     is_done: typing.Callable = lambda tool: True
     # Exit codes when it is run once more after it failed; none if it need not be possible.
     again: tuple = ()
+    # Whether it merges segments when its own commit is durable: then a flush may fail in vain.
+    tidies: bool = False
 
 
 def opens(tool, password):
@@ -83,6 +86,31 @@ def reads(trace):
             failed = "(INJECTED)" in end[4]
             at = int(end[2])
             yield begun.pop(thread), at, at + (int(end[1]) if failed else max(int(end[3]), 0)), failed
+
+
+def unflushed(trace):
+    """Files that a traced command published and that a cut of power may take away: neither they nor their names need be there but by a flush
+    that succeeded, of the file before it got its name and of the folder after that."""
+    bad, waiting, begun = set(), {}, {}
+    for line in trace.splitlines():
+        thread, call = line.split(maxsplit=1)
+        flush = re.match(r"fsync\(\d+<([^>]*)>", call)
+        if flush:
+            # What gets a name while it is at work, the next one is for.
+            begun[thread] = flush[1], set(waiting.get(flush[1], ()))
+        if re.search(r"^(fsync\(|<\.\.\. fsync resumed>).*\) += ", call):
+            path, names = begun.pop(thread)
+            if call.endswith(" = 0"):
+                waiting.get(path, set()).difference_update(names)
+            else:
+                bad.add(path)
+        named = re.match(r'renameat2\(\d+<([^>]*)>, "([^"]*)", \d+<([^>]*)>, "([^"]*)", RENAME_NOREPLACE', call)
+        if named:
+            old, new = f"{named[1]}/{named[2]}", f"{named[3]}/{named[4]}"
+            if old in bad:
+                bad.add(new)
+            waiting.setdefault(named[3], set()).add(new)
+    return [path for path in map(pathlib.Path, bad.union(*waiting.values())) if path.is_file()]
 
 
 def missed(trace, base, repository):
@@ -160,7 +188,7 @@ class Campaign:
         new = [*CHEAP, "--new-password-file", self.password]
         return {
             "init": Command(["init", *CHEAP], "", lambda tool: opens(tool, PASSWORD), (0, THERE)),
-            "backup": Command(["backup", self.tree.path], is_done=self.is_backed_up, again=(0,)),
+            "backup": Command(["backup", self.tree.path], is_done=self.is_backed_up, again=(0,), tidies=True),
             "forget": Command(["forget", self.oldest], is_done=lambda tool: self.oldest not in tool.snapshots()),
             "prune": Command(["prune", "--grace", "0s", "--max-unused", "0"], "forgotten", again=(0,)),
             "parity add": Command(["parity", "add"], is_done=lambda tool: objects(tool.repository, "parity"), again=(0,)),
@@ -182,7 +210,8 @@ class Campaign:
         """Runs a command with faults; returns how it ended and the trace, or nothing if there was no call to fail."""
         trace = self.work / "trace"
         wrapper = ["strace", "-f", "-q", "-y", "-s", "0", "-o", trace, *(["-P", path] if path else [])]
-        wrapper += ["-e", f"trace={call}", "-e", f"inject={call}:error={error}{when}"]
+        # Of what was flushed one has to know what it was for.
+        wrapper += ["-e", f"trace={call}{',renameat2' if call == 'fsync' else ''}", "-e", f"inject={call}:error={error}{when}"]
         done = tool.run(*command.words, "-q", codes=(), wrapper=wrapper)
         text = trace.read_text(errors="replace")
         if "(INJECTED)" not in text:
@@ -199,9 +228,12 @@ class Campaign:
         done, trace = self.injected(tool, command, call, error, f":when={number}")
         if not done:
             return False
-        # A check writes nothing but its own record, and does without it.
-        if done.returncode == 0 and not copes and name != "check":
-            raise Failed("a failed flush is taken for a good one")
+        if done.returncode == 0 and not copes:
+            # A check writes nothing but its own record, and does without it.
+            if name != "check" and not command.tidies:
+                raise Failed("a failed flush is taken for a good one")
+            for path in unflushed(trace):
+                path.unlink(missing_ok=True)
         if done.returncode == 0 and name == "check":
             unseen = missed(trace, self.bases / command.base, tool.repository)
             if unseen:
