@@ -11,6 +11,8 @@
 mod decide;
 pub mod policy;
 #[cfg(test)]
+mod run_tests;
+#[cfg(test)]
 mod tests;
 mod times;
 

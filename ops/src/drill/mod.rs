@@ -24,6 +24,8 @@ pub mod choose;
 mod expect;
 pub mod history;
 pub mod kept;
+#[cfg(test)]
+mod left_tests;
 pub mod machine;
 pub(crate) mod mistake;
 pub mod overdue;
