@@ -115,7 +115,7 @@ fn coverable(repository: &Repository, unreadable: &mut Vec<String>) -> Result<Ve
             size: entry.size,
         }));
     })?;
-    all.extend(states(repository)?);
+    all.extend(states(repository, unreadable)?);
     all.extend(fold.ledger().map(|id| Coverable {
         key: ObjectKey::ledger(&id),
         hash: *id.as_bytes(),
@@ -145,15 +145,21 @@ fn coverable(repository: &Repository, unreadable: &mut Vec<String>) -> Result<Ve
     Ok(all)
 }
 
-/// States that open. Others are for the check to report.
-fn states(repository: &Repository) -> Result<Vec<Coverable>, CoverError> {
+/// States that open. What else a state may be is for the check to report; one that cannot be read now may open later, and has no parity then.
+fn states(repository: &Repository, unreadable: &mut Vec<String>) -> Result<Vec<Coverable>, CoverError> {
     let mut keys = Vec::new();
     repository.backend().list(Folder::State, None, &mut |info| {
         keys.extend(info.key.sequence().map(|seq| (seq, info.key.clone())));
         ControlFlow::Continue(())
     })?;
     let of_state = |(seq, key): (u64, ObjectKey)| {
-        let object = repository.backend().read(&key, RECORD_OBJECT_LEN_MAX).ok()?;
+        let object = match repository.backend().read(&key, RECORD_OBJECT_LEN_MAX) {
+            Ok(object) => object,
+            Err(error) => {
+                unreadable.extend(matches!(error, BackendError::Io { .. }).then(|| error.to_string()));
+                return None;
+            }
+        };
         let (hash, size) = (*blake3::hash(&object).as_bytes(), object.len() as u64);
         let state: State =
             record::open_object(ObjectKind::State, object, repository.keys(), &repository.id()).ok()?;

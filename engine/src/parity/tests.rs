@@ -176,6 +176,29 @@ fn an_object_that_cannot_be_read_is_named_and_all_others_are_covered() {
     all_covered(&repository, &world.storage);
 }
 
+/// A state that a disk does not give just now may open later: without parity it is not all that was asked for.
+#[test]
+fn a_state_that_cannot_be_read_is_named() {
+    let (world, repository) = world();
+    for overhead in 1..=40 {
+        let change = Change::ParitySet { overhead };
+        repository.commit(&mut |_| Ok(vec![change.clone()])).expect("committed");
+    }
+    let keys: Vec<_> = world.storage.objects().into_iter().map(|(key, _)| key).collect();
+    let state = keys.iter().rfind(|key| key.folder() == Some(Folder::State)).expect("a state");
+    drop(repository);
+    let backend = FaultBackend::new(world.storage.clone());
+    let faults = backend.faults();
+    let repository = prune::test_support::open(backend);
+    faults.inject(Fault::unreadable(state));
+    let report = add(&repository, &options(30), &Silent).expect("it goes on");
+    assert_eq!(report.damaged.len(), 1, "{report:?}");
+    assert!(report.damaged[0].contains(state.as_str()), "{report:?}");
+    faults.clear();
+    let report = add(&repository, &options(30), &Silent).expect("added");
+    assert!(report.damaged.is_empty(), "{report:?}");
+}
+
 #[test]
 fn parity_that_cannot_be_listed_ends_neither_checks_nor_prunes() {
     let (world, repository) = world();
