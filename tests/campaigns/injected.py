@@ -49,8 +49,9 @@ class Command:
     is_done: typing.Callable = lambda tool: True
     # Exit codes when it is run once more after it failed; none if it need not be possible.
     again: tuple = ()
-    # Whether it merges segments when its own commit is durable: then a flush may fail in vain.
-    tidies: bool = False
+    # Whether some of what it writes is for the next time only, as merged segments behind a backup's commit and a check's own record: a flush
+    # of that may fail in vain.
+    writes_extras: bool = False
 
 
 def opens(tool, password):
@@ -90,7 +91,7 @@ def reads(trace):
 
 def unflushed(trace):
     """Files that a traced command published and that a cut of power may take away: neither they nor their names need be there but by a flush
-    that succeeded, of the file before it got its name and of the folder after that."""
+    that succeeded, of the file before it got its name and of the folder after that. What took another file's place is not among them."""
     bad, waiting, begun = set(), {}, {}
     for line in trace.splitlines():
         thread, call = line.split(maxsplit=1)
@@ -188,7 +189,7 @@ class Campaign:
         new = [*CHEAP, "--new-password-file", self.password]
         return {
             "init": Command(["init", *CHEAP], "", lambda tool: opens(tool, PASSWORD), (0, THERE)),
-            "backup": Command(["backup", self.tree.path], is_done=self.is_backed_up, again=(0,), tidies=True),
+            "backup": Command(["backup", self.tree.path], is_done=self.is_backed_up, again=(0,), writes_extras=True),
             "forget": Command(["forget", self.oldest], is_done=lambda tool: self.oldest not in tool.snapshots()),
             "prune": Command(["prune", "--grace", "0s", "--max-unused", "0"], "forgotten", again=(0,)),
             "parity add": Command(["parity", "add"], is_done=lambda tool: objects(tool.repository, "parity"), again=(0,)),
@@ -199,7 +200,7 @@ class Campaign:
             "repair index": Command(["repair", "index"], "without index", again=(0,)),
             "repair packs": Command(["repair", "packs", "--read-data"], "damaged pack", again=(0,)),
             "repair objects": Command(["repair", "objects"], "damaged log", again=(0,)),
-            "check": Command(["check", "--read-data"], "covered"),
+            "check": Command(["check", "--read-data"], "covered", writes_extras=True),
         }
 
     def is_backed_up(self, tool):
@@ -229,8 +230,7 @@ class Campaign:
         if not done:
             return False
         if done.returncode == 0 and not copes:
-            # A check writes nothing but its own record, and does without it.
-            if name != "check" and not command.tidies:
+            if not command.writes_extras:
                 raise Failed("a failed flush is taken for a good one")
             for path in unflushed(trace):
                 path.unlink(missing_ok=True)
