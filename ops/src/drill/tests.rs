@@ -101,11 +101,11 @@ pub(super) struct Stage {
     pub(super) plan: Plan,
     pub(super) source: Played,
     /// How often addresses are asked in vain.
-    pub(super) silent: usize,
+    silent: usize,
     /// And what they say then.
-    pub(super) answer: Result<u16, NoAnswer>,
-    pub(super) cancelled: Arc<AtomicBool>,
-    pub(super) known: Vec<DrillRecord>,
+    answer: Result<u16, NoAnswer>,
+    cancelled: Arc<AtomicBool>,
+    known: Vec<DrillRecord>,
     /// Whether something is left to be cleaned up.
     pub(super) leaves: bool,
 }
@@ -135,7 +135,7 @@ impl Stage {
         self.run_as(&Wish::default())
     }
 
-    pub(super) fn run_as(&self, wish: &Wish) -> DrillRecord {
+    fn run_as(&self, wish: &Wish) -> DrillRecord {
         let (place, began) = (self.place(), Instant::now());
         let asked = Cell::new(0);
         let driller = Driller {
