@@ -145,7 +145,8 @@ fn coverable(repository: &Repository, unreadable: &mut Vec<String>) -> Result<Ve
     Ok(all)
 }
 
-/// States that open. What else a state may be is for the check to report; one that cannot be read now may open later, and has no parity then.
+/// States that open; others are for the check to report. One that cannot be read goes to `unreadable`: it may open later, and would have no
+/// parity then.
 fn states(repository: &Repository, unreadable: &mut Vec<String>) -> Result<Vec<Coverable>, CoverError> {
     let mut keys = Vec::new();
     repository.backend().list(Folder::State, None, &mut |info| {
