@@ -5,6 +5,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # AddressSanitizer and coverage counters are behind flags that stable compilers accept only with this.
 export RUSTC_BOOTSTRAP=1
 
+# cargo-fuzz asks for one codegen unit, which keeps but one processor busy. What comes last counts.
+export RUSTFLAGS="${RUSTFLAGS:-} -Ccodegen-units=16"
+
 if ! command -v cargo-fuzz >/dev/null; then
     # cargo-fuzz as a wheel: nothing to compile.
     if [ ! -x fuzz/target/tools/bin/cargo-fuzz ]; then

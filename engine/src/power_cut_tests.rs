@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::backend::LocalBackend;
 use crate::backend::local::disk::record::{Cut, Entry, Journal, Story, Tree, read_tree};
 use crate::crypto::Password;
-use crate::deeds::{APPENDER, Deed, SECOND, assert_clean, backend, history, next_seed, open_with};
+use crate::deeds::{APPENDER, Deed, SECOND, assert_clean, backend, history, next_seed, open_with, scratch};
 use crate::format::parity::Overhead;
 use crate::ids::SnapshotId;
 use crate::repo::{InitOptions, Repository, RepositoryError};
@@ -38,7 +38,7 @@ struct Told<'d> {
 }
 
 fn write_tree(tree: &Tree) -> TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     for (path, entry) in tree {
         let path = folder.path().join(path);
         match entry {
@@ -201,7 +201,7 @@ fn a_repository_that_was_being_made_is_made_as_asked() {
         let password = Password::new(PASSWORD.to_vec());
         Repository::init(Arc::new(backend), &password, &options, testing::environment(next_seed()))
     };
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let journal = Journal::begin(folder.path());
     make(folder.path()).expect("made");
     let story = Story::new(Tree::new(), journal.end());

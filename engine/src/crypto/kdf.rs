@@ -125,12 +125,48 @@ impl KdfParams {
     /// Parameters out of bounds, more memory than the password may take, or none.
     pub fn derive(&self, password: &Password, salt: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, KdfError> {
         self.check_for(password)?;
+        #[cfg(any(test, feature = "testing"))]
+        return memo::derive(self, password, salt);
+        #[cfg(not(any(test, feature = "testing")))]
+        self.argon2id(password, salt)
+    }
+
+    fn argon2id(&self, password: &Password, salt: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, KdfError> {
         let params =
             Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(KdfError::Failed)?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(&password.bytes, salt, key.as_mut())
             .map_err(KdfError::Failed)?;
+        Ok(key)
+    }
+}
+
+/// Keys that tests have derived before: simulations open the same keyslot ten thousands of times, and would do little but derive its key.
+#[cfg(any(test, feature = "testing"))]
+mod memo {
+    use std::collections::HashMap;
+    use std::sync::{LazyLock, Mutex};
+
+    use super::{KdfError, KdfParams, Password, Zeroizing};
+
+    /// The costs, the password and the salt.
+    type Input = ((u32, u32, u32), Vec<u8>, [u8; 32]);
+
+    static KEYS: LazyLock<Mutex<HashMap<Input, [u8; 32]>>> = LazyLock::new(Mutex::default);
+
+    pub fn derive(
+        params: &KdfParams,
+        password: &Password,
+        salt: &[u8; 32],
+    ) -> Result<Zeroizing<[u8; 32]>, KdfError> {
+        let costs = (params.memory_kib, params.passes, params.lanes);
+        let input = (costs, password.bytes.to_vec(), *salt);
+        if let Some(key) = KEYS.lock().expect("whole").get(&input) {
+            return Ok(Zeroizing::new(*key));
+        }
+        let key = params.argon2id(password, salt)?;
+        KEYS.lock().expect("whole").insert(input, *key);
         Ok(key)
     }
 }

@@ -11,9 +11,15 @@ use crate::backend::local::disk::record::{Entry, Tree};
 use crate::backend::{Backend, LocalBackend, MemoryBackend, ObjectKey};
 use crate::repo::{Repository, RepositoryError};
 
+/// A folder that goes again soon, in memory where the system has a file system there. On ext4, thousands of files that come and go take most of the time: it
+/// looks for inodes that were not freed just now.
+pub fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
 /// The objects of a repository as files.
 pub fn on_disk(storage: &MemoryBackend) -> TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     LocalBackend::create_repository(folder.path()).expect("made");
     for (key, bytes) in storage.objects() {
         let path = folder.path().join(key.as_str());
@@ -38,7 +44,7 @@ pub fn in_memory(tree: &Tree) -> MemoryBackend {
 impl Deed {
     /// The folder of the repository that it is done to.
     pub fn folder(&self) -> TempDir {
-        if self.is_init { tempfile::tempdir().expect("a folder") } else { on_disk(&self.storage) }
+        if self.is_init { scratch() } else { on_disk(&self.storage) }
     }
 
     /// Does it to a repository in a folder.

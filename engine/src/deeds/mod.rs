@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use disk::{backend, in_memory};
+pub use disk::{backend, in_memory, scratch};
 pub use history::history;
 
 use crate::backend::{Backend, MemoryBackend};
