@@ -94,8 +94,8 @@ fn audit(deed: &Deed, storage: &MemoryBackend, result: &Result<(), String>, goes
     }
 }
 
-/// What came of a deed, whether anything failed, and what is stored then.
-type Attempt = (Result<(), String>, bool, MemoryBackend);
+/// What came of a deed, what failed if anything did, and what is stored then.
+type Attempt = (Result<(), String>, Option<String>, MemoryBackend);
 
 /// Does it on storage whose `n`-th operation fails in this way.
 fn in_memory(deed: &Deed, (_, fault): &Way, n: u64) -> Attempt {
@@ -104,7 +104,7 @@ fn in_memory(deed: &Deed, (_, fault): &Way, n: u64) -> Attempt {
     let faults = backend.faults();
     faults.inject(fault(n));
     let result = deed.act(Arc::new(backend));
-    (result, faults.fired() > 0, storage)
+    (result, faults.first(), storage)
 }
 
 /// Does it in a folder, where the `n`-th call that changes something fails in this way.
@@ -112,8 +112,8 @@ fn on_disk(deed: &Deed, way: &DiskWay, n: u64) -> Attempt {
     let folder = deed.folder();
     let injected = Injected::begin(folder.path(), way.1, n);
     let result = deed.act_in(folder.path());
-    let fired = injected.end() > 0;
-    (result, fired, deeds::in_memory(&read_tree(folder.path())))
+    let failed = (injected.end() > 0).then(String::new);
+    (result, failed, deeds::in_memory(&read_tree(folder.path())))
 }
 
 /// Lets every `every`-th operation of a deed fail.
@@ -127,16 +127,16 @@ fn go_through(
 ) {
     for n in (1 + first % every..).step_by(usize::try_from(every).expect("small")) {
         let what = || format!("{}: operation {n} {how}", deed.name);
-        let (result, has_failed, storage) =
+        let (result, failed, storage) =
             catch_unwind(AssertUnwindSafe(|| attempt(n))).unwrap_or_else(|_| panic!("{}: it panics", what()));
-        if !has_failed {
+        let Some(failed) = failed else {
             return result.unwrap_or_else(|error| panic!("{}: nothing failed, but {error}", what()));
-        }
+        };
         let counter = if result.is_ok() { &tally.coped } else { &tally.failed };
         counter.fetch_add(1, Ordering::Relaxed);
         let goes_on = (n / every).is_multiple_of(GO_ON_EVERY);
         catch_unwind(AssertUnwindSafe(|| audit(deed, &storage, &result, goes_on)))
-            .unwrap_or_else(|_| panic!("{}: {result:?}", what()));
+            .unwrap_or_else(|_| panic!("{} ({failed}): {result:?}", what()));
     }
 }
 

@@ -71,6 +71,8 @@ pub fn add(
         let change = Change::ParitySet { overhead: overhead.tenths() };
         Ok(if is_said { Vec::new() } else { vec![change] })
     })?;
+    // The commit is made even where it could not be read back: it is to have parity as well, and so is what came beside it.
+    repository.refresh()?;
     let mut unreadable = Vec::new();
     let objects = coverable(repository, &mut unreadable)?;
     let work = Work {

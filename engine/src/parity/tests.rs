@@ -199,6 +199,31 @@ fn a_state_that_cannot_be_read_is_named() {
     assert!(report.damaged.is_empty(), "{report:?}");
 }
 
+/// The commit that says what is wanted is made, and then cannot be read back: that must not be the one without parity.
+#[test]
+fn whichever_commit_cannot_be_read_is_covered_or_said_not_to_be() {
+    let (world, repository) = world();
+    drop(repository);
+    for n in 1.. {
+        let storage = world.storage.snapshot();
+        let backend = FaultBackend::new(storage.clone());
+        let faults = backend.faults();
+        let repository = prune::test_support::open(backend);
+        faults.inject(Fault::nth_of(Operation::Read, n, ErrorKind::Other).in_folder(Folder::Log));
+        let result = add(&repository, &options(30), &Silent);
+        if faults.fired() == 0 {
+            assert!(n > 4, "the log was read {n} times");
+            break;
+        }
+        match result {
+            Ok(report) if report.damaged.is_empty() => {
+                all_covered(&prune::test_support::open(storage.clone()), &storage);
+            }
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn parity_that_cannot_be_listed_ends_neither_checks_nor_prunes() {
     let (world, repository) = world();

@@ -212,6 +212,8 @@ struct State {
     faults: Vec<Fault>,
     stopped: Option<Failure>,
     fired: u64,
+    /// What failed first, in words.
+    first: Option<String>,
 }
 
 /// The failures a [`FaultBackend`] has still to produce. Clones share them.
@@ -236,6 +238,11 @@ impl Faults {
         self.lock().fired
     }
 
+    /// The operation that failed first, and what it was on.
+    pub fn first(&self) -> Option<String> {
+        self.lock().first.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -258,7 +265,10 @@ impl Faults {
             fault.lasts
         });
         state.stopped = stopped;
-        state.fired += u64::from(hit.is_some());
+        if hit.is_some() {
+            state.fired += 1;
+            state.first.get_or_insert_with(|| format!("{} {on}", operation.verb()));
+        }
         hit
     }
 
