@@ -64,7 +64,7 @@ STRONGROOM_FAULTS_EVERY=1 cargo test --release -p strongroom --lib -- --nocaptur
 STRONGROOM_CASES=100000 cargo test --release -p strongroom --lib -- --nocapture --ignored chunk::equality
 STRONGROOM_ALL_BITS=1 cargo test --release -p strongroom --lib -- --nocapture damage_tests
 STRONGROOM_EXCHANGES_EVERY=1 cargo test --release -p strongroom --lib -- --nocapture exchange_tests
-STRONGROOM_PARITY_CASES=2000 cargo test --release -p strongroom --lib -- --nocapture sidecar::code_tests
+STRONGROOM_PARITY_CASES=2000 cargo test --release -p strongroom --lib -- --nocapture all_damage_up_to_the_capacity
 SEEDS=2000 cargo test --release -p strongroom --lib -- --nocapture --ignored many_random_nights
 STRONGROOM_SIMULATION_SEEDS=200000 cargo test --release -p strongroom --test engine -- --nocapture nothing_is_lost_and_nobody_is_blocked
 # One after the other: each takes gigabytes.
