@@ -7,6 +7,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 export RUST_BACKTRACE=1
+# Everything is built once: preparing to build parts of it again takes longer.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 
 # Tests of attributes, ACLs and mounts use these where they can be had; without them those tests say SKIPPED.
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
