@@ -84,10 +84,14 @@ fn of_repair(error: &RepairError) -> Failed {
 impl Process {
     pub fn hold(&self, repository: &Repository, which: u64) -> Result<(), Failed> {
         let snapshots = snapshots(repository)?;
-        let Some((id, _)) = snapshots.get(which as usize % snapshots.len().max(1)) else { return Ok(()) };
+        let Some((id, snapshot)) = snapshots.get(which as usize % snapshots.len().max(1)) else {
+            return Ok(());
+        };
         let begun = self.told().holds.begin(*id);
         match forget::hold(repository, *id, "simulated") {
             Ok(_) => self.told().holds.end(*id, begun),
+            // Its backup went on, or came to its end.
+            Err(RepositoryError::NoSnapshot(_)) if snapshot.partial => {}
             Err(error @ RepositoryError::NoSnapshot(_)) => self.was_forgotten(id, &error)?,
             Err(error) => return Err(Failed::Unexpected(error.to_string())),
         }
@@ -96,13 +100,15 @@ impl Process {
 
     pub fn release(&self, repository: &Repository, which: u64) -> Result<(), Failed> {
         let fold = repository.fold();
-        let held: Vec<SnapshotId> =
-            fold.snapshots().filter(|entry| entry.hold.is_some()).map(|entry| entry.snapshot).collect();
-        let Some(id) = held.get(which as usize % held.len().max(1)) else { return Ok(()) };
+        let is_held = |(id, _): &(SnapshotId, _)| fold.snapshot(id).is_some_and(|entry| entry.hold.is_some());
+        let held: Vec<_> = snapshots(repository)?.into_iter().filter(is_held).collect();
         drop(fold);
+        let Some((id, snapshot)) = held.get(which as usize % held.len().max(1)) else { return Ok(()) };
         self.told().holds.begin_release(*id);
         match forget::release(repository, *id, "simulated") {
             Ok(_) => {}
+            // Somebody else released it before, and then its backup went on.
+            Err(RepositoryError::NoSnapshot(_)) if snapshot.partial => {}
             Err(error @ RepositoryError::NoSnapshot(_)) => self.was_forgotten(id, &error)?,
             Err(error) => return Err(Failed::Unexpected(error.to_string())),
         }
