@@ -64,11 +64,12 @@ for kind in "$@"; do
   echo changed > "$mounted/restored/odd/empty"; rm "$mounted/restored/odd/one-byte"; mkdir "$mounted/restored/extra"
   "$binary" restore "latest:$mounted/data" --target "$mounted/restored" --delete --flags -q
   python3 "$here/../demo/compare_trees.py" "$mounted/data" "$mounted/restored"
-  # Full to the last byte: the reserve makes room to forget and to prune, and is made again.
+  # Full to the last byte: the reserve makes room to forget and to prune, and is made again of what the large file gives back.
   "$binary" reserve set 16MiB -q
   head -c 20M /dev/urandom > "$mounted/data/large"
   "$binary" backup -q "$mounted/data"
   rm "$mounted/data/large"
+  "$binary" backup -q "$mounted/data"; "$binary" backup -q "$mounted/data"
   fill() { rm -f "$mounted/filler"; cat /dev/zero > "$mounted/filler" 2>/dev/null || true; sync; cat /dev/zero >> "$mounted/filler" 2>/dev/null || true; }
   fill; "$binary" forget --keep-last 2 -q
   fill; "$binary" prune --max-unused unlimited --grace 0s -q
