@@ -249,7 +249,11 @@ impl Added {
     ) -> Result<u64, RepairError> {
         // Their writer may have died before it did so.
         for id in &self.packs {
-            repository.backend().flush(&ObjectKey::pack(id))?;
+            match repository.backend().flush(&ObjectKey::pack(id)) {
+                // A prune has removed it since it was read.
+                Err(error) if error.is_not_found() => return Err(RepositoryError::Conflict.into()),
+                flushed => flushed?,
+            }
         }
         let segment = if packs.is_empty() { None } else { Some(repository.store_segment(packs)?) };
         let rescued: Vec<PackId> =

@@ -414,3 +414,16 @@ fn what_others_commit_meanwhile_counts_if_it_is_newer_and_of_the_same_files() {
         assert_eq!(ids(&world.open()).contains(&before[1]), !is_own);
     }
 }
+
+/// A prune removes what no segment lists as soon as it may: also between the look at a pack and the commit.
+#[test]
+fn a_pack_that_a_prune_has_removed_meanwhile_begins_the_search_anew() {
+    let world = world();
+    let repository = world.open();
+    let pack = world.storage.objects().into_iter().find_map(|(key, _)| key.pack_id()).expect("a pack");
+    world.storage.delete(&ObjectKey::pack(&pack)).expect("deleted");
+    let added = Added { packs: BTreeSet::from([pack]), ..Added::default() };
+    let base = repository.fold();
+    let result = added.commit(&repository, &base, repository.last_loss(), &[], &|_| true);
+    assert!(matches!(result, Err(RepairError::Repository(RepositoryError::Conflict))), "{result:?}");
+}
