@@ -183,7 +183,7 @@ pub(crate) fn keep_up(repository: &Repository) -> Result<(), ReserveError> {
         return Ok(());
     };
     let Some(longer) = outgrown(wanted, needed(repository)?) else { return Ok(()) };
-    if !repository.backend().free_room().is_some_and(|free| has_room(longer, free)) {
+    if !repository.backend().has_room(with_spare(longer)).unwrap_or(false) {
         return Ok(());
     }
     let mut is_news = false;
@@ -198,9 +198,9 @@ pub(crate) fn keep_up(repository: &Repository) -> Result<(), ReserveError> {
     Ok(())
 }
 
-/// Whether a reserve of this length fits into so much room.
-fn has_room(len: u64, room: u64) -> bool {
-    len.saturating_add(len / SPARE_SHARE) <= room
+/// The room that there has to be for a reserve of this length.
+fn with_spare(len: u64) -> u64 {
+    len.saturating_add(len / SPARE_SHARE)
 }
 
 /// Gives the room back for good. Returns how it was before.
@@ -331,12 +331,11 @@ fn make_longest(repository: &Repository, wanted: u64) -> Result<(), BackendError
             return Ok(());
         }
         // What cannot fit is not even begun: others would find the storage full meanwhile.
-        let fits = |room: u64| has_room(len, room);
-        let (free, old_len) = (backend.free_room(), old.unwrap_or(0));
-        if len > old_len && free.is_some_and(|free| !fits(free.saturating_add(old_len))) {
+        let (room, old_len) = (with_spare(len), old.unwrap_or(0));
+        if len > old_len && backend.has_room(room.saturating_sub(old_len)) == Some(false) {
             continue;
         }
-        if !free.is_some_and(fits) {
+        if old.is_some() && backend.has_room(room) != Some(true) {
             backend.delete(&ObjectKey::reserve())?;
         }
         match make(repository, len) {

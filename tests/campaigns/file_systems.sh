@@ -39,7 +39,9 @@ for kind in "$@"; do
     echo "SKIPPED $kind: cannot make one: no mkfs.$kind"; continue
   fi
   truncate -s 700M "$work/$kind.img"
-  "mkfs.$kind" -q "$work/$kind.img"
+  # Nothing is kept for root, who fills it here: what is kept would be the first to be free again, and not for the reserve.
+  keep=(); [ "$kind" != ext4 ] || keep=(-m 0)
+  "mkfs.$kind" -q "${keep[@]}" "$work/$kind.img"
   mounted=$work/mnt; mkdir -p "$mounted"
   if ! mount -o loop "$work/$kind.img" "$mounted"; then
     echo "SKIPPED $kind: cannot mount it"; mounted=; rm -f "$work/$kind.img"; continue

@@ -282,9 +282,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok(0)
     }
 
-    /// About how many more bytes can be stored, as far as can be told without storing any; none where it cannot. A hint: others store
+    /// Whether so many more bytes can be stored, as far as can be told without storing any; none where it cannot. A hint: others store
     /// meanwhile, and a quota may leave less.
-    fn free_room(&self) -> Option<u64> {
+    fn has_room(&self, _bytes: u64) -> Option<bool> {
         None
     }
 }
@@ -419,10 +419,10 @@ macro_rules! forward_method {
             $to.clean()
         }
     };
-    ($this:ident => $to:expr; free_room) => {
-        fn free_room(&self) -> Option<u64> {
+    ($this:ident => $to:expr; has_room) => {
+        fn has_room(&self, bytes: u64) -> Option<bool> {
             let $this = self;
-            $to.free_room()
+            $to.has_room(bytes)
         }
     };
 }
@@ -430,10 +430,10 @@ pub(crate) use forward_method;
 
 impl<B: Backend + ?Sized> Backend for Arc<B> {
     forward_backend!(this => **this;
-        location list stat read read_range create replace delete open begin sign flush clean free_room);
+        location list stat read read_range create replace delete open begin sign flush clean has_room);
 }
 
 impl<B: Backend + ?Sized> Backend for Box<B> {
     forward_backend!(this => **this;
-        location list stat read read_range create replace delete open begin sign flush clean free_room);
+        location list stat read read_range create replace delete open begin sign flush clean has_room);
 }

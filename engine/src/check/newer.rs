@@ -108,7 +108,7 @@ fn noting<T>(newer: &Newer, key: &ObjectKey, result: Result<T, BackendError>) ->
 }
 
 impl Backend for Watch {
-    forward_backend!(this => this.inner; location list create replace delete begin sign clean free_room);
+    forward_backend!(this => this.inner; location list create replace delete begin sign clean has_room);
 
     fn stat(&self, key: &ObjectKey) -> Result<ObjectInfo, BackendError> {
         self.noting(key, self.inner.stat(key))

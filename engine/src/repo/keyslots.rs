@@ -7,6 +7,7 @@ use crate::format::commit::{Change, WriterKey};
 use crate::format::keyslot::{Keyslot, Secrets};
 use crate::format::state::KeyslotEntry;
 use crate::ids::KeyslotId;
+use crate::log::Fold;
 use crate::repo::{Repository, RepositoryError};
 use crate::sidecar;
 
@@ -118,15 +119,18 @@ impl Repository {
     /// failure of the storage.
     pub fn remove_keyslot(&self, prefix: &str) -> Result<KeyslotId, RepositoryError> {
         self.require_full("remove a keyslot")?;
-        let fold = self.fold();
-        let mut matches = fold.keyslots().filter(|entry| entry.keyslot.to_string().starts_with(prefix));
-        let entry = match (matches.next(), matches.next()) {
-            (Some(entry), None) if !prefix.is_empty() => entry.clone(),
-            _ => return Err(RepositoryError::UnknownKeyslot(prefix.to_owned())),
+        let unknown = || RepositoryError::UnknownKeyslot(prefix.to_owned());
+        let entry = match the_one_keyslot(&self.fold(), prefix) {
+            Some(entry) => entry,
+            None => {
+                // Others may have added it since the log was read.
+                self.refresh()?;
+                the_one_keyslot(&self.fold(), prefix).ok_or_else(unknown)?
+            }
         };
         self.commit(&mut |fold| {
             if fold.keyslot(&entry.keyslot).is_none() {
-                return Err(RepositoryError::UnknownKeyslot(prefix.to_owned()));
+                return Err(unknown());
             }
             if fold.keyslots().all(|other| other.append_only || other.keyslot == entry.keyslot) {
                 return Err(RepositoryError::LastKeyslot(entry.keyslot));
@@ -144,5 +148,35 @@ impl Repository {
             self.backend.delete(&sidecar)?;
         }
         Ok(self.backend.delete(&key)?)
+    }
+}
+
+/// The keyslot in force whose id begins with `prefix`; none where several do.
+fn the_one_keyslot(fold: &Fold, prefix: &str) -> Option<KeyslotEntry> {
+    let mut matches = fold.keyslots().filter(|entry| entry.keyslot.to_string().starts_with(prefix));
+    match (matches.next(), matches.next()) {
+        (Some(entry), None) if !prefix.is_empty() => Some(entry.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backend::MemoryBackend;
+    use crate::testing::{self, CHEAP};
+
+    /// Simulation, seed 15313: whoever had opened the repository before another password was added could not remove that.
+    #[test]
+    fn a_keyslot_that_somebody_else_added_since_can_be_removed() {
+        let storage = MemoryBackend::new();
+        let adder = testing::init(Arc::new(storage.clone()), 1);
+        let remover = testing::open(Arc::new(storage), 2).expect("it opens");
+        let added = adder.add_keyslot(&Password::new(b"other".to_vec()), "other", CHEAP).expect("added");
+        assert_eq!(remover.remove_keyslot(&added.to_string()).expect("removed"), added);
+        let again = remover.remove_keyslot(&added.to_string());
+        assert!(matches!(again, Err(RepositoryError::UnknownKeyslot(_))), "{again:?}");
     }
 }

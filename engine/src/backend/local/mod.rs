@@ -8,6 +8,7 @@ pub(crate) mod disk;
 mod folders;
 mod handles;
 mod publish;
+mod room;
 mod staged;
 #[cfg(test)]
 mod tests;
@@ -332,10 +333,10 @@ impl Backend for LocalBackend {
         }
     }
 
-    fn free_room(&self) -> Option<u64> {
-        let found = rustix::fs::fstatvfs(&self.root).ok()?;
-        // A file system that keeps no count has no blocks at all.
-        (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+    fn has_room(&self, bytes: u64) -> Option<bool> {
+        room::has_room(&self.root, bytes, || {
+            TemporaryFile::make(&self.temporary_folder().ok()?, &self.names).ok()
+        })
     }
 
     fn location(&self) -> String {

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, fallocate};
 use rustix::io::Errno;
 
 use super::super::{Created, Sign};
@@ -112,6 +112,11 @@ impl TemporaryFile {
     /// Writes `bytes` at the end of the file.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         disk::append(&mut self.file, bytes)
+    }
+
+    /// Whether there is room for so many bytes in the file. They are set aside as long as it is there.
+    pub(super) fn can_grow(&self, bytes: u64) -> bool {
+        fallocate(&self.file, FallocateFlags::empty(), 0, bytes).is_ok()
     }
 
     /// Makes the file's content durable.

@@ -341,7 +341,7 @@ impl<B: Backend> FaultBackend<B> {
 }
 
 impl<B: Backend> Backend for FaultBackend<B> {
-    forward_backend!(this => this.inner; location sign clean free_room);
+    forward_backend!(this => this.inner; location sign clean has_room);
 
     fn list(
         &self,

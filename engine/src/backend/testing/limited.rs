@@ -46,9 +46,13 @@ impl LimitedBackend {
         self.room.store(bytes, Ordering::Relaxed);
     }
 
+    fn fits(&self, more: u64) -> bool {
+        self.used().saturating_add(more) <= self.room.load(Ordering::Relaxed)
+    }
+
     /// Fails where so many more bytes do not fit.
     fn check(&self, action: &'static str, key: &ObjectKey, len: usize) -> Result<(), BackendError> {
-        if self.used() + len as u64 <= self.room.load(Ordering::Relaxed) {
+        if self.fits(len as u64) {
             return Ok(());
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -63,8 +67,8 @@ impl Backend for LimitedBackend {
         Ok(u64::from(self.left_behind.swap(0, Ordering::Relaxed) > 0))
     }
 
-    fn free_room(&self) -> Option<u64> {
-        Some(self.room.load(Ordering::Relaxed).saturating_sub(self.used()))
+    fn has_room(&self, bytes: u64) -> Option<bool> {
+        Some(self.fits(bytes))
     }
 
     fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Created, BackendError> {
