@@ -121,6 +121,11 @@ impl<'a> Context<'a> {
         self.newer.absent(key);
     }
 
+    /// Takes note of a pack that is there, and that only appenders list.
+    pub fn unsettled(&self, pack: PackId) {
+        self.newer.unsettled(pack);
+    }
+
     /// Whether later commits let something be deleted that had still to be looked at.
     pub fn was_overtaken(&self) -> bool {
         self.newer.is_overtaken()

@@ -32,6 +32,8 @@ struct Known {
     /// Shared with the attempt until there is something to read.
     fold: Arc<Fold>,
     removed: HashSet<PackId>,
+    /// Those that may go although no later commit removes them.
+    unsettled: HashSet<PackId>,
 }
 
 impl Newer {
@@ -47,9 +49,17 @@ impl Newer {
 
     /// An attempt goes by this fold, or begins and has none yet.
     pub fn begin(&self, fold: Option<Arc<Fold>>) {
-        let known = fold.map(|fold| Known { fold, removed: HashSet::new() });
+        let known = fold.map(|fold| Known { fold, removed: HashSet::new(), unsettled: HashSet::new() });
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
         self.overtaken.store(false, Ordering::Relaxed);
+    }
+
+    /// A pack is there that only appenders list. It may have been removed before the attempt began, if what they say is untrue, and be
+    /// deleted only now.
+    pub fn unsettled(&self, pack: PackId) {
+        if let Some(known) = &mut *self.known.lock().unwrap_or_else(PoisonError::into_inner) {
+            known.unsettled.insert(pack);
+        }
     }
 
     /// Whether later commits let something be deleted that the attempt came to.
@@ -64,11 +74,11 @@ impl Newer {
         }
     }
 
-    /// Whether the log, read on, says that the object may have gone.
+    /// Whether the log, read on, says that the object may have gone, or nothing says that it has to stay.
     fn is_superseded(&self, key: &ObjectKey) -> bool {
         // A panic while the log is read leaves a fold at some commit: as good as one that was read so far.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Known { fold, removed }) = &mut *known else { return false };
+        let Some(Known { fold, removed, unsettled }) = &mut *known else { return false };
         // A log that cannot be read on excuses nothing beyond what it said so far.
         let _ =
             log::read_from(&*self.backend, &self.keys, &self.repository, Arc::make_mut(fold), &mut |entry| {
@@ -79,7 +89,9 @@ impl Newer {
                 }
             });
         match key.folder() {
-            Some(Folder::Packs) => key.pack_id().is_some_and(|pack| removed.contains(&pack)),
+            Some(Folder::Packs) => {
+                key.pack_id().is_some_and(|pack| removed.contains(&pack) || unsettled.contains(&pack))
+            }
             Some(Folder::Index) => key.segment_id().is_some_and(|segment| !fold.has_segment(&segment)),
             Some(Folder::Keys) => key.keyslot_id().is_some_and(|keyslot| fold.keyslot(&keyslot).is_none()),
             _ => false,

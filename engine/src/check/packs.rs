@@ -74,7 +74,12 @@ fn find(context: &Context<'_>, fold: &Fold, segments: &mut Segments) -> Result<u
     context.list(Folder::Packs, &mut |key, size| {
         let Some(id) = key.pack_id() else { return };
         match packs.binary_search_by_key(&id, |pack| pack.entry.id) {
-            Ok(at) => packs[at].stored = Some(size),
+            Ok(at) => {
+                packs[at].stored = Some(size);
+                if packs[at].is_appended() {
+                    context.unsettled(id);
+                }
+            }
             Err(_) => orphans += u64::from(!condemned.contains(&id)),
         }
     })?;

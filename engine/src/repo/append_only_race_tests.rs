@@ -1,14 +1,17 @@
 //! Appenders beside prunes: they can rescue nothing, so what is taken has to be stored again, and no more than that.
 
+use std::collections::BTreeSet;
 use std::io::Cursor;
 
-use super::append_only_tests::{admit, append_to, nothing, shared, try_append};
+use super::append_only_tests::{admit, append_to, lie, nothing, shared, try_append};
 use super::*;
+use crate::backend::ObjectKey;
 use crate::backup::{self, BackupOptions, BackupSource};
+use crate::check::{self, CheckOptions, ReadData};
 use crate::monitor::Silent;
 use crate::prune::test_support::{
-    Hooked, World, a_commit, a_segment, assert_restores, at_once, files_of, forget, later, noise, open,
-    options, prune,
+    Hooked, World, a_commit, a_pack, a_segment, assert_restores, at_once, files_of, forget, later, noise,
+    open, options, prune,
 };
 
 fn stream(bytes: &[u8]) -> BackupSource {
@@ -142,4 +145,36 @@ fn what_an_appender_at_work_has_committed_is_left_alone_for_a_day() {
     world.verify();
     world.back_up(&append_to(&world));
     world.verify();
+}
+
+/// Simulation, seed 20619: a pack that was removed, that a segment lists which nobody believes, and that is deleted while a check is
+/// at work.
+#[test]
+fn a_pack_that_only_a_liar_lists_may_go_while_a_check_is_at_work() {
+    for moment in 0.. {
+        let world = shared();
+        let stored = || packs_of(&world);
+        let before = stored();
+        lie(&world);
+        let pack = *stored().difference(&before).next().expect("a pack of the liar");
+        let hooked = Hooked::new(&world.storage);
+        for _ in 0..moment {
+            hooked.before_read(a_pack, || {});
+        }
+        let storage = world.storage.clone();
+        hooked.before_read(a_pack, move || storage.delete(&ObjectKey::pack(&pack)).expect("deleted"));
+        let options = CheckOptions { read_data: ReadData::All, threads: 1, ..CheckOptions::default() };
+        let report = check::run(&open(hooked.clone()), &options, &Silent).expect("checked");
+        let codes: BTreeSet<_> = report.findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, BTreeSet::from(["appended-untrue"]), "at read {moment}: {report:#?}");
+        assert!(!report.overtaken);
+        if !hooked.is_done() {
+            assert!(moment > 4, "a check reads packs more often than {moment} times");
+            break;
+        }
+    }
+}
+
+fn packs_of(world: &World) -> BTreeSet<PackId> {
+    world.storage.objects().iter().filter_map(|(key, _)| key.pack_id()).collect()
 }
