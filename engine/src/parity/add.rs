@@ -170,6 +170,9 @@ impl Work<'_> {
         };
         let problem = match stored {
             Ok(stored) => {
+                if let (Some(Folder::Keys), Some(keyslot)) = (key.folder(), key.keyslot_id()) {
+                    self.repository.uncover_removed(&keyslot)?;
+                }
                 let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
                 match stored {
                     Stored::New(bytes) => {
@@ -204,6 +207,7 @@ impl Work<'_> {
             Some(Folder::Packs) => key.pack_id().is_some_and(|id| self.repository.is_pack_gone(&id)),
             Some(Folder::Index) => key.segment_id().is_some_and(|id| !fold.has_segment(&id)),
             Some(Folder::Ledger) => fold.ledger() != key.ledger_id(),
+            Some(Folder::Keys) => key.keyslot_id().is_some_and(|id| fold.keyslot(&id).is_none()),
             _ => false,
         })
     }

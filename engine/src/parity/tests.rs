@@ -10,7 +10,7 @@ use crate::backend::testing::{CrashBackend, Fault, FaultBackend, Operation};
 use crate::check::{self, CheckOptions, ReadData};
 use crate::format::parity::Overhead;
 use crate::monitor::Silent;
-use crate::prune::test_support::{World, noise};
+use crate::prune::test_support::{Hooked, World, noise, open};
 use crate::prune::{self, Limit, PruneOptions};
 use crate::sidecar;
 
@@ -324,6 +324,67 @@ fn keyslots_have_parity_as_long_as_they_are_in_force() {
     slots(&world.storage);
     let parity = sidecar::key_of(&ObjectKey::keyslot(&old)).expect("it has one");
     assert!(world.storage.stat(&parity).expect_err("gone").is_not_found());
+}
+
+fn a_keyslot(key: &ObjectKey) -> bool {
+    key.folder() == Some(Folder::Keys)
+}
+
+fn a_sidecar(key: &ObjectKey) -> bool {
+    key.folder() == Some(Folder::Parity)
+}
+
+/// Simulation, seed 30457.
+#[test]
+fn a_keyslot_that_is_removed_meanwhile_needs_no_parity_and_keeps_none() {
+    let password = crate::crypto::Password::new(b"another".to_vec());
+    // It goes before it is read, or between that and its parity.
+    for is_read in [false, true] {
+        let (world, repository) = world();
+        let id = repository.add_keyslot(&password, "another", crate::testing::CHEAP).expect("added");
+        let parity = sidecar::key_of(&ObjectKey::keyslot(&id)).expect("it has one");
+        add(&repository, &options(30), &Silent).expect("added");
+        world.storage.delete(&parity).expect("deleted");
+        let hooked = Hooked::new(&world.storage);
+        let storage = world.storage.clone();
+        let remove = move || drop(open(storage).remove_keyslot(&id.to_string()).expect("removed"));
+        match is_read {
+            // Of all others there is parity.
+            true => hooked.before_create(a_sidecar, remove),
+            false => hooked.before_open(a_keyslot, remove),
+        }
+        let report = add(&open(hooked.clone()), &options(30), &Silent).expect("added");
+        assert!(hooked.is_done() && report.damaged.is_empty(), "{report:?}");
+        assert!(world.storage.stat(&parity).expect_err("gone").is_not_found(), "read: {is_read}");
+    }
+}
+
+/// Whoever adds a password makes parity when others may have removed that already.
+#[test]
+fn a_keyslot_that_is_removed_before_its_parity_is_made_keeps_none() {
+    let password = crate::crypto::Password::new(b"another".to_vec());
+    for moment in 0.. {
+        let (world, repository) = world();
+        add(&repository, &options(30), &Silent).expect("added");
+        let hooked = Hooked::new(&world.storage);
+        for _ in 0..moment {
+            hooked.before_create(a_sidecar, || {});
+        }
+        let (storage, old) = (world.storage.clone(), repository.keyslots().remove(0).entry.keyslot);
+        hooked.before_create(a_sidecar, move || {
+            let repository = open(storage);
+            let added = repository.keyslots().iter().map(|slot| slot.entry.keyslot).find(|id| *id != old);
+            repository.remove_keyslot(&added.expect("one").to_string()).expect("removed");
+        });
+        let id =
+            open(hooked.clone()).add_keyslot(&password, "another", crate::testing::CHEAP).expect("added");
+        if !hooked.is_done() {
+            assert!(moment > 1, "of the commit and of the keyslot");
+            break;
+        }
+        let parity = sidecar::key_of(&ObjectKey::keyslot(&id)).expect("it has one");
+        assert!(world.storage.stat(&parity).expect_err("gone").is_not_found(), "before sidecar {moment}");
+    }
 }
 
 #[test]

@@ -143,11 +143,15 @@ impl Repository {
 
     /// Its parity is as good as a copy, and goes first: nobody is told that a password is removed while that stays.
     fn delete_keyslot(&self, keyslot: &KeyslotId) -> Result<(), RepositoryError> {
-        let key = ObjectKey::keyslot(keyslot);
-        if let Some(sidecar) = sidecar::key_of(&key) {
-            self.backend.delete(&sidecar)?;
+        self.delete_parity_of(keyslot)?;
+        Ok(self.backend.delete(&ObjectKey::keyslot(keyslot))?)
+    }
+
+    pub(super) fn delete_parity_of(&self, keyslot: &KeyslotId) -> Result<(), RepositoryError> {
+        match sidecar::key_of(&ObjectKey::keyslot(keyslot)) {
+            Some(sidecar) => Ok(self.backend.delete(&sidecar)?),
+            None => Ok(()),
         }
-        Ok(self.backend.delete(&key)?)
     }
 }
 

@@ -118,7 +118,24 @@ impl Repository {
     pub(super) fn cover_keys(&self, keyslot: &KeyslotId) {
         let (backend, Some(cover)) = (&*self.backend, self.cover()) else { return };
         cover.object_of(backend, &ObjectKey::config(), self.fold().config().as_bytes());
-        cover.object(backend, &ObjectKey::keyslot(keyslot));
+        let key = ObjectKey::keyslot(keyslot);
+        cover.object(backend, &key);
+        if let Err(error) = self.uncover_removed(keyslot) {
+            self.troubles.note(format!("whether {key} is to have parity is not known: {error}"));
+        }
+    }
+
+    /// Deletes the parity that was just made of a keyslot, if that was removed meanwhile: it would open what it opened. Whoever removes
+    /// one deletes its parity once the log says so: that is still to come, or the log says so now.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where the log cannot be read on; the parity is deleted then, too. Or where the storage fails.
+    pub fn uncover_removed(&self, keyslot: &KeyslotId) -> Result<(), RepositoryError> {
+        let read = self.refresh();
+        if read.is_err() || self.fold().keyslot(keyslot).is_none() {
+            self.delete_parity_of(keyslot)?;
+        }
+        read
     }
 
     /// Deletes an object that the log calls dead, or that it never named, with its sidecar.
