@@ -4,6 +4,9 @@
 //! It becomes damage when the next entry names the hash of something else. An entry that a newer version wrote is
 //! neither: to pass over it would fold another history than its writer, so reading stops there.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use crate::backend::{Backend, BackendError, ObjectKey};
 use crate::crypto::KeySet;
 use crate::crypto::keys::BlobKind;
@@ -95,6 +98,32 @@ pub fn read_until(
     last: u64,
     visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
 ) -> Result<(), LogError> {
+    read(backend, keys, repository, &mut { fold }, |fold| fold, last, visit)
+}
+
+/// Reads on as [`read_from`] does, and copies a fold that others hold, too, if there is anything to read.
+///
+/// # Errors
+/// As [`read_from`].
+pub fn read_shared(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    fold: &mut Arc<Fold>,
+    visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
+) -> Result<(), LogError> {
+    read(backend, keys, repository, fold, Arc::make_mut, u64::MAX, visit)
+}
+
+fn read<F: Deref<Target = Fold>>(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    fold: &mut F,
+    change: impl Fn(&mut F) -> &mut Fold,
+    last: u64,
+    visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
+) -> Result<(), LogError> {
     let mut headers = Headers::default();
     while fold.seq() < last {
         let seq = fold.seq() + 1;
@@ -104,7 +133,7 @@ pub fn read_until(
             Err(error) => return Err(error.into()),
         };
         let (hash, size) = (commit::hash(&object), object.len() as u64);
-        let void = match verify(object, seq, keys, repository, fold, hash) {
+        let void = match verify(object, seq, keys, repository, change(fold), hash) {
             Ok((commit, writer)) => {
                 visit(Ok(LogEntry { commit, writer, hash, size }));
                 continue;
@@ -116,7 +145,7 @@ pub fn read_until(
             }
             Err(Refusal::Void(reason, origin)) => VoidEntry { seq, hash, reason, origin },
         };
-        fold.pass_over(&void);
+        change(fold).pass_over(&void);
         visit(Err(void));
     }
     Ok(())

@@ -137,7 +137,7 @@ fn a_backup_does_not_fail_for_parity_that_cannot_be_stored() {
     drop(repository);
     let backend = FaultBackend::new(world.storage.clone());
     let faults = backend.faults();
-    let repository = prune::test_support::open(backend);
+    let repository = open(backend);
     faults.inject(
         Fault::nth_of(Operation::Create, 1, ErrorKind::StorageFull).in_folder(Folder::Parity).lasting(),
     );
@@ -160,7 +160,7 @@ fn an_object_that_cannot_be_read_is_named_and_all_others_are_covered() {
     let pack = objects.iter().rfind(|object| object.key.folder() == Some(Folder::Packs)).expect("packs");
     let backend = FaultBackend::new(world.storage.clone());
     let faults = backend.faults();
-    let repository = prune::test_support::open(backend);
+    let repository = open(backend);
     faults.inject(Fault::unreadable(&pack.key));
     let report = add(&repository, &options(30), &Silent).expect("it goes on");
     // The commit that says so is one more.
@@ -189,7 +189,7 @@ fn a_state_that_cannot_be_read_is_named() {
     drop(repository);
     let backend = FaultBackend::new(world.storage.clone());
     let faults = backend.faults();
-    let repository = prune::test_support::open(backend);
+    let repository = open(backend);
     faults.inject(Fault::unreadable(state));
     let report = add(&repository, &options(30), &Silent).expect("it goes on");
     assert_eq!(report.damaged.len(), 1, "{report:?}");
@@ -208,7 +208,7 @@ fn whichever_commit_cannot_be_read_is_covered_or_said_not_to_be() {
         let storage = world.storage.snapshot();
         let backend = FaultBackend::new(storage.clone());
         let faults = backend.faults();
-        let repository = prune::test_support::open(backend);
+        let repository = open(backend);
         faults.inject(Fault::nth_of(Operation::Read, n, ErrorKind::Other).in_folder(Folder::Log));
         let result = add(&repository, &options(30), &Silent);
         if faults.fired() == 0 {
@@ -217,7 +217,7 @@ fn whichever_commit_cannot_be_read_is_covered_or_said_not_to_be() {
         }
         match result {
             Ok(report) if report.damaged.is_empty() => {
-                all_covered(&prune::test_support::open(storage.clone()), &storage);
+                all_covered(&open(storage.clone()), &storage);
             }
             _ => {}
         }
@@ -231,7 +231,7 @@ fn parity_that_cannot_be_listed_ends_neither_checks_nor_prunes() {
     drop(repository);
     let backend = FaultBackend::new(world.storage.clone());
     let faults = backend.faults();
-    let repository = prune::test_support::open(backend);
+    let repository = open(backend);
     faults.inject(Fault::nth_of(Operation::List, 1, ErrorKind::Other).in_folder(Folder::Parity).lasting());
     let report = check::run(&repository, &CheckOptions::default(), &Silent).expect("checked");
     assert!(!report.is_damaged(), "{report:#?}");
@@ -347,7 +347,9 @@ fn a_keyslot_that_is_removed_meanwhile_needs_no_parity_and_keeps_none() {
         world.storage.delete(&parity).expect("deleted");
         let hooked = Hooked::new(&world.storage);
         let storage = world.storage.clone();
-        let remove = move || drop(open(storage).remove_keyslot(&id.to_string()).expect("removed"));
+        let remove = move || {
+            open(storage).remove_keyslot(&id.to_string()).expect("removed");
+        };
         match is_read {
             // Of all others there is parity.
             true => hooked.before_create(a_sidecar, remove),
@@ -410,7 +412,7 @@ fn adding_parity_that_is_cut_off_anywhere_can_be_run_again() {
     let one = AddOptions { threads: 1, ..options(30) };
     let run = |stop_at: Option<u64>| {
         let crash = std::sync::Arc::new(CrashBackend::new(world.storage.snapshot()));
-        let repository = prune::test_support::open(std::sync::Arc::clone(&crash));
+        let repository = open(std::sync::Arc::clone(&crash));
         if let Some(n) = stop_at {
             crash.stop_at(n);
         }
@@ -427,7 +429,7 @@ fn adding_parity_that_is_cut_off_anywhere_can_be_run_again() {
         assert!(crash.is_stopped() && (result.is_err() || stop < 4), "{stop}: {result:?}");
         for outcome in Outcome::ALL {
             let storage = crash.crash(outcome);
-            let repository = prune::test_support::open(storage.clone());
+            let repository = open(storage.clone());
             let report = add(&repository, &one, &Silent).expect("added");
             assert!(report.damaged.is_empty(), "{stop} {outcome:?}: {report:?}");
             all_covered(&repository, &storage);

@@ -28,6 +28,8 @@ mod open;
 #[cfg(test)]
 mod open_tests;
 #[cfg(test)]
+mod refresh_tests;
+#[cfg(test)]
 mod snapshots_tests;
 pub(crate) mod tail;
 mod unlock;

@@ -36,6 +36,16 @@ struct Gone {
     segments: HashSet<SegmentId>,
 }
 
+/// What entries say that were read on.
+#[derive(Debug, Default)]
+struct News {
+    head: Option<Head>,
+    voids: Vec<(u64, String)>,
+    gone: Gone,
+    last_prune: u64,
+    last_loss: u64,
+}
+
 /// The log as this process has read it.
 #[derive(Debug)]
 pub(super) struct View {
@@ -237,45 +247,66 @@ impl View {
             return Ok(());
         }
         let mut guard = lock(&self.fold);
+        // The fold and the index are of one moment: whoever knew of a prune by the one, and not by the other, would rely on what that
+        // condemned. So what is read takes the place of both or of none.
+        let (mut fold, mut news) = (Arc::clone(&guard), News::default());
         let mut missing_at = None;
         loop {
-            self.read_log_on(Arc::make_mut(&mut guard))?;
-            match self.follow_segments(&guard) {
-                Ok(()) if self.lacks_a_segment() && missing_at.replace(guard.seq()) != Some(guard.seq()) => {}
-                // Whoever merges segments deletes the old ones once the log says so: it has gone on meanwhile, then.
-                Err(RepositoryError::Index(IndexError::Backend { source, .. }))
-                    if source.is_not_found() && missing_at.replace(guard.seq()) != Some(guard.seq()) => {}
-                result => return result,
+            self.read_log_on(&mut fold, &mut news)?;
+            let followed = self.follow_segments(&fold);
+            let is_missing = match &followed {
+                Ok(()) => {
+                    self.take_note(std::mem::take(&mut news), &fold);
+                    *guard = Arc::clone(&fold);
+                    self.lacks_a_segment()
+                }
+                Err(RepositoryError::Index(IndexError::Backend { source, .. })) => source.is_not_found(),
+                Err(_) => false,
+            };
+            // Whoever merges segments deletes the old ones once the log says so: it has gone on meanwhile, then.
+            if !is_missing || missing_at.replace(fold.seq()) == Some(fold.seq()) {
+                return followed;
             }
         }
     }
 
-    /// Reads the log on, and keeps in mind what a running operation may rely on and has to do without.
-    fn read_log_on(&self, fold: &mut Fold) -> Result<(), RepositoryError> {
-        let mut voids = Vec::new();
-        let mut gone = lock(&self.gone);
-        let result = log::read_from(&*self.backend, &self.keys, &self.id, fold, &mut |entry| match entry {
+    /// Reads the log on.
+    fn read_log_on(&self, fold: &mut Arc<Fold>, news: &mut News) -> Result<(), LogError> {
+        log::read_shared(&*self.backend, &self.keys, &self.id, fold, &mut |entry| match entry {
             Ok(entry) => {
-                self.set_head(Head { seq: entry.commit.seq, hash: entry.hash });
-                for change in &entry.commit.changes {
+                let seq = entry.commit.seq;
+                news.head = Some(Head { seq, hash: entry.hash });
+                for change in entry.commit.changes {
                     match change {
                         Change::PacksCondemned { .. } => {}
-                        Change::PacksRemoved { packs } => gone.packs.extend(packs),
-                        Change::SegmentsDropped { segments } => gone.segments.extend(segments),
+                        Change::PacksRemoved { packs } => news.gone.packs.extend(packs),
+                        Change::SegmentsDropped { segments } => news.gone.segments.extend(segments),
                         Change::Note { kind, .. } if kind == REBUILD_NOTE || kind == LOG_LOSS_NOTE => {
-                            self.last_loss.fetch_max(entry.commit.seq, Ordering::Relaxed);
+                            news.last_loss = seq;
                             continue;
                         }
                         _ => continue,
                     }
-                    self.last_prune.fetch_max(entry.commit.seq, Ordering::Relaxed);
+                    news.last_prune = seq;
                 }
             }
-            Err(VoidEntry { seq, reason, .. }) => voids.push((seq, reason)),
-        });
+            Err(VoidEntry { seq, reason, .. }) => news.voids.push((seq, reason)),
+        })
+    }
+
+    /// Keeps in mind what a running operation may rely on and has to do without.
+    fn take_note(&self, news: News, fold: &Fold) {
+        let News { head, mut voids, gone, last_prune, last_loss } = news;
+        if let Some(head) = head {
+            self.set_head(head);
+        }
+        let mut known = lock(&self.gone);
+        known.packs.extend(gone.packs);
+        known.segments.extend(gone.segments);
+        self.last_prune.fetch_max(last_prune, Ordering::Relaxed);
+        self.last_loss.fetch_max(last_loss, Ordering::Relaxed);
         lock(&self.voids).append(&mut voids);
         lock(&self.doubtful).extend(fold.doubtful());
-        Ok(result?)
     }
 
     /// Whether a segment could not be opened because its object is not there.
