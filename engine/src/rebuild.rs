@@ -289,7 +289,9 @@ impl Rebuild<'_> {
             match self.kept_of(old, &damaged) {
                 Ok(kept) => self.segments.extend(kept),
                 // It could not be merged either: what it alone knew is lost, and the check says which files that hits.
-                Err(RebuildError::Repository(RepositoryError::Merge(MergeError::Source(error)))) => {
+                Err(RebuildError::Repository(RepositoryError::Merge(MergeError::Source(error))))
+                    if error.is_loss() =>
+                {
                     self.broken_segment(old.id(), &error);
                 }
                 Err(error) => return Err(error),

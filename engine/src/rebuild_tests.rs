@@ -256,3 +256,36 @@ fn a_backup_beside_a_rebuild_stores_what_that_found_lost() {
     let root = world.source.path().as_os_str().as_encoded_bytes();
     test_support::assert_restores(&world.open(), id, &world.expected[&id], root);
 }
+
+/// A segment is left out of the new index only where it is lost: it may be all that knows what a damaged pack held.
+#[test]
+fn a_segment_that_cannot_be_read_just_now_is_not_left_out() {
+    let sample = sample();
+    let keys = sample.objects().into_iter().map(|(key, _)| key);
+    let key = keys.into_iter().find(|key| key.folder() == Some(Folder::Packs)).expect("a pack");
+    let pack = key.pack_id().expect("its id");
+    sample.corrupt(&key, |bytes| *bytes.last_mut().expect("a pack") ^= 1);
+    let password = Password::new(testing::PASSWORD.to_vec());
+    let mut fired = 0;
+    for operation in [Operation::Open, Operation::ReadRange] {
+        for n in 1.. {
+            let storage = sample.snapshot();
+            let backend = FaultBackend::new(storage.clone());
+            let faults = backend.faults();
+            faults.inject(Fault::nth_of(operation, n, std::io::ErrorKind::TimedOut).in_folder(Folder::Index));
+            let opened = Repository::open_for_repair(Arc::new(backend), &password, testing::environment(79));
+            let result = opened.map(|repository| run(&repository, &RebuildOptions::default(), &Silent));
+            if faults.fired() == 0 {
+                break;
+            }
+            fired += 1;
+            if let Ok(Ok(report)) = result {
+                assert_eq!(report.damaged, [pack], "{operation:?} {n}");
+            }
+            let repository = open_for_repair(&storage);
+            let is_listed = places(&repository).iter().any(|(_, listed, ..)| *listed == pack);
+            assert!(is_listed, "{operation:?} {n}: nobody knows what the pack held");
+        }
+    }
+    assert!(fired > 2, "{fired}");
+}

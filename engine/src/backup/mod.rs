@@ -371,7 +371,7 @@ fn back_up_parts(
     snapshot.paths = paths;
     let parents = Parents::choose(repository, &snapshot, options.parent, monitor)?;
     snapshot.parent = parents.main();
-    let session = Session::new(repository, options).of(attempts);
+    let session = Session::new(repository, options)?.of(attempts);
     let mut assembler = Assembler::new(session.tree_writer());
     let mut summary = SnapshotSummary::default();
     // Each partial snapshot holds what the one before it in this run held. Those of earlier runs may hold more.
@@ -621,7 +621,7 @@ fn back_up_stream(
     snapshot.parent = parents.main();
     let ordered = GrainRules::new(&options.grains)?.of(&streams::place(&input.name));
     let known = ordered.or_else(|| parents.stream_grain(repository, &input.name));
-    let session = Session::new(repository, options).of(attempts);
+    let session = Session::new(repository, options)?.of(attempts);
     let mut assembler = Assembler::new(session.tree_writer());
     let mut summary = SnapshotSummary { files: 1, files_new: 1, ..SnapshotSummary::default() };
     with_workers(&session, options, monitor, &mut assembler, &mut summary, |mut pipeline| {

@@ -53,7 +53,7 @@ pub(crate) fn reinsert(
         }
         let rule = |grain| GrainRule { pattern: "*".into(), grain };
         let grains = GrainRules::new(&grain.map(rule).into_iter().collect::<Vec<_>>())?;
-        let session = Session::only(repository, options, &left);
+        let session = Session::only(repository, options, &left)?;
         let filter = Filter::new(FilterOptions::default())?;
         let mut assembler = Assembler::new(session.tree_writer());
         let run = WalkRun {

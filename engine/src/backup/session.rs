@@ -63,13 +63,17 @@ struct Only<'r> {
 }
 
 impl<'r> Session<'r> {
-    pub fn new(repository: &'r Repository, options: &BackupOptions) -> Self {
+    /// What one run stores into.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where the ledger may be read the next time, which says what packs not to rely on.
+    pub fn new(repository: &'r Repository, options: &BackupOptions) -> Result<Self, RepositoryError> {
         let store_options = StoreOptions {
             verify: options.verify_blocks,
             dry_run: options.dry_run,
             ..StoreOptions::new(options.level, options.threads, options.memory)
         };
-        Self {
+        Ok(Self {
             repository,
             data: repository.pack_store(ObjectKind::DataPack, &store_options),
             trees: repository.pack_store(ObjectKind::MetadataPack, &store_options),
@@ -85,10 +89,14 @@ impl<'r> Session<'r> {
             only: None,
             relied_on: repository.is_append_only().then(Mutex::default),
             // An appender has no key for the ledger.
-            in_doubt: if repository.is_append_only() { BTreeSet::new() } else { repository.packs_in_doubt() },
+            in_doubt: if repository.is_append_only() {
+                BTreeSet::new()
+            } else {
+                repository.packs_in_doubt()?
+            },
             has_met_unsound: AtomicBool::new(false),
             unsound: Mutex::default(),
-        }
+        })
     }
 
     /// The same, of a run that may be tried several times.
@@ -113,9 +121,16 @@ impl<'r> Session<'r> {
     }
 
     /// A session that stores these blobs and no others, whatever the index says.
-    pub fn only(repository: &'r Repository, options: &BackupOptions, wanted: &'r HashSet<BlobId>) -> Self {
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn only(
+        repository: &'r Repository,
+        options: &BackupOptions,
+        wanted: &'r HashSet<BlobId>,
+    ) -> Result<Self, RepositoryError> {
         let only = Some(Only { wanted, claimed: Mutex::default() });
-        Self { only, ..Self::new(repository, options) }
+        Ok(Self { only, ..Self::new(repository, options)? })
     }
 
     /// The wanted blobs that were stored, of a session that stores no others.

@@ -53,6 +53,13 @@ impl Verified {
                     }
                     error.to_string()
                 }
+                Err(LedgerReadError::Backend(error)) if !error.is_loss() => {
+                    // Whoever writes another one in its place has to read it after all.
+                    let message = format!("{error}; when packs were verified is not known to this check");
+                    context.damage("ledger-damaged", &ObjectKey::ledger(&named), message);
+                    id = None;
+                    break Ledger::default();
+                }
                 Err(error) => error.to_string(),
             };
             let message = format!("{message}; when packs were verified is not known any more");
@@ -80,7 +87,7 @@ impl Verified {
         // What a prune takes away stays in the ledger until the next check.
         let (backend, keys) = (&**repository.backend(), repository.keys());
         let mut read = Fold::empty(fold.config());
-        let result = log::read_until(backend, keys, &repository.id(), &mut read, fold.seq(), &mut |entry| {
+        let result = log::read_to(backend, keys, &repository.id(), &mut read, fold.seq(), &mut |entry| {
             for change in entry.iter().flat_map(|entry| &entry.commit.changes) {
                 if let Change::PacksCondemned { packs } = change {
                     strangers.retain(|pack| !packs.contains(pack));
@@ -164,7 +171,10 @@ impl Verified {
         loop {
             let current = repository.fold().ledger();
             if current != self.id {
-                self.ledger = current.and_then(|id| repository.read_ledger(&id).ok()).unwrap_or_default();
+                self.ledger = match &current {
+                    Some(id) => repository.ledger_to_replace(id)?,
+                    None => Ledger::default(),
+                };
                 self.id = current;
             }
             let mut listed = Vec::new();

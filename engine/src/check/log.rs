@@ -313,7 +313,8 @@ fn keyslots(context: &Context<'_>, fold: &Fold, objects: &mut Vec<Hashed>) -> Re
     }
     context.list(Folder::Keys, &mut |key, _| {
         if key.keyslot_id().is_none_or(|id| fold.keyslot(&id).is_none()) {
-            let message = "no commit in force lists it: left by an interrupted change of keys, or foreign";
+            let message = "no commit in force lists it: left by an interrupted change of keys, or foreign; `key remove` deletes one \
+                           that was to be removed";
             context.note("keyslot-unlisted", &key, message);
         }
     })

@@ -128,7 +128,7 @@ fn attempt(
         blobs_per_commit: options.blobs_per_commit,
         ..BackupOptions::default()
     };
-    let session = Session::new(target, &backup_options);
+    let session = Session::new(target, &backup_options)?;
     let renames = learn(source, &session, &chosen, &known, options)?;
     let mut copier = Copier::new(source, &session, renames, options, monitor);
     for snapshot in &chosen {

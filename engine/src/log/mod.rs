@@ -19,7 +19,7 @@ pub use head::{Head, HeadError, ParseHeadError, verify_head};
 pub use publish::{PublishError, publish};
 pub use read::{
     LogEntry, LogError, check_end, commit_time, no_gap, read_all, read_from, read_shared, read_since,
-    read_until,
+    read_to, read_until,
 };
 pub use salvage::salvage;
 pub use void::{LostCommit, Origin, VoidEntry};

@@ -86,7 +86,7 @@ pub fn read_from(
 }
 
 /// Reads on from `fold` as [`read_from`] does, but not beyond entry `last`: what a state of that entry has to
-/// be compared with.
+/// be compared with. The log may end before.
 ///
 /// # Errors
 /// As [`read_from`].
@@ -99,6 +99,22 @@ pub fn read_until(
     visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
 ) -> Result<(), LogError> {
     read(backend, keys, repository, &mut { fold }, |fold| fold, last, visit)
+}
+
+/// Reads on from `fold` to entry `last`, which was there before: a log that ends earlier has lost entries.
+///
+/// # Errors
+/// As [`read_from`], and [`LogError::Gap`] where the log does not go so far.
+pub fn read_to(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    fold: &mut Fold,
+    last: u64,
+    visit: &mut dyn FnMut(Result<LogEntry, VoidEntry>),
+) -> Result<(), LogError> {
+    read_until(backend, keys, repository, fold, last, visit)?;
+    if fold.seq() < last { Err(LogError::Gap { missing: fold.seq() + 1, last }) } else { Ok(()) }
 }
 
 /// Reads on as [`read_from`] does, and copies a fold that others hold, too, if there is anything to read.

@@ -115,6 +115,10 @@ fn coverable(repository: &Repository, unreadable: &mut Vec<String>) -> Result<Ve
             size: entry.size,
         }));
     })?;
+    if verified.seq() < fold.seq() {
+        let missing = ObjectKey::log(verified.seq() + 1);
+        unreadable.push(format!("{missing} is not there: what comes behind it cannot be verified"));
+    }
     all.extend(states(repository, unreadable)?);
     all.extend(fold.ledger().map(|id| Coverable {
         key: ObjectKey::ledger(&id),

@@ -56,7 +56,7 @@ impl AtWork {
     pub fn read_on(&mut self, repository: &Repository, last: u64) -> Result<(), PruneError> {
         let (backend, keys) = (&**repository.backend(), repository.keys());
         let (runs, added) = (&mut self.runs, &mut self.added);
-        log::read_until(backend, keys, &repository.id(), &mut self.fold, last, &mut |entry| {
+        log::read_to(backend, keys, &repository.id(), &mut self.fold, last, &mut |entry| {
             if let Ok(entry) = entry {
                 take_signs(runs, &entry.commit);
                 take_added(added, entry.writer, &entry.commit);

@@ -1,12 +1,21 @@
-//! Packs that a check found damaged: a prune keeps the other copy, and a backup does not rely on them.
+//! Packs that a check found damaged: a prune keeps the other copy, and a backup does not rely on them. And other things that a prune must not
+//! take for lost, or for whole.
 
-use std::sync::Mutex;
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
 
 use super::test_support::*;
-use crate::backend::ObjectKey;
+use crate::backend::testing::{Fault, FaultBackend, Operation};
+use crate::backend::{Backend, Folder, ObjectKey};
 use crate::backup::{self, BackupOptions, SnapshotLabels};
 use crate::check::{self, CheckOptions, CheckReport, ReadData};
+use crate::crypto::Password;
+use crate::format::commit::Change;
+use crate::ids::ParityId;
 use crate::monitor::{Monitor, Problem, Silent};
+use crate::parity::{self, AddOptions};
+use crate::repo::Repository;
+use crate::testing;
 
 /// Two backups of the same files of this length at once, none of which knew of the other's packs; the packs of data.
 fn stored_twice(len: usize) -> (World, Vec<ObjectKey>) {
@@ -172,4 +181,92 @@ fn what_is_unchanged_is_stored_again_without_a_snapshot() {
     let repository = world.open();
     let place = world.source.path().as_os_str().as_encoded_bytes();
     assert_restores(&repository, last, &world.expected[&last], place);
+}
+
+/// What the ledger doubts is not relied on because it could not be read just now.
+#[test]
+fn a_ledger_that_cannot_be_read_just_now_ends_what_rests_on_it() {
+    let (mut world, packs) = stored_twice(60_000);
+    world.storage.corrupt(&packs[0], |bytes| bytes[50_000] ^= 1);
+    recorded(&world);
+    let id = *world.expected.keys().next().expect("two");
+    world.forget(&world.open(), id);
+    let backend = FaultBackend::new(world.storage.clone());
+    let faults = backend.faults();
+    let repository = open(backend);
+    let fault = || Fault::nth_of(Operation::Read, 1, ErrorKind::TimedOut).in_folder(Folder::Ledger);
+    let ledger = repository.fold().ledger();
+    faults.inject(fault());
+    super::run(&repository, &at_once(), &Silent).expect_err("it is not known what is in doubt");
+    faults.inject(fault());
+    backup::run(&repository, world.paths(), &options(), &Silent).expect_err("nor here");
+    // A check says so, and writes no other one in its place that knows less.
+    let recording =
+        CheckOptions { read_data: ReadData::No, record: true, threads: 1, ..CheckOptions::default() };
+    faults.inject(fault().lasting());
+    let report = check::run(&repository, &recording, &Silent).expect("checked");
+    assert!(report.is_damaged() && report.ledger_error.is_some(), "{report:#?}");
+    faults.clear();
+    repository.refresh().expect("read on");
+    assert_eq!(repository.fold().ledger(), ledger);
+    assert_eq!(repository.packs_in_doubt().expect("readable").len(), 1);
+    prune(&repository, &at_once());
+    assert_eq!(data_packs(&world), [packs[1].clone()]);
+    world.verify();
+}
+
+/// Where an entry of the log is lost that a state goes beyond, only that state knows what it said.
+#[test]
+fn a_log_that_lacks_an_entry_costs_no_state() {
+    let mut world = World::new();
+    world.write("f", b"content");
+    world.back_up(&world.open());
+    let repository = world.open();
+    while repository.fold().seq() < 40 {
+        let overhead = u32::from(repository.fold().seq() % 2 == 0) * 10;
+        let change = Change::ParitySet { overhead };
+        repository.commit(&mut |_| Ok(vec![change.clone()])).expect("committed");
+    }
+    let states = || -> Vec<_> {
+        let objects = world.storage.objects().into_iter().map(|(key, _)| key);
+        objects.filter(|key| key.folder() == Some(Folder::State)).collect()
+    };
+    let before = states();
+    assert!(!before.is_empty());
+    world.storage.delete(&ObjectKey::log(2)).expect("deleted");
+    let repository = world.open();
+    assert_eq!(repository.snapshots().expect("readable").len(), 1);
+    let refused = super::run(&repository, &at_once(), &Silent).expect_err("the log is not whole");
+    assert!(refused.to_string().contains("commit 2 is missing"), "{refused}");
+    assert!(repository.delete_states().is_err());
+    assert_eq!(states(), before);
+    assert_eq!(world.open().snapshots().expect("readable").len(), 1);
+}
+
+/// What is lost may have nothing left but its parity.
+#[test]
+fn parity_of_what_is_lost_is_not_swept() {
+    let mut world = World::new();
+    world.write("f", b"content");
+    let repository = world.open();
+    let first = world.back_up(&repository);
+    let other = Password::new(b"another".to_vec());
+    let keyslot = repository.add_keyslot(&other, "another", testing::CHEAP).expect("added");
+    recorded(&world);
+    let report = parity::add(&repository, &AddOptions { threads: 1, ..AddOptions::default() }, &Silent);
+    assert!(report.expect("added").damaged.is_empty());
+    let ledger = repository.fold().ledger().expect("a check wrote one");
+    let lost = [ObjectKey::keyslot(&keyslot), ObjectKey::ledger(&ledger)];
+    lost.iter().for_each(|key| world.storage.delete(key).expect("deleted"));
+    world.write("f", b"other");
+    world.back_up(&world.open());
+    world.forget(&world.open(), first);
+    let of_nothing = ObjectKey::parity(&ParityId::from_bytes([7; 32]));
+    world.storage.create(&of_nothing, b"of something that is gone").expect("stored");
+    assert_eq!(prune(&world.open(), &at_once()).sidecars_removed, 1);
+    assert!(world.storage.stat(&of_nothing).is_err());
+    let report = crate::repair::objects::run(&world.open(), false, &Silent).expect("repaired");
+    assert!(report.left() == 0 && report.objects.len() == 2, "{report:#?}");
+    assert!(lost.iter().all(|key| world.storage.stat(key).is_ok()));
+    assert!(Repository::open(Arc::new(world.storage.clone()), &other, testing::environment(4713)).is_ok());
 }

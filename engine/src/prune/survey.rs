@@ -109,7 +109,7 @@ impl Survey {
         let (packs, tables) = tables(&segments, known_segments)?;
         let mut known: BTreeSet<PackId> = packs.iter().map(|pack| pack.entry.id).collect();
         let mut packs = packs;
-        let in_doubt = repository.packs_in_doubt();
+        let in_doubt = repository.packs_in_doubt()?;
         for pack in &mut packs {
             // What appenders say comes last, and is not verified: were their packs preferred, it would be believed.
             pack.in_doubt = !pack.is_appended && in_doubt.contains(&pack.entry.id);

@@ -31,7 +31,7 @@ pub(crate) fn run(repository: &Repository) -> Result<Swept, RepositoryError> {
 /// Deletes the sidecars of all packs but those that are in doubt: whoever has no other room makes do without. They can be made again.
 pub(super) fn of_packs(repository: &Repository) -> Result<Swept, RepositoryError> {
     let backend = &**repository.backend();
-    let in_doubt = repository.packs_in_doubt();
+    let in_doubt = repository.packs_in_doubt()?;
     let mut sidecars = Vec::new();
     backend.list(Folder::Packs, None, &mut |info| {
         let is_sound = info.key.pack_id().is_some_and(|pack| !in_doubt.contains(&pack));
@@ -54,7 +54,8 @@ pub(super) fn of_packs(repository: &Repository) -> Result<Swept, RepositoryError
 }
 
 /// Finds them, with their lengths. Sidecars are listed first: the objects of those that are found are then there to be found, or have
-/// been deleted. Those of log entries behind the last one stay: no commit is ever deleted, so they tell that some are lost.
+/// been deleted. Those of what the log has stay whether it is there or not, and those of entries behind the last one, too: no commit is
+/// ever deleted, so they tell that some are lost.
 pub(super) fn find(repository: &Repository) -> Result<Vec<(ParityId, u64)>, RepositoryError> {
     let backend = &**repository.backend();
     let mut sidecars: Vec<(ParityId, u64)> = Vec::new();
@@ -71,6 +72,12 @@ pub(super) fn find(repository: &Repository) -> Result<Vec<(ParityId, u64)>, Repo
     let mut kept: HashSet<ParityId> = tail::names_beyond(fold.seq(), sidecars.len() as u64).collect();
     if fold.parity().is_some() {
         kept.extend(sidecar::of_stored(backend)?);
+        // Of what is lost it may be all that is left.
+        let live = fold.keyslots().map(|entry| ObjectKey::keyslot(&entry.keyslot));
+        let live = live.chain(fold.ledger().map(|id| ObjectKey::ledger(&id)));
+        let live = live.chain(fold.segments().map(|info| ObjectKey::segment(&info.segment)));
+        let live = live.chain((1..=fold.seq()).map(ObjectKey::log));
+        kept.extend(live.filter_map(|key| sidecar::key_of(&key)?.parity_id()));
     }
     sidecars.retain(|(id, _)| !kept.contains(id));
     Ok(sidecars)

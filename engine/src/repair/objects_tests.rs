@@ -1,9 +1,10 @@
 //! Damage within the capacity of parity, and what has to come of it: the same bytes again.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::backend::testing::crash::Outcome;
-use crate::backend::testing::{CrashBackend, Fault, FaultBackend};
+use crate::backend::testing::{CrashBackend, Fault, FaultBackend, Operation};
 use crate::backend::{Backend, Folder, MemoryBackend, ObjectKey};
 use crate::crypto::Password;
 use crate::monitor::Silent;
@@ -11,7 +12,7 @@ use crate::parity::{self, AddOptions};
 use crate::prune;
 use crate::prune::test_support::{Hooked, World, a_commit, at_once, options};
 use crate::repair::test_support::{all_packs, check_all, flip, plain, repair, thorough, world};
-use crate::repair::{Fate, ObjectsReport, objects};
+use crate::repair::{Fate, ObjectsReport, Sources, objects, packs};
 use crate::repo::{Repository, RepositoryError};
 use crate::testing;
 
@@ -610,4 +611,23 @@ fn a_repair_of_objects_that_is_cut_off_anywhere_can_be_run_again() {
             assert_eq!(objects_of(&storage), before, "{stop} {outcome:?}");
         }
     }
+}
+
+/// A pack is given up only when it is known that its parity cannot make it good.
+#[test]
+fn a_pack_whose_parity_cannot_be_read_just_now_stays() {
+    let world = covered();
+    let key = all_packs(&world.storage).remove(0);
+    flip(&world.storage, &key);
+    let backend = FaultBackend::new(world.storage.clone());
+    let faults = backend.faults();
+    let repository = prune::test_support::open(backend);
+    faults.inject(Fault::nth_of(Operation::Read, 1, ErrorKind::TimedOut).in_folder(Folder::Parity).lasting());
+    faults.inject(Fault::nth_of(Operation::Open, 1, ErrorKind::TimedOut).in_folder(Folder::Parity).lasting());
+    let refused = packs::run(&repository, &thorough(), &Sources::default(), &Silent);
+    assert!(refused.is_err(), "{refused:#?}");
+    faults.clear();
+    let report = repair(&repository, &thorough());
+    assert!(report.is_whole() && report.packs[0].fate == Fate::Mended, "{report:#?}");
+    assert!(!check_all(&world.open()).is_damaged());
 }

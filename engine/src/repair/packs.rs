@@ -174,8 +174,15 @@ impl Repair<'_> {
                 return Err(RepairError::Cancelled);
             }
             let key = ObjectKey::pack(&entry.id);
-            // Whatever parity cannot do, the other ways may.
-            let Ok(mending) = sidecar::mend(backend, &key) else { continue };
+            let mending = match sidecar::mend(backend, &key) {
+                Ok(mending) => mending,
+                // It may be read the next time, and then the pack is not to be gone.
+                Err(MendError::Unreadable(error) | MendError::Backend(error)) if !error.is_loss() => {
+                    return Err(error.into());
+                }
+                // Whatever parity cannot do, the other ways may.
+                Err(_) => continue,
+            };
             let mended = match self.options.dry_run {
                 _ if mending.is_intact() => continue,
                 true => mending.test(),
@@ -234,7 +241,7 @@ impl Repair<'_> {
 
     /// Salvages, looks for what is lost, and commits both. Returns what is still lost.
     fn round(&mut self, finder: &mut Finder<'_>, release: bool) -> Result<Wanted, RepairError> {
-        let session = Session::new(self.repository, &self.session_options());
+        let session = Session::new(self.repository, &self.session_options())?;
         let mut writers = Writers::new(&session);
         let mut counts = BTreeMap::new();
         let mut found = loop {

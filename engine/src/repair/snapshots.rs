@@ -63,7 +63,7 @@ fn attempt(
 ) -> Result<SnapshotsReport, RepairError> {
     let SnapshotsOptions { dry_run, threads, memory, .. } = *options;
     let session_options = BackupOptions { dry_run, threads, memory, ..BackupOptions::default() };
-    let session = Session::new(repository, &session_options);
+    let session = Session::new(repository, &session_options)?;
     let mut rewriter = Rewriter::new(&session, stored_packs(repository)?, monitor);
     let fold = repository.fold();
     let mut report = SnapshotsReport { dry_run, ..SnapshotsReport::default() };
@@ -102,7 +102,7 @@ fn attempt(
         candidate.hit.repaired = Some(SnapshotId::new(id)).filter(|_| !dry_run);
     }
     if !dry_run && !candidates.is_empty() {
-        report.commit = commit(&session, &mut rewriter, &mut candidates, options.forget)?;
+        report.commit = commit(&session, &mut rewriter, &fold, &mut candidates, options.forget)?;
     }
     report.snapshots = candidates.into_iter().map(|candidate| candidate.hit).collect();
     Ok(report)
@@ -158,10 +158,12 @@ fn candidate(
     Candidate { hit, record, tree: rewritten.tree }
 }
 
-/// Commits all of them at once. What was forgotten meanwhile needs no repair.
+/// Commits all of them at once. What was forgotten meanwhile needs no repair, and what is lost by the index that it was `judged` by may
+/// be found by a later one.
 fn commit(
     session: &Session<'_>,
     rewriter: &mut Rewriter<'_, '_>,
+    judged: &Fold,
     candidates: &mut [Candidate],
     forget: bool,
 ) -> Result<Option<u64>, RepairError> {
@@ -171,6 +173,9 @@ fn commit(
     let rests_on = RestsOn { roots: &roots, records: &records };
     let mut is_any = false;
     session.commit_with(&mut rewriter.writer, rests_on, &mut |fold| {
+        if !fold.segments().eq(judged.segments()) || !fold.condemned().eq(judged.condemned()) {
+            return Err(RepositoryError::Conflict);
+        }
         let mut room = NOTES_LEN_MAX;
         let mut changes = Vec::new();
         for candidate in candidates.iter_mut() {

@@ -242,6 +242,12 @@ fn only_named_snapshots_are_repaired() {
 
 #[test]
 fn what_others_commit_meanwhile_is_kept_and_what_they_forget_is_gone() {
+    for with_backup in [false, true] {
+        others_commit_meanwhile(with_backup);
+    }
+}
+
+fn others_commit_meanwhile(with_backup: bool) {
     let world = world();
     let repository = lose_large(&world);
     drop(repository);
@@ -252,14 +258,19 @@ fn what_others_commit_meanwhile_is_kept_and_what_they_forget_is_gone() {
     let paths = world.paths();
     hooked.before_create(a_commit, move || {
         crate::prune::test_support::forget(&other, gone);
-        backup::run(&other, paths, &options(), &Silent).expect("a backup");
+        if with_backup {
+            backup::run(&other, paths, &options(), &Silent).expect("a backup");
+        }
     });
     let report = run(&open(hooked.clone()), &with_forget(), &Silent).expect("repaired");
     assert!(hooked.is_done());
     let repository = world.open();
     let live: Vec<_> = repository.snapshots().expect("readable").into_iter().map(|(id, _)| id).collect();
-    let hit = report.snapshots.iter().find(|hit| hit.original == gone).expect("it was hit");
-    assert!(!hit.repaired.is_some_and(|id| live.contains(&id)), "nobody wanted it any more");
+    let hit = report.snapshots.iter().find(|hit| hit.original == gone);
+    // Where there is another index, everything is looked at anew.
+    assert_eq!(hit.is_some(), !with_backup);
+    let repaired = hit.and_then(|hit| hit.repaired);
+    assert!(!repaired.is_some_and(|id| live.contains(&id)), "nobody wanted it any more");
     // The new one took the lost file over from its parent, which was still there: another repair finds it.
     let report = run(&repository, &with_forget(), &Silent).expect("repaired");
     assert!(report.snapshots.len() <= 1);
@@ -284,4 +295,21 @@ fn a_repair_of_snapshots_that_meets_a_prune_rests_on_nothing_that_is_gone() {
     assert!(hooked.is_done() && report.snapshots.is_empty(), "{report:?}");
     assert!(!check_all(&world.open()).is_damaged());
     assert!(world.open().snapshots().expect("readable").is_empty());
+}
+
+/// What was lost when it was looked for may have been found again before that is said.
+#[test]
+fn a_repair_of_snapshots_that_meets_a_repair_of_packs_forgets_nothing_that_is_whole() {
+    let world = world();
+    let copy = world.storage.snapshot();
+    drop(lose_large(&world));
+    let hooked = Hooked::new(&world.storage);
+    let storage = world.storage.clone();
+    hooked.before_create(a_commit, move || {
+        let report = repair_from(&open(storage), &copy_of(&copy), &thorough()).expect("repaired");
+        assert!(report.is_whole(), "{report:#?}");
+    });
+    let report = run(&open(hooked.clone()), &with_forget(), &Silent).expect("repaired");
+    assert!(hooked.is_done() && report.snapshots.is_empty(), "{report:#?}");
+    world.verify();
 }

@@ -140,7 +140,7 @@ fn an_appender_commits_nothing_that_rests_on_a_segment_of_its_own_that_was_dropp
     }
     world.back_up(&append_to(&world));
     let appender = append_to(&world);
-    let session = Session::new(&appender, &options());
+    let session = Session::new(&appender, &options()).expect("a session");
     let own = listed(&world, |entry| is_appended(entry) && entry.header.kind == ObjectKind::DataPack);
     let blob = own[0].1.blocks[0].blobs[0].id;
     assert!(!session.claim(&blob).expect("readable"), "it is there");

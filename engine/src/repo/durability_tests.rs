@@ -8,13 +8,14 @@ use super::append_only_tests::publish;
 use super::*;
 use crate::backend::testing::{Fault, FaultBackend, Operation, UnflushedBackend};
 use crate::backend::{Folder, MemoryBackend};
+use crate::backup;
 use crate::check::{self, CheckOptions};
 use crate::crypto::keys::BlobKind;
 use crate::format::commit::Change;
 use crate::format::header::ObjectKind;
 use crate::monitor::Silent;
 use crate::parity::{self, AddOptions};
-use crate::prune::test_support::{World, noise, open};
+use crate::prune::test_support::{World, noise, open, options};
 use crate::rebuild::{self, RebuildOptions};
 use crate::store::StoreOptions;
 use crate::testing;
@@ -104,5 +105,26 @@ fn a_commit_that_is_there_although_its_creation_failed_is_made_durable() {
         let result = repository.commit(&mut |_| Ok(vec![note.clone()]));
         assert_eq!(result.is_ok(), is_flushed, "{result:?}");
         assert_eq!(faults.fired(), if is_flushed { 1 } else { 2 });
+    }
+}
+
+/// As of a commit, so of a pack.
+#[test]
+fn a_pack_that_is_there_although_its_creation_failed_is_made_durable() {
+    for is_flushed in [true, false] {
+        let (world, _) = world();
+        let backend = FaultBackend::new(world.storage.clone());
+        let faults = backend.faults();
+        let repository = open(backend);
+        world.write("other", &noise(2, 9_000));
+        let lost = Fault::nth_of(Operation::Create, 1, ErrorKind::TimedOut).in_folder(Folder::Packs);
+        faults.inject(lost.after_effect());
+        if !is_flushed {
+            faults.inject(Fault::nth_of(Operation::Flush, 1, ErrorKind::Other).in_folder(Folder::Packs));
+        }
+        let result = backup::run(&repository, world.paths(), &options(), &Silent);
+        assert_eq!(result.is_ok(), is_flushed, "{result:?}");
+        assert_eq!(faults.fired(), if is_flushed { 1 } else { 2 });
+        world.verify();
     }
 }

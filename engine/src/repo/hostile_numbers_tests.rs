@@ -32,7 +32,8 @@ fn commit_snapshot(
     repository: &Repository,
     build: impl FnOnce(&mut dyn FnMut(&Tree) -> BlobId) -> BlobId,
 ) -> SnapshotId {
-    let session = Session::new(repository, &BackupOptions { threads: 1, ..BackupOptions::default() });
+    let session = Session::new(repository, &BackupOptions { threads: 1, ..BackupOptions::default() })
+        .expect("a session");
     let mut writer = session.tree_writer();
     let tree = build(&mut |tree: &Tree| {
         session.put(&mut writer, BlobKind::Tree, &record::encode(tree)).expect("stored")

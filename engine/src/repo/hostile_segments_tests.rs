@@ -31,7 +31,7 @@ use crate::{testing, usage};
 
 /// Commits a snapshot of one file that consists of these chunks.
 pub(super) fn commit_file(repository: &Repository, chunks: &[Chunk]) -> SnapshotId {
-    let session = Session::new(repository, &options());
+    let session = Session::new(repository, &options()).expect("a session");
     let mut writer = session.tree_writer();
     let mut table = Vec::new();
     chunks.iter().for_each(|chunk| push_chunk(&mut table, *chunk));
@@ -86,7 +86,7 @@ fn many() -> Many {
 }
 
 fn commit_chunks(repository: &Repository, count: u64) -> (SnapshotId, Files) {
-    let session = Session::new(repository, &options());
+    let session = Session::new(repository, &options()).expect("a session");
     let mut writer = session.data_writer();
     let (mut chunks, mut content) = (Vec::new(), Vec::new());
     for n in 0..count {

@@ -1,5 +1,7 @@
 //! Passwords: keyslots are added and removed by commits.
 
+use std::collections::BTreeSet;
+
 use crate::backend::ObjectKey;
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{AppendKeys, KdfParams, Password, random};
@@ -7,7 +9,7 @@ use crate::format::commit::{Change, WriterKey};
 use crate::format::keyslot::{Keyslot, Secrets};
 use crate::format::state::KeyslotEntry;
 use crate::ids::KeyslotId;
-use crate::log::Fold;
+use crate::log::{self, Fold};
 use crate::repo::{Repository, RepositoryError};
 use crate::sidecar;
 
@@ -112,25 +114,23 @@ impl Repository {
         Ok((keyslot, change))
     }
 
-    /// Removes the keyslot whose id begins with `prefix`.
+    /// Removes the keyslot whose id begins with `prefix`. A removal that was broken off once the log said so is finished.
     ///
     /// # Errors
     /// [`RepositoryError::UnknownKeyslot`] where none or several match, [`RepositoryError::LastKeyslot`], or a
     /// failure of the storage.
     pub fn remove_keyslot(&self, prefix: &str) -> Result<KeyslotId, RepositoryError> {
         self.require_full("remove a keyslot")?;
-        let unknown = || RepositoryError::UnknownKeyslot(prefix.to_owned());
-        let entry = match the_one_keyslot(&self.fold(), prefix) {
-            Some(entry) => entry,
-            None => {
-                // Others may have added it since the log was read.
-                self.refresh()?;
-                the_one_keyslot(&self.fold(), prefix).ok_or_else(unknown)?
-            }
-        };
+        let mut entry = the_one_keyslot(&self.fold(), prefix);
+        if entry.is_none() {
+            // Others may have added it since the log was read.
+            self.refresh()?;
+            entry = the_one_keyslot(&self.fold(), prefix);
+        }
+        let Some(entry) = entry else { return self.finish_removal(prefix) };
         self.commit(&mut |fold| {
             if fold.keyslot(&entry.keyslot).is_none() {
-                return Err(unknown());
+                return Err(RepositoryError::UnknownKeyslot(prefix.to_owned()));
             }
             if fold.keyslots().all(|other| other.append_only || other.keyslot == entry.keyslot) {
                 return Err(RepositoryError::LastKeyslot(entry.keyslot));
@@ -139,6 +139,43 @@ impl Repository {
         })?;
         self.delete_keyslot(&entry.keyslot)?;
         Ok(entry.keyslot)
+    }
+
+    /// Deletes a keyslot that the log says is removed, and that is there all the same: a removal was broken off behind its commit.
+    fn finish_removal(&self, prefix: &str) -> Result<KeyslotId, RepositoryError> {
+        let (fold, mut removed) = (self.fold(), BTreeSet::new());
+        let is_meant = |id: &KeyslotId| !prefix.is_empty() && id.to_string().starts_with(prefix);
+        let mut read = Fold::empty(fold.config());
+        log::read_to(&*self.backend, &self.keys, &self.id, &mut read, fold.seq(), &mut |entry| {
+            for change in entry.iter().flat_map(|entry| &entry.commit.changes) {
+                if let Change::KeyslotRemoved { keyslot, .. } = change {
+                    removed.extend(is_meant(keyslot).then_some(*keyslot));
+                }
+            }
+        })?;
+        let is_known = fold.keyslots().any(|entry| is_meant(&entry.keyslot));
+        let mut left = Vec::new();
+        for id in removed.into_iter().filter(|_| !is_known) {
+            if self.is_left(&id)? {
+                left.push(id);
+            }
+        }
+        let [id] = left[..] else { return Err(RepositoryError::UnknownKeyslot(prefix.to_owned())) };
+        self.delete_keyslot(&id)?;
+        Ok(id)
+    }
+
+    /// Whether a keyslot is there, or its parity.
+    fn is_left(&self, keyslot: &KeyslotId) -> Result<bool, RepositoryError> {
+        let key = ObjectKey::keyslot(keyslot);
+        for key in [Some(key.clone()), sidecar::key_of(&key)].into_iter().flatten() {
+            match self.backend.stat(&key) {
+                Ok(_) => return Ok(true),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
     }
 
     /// Its parity is as good as a copy, and goes first: nobody is told that a password is removed while that stays.
@@ -166,10 +203,14 @@ fn the_one_keyslot(fold: &Fold, prefix: &str) -> Option<KeyslotEntry> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::sync::Arc;
 
     use super::*;
-    use crate::backend::MemoryBackend;
+    use crate::backend::testing::{Fault, FaultBackend, Operation};
+    use crate::backend::{Backend, MemoryBackend};
+    use crate::monitor::Silent;
+    use crate::parity::{self, AddOptions};
     use crate::testing::{self, CHEAP};
 
     /// Simulation, seed 15313: whoever had opened the repository before another password was added could not remove that.
@@ -182,5 +223,32 @@ mod tests {
         assert_eq!(remover.remove_keyslot(&added.to_string()).expect("removed"), added);
         let again = remover.remove_keyslot(&added.to_string());
         assert!(matches!(again, Err(RepositoryError::UnknownKeyslot(_))), "{again:?}");
+    }
+
+    /// The log says that it is removed, and the password would still open what is there of it.
+    #[test]
+    fn a_removal_that_was_broken_off_can_be_finished() {
+        let storage = MemoryBackend::new();
+        drop(testing::init(Arc::new(storage.clone()), 1));
+        let backend = FaultBackend::new(storage.clone());
+        let faults = backend.faults();
+        let repository = testing::open(Arc::new(backend), 2).expect("it opens");
+        let options = AddOptions { threads: 1, ..AddOptions::default() };
+        parity::add(&repository, &options, &Silent).expect("added");
+        // Parity goes first.
+        for deletes in [1, 2] {
+            let added =
+                repository.add_keyslot(&Password::new(b"other".to_vec()), "other", CHEAP).expect("added");
+            let key = ObjectKey::keyslot(&added);
+            faults.inject(Fault::nth_of(Operation::Delete, deletes, ErrorKind::TimedOut));
+            repository.remove_keyslot(&added.to_string()).expect_err("it cannot be deleted");
+            assert!(repository.fold().keyslot(&added).is_none() && storage.stat(&key).is_ok());
+            assert_eq!(repository.remove_keyslot(&added.to_string()[..12]).expect("finished"), added);
+            for key in [key.clone(), sidecar::key_of(&key).expect("it had one")] {
+                assert!(storage.stat(&key).expect_err("gone").is_not_found(), "{key}");
+            }
+            let again = repository.remove_keyslot(&added.to_string());
+            assert!(matches!(again, Err(RepositoryError::UnknownKeyslot(_))), "{again:?}");
+        }
     }
 }

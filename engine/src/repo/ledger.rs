@@ -6,7 +6,7 @@ use crate::backend::{BackendError, ObjectKey};
 use crate::format::ledger::{self, Ledger, LedgerError};
 use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::ids::{LedgerId, PackId};
-use crate::repo::Repository;
+use crate::repo::{Repository, RepositoryError};
 
 /// Why a ledger was not read.
 #[derive(Debug, thiserror::Error)]
@@ -33,19 +33,35 @@ impl Repository {
     }
 
     /// Packs that some check found damaged, and none has found intact since: what lies in another one as well is better relied
-    /// on there. A ledger that cannot be read doubts nothing.
-    pub fn packs_in_doubt(&self) -> BTreeSet<PackId> {
+    /// on there. A ledger that is lost doubts nothing.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where it may be read the next time: what it doubts is not to be relied on meanwhile.
+    pub fn packs_in_doubt(&self) -> Result<BTreeSet<PackId>, RepositoryError> {
         let mut named = self.fold().ledger();
         while let Some(id) = named {
             match self.read_ledger(&id) {
-                Ok(ledger) => return ledger.in_doubt(),
+                Ok(ledger) => return Ok(ledger.in_doubt()),
                 // Another check replaced it, perhaps.
-                Err(LedgerReadError::Backend(error)) if error.is_not_found() && self.refresh().is_ok() => {
+                Err(LedgerReadError::Backend(error)) if error.is_not_found() => {
+                    self.refresh()?;
                     named = self.fold().ledger().filter(|newer| *newer != id);
                 }
+                Err(LedgerReadError::Backend(error)) if !error.is_loss() => return Err(error.into()),
                 Err(_) => break,
             }
         }
-        BTreeSet::new()
+        Ok(BTreeSet::new())
+    }
+
+    /// Reads the ledger with this id to write another one in its place: one that is lost says nothing.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where it may be read the next time.
+    pub fn ledger_to_replace(&self, id: &LedgerId) -> Result<Ledger, RepositoryError> {
+        match self.read_ledger(id) {
+            Err(LedgerReadError::Backend(error)) if !error.is_loss() => Err(error.into()),
+            ledger => Ok(ledger.unwrap_or_default()),
+        }
     }
 }

@@ -386,7 +386,7 @@ impl Repository {
     pub fn removed_packs(&self, base: &Fold) -> Result<HashSet<PackId>, RepositoryError> {
         let mut removed = HashSet::new();
         let mut fold = Fold::empty(base.config());
-        log::read_until(&*self.backend, &self.keys, &self.id, &mut fold, base.seq(), &mut |entry| {
+        log::read_to(&*self.backend, &self.keys, &self.id, &mut fold, base.seq(), &mut |entry| {
             let Ok(entry) = entry else { return };
             for change in &entry.commit.changes {
                 if let Change::PacksRemoved { packs } = change {

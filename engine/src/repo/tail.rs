@@ -28,10 +28,12 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::LostEntry`] or [`RepositoryError::AlteredEntry`]: objects are to be repaired first.
     pub fn check_tail(&self) -> Result<(), RepositoryError> {
+        // What fails is tried again: it may be had the next time, and what is lost by this commit is lost for good.
         // In this order: what is read on in between counts, and nothing is wrong with it.
         let last_valid = self.head().map_or(0, |head| head.seq);
         let last = self.fold().seq();
-        match parity_beyond(&*self.backend, &self.keys, &self.id, last + 1) {
+        let beyond = || parity_beyond(&*self.backend, &self.keys, &self.id, last + 1);
+        match beyond().or_else(|error| if error.is_loss() { Err(error) } else { beyond() }) {
             Ok(Beyond::Nothing | Beyond::Junk) => {}
             Ok(Beyond::Lost) => return Err(RepositoryError::LostEntry { seq: last + 1 }),
             // Nothing ever fails for parity that cannot be had.
@@ -42,7 +44,11 @@ impl Repository {
         for seq in last_valid + 1..=last {
             let key = ObjectKey::log(seq);
             // What parity cannot give back is to be lived with. Noise has none, or that of itself.
-            let Ok(mending) = sidecar::mend(&*self.backend, &key) else { continue };
+            let mend = || sidecar::mend(&*self.backend, &key);
+            let Ok(mending) = mend().or_else(|error| if error.may_pass() { mend() } else { Err(error) })
+            else {
+                continue;
+            };
             if !mending.is_intact() && self.mended_commit(seq, &mending).is_some() {
                 return Err(RepositoryError::AlteredEntry { seq });
             }

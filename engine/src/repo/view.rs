@@ -177,9 +177,11 @@ impl View {
 
     /// Commits that are lost, or may have been when this process came by.
     pub fn lost_commits(&self) -> Vec<LostCommit> {
+        // In the order in which a refresh takes both.
+        let fold = lock(&self.fold);
         let doubtful = lock(&self.doubtful);
         let doubtful = doubtful.iter().map(|seq| LostCommit { seq: *seq, is_certain: false });
-        let mut lost: Vec<_> = lock(&self.fold).lost_commits().chain(doubtful).collect();
+        let mut lost: Vec<_> = fold.lost_commits().chain(doubtful).collect();
         lost.sort_unstable_by_key(|lost| (lost.seq, !lost.is_certain));
         lost.dedup_by_key(|lost| lost.seq);
         lost
@@ -256,7 +258,12 @@ impl View {
             let followed = self.follow_segments(&fold);
             let is_missing = match &followed {
                 Ok(()) => {
-                    self.take_note(std::mem::take(&mut news), &fold);
+                    self.take_note_of_losses(&mut news);
+                    if let Some(head) = news.head {
+                        self.set_head(head);
+                    }
+                    lock(&self.voids).append(&mut news.voids);
+                    lock(&self.doubtful).extend(fold.doubtful());
                     *guard = Arc::clone(&fold);
                     self.lacks_a_segment()
                 }
@@ -294,19 +301,14 @@ impl View {
         })
     }
 
-    /// Keeps in mind what a running operation may rely on and has to do without.
-    fn take_note(&self, news: News, fold: &Fold) {
-        let News { head, mut voids, gone, last_prune, last_loss } = news;
-        if let Some(head) = head {
-            self.set_head(head);
-        }
+    /// Keeps in mind what a running operation may rely on and has to do without. Not before the fold tells of it, too: what was found then
+    /// would pass for what holds behind the loss.
+    fn take_note_of_losses(&self, news: &mut News) {
         let mut known = lock(&self.gone);
-        known.packs.extend(gone.packs);
-        known.segments.extend(gone.segments);
-        self.last_prune.fetch_max(last_prune, Ordering::Relaxed);
-        self.last_loss.fetch_max(last_loss, Ordering::Relaxed);
-        lock(&self.voids).append(&mut voids);
-        lock(&self.doubtful).extend(fold.doubtful());
+        known.packs.extend(news.gone.packs.drain());
+        known.segments.extend(news.gone.segments.drain());
+        self.last_prune.fetch_max(news.last_prune, Ordering::Relaxed);
+        self.last_loss.fetch_max(news.last_loss, Ordering::Relaxed);
     }
 
     /// Whether a segment could not be opened because its object is not there.
@@ -336,8 +338,14 @@ impl View {
                 (Err(error), true) => distrusted.push(error),
             }
         }
-        if self.leniency == Leniency::None {
-            unopened.pop().map_or(Ok(()), Err)?;
+        let is_tolerated = |error: &IndexError| match self.leniency {
+            Leniency::None => false,
+            // What may be read the next time is not to be replaced by less.
+            Leniency::Index => error.is_loss(),
+            Leniency::Log => true,
+        };
+        if let Some(at) = unopened.iter().position(|error| !is_tolerated(error)) {
+            return Err(unopened.swap_remove(at).into());
         }
         unopened.append(&mut distrusted);
         *lock(&self.broken) = unopened;
@@ -363,8 +371,8 @@ impl Catalog for View {
         &self.index
     }
 
-    fn read_on(&self) {
+    fn read_on(&self) -> bool {
         // If it fails, what is asked for counts as missing, which is reported.
-        let _unread = self.refresh();
+        self.refresh().is_ok()
     }
 }

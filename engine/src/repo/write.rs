@@ -85,8 +85,6 @@ impl Repository {
             self.check_tail()?;
             // What no reader would accept must not be published: it would be void.
             fold.check(&commit, self.writer.id()).map_err(RepositoryError::from)?;
-            // Reading on would have to copy it otherwise.
-            drop(fold);
             match log::publish(&*self.backend, &commit, &self.writer, &self.sealer()) {
                 Ok(hash) => {
                     // It is made, whether its consequences can be read now or not.
@@ -185,9 +183,12 @@ impl Repository {
     /// written: that is slower, and nothing else.
     ///
     /// # Errors
-    /// [`BackendError`] where one cannot be deleted.
-    pub fn delete_states(&self) -> Result<u64, BackendError> {
-        self.delete_states_where(&|_| true)
+    /// [`RepositoryError`] where one cannot be deleted, or where the log lacks an entry: then a state is all that knows what it said.
+    pub fn delete_states(&self) -> Result<u64, RepositoryError> {
+        let opened = self.fold();
+        let mut fold = Fold::empty(opened.config());
+        log::read_to(&*self.backend, &self.keys, &self.id, &mut fold, opened.seq(), &mut |_| {})?;
+        Ok(self.delete_states_where(&|_| true)?)
     }
 
     fn delete_states_where(&self, is_meant: &dyn Fn(&ObjectKey) -> bool) -> Result<u64, BackendError> {

@@ -89,8 +89,8 @@ pub trait Catalog: std::fmt::Debug + Send + Sync {
     /// What is known so far.
     fn index(&self) -> &Index;
 
-    /// Learns what was committed since. Where that fails, what was known stays.
-    fn read_on(&self);
+    /// Learns what was committed since, and says whether that went well. Where it fails, what was known stays.
+    fn read_on(&self) -> bool;
 }
 
 /// An index that stays as it is.
@@ -99,7 +99,9 @@ impl Catalog for Index {
         self
     }
 
-    fn read_on(&self) {}
+    fn read_on(&self) -> bool {
+        true
+    }
 }
 
 /// Reads blobs of a repository. Shared by threads.
@@ -144,8 +146,8 @@ impl BlobReader {
     pub fn read_on(&self, gone: PackId) {
         // Held meanwhile: who asks for the same pack goes on with what is learnt.
         let mut known = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.insert(gone) {
-            self.catalog.read_on();
+        if !known.contains(&gone) && self.catalog.read_on() {
+            known.insert(gone);
         }
     }
 

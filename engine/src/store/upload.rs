@@ -185,7 +185,8 @@ fn publish(shared: &Shared, written: Written<'_>, backend: &dyn Backend) -> Resu
     Ok(())
 }
 
-/// A failed publication may have taken effect: it has if the object is there with these bytes.
+/// A failed publication may have taken effect: it has if the object is there with these bytes. Its name is made durable then, which may
+/// not have been come to.
 fn settle(
     backend: &dyn Backend,
     key: &ObjectKey,
@@ -193,7 +194,7 @@ fn settle(
     error: BackendError,
 ) -> Result<(), BackendError> {
     match backend.read(key, entry.size) {
-        Ok(stored) if pack::id(&stored) == entry.id => Ok(()),
+        Ok(stored) if pack::id(&stored) == entry.id => backend.flush(key),
         _ => Err(error),
     }
 }

@@ -176,7 +176,8 @@ fn a_split_directory_whose_parts_lead_to_each_other_is_given_up_at_once() {
     use crate::format::record;
     let world = World::new();
     let repository = world.open();
-    let session = Session::new(&repository, &BackupOptions { threads: 1, ..BackupOptions::default() });
+    let session = Session::new(&repository, &BackupOptions { threads: 1, ..BackupOptions::default() })
+        .expect("a session");
     let mut writer = session.tree_writer();
     let mut put =
         |tree: &Tree| session.put(&mut writer, BlobKind::Tree, &record::encode(tree)).expect("stored");
@@ -201,7 +202,7 @@ fn back_up_chunks(repository: &Repository, seeds: std::ops::Range<u64>) {
     use crate::format::chunk_list::push_chunk;
     use crate::format::record;
     use crate::format::tree::{Metadata, Node};
-    let session = Session::new(repository, &options());
+    let session = Session::new(repository, &options()).expect("a session");
     let (mut data, mut trees) = (session.data_writer(), session.tree_writer());
     let mut table = Vec::new();
     for n in seeds.clone().chain(seeds) {

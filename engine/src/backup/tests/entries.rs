@@ -209,7 +209,7 @@ fn stored(
     produce: impl FnOnce(&mut Pipeline<'_, '_>, assemble::FrameId),
 ) -> BTreeMap<Vec<u8>, Node> {
     let options = options();
-    let session = Session::new(repository, &options);
+    let session = Session::new(repository, &options).expect("a session");
     let mut assembler = Assembler::new(session.tree_writer());
     let mut summary = SnapshotSummary::default();
     with_workers(&session, &options, monitor, &mut assembler, &mut summary, |mut pipeline| {
@@ -301,7 +301,7 @@ fn a_node_that_breaks_a_rule_is_reported_and_its_directory_does_without_it() {
 fn tiny_blobs_count_long_before_they_fill_a_block() {
     let repository = repository();
     let options = BackupOptions { blobs_per_commit: 16 << 10, ..options() };
-    let session = Session::new(&repository, &options);
+    let session = Session::new(&repository, &options).expect("a session");
     let mut writer = session.data_writer();
     for n in 0..=16u32 << 10 {
         let id = BlobId::from_bytes(blake3::hash(&n.to_le_bytes()).into());

@@ -240,7 +240,7 @@ fn a_short_run_forgets_nothing_of_a_longer_one_before_it() {
 fn renumber(repository: &Repository, snapshot: SnapshotId, folder: &Path, device: u64) {
     let (_, record) = repository.find_snapshot(&snapshot.to_string()).unwrap();
     let options = options();
-    let session = Session::new(repository, &options);
+    let session = Session::new(repository, &options).expect("a session");
     let mut assembler = Assembler::new(session.tree_writer());
     let mut frames = vec![assembler.begin_dir(None, None)];
     for name in folder.components().skip(1) {

@@ -23,7 +23,7 @@ impl Told {
         let mut fold = Fold::empty(base.config());
         let (backend, keys) = (&**repository.backend(), repository.keys());
         let mut appenders: HashSet<KeyslotId> = HashSet::new();
-        log::read_until(backend, keys, &repository.id(), &mut fold, base.seq(), &mut |entry| {
+        log::read_to(backend, keys, &repository.id(), &mut fold, base.seq(), &mut |entry| {
             let Ok(entry) = entry else { return };
             for change in &entry.commit.changes {
                 match change {
