@@ -223,7 +223,7 @@ fn a_log_that_lacks_an_entry_costs_no_state() {
     world.back_up(&world.open());
     let repository = world.open();
     while repository.fold().seq() < 40 {
-        let overhead = u32::from(repository.fold().seq() % 2 == 0) * 10;
+        let overhead = u32::from(repository.fold().seq().is_multiple_of(2)) * 10;
         let change = Change::ParitySet { overhead };
         repository.commit(&mut |_| Ok(vec![change.clone()])).expect("committed");
     }
