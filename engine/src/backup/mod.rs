@@ -502,9 +502,12 @@ fn finish(
     monitor: &dyn Monitor,
 ) -> Result<BackupReport, BackupError> {
     // Directories above what was asked for, such as `/tmp`, change without its doing.
-    let is_same = parents.complete_tree == Some(snapshot.tree) || assembler.is_unchanged();
-    let unchanged =
-        options.skip_if_unchanged && is_same && parents.complete_tree.is_some() && partials.is_empty();
+    let is_same = |tree| tree == snapshot.tree || assembler.is_unchanged();
+    let same = parents.complete.filter(|(_, tree)| options.skip_if_unchanged && is_same(*tree));
+    let unchanged = match same.filter(|_| partials.is_empty()) {
+        Some((id, _)) => is_live(session.repository, &id)?,
+        None => false,
+    };
     let mut report = BackupReport {
         snapshot: None,
         parent: snapshot.parent,
@@ -535,6 +538,12 @@ fn finish(
         let _ = reserve::keep_up(session.repository);
     }
     Ok(report)
+}
+
+/// Whether nobody has forgotten a snapshot meanwhile.
+fn is_live(repository: &Repository, snapshot: &SnapshotId) -> Result<bool, BackupError> {
+    repository.refresh()?;
+    Ok(repository.fold().snapshot(snapshot).is_some())
 }
 
 /// Tells which packs were not relied on that the index lists. The snapshot lacks nothing for that, but others may.

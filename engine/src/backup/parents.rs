@@ -17,8 +17,8 @@ pub(super) struct Parents {
     pub trees: Vec<BlobId>,
     /// Partial snapshots that a complete one makes superfluous.
     pub partials: Vec<SnapshotId>,
-    /// The tree of the last complete one.
-    pub complete_tree: Option<BlobId>,
+    /// The last complete one, with its tree.
+    pub complete: Option<(SnapshotId, BlobId)>,
     /// Whether something they rest on may have been lost since.
     pub doubted: bool,
     /// Files and bytes of the last complete one.
@@ -111,8 +111,8 @@ impl Parents {
             let is_own = fold.snapshot(id).is_some_and(|entry| entry.appender == Some(own));
             is_own && snapshot.hostname == new.hostname && snapshot.paths == new.paths
         });
-        if let Some((_, snapshot)) = last {
-            parents.complete_tree = Some(snapshot.tree);
+        if let Some((id, snapshot)) = last {
+            parents.complete = Some((id, snapshot.tree));
             parents.expected = Some((snapshot.summary.files, snapshot.summary.bytes));
         }
         Ok(parents)
@@ -122,7 +122,7 @@ impl Parents {
         self.snapshots.push(id);
         self.trees.push(snapshot.tree);
         if !snapshot.partial {
-            self.complete_tree = Some(snapshot.tree);
+            self.complete = Some((id, snapshot.tree));
             self.expected = Some((snapshot.summary.files, snapshot.summary.bytes));
         }
     }

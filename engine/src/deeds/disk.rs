@@ -12,9 +12,11 @@ use crate::backend::{Backend, LocalBackend, MemoryBackend, ObjectKey};
 use crate::repo::{Repository, RepositoryError};
 
 /// A folder that goes again soon, in memory where the system has a file system there. On ext4, thousands of files that come and go take most of the time: it
-/// looks for inodes that were not freed just now.
+/// looks for inodes that were not freed just now. All are in one, so that what is above it stays as it is: other tests look at that.
 pub fn scratch() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+    let all = "/dev/shm/strongroom-tests";
+    let in_memory = fs::create_dir_all(all).and_then(|()| tempfile::tempdir_in(all));
+    in_memory.or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
 /// The objects of a repository as files.

@@ -1,6 +1,7 @@
 //! What is taken over from the snapshot before, and that the tree depends on the source only.
 
 use super::*;
+use crate::prune::test_support::{Hooked, a_pack, forget};
 
 #[test]
 fn an_unchanged_backup_opens_no_file_reads_no_data_and_writes_only_a_commit() {
@@ -209,6 +210,24 @@ fn an_unchanged_directory_in_many_pieces_costs_a_commit_and_one_change_a_piece()
     fs::write(folder.path().join("f03000"), "x").unwrap();
     let report = back_up();
     assert!(report.summary.bytes_added < 500_000, "{}", report.summary.bytes_added);
+}
+
+#[test]
+fn a_snapshot_that_was_forgotten_meanwhile_is_not_as_good_as_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("f"), noise(1, 5000)).unwrap();
+    let storage = MemoryBackend::new();
+    let other = testing::init(Arc::new(storage.clone()), 1);
+    let first = back_up(&other, folder.path()).snapshot.unwrap();
+    let hooked = Hooked::new(&storage);
+    hooked.before_read(a_pack, move || forget(&other, first));
+    let repository = testing::open(Arc::new(hooked.clone()), 2).unwrap();
+    let skipping = BackupOptions { skip_if_unchanged: true, ..options() };
+    let report = run(&repository, paths(folder.path()), &skipping, &Silent).unwrap();
+    assert!(hooked.is_done());
+    assert!(repository.fold().snapshot(&report.snapshot.expect("a new one")).is_some());
+    let report = run(&repository, paths(folder.path()), &skipping, &Silent).unwrap();
+    assert_eq!(report.snapshot, None);
 }
 
 #[test]
