@@ -6,11 +6,14 @@ use std::fmt;
 pub type Blobs = u8;
 
 /// Ids that one actor can give to its packs, and to its segments.
-pub const PER_ACTOR: usize = 16;
+pub const PER_ACTOR: usize = 32;
+
+/// Ids that there can be in all.
+const ID_COUNT: usize = u128::BITS as usize;
 
 /// A set of packs or of segments, one bit each. Actors number their own, so that it does not matter who came first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
-pub struct Ids(pub u64);
+pub struct Ids(pub u128);
 
 impl Ids {
     pub fn one(id: usize) -> Self {
@@ -46,7 +49,7 @@ impl Ids {
     }
 
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..64).filter(move |id| self.has(*id))
+        (0..ID_COUNT).filter(move |id| self.has(*id))
     }
 
     pub fn first(self) -> Option<usize> {
@@ -190,7 +193,7 @@ pub struct Storage {
 
 impl Storage {
     pub fn new(actors: usize) -> Self {
-        assert!(actors * PER_ACTOR <= 64, "ids fit a word");
+        assert!(actors * PER_ACTOR <= ID_COUNT, "ids fit a word");
         Self { made: vec![Made::default(); actors], ..Self::default() }
     }
 
