@@ -144,7 +144,11 @@ impl Repository {
     /// Deletes a keyslot that the log says is removed, and that is there all the same: a removal was broken off behind its commit.
     fn finish_removal(&self, prefix: &str) -> Result<KeyslotId, RepositoryError> {
         let (fold, mut removed) = (self.fold(), BTreeSet::new());
-        let is_meant = |id: &KeyslotId| !prefix.is_empty() && id.to_string().starts_with(prefix);
+        let unknown = || RepositoryError::UnknownKeyslot(prefix.to_owned());
+        let is_meant = |id: &KeyslotId| id.to_string().starts_with(prefix);
+        if prefix.is_empty() || fold.keyslots().any(|entry| is_meant(&entry.keyslot)) {
+            return Err(unknown());
+        }
         let mut read = Fold::empty(fold.config());
         log::read_to(&*self.backend, &self.keys, &self.id, &mut read, fold.seq(), &mut |entry| {
             for change in entry.iter().flat_map(|entry| &entry.commit.changes) {
@@ -153,14 +157,13 @@ impl Repository {
                 }
             }
         })?;
-        let is_known = fold.keyslots().any(|entry| is_meant(&entry.keyslot));
         let mut left = Vec::new();
-        for id in removed.into_iter().filter(|_| !is_known) {
+        for id in removed {
             if self.is_left(&id)? {
                 left.push(id);
             }
         }
-        let [id] = left[..] else { return Err(RepositoryError::UnknownKeyslot(prefix.to_owned())) };
+        let [id] = left[..] else { return Err(unknown()) };
         self.delete_keyslot(&id)?;
         Ok(id)
     }
@@ -168,14 +171,11 @@ impl Repository {
     /// Whether a keyslot is there, or its parity.
     fn is_left(&self, keyslot: &KeyslotId) -> Result<bool, RepositoryError> {
         let key = ObjectKey::keyslot(keyslot);
-        for key in [Some(key.clone()), sidecar::key_of(&key)].into_iter().flatten() {
-            match self.backend.stat(&key) {
-                Ok(_) => return Ok(true),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
+        match self.backend.stat(&key) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(sidecar::is_there(&*self.backend, &key)?),
+            Err(error) => Err(error.into()),
         }
-        Ok(false)
     }
 
     /// Its parity is as good as a copy, and goes first: nobody is told that a password is removed while that stays.

@@ -258,12 +258,7 @@ impl View {
             let followed = self.follow_segments(&fold);
             let is_missing = match &followed {
                 Ok(()) => {
-                    self.take_note_of_losses(&mut news);
-                    if let Some(head) = news.head {
-                        self.set_head(head);
-                    }
-                    lock(&self.voids).append(&mut news.voids);
-                    lock(&self.doubtful).extend(fold.doubtful());
+                    self.take_note(std::mem::take(&mut news), &fold);
                     *guard = Arc::clone(&fold);
                     self.lacks_a_segment()
                 }
@@ -303,12 +298,18 @@ impl View {
 
     /// Keeps in mind what a running operation may rely on and has to do without. Not before the fold tells of it, too: what was found then
     /// would pass for what holds behind the loss.
-    fn take_note_of_losses(&self, news: &mut News) {
+    fn take_note(&self, news: News, fold: &Fold) {
+        let News { head, mut voids, gone, last_prune, last_loss } = news;
+        if let Some(head) = head {
+            self.set_head(head);
+        }
         let mut known = lock(&self.gone);
-        known.packs.extend(news.gone.packs.drain());
-        known.segments.extend(news.gone.segments.drain());
-        self.last_prune.fetch_max(news.last_prune, Ordering::Relaxed);
-        self.last_loss.fetch_max(news.last_loss, Ordering::Relaxed);
+        known.packs.extend(gone.packs);
+        known.segments.extend(gone.segments);
+        self.last_prune.fetch_max(last_prune, Ordering::Relaxed);
+        self.last_loss.fetch_max(last_loss, Ordering::Relaxed);
+        lock(&self.voids).append(&mut voids);
+        lock(&self.doubtful).extend(fold.doubtful());
     }
 
     /// Whether a segment could not be opened because its object is not there.
