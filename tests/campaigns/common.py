@@ -9,6 +9,9 @@ import subprocess
 import tempfile
 
 CHEAP = ("--kdf-memory", "19MiB", "--kdf-passes", "2")
+PASSWORD = "campaign"
+# Exit code of whatever is given a password that opens nothing.
+WRONG_PASSWORD = 12
 
 
 class Failed(Exception):
@@ -18,7 +21,7 @@ class Failed(Exception):
 class Tool:
     """Runs commands on a repository. With `state`, as a machine that remembers what it has seen."""
 
-    def __init__(self, binary, repository, state=None, patience=600, password="campaign"):
+    def __init__(self, binary, repository, state=None, patience=600, password=PASSWORD):
         self.binary, self.repository, self.patience = str(binary), pathlib.Path(repository), patience
         remembered = {"STRONGROOM_STATE_DIR": str(state)} if state else {"STRONGROOM_NO_STATE": "1"}
         self.environment = {
@@ -45,6 +48,23 @@ class Tool:
         if codes and done.returncode not in codes:
             raise Failed(f"{words} ends with {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
         return done
+
+    def again(self, *words, codes=(0,), already=None, stdin=None):
+        """Runs a command once more that was cut short or failed: it comes to its end, or ends with the code of an error that says that there is
+        nothing left to do."""
+        done = self.run(*words, "--json", codes=(), stdin=stdin)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        is_already = already and lines and json.loads(lines[-1]).get("code") == already
+        if done.returncode not in codes and not is_already:
+            raise Failed(f"again, {words} ends with {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+
+    def with_password(self, password):
+        """The same repository for one who has another password, on a machine that remembers nothing."""
+        return Tool(self.binary, self.repository, patience=self.patience, password=password)
+
+    def opens(self, password):
+        """Whether a password opens the repository."""
+        return self.with_password(password).run("snapshots", "-q", codes=(0, WRONG_PASSWORD)).returncode == 0
 
     def init(self):
         self.repository.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Lets system calls of the real program fail, one at a time: the N-th flush, write, rename, removal, read or creation of a folder in each
-thread says that the disk is broken or full. The command may fail or cope; the repository has to check clean, what was told to be stored has
-to be there and give back what it was made of, what was told to be done has to be done, and a failed flush may never be taken for a good one: where
-a command ends well all the same, since it was for something that nobody waits for, whatever was not flushed is taken away first.
-A command that failed has to be possible again. A check may not pass that could not read something.
+"""Lets system calls of the real program fail, one at a time: the N-th flush, write, rename, removal, read, listing, opening or creation of a
+folder in each thread says that the disk is broken or full, or that too many files are open. The command may fail or cope; the repository has
+to check clean, what was told to be stored has to be there and give back what it was made of, what was told to be done has to be done, and a
+failed flush may never be taken for a good one: where a command ends well all the same, since it was for something that nobody waits for,
+whatever was not flushed is taken away first. A command that failed has to be possible again, and then to have done what it is for. A check may
+not pass that could not read something. Each command and each kind of fault has to be met.
 
     injected.py --binary target/release/strongroom [--every 1] [--seed 1]
 
@@ -14,13 +15,14 @@ import collections
 import dataclasses
 import json
 import pathlib
+import random
 import re
 import shutil
 import subprocess
 import sys
 import typing
 
-from common import CHEAP, Failed, Tool, Tree, manifest, workplace
+from common import CHEAP, PASSWORD, Failed, Tool, Tree, manifest, workplace
 
 # A system call, how it fails, and whether a command that meets it may end as if nothing had happened.
 FAULTS = [
@@ -33,11 +35,17 @@ FAULTS = [
     ("mkdirat", "ENOSPC", True),
     ("pread64", "EIO", True),
     ("flock", "ENOLCK", True),
+    ("getdents64", "EIO", True),
+    ("openat", "EMFILE", True),
 ]
+# Of a kind of call of which there are very many, one in so many is tried of those that would be.
+RARE = {"openat": 7}
+# Folders of what a check has to see.
+DATA = ("packs", "index", "log", "keys")
 PATIENCE = 200
-PASSWORD, SECOND = "campaign", "second"
-# Exit codes of commands that a password does not open the repository for, and of an `init` of what is there.
-WRONG_PASSWORD, THERE = 12, 1
+SECOND = "second"
+# Exit codes of a check that cannot read something: it is damaged, or nothing was found out.
+TOLD = (4, 5)
 
 
 @dataclasses.dataclass
@@ -47,17 +55,11 @@ class Command:
     words: list
     base: str = "plain"
     is_done: typing.Callable = lambda tool: True
-    # Exit codes when it is run once more after it failed; none if it need not be possible.
-    again: tuple = ()
+    # The code of the error with which it may end when it is run once more after it failed, since all was done already.
+    already: str = ""
     # Whether some of what it writes is for the next time only, as merged segments behind a backup's commit and a check's own record: a flush
     # of that may fail in vain.
     writes_extras: bool = False
-
-
-def opens(tool, password):
-    """Whether a password opens the repository."""
-    other = Tool(tool.binary, tool.repository, patience=PATIENCE, password=password)
-    return other.run("snapshots", "-q", codes=(0, WRONG_PASSWORD)).returncode == 0
 
 
 def objects(repository, folder="."):
@@ -136,9 +138,45 @@ def missed(trace, base, repository):
     return found
 
 
+def calls(trace):
+    """The calls of a traced command, each in one piece: one may end in a later line, behind what other threads do."""
+    begun = {}
+    for line in trace.splitlines():
+        thread, call = line.split(maxsplit=1)
+        resumed = re.match(r"<\.\.\. \w+ resumed>", call)
+        if call.endswith("<unfinished ...>"):
+            begun[thread] = call.removesuffix("<unfinished ...>")
+        else:
+            yield begun.pop(thread, "") + call[resumed.end():] if resumed else call
+
+
+def unlisted(trace, _base, repository):
+    """Folders with data that a check could not list, neither when that was made to fail nor at another time."""
+    failed, listed = set(), set()
+    for call in calls(trace):
+        ended = re.match(r"getdents64\(\d+<([^>]*)>.*\) += (-1|0)\b", call)
+        # A folder is listed when there is nothing more of it.
+        if ended:
+            (listed if ended[2] == "0" else failed).add(ended[1].removeprefix(f"{repository}/"))
+    return {folder for folder in failed - listed if folder.split("/")[0] in DATA}
+
+
+def unopened(trace, base, repository):
+    """Objects with data that a check opened at no time."""
+    opened = (re.match(r'openat\([^<]*<([^>]*)>, "([^"]*)".*\) += \d', call) for call in calls(trace))
+    names = {f"{call[1]}/{call[2]}".removeprefix(f"{repository}/") for call in opened if call}
+    return {"config", *(name for folder in DATA for name in objects(base, folder))} - names
+
+
+# What a check did not get to see where such a call failed.
+UNSEEN = {"pread64": missed, "getdents64": unlisted, "openat": unopened}
+
+
 class Campaign:
     def __init__(self, args, work):
-        self.args, self.work, self.done = args, work, collections.Counter()
+        self.args, self.work, self.random = args, work, random.Random(args.seed)
+        # How the commands took it, and how often each met each kind of fault.
+        self.done, self.fired = collections.Counter(), collections.Counter()
         self.tree, self.told = Tree(work / "tree", args.seed, files=8, largest=60_000), {}
         self.bases = work / "bases"
         base = self.tool(self.bases / "plain")
@@ -155,8 +193,8 @@ class Campaign:
         self.make_bases()
         self.commands = self.all_commands()
 
-    def tool(self, place, password=PASSWORD):
-        return Tool(self.args.binary, place, patience=PATIENCE, password=password)
+    def tool(self, place):
+        return Tool(self.args.binary, place, patience=PATIENCE)
 
     def copy(self, base, place):
         shutil.rmtree(place, ignore_errors=True)
@@ -188,18 +226,18 @@ class Campaign:
         slot = next(slot["id"] for slot in slots if not slot["current"])
         new = [*CHEAP, "--new-password-file", self.password]
         return {
-            "init": Command(["init", *CHEAP], "", lambda tool: opens(tool, PASSWORD), (0, THERE)),
-            "backup": Command(["backup", self.tree.path], is_done=self.is_backed_up, again=(0,), writes_extras=True),
-            "forget": Command(["forget", self.oldest], is_done=lambda tool: self.oldest not in tool.snapshots()),
-            "prune": Command(["prune", "--grace", "0s", "--max-unused", "0"], "forgotten", again=(0,)),
-            "parity add": Command(["parity", "add"], is_done=lambda tool: objects(tool.repository, "parity"), again=(0,)),
-            "parity drop": Command(["parity", "drop"], "covered", lambda tool: not objects(tool.repository, "parity"), (0,)),
-            "key add": Command(["key", "add", *new], is_done=lambda tool: opens(tool, SECOND)),
-            "key passwd": Command(["key", "passwd", *new], is_done=lambda tool: opens(tool, SECOND) and not opens(tool, PASSWORD)),
-            "key remove": Command(["key", "remove", slot], "keyed", lambda tool: not opens(tool, SECOND)),
-            "repair index": Command(["repair", "index"], "without index", again=(0,)),
-            "repair packs": Command(["repair", "packs", "--read-data"], "damaged pack", again=(0,)),
-            "repair objects": Command(["repair", "objects"], "damaged log", again=(0,)),
+            "init": Command(["init", *CHEAP], "", lambda tool: tool.opens(PASSWORD), "repository-exists"),
+            "backup": Command(["backup", self.tree.path], is_done=self.is_backed_up, writes_extras=True),
+            "forget": Command(["forget", self.oldest], is_done=lambda tool: self.oldest not in tool.snapshots(), already="no-snapshot"),
+            "prune": Command(["prune", "--grace", "0s", "--max-unused", "0"], "forgotten"),
+            "parity add": Command(["parity", "add"], is_done=lambda tool: objects(tool.repository, "parity")),
+            "parity drop": Command(["parity", "drop"], "covered", lambda tool: not objects(tool.repository, "parity")),
+            "key add": Command(["key", "add", *new], is_done=lambda tool: tool.opens(SECOND)),
+            "key passwd": Command(["key", "passwd", *new], is_done=lambda tool: tool.opens(SECOND) and not tool.opens(PASSWORD)),
+            "key remove": Command(["key", "remove", slot], "keyed", lambda tool: not tool.opens(SECOND), "unknown-keyslot"),
+            "repair index": Command(["repair", "index"], "without index"),
+            "repair packs": Command(["repair", "packs", "--read-data"], "damaged pack"),
+            "repair objects": Command(["repair", "objects"], "damaged log"),
             "check": Command(["check", "--read-data"], "covered", writes_extras=True),
         }
 
@@ -213,7 +251,7 @@ class Campaign:
         wrapper = ["strace", "-f", "-q", "-y", "-s", "0", "-o", trace, *(["-P", path] if path else [])]
         # Of what was flushed one has to know what it was for.
         wrapper += ["-e", f"trace={call}{',renameat2' if call == 'fsync' else ''}", "-e", f"inject={call}:error={error}{when}"]
-        done = tool.run(*command.words, "-q", codes=(), wrapper=wrapper)
+        done = tool.run(*command.words, "--json", codes=(), wrapper=wrapper)
         text = trace.read_text(errors="replace")
         if "(INJECTED)" not in text:
             return None, text
@@ -229,60 +267,80 @@ class Campaign:
         done, trace = self.injected(tool, command, call, error, f":when={number}")
         if not done:
             return False
+        self.fired[name, f"{call} {error}"] += 1
         if done.returncode == 0 and not copes:
             if not command.writes_extras:
                 raise Failed("a failed flush is taken for a good one")
             for path in unflushed(trace):
                 path.unlink(missing_ok=True)
-        if done.returncode == 0 and name == "check":
-            unseen = missed(trace, self.bases / command.base, tool.repository)
-            if unseen:
+        if done.returncode == 0 and name == "check" and call in UNSEEN:
+            if unseen := UNSEEN[call](trace, self.bases / command.base, tool.repository):
                 raise Failed(f"the check passes although it could not read {unseen}")
-        if done.returncode and command.again:
-            tool.run(*command.words, "-q", codes=command.again)
-        if not (done.returncode or command.is_done(tool)):
+        if done.returncode:
+            # It may have failed behind its commit: then the new password is the one that opens.
+            password = SECOND if name == "key passwd" and not tool.opens(PASSWORD) else PASSWORD
+            tool.with_password(password).again(*command.words, already=command.already)
+        if not command.is_done(tool):
             raise Failed("it says that it is done, and is not")
         self.audit(name, tool)
         return True
 
     def audit(self, name, tool):
         """Makes sure that a repository is whole and can be used."""
-        if name == "key passwd" and not opens(tool, PASSWORD):
-            tool = self.tool(tool.repository, SECOND)
+        if name == "key passwd":
+            tool = tool.with_password(SECOND)
         tool.run("check", "--read-data", "--no-record", "-q")
         live = tool.snapshots()
         leaving = {self.oldest} if name in ("forget", "prune") else set()
         lost = [snapshot for snapshot in self.told if snapshot not in live and snapshot not in leaving]
         if lost and name != "init":
             raise Failed(f"lost: {lost}")
+        if here := [snapshot for snapshot in self.told if snapshot in live]:
+            snapshot = self.random.choice(here)
+            if tool.restored(snapshot, self.tree.path) != self.told[snapshot]:
+                raise Failed(f"snapshot {snapshot} gives back something else")
         tool.run("backup", self.tree.path, "-q")
 
     def unreadable(self, name, folder):
-        """A check that cannot read an object at all. Says what became of it."""
+        """A check that cannot read an object at all: what it says, and that it names it."""
         command, place = self.commands["check"], self.work / "repository"
         done, _ = self.injected(self.copy(command.base, place), command, "pread64", "EIO", path=place / name)
-        # The reserve is room that is kept free, nothing reads it; parity is no data, and what is wrong with it is told.
-        if not done and name != "reserve":
+        # The reserve is room that is kept free, nothing reads it.
+        if not done and name == "reserve":
+            return
+        if not done:
             raise Failed("a check that reads all data does not read it")
-        if done and done.returncode == 0 and folder != "parity":
-            raise Failed("a check passes although it cannot read it")
+        # Parity is no data: what is wrong with it is told, and no reason to fail.
+        if done.returncode not in ((0,) if folder == "parity" else TOLD):
+            raise Failed(f"the check ends with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        if name not in done.stdout:
+            raise Failed(f"the check does not name it: {done.stdout[-2000:]}")
 
     def run(self):
         for name in self.commands:
             for call, error, copes in FAULTS:
-                number = 1
+                number = RARE.get(call, 1)
                 while True:
                     try:
                         if not self.once(name, call, error, copes, number):
                             break
                     except Failed as failure:
                         raise Failed(f"{name}, {call} number {number} fails with {error}: {failure}") from None
-                    number += self.args.every
+                    number += self.args.every * RARE.get(call, 1)
         for name in objects(self.bases / "covered")[::self.args.every]:
             try:
                 self.unreadable(name, name.split("/")[0])
             except Failed as failure:
                 raise Failed(f"check, no read of {name} succeeds: {failure}") from None
+        self.require_fired()
+
+    def require_fired(self):
+        """A kind of fault that no command met, or a command that met none, was not tried at all."""
+        kinds = [f"{call} {error}" for call, error, _ in FAULTS]
+        idle = [name for name in self.commands if not any(self.fired[name, kind] for kind in kinds)]
+        idle += [kind for kind in kinds if not any(self.fired[name, kind] for name in self.commands)]
+        if idle:
+            raise Failed(f"nothing was made to fail of {idle}")
 
 
 def main():
@@ -301,8 +359,6 @@ def main():
             campaign.run()
         except Failed as error:
             sys.exit(f"seed {args.seed}: {error}")
-        if not campaign.done:
-            sys.exit("no call was made to fail: strace injects nothing here")
         counts = ", ".join(f"{number} {what}" for what, number in campaign.done.items())
         print(f"faults in system calls: {counts}; nothing lost")
     return 0

@@ -1,21 +1,29 @@
 #!/usr/bin/env python3
 """Kills backups with SIGKILL at random moments; the repository has to check clean every time, the next backup has
-to go on from what is stored, and the last restore has to equal the source.
+to go on from what is stored, and the last restore has to equal the source. In the end hardly more may be stored than by a backup that
+nobody killed.
 
     kill_backup.py --binary target/release/strongroom [--kills 50] [--seed 1] [--size MIB] [--source DIR]
 
-Without --source it makes data of its own. Standard library only.
+Without --source, which should have as much, it makes data of its own, 128 MiB at least. Standard library only.
 """
 import argparse
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 
 from common import Tool, workplace
 
+# How many times as much may be stored: what was stored already is not stored again.
+MOST = 1.1
+# A chunkful has to be stored before the last backup, or nothing was seen of that. What is less than a pack is stored in the end only.
+CHUNKFUL, LEAST = 1 << 20, 128
+# How many kills more there may be until so much is.
+MORE = 50
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -51,7 +59,7 @@ def main():
     with workplace() as work:
         source = args.source or work / "source"
         if not args.source:
-            make_source(source, args.size, rnd)
+            make_source(source, max(args.size, LEAST), rnd)
         # How long one takes, and how much it stores, when nobody interferes.
         calm = work / "calm"
         tool = Tool(args.binary, calm)
@@ -63,19 +71,19 @@ def main():
         # A backup that came to its end leaves little to interrupt: the next kills are tried on a new repository.
         killed, finished = 0, 0
         repository, tool = new_repository(args.binary, work, finished)
-        while killed < args.kills:
+        while killed < args.kills or pack_bytes(repository) < CHUNKFUL and killed < args.kills + MORE:
             backup = tool.start("backup", "-q", "--partial-every", "1s", source)
             time.sleep(rnd.uniform(0.0, duration))
-            was_running = backup.poll() is None
             backup.kill()
-            backup.wait()
+            was_killed = backup.wait() == -signal.SIGKILL
             tool.run("check", "--read-data", "-q")
-            if was_running:
+            if was_killed:
                 killed += 1
-            elif killed < args.kills:
+            else:
                 finished += 1
                 shutil.rmtree(repository)
                 repository, tool = new_repository(args.binary, work, finished)
+        before = pack_bytes(repository)
         summary = tool.summary("backup", source)
         tool.run("check", "--read-data", "-q")
         target = work / "restored"
@@ -87,8 +95,12 @@ def main():
         print(
             f"{killed} kills in {finished + 1} repositories: every check clean; the last backup took {summary['files_unmodified']} files over from "
             f"partial snapshots and read {summary['files_new'] + summary['files_changed']}; packs hold "
-            f"{stored / 1e6:.1f} MB, {stored / whole:.2f} times those of an undisturbed backup"
+            f"{stored / 1e6:.1f} MB, of which {before / 1e6:.1f} MB before it, {stored / whole:.2f} times those of an undisturbed backup"
         )
+        if before < CHUNKFUL:
+            sys.exit("no kill left anything that the last backup could have taken over")
+        if stored >= MOST * whole:
+            sys.exit(f"more than {MOST} times: what was stored before is stored again")
     return 0
 
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Many real processes on one repository at once: writers that back up trees of their own and forget old snapshots, a prune
 after the other, and checks in between. Nobody may fail or be held up; in the end every snapshot that was not forgotten has to
-restore to the tree it was made of.
+restore to the tree it was made of, and none may be there that was. On a slow machine a run goes on until each writer has forgotten something,
+packs were removed and a check was made, up to ten times as long.
 
     together.py --binary target/release/strongroom [--seconds 1800] [--writers 8] [--grace 0s] [--seed 1] [--size MIB]
 
-Blocked is a command that takes more than a minute and more than twenty times what its kind takes here, and any that takes longer than
---patience seconds. Standard library only.
+Blocked is a command that takes more than twenty times what its kind takes here and more than a minute (in a short run a third of the run, or
+20 s: nobody waits longer than others are at work), and any that takes longer than --patience seconds. Standard library only.
 """
 import argparse
 import collections
@@ -22,8 +23,10 @@ from common import Failed, Tool, manifest, workplace
 # Exit code of a check that was overtaken by prunes time and again.
 UNVERIFIED = 5
 # A command that waits for another one is told from one on a slow machine by what its kind takes there: ten processes on two cores share
-# them evenly, whereas one that waits does so alone. Short ones may take this much in any case.
-TIMES, SECONDS = 20, 60
+# them evenly, whereas one that waits does so alone. Any may take some seconds: the first in a short run, the second in a long one.
+TIMES, SHORT_RUN, SECONDS = 20, 20, 60
+# How much longer than asked for a run goes on on a slow machine, until everybody has done what the run is for.
+LONGER = 10
 
 
 class Timed(Tool):
@@ -43,17 +46,23 @@ class Timed(Tool):
             self.times.append((kind, time.monotonic() - begun, self.name))
 
 
-def limit(times, number):
+def at_least(run):
+    """How long any command may take in a run of so many seconds."""
+    return min(SECONDS, max(SHORT_RUN, run / 3))
+
+
+def limit(times, number, least):
     """How long a command may take, by what all others of its kind took. Where there are hardly any, by what everybody did."""
     others = [seconds for at, (kind, seconds, _) in enumerate(times) if at != number and kind == times[number][0]]
     if len(others) < 3:
         others = [seconds for at, (_, seconds, _) in enumerate(times) if at != number]
-    return max(SECONDS, TIMES * statistics.median(others or [0]))
+    return max(least, TIMES * statistics.median(others or [0]))
 
 
-def blocked(times):
+def blocked(times, least):
     """Commands that took too long: what they were, how long they took, whose they were, and how long they might."""
-    return [(*each, limit(times, number)) for number, each in enumerate(times) if each[1] > SECONDS and each[1] > limit(times, number)]
+    limits = ((each, limit(times, number, least)) for number, each in enumerate(times) if each[1] > least)
+    return [(*each, most) for each, most in limits if each[1] > most]
 
 
 def durations(times):
@@ -82,8 +91,10 @@ def check_self():
         ("one alone", of("prune", 61), 1),
     ]
     for what, times, count in cases:
-        if len(blocked(times)) != count:
-            sys.exit(f"this script is wrong about {what}: {blocked(times)}")
+        if len(found := blocked(times, at_least(1800))) != count:
+            sys.exit(f"this script is wrong about {what}: {found}")
+    if [at_least(seconds) for seconds in (10, 60, 90, 1800)] != [20, 20, 30, 60] or len(blocked(of("backup", 1, 0.5, 1, 21), at_least(60))) != 1:
+        sys.exit("this script is wrong about short runs")
 
 
 class Writer:
@@ -92,7 +103,8 @@ class Writer:
     def __init__(self, args, work, number, times):
         self.name, self.random = f"host{number}", random.Random(args.seed * 1000 + number)
         self.tool, self.tree = Timed(args, work, self.name, times), work / "trees" / self.name
-        self.made, self.kept = {}, collections.deque(maxlen=args.keep)
+        # What may be there: what the last forget kept, and what was made since.
+        self.made, self.kept, self.left = {}, collections.deque(maxlen=args.keep), set()
         for file in range(args.size * 4):
             self.write(f"d{file % 7}/f{file}", shared=file % 3 == 0)
 
@@ -122,8 +134,13 @@ class Writer:
         snapshot = self.tool.summary("backup", "--host", self.name, self.tree)["snapshot_id"]
         self.made[snapshot] = files
         self.kept.append(snapshot)
+        self.left.add(snapshot)
         if len(self.made) % 3 == 0:
             self.tool.run("forget", "--host", self.name, "--keep-last", self.kept.maxlen, "--allow-mass", "-q")
+            self.left = set(self.kept)
+
+    def has_worked(self):
+        return len(self.left) < len(self.made)
 
 
 class Pruner:
@@ -134,20 +151,30 @@ class Pruner:
     def turn(self):
         self.removed += self.tool.summary("prune", "--grace", self.grace, "--max-unused", "0")["packs_removed"]
 
+    def has_worked(self):
+        return self.removed > 0
+
 
 class Checker:
     def __init__(self, args, work, times):
-        self.name, self.tool, self.overtaken, self.deep = "checker", Timed(args, work, "checker", times), 0, 0
+        self.name, self.tool, self.overtaken, self.made = "checker", Timed(args, work, "checker", times), 0, 0
 
     def turn(self):
-        self.deep += 1
-        words = ["check", "-q"] + (["--read-data-subset", "20%"] if self.deep % 3 == 0 else [])
+        words = ["check", "-q"] + (["--read-data-subset", "20%"] if self.made % 3 == 2 else [])
         self.overtaken += self.tool.run(*words, codes=(0, UNVERIFIED)).returncode == UNVERIFIED
+        self.made += 1
+
+    def has_worked(self):
+        return self.overtaken < self.made
 
 
-def work_until(deadline, actor, turns, failures):
-    """Takes turns until the time is over or somebody has failed."""
-    while time.monotonic() < deadline and not failures:
+def work_on(actor, actors, begun, seconds, turns, failures):
+    """Takes turns until the time is over and everybody has done what they are for, or somebody has failed."""
+    def goes_on():
+        passed = time.monotonic() - begun
+        return passed < seconds or passed < LONGER * seconds and not all(each.has_worked() for each in actors)
+
+    while goes_on() and not failures:
         try:
             actor.turn()
             turns[actor.name] += 1
@@ -156,13 +183,16 @@ def work_until(deadline, actor, turns, failures):
 
 
 def audit(auditor, writers):
-    """Restores and compares everything that is there, and makes sure that all that has to be is."""
+    """Restores and compares everything that is there, and makes sure that all that has to be is, and nothing that was forgotten."""
     auditor.run("check", "--read-data", "-q")
     made = {snapshot: (writer, files) for writer in writers for snapshot, files in writer.made.items()}
     live = auditor.snapshots()
     lost = [snapshot for writer in writers for snapshot in writer.kept if snapshot not in live]
     if lost:
         raise Failed(f"lost: {lost}")
+    left = {snapshot for writer in writers for snapshot in writer.left}
+    if back := [snapshot for snapshot in live if snapshot not in left]:
+        raise Failed(f"there, although forgotten or never made: {back}")
     for snapshot in live:
         writer, files = made[snapshot]
         if auditor.restored(snapshot, writer.tree) != files:
@@ -191,33 +221,30 @@ def main():
         Timed(args, work, "maker", alone).init()
         writers = [Writer(args, work, number, times) for number in range(args.writers)]
         pruner, checker = Pruner(args, work, times), Checker(args, work, times)
-        turns, failures = collections.Counter(), []
-        deadline = time.monotonic() + args.seconds
-        threads = [
-            threading.Thread(target=work_until, args=(deadline, actor, turns, failures))
-            for actor in [*writers, pruner, checker]
-        ]
+        actors, turns, failures = [*writers, pruner, checker], collections.Counter(), []
+        begun = time.monotonic()
+        threads = [threading.Thread(target=work_on, args=(actor, actors, begun, args.seconds, turns, failures)) for actor in actors]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        passed = time.monotonic() - begun
         if failures:
             sys.exit("\n".join(failures))
-        idle = [actor.name for actor in [*writers, pruner, checker] if not turns[actor.name]]
-        if idle:
-            sys.exit(f"in {args.seconds} s no turn of {idle} came to its end")
+        if idle := [actor.name for actor in actors if not actor.has_worked()]:
+            sys.exit(f"in {passed:.0f} s these did not do what they are for, be it to forget, to remove packs or to check: {idle}")
         try:
             live = audit(Timed(args, work, "auditor", alone), writers)
         except Failed as error:
             sys.exit(f"in the end: {error}")
         print("\n".join(durations(times)))
         print("alone: " + "; ".join(durations(alone)))
-        held_up = [f"blocked: {kind} of {name} took {seconds:.0f} s, more than {most:.0f} s" for kind, seconds, name, most in blocked(times)]
-        if held_up:
-            sys.exit("\n".join(held_up))
+        if held_up := blocked(times, at_least(passed)):
+            lines = (f"blocked: {kind} of {name} took {seconds:.0f} s, more than {most:.0f} s" for kind, seconds, name, most in held_up)
+            sys.exit("\n".join(lines))
         backups = sum(turns[writer.name] for writer in writers)
         print(
-            f"{args.seconds} s: {backups} backups by {args.writers} writers, {turns['pruner']} prunes that removed {pruner.removed} packs, "
+            f"{passed:.0f} s: {backups} backups by {args.writers} writers, {turns['pruner']} prunes that removed {pruner.removed} packs, "
             f"{turns['checker']} checks, {checker.overtaken} of them overtaken; {live} snapshots restored and compared: 0 lost, 0 blocked"
         )
     return 0

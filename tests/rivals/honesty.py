@@ -23,8 +23,8 @@ a machine that has not seen the repository before: to it a log whose newest file
 
 A check or restore that exits with 0 though data is missing or wrong is *silent*: there must be none. A check that exits with 0 where
 everything can be restored, and one that tells damage which a restore does not meet, are both right. `full` mounts a tmpfs and is
-left out for those who may not, with a line that says SKIPPED. Exit code 1 if strongroom was silent, blocked or wrong anywhere: wrong
-data counts whatever the exit code was.
+left out for those who may not, with a line that says SKIPPED. Exit code 1 if strongroom was silent, blocked or wrong anywhere, hung or crashed
+(which is no way to tell of damage), or if no kill met a backup: wrong data counts whatever the exit code was.
 """
 import argparse
 import filecmp
@@ -59,6 +59,10 @@ class Program:
             return -1
         return done.returncode
 
+    def is_answer(self, code):
+        """Whether a command came to its end by itself and with an exit code that means something, be it good or bad."""
+        return code >= 0
+
     def backup(self, source):
         return self.run(*self.backup_command(source), cwd=source)
 
@@ -70,6 +74,11 @@ class Program:
 
 class Strongroom(Program):
     name = "strongroom"
+    # All that its documents have; a panic ends with another one.
+    codes = (0, 1, 2, 3, 4, 5, 10, 12)
+
+    def is_answer(self, code):
+        return code in self.codes
 
     def variables(self, work):
         return {"STRONGROOM_REPOSITORY": str(self.repository), "STRONGROOM_PASSWORD": PASSWORD, "XDG_STATE_HOME": str(self.home / "state")}
@@ -256,6 +265,7 @@ def damaged(program, source, work, tally):
     tally["restore right"] += right
     tally["restore silent"] += code == 0 and not right
     tally["wrong data"] += substituted(source, work / "restored")
+    tally["hung or crashed"] += not (program.is_answer(checked) and program.is_answer(code))
 
 
 def writable(path):
@@ -279,7 +289,8 @@ def cut(path, _offset, _rnd, turn):
 
 def damages(program, source, work, rnd, count, harm):
     """Damages the repository so many times, each time as it was before: a check may write to it, or remember something."""
-    tally = dict.fromkeys(("cases", "check told", "check silent", "restore told", "restore right", "restore silent", "wrong data"), 0)
+    columns = ("cases", "check told", "check silent", "restore told", "restore right", "restore silent", "wrong data", "hung or crashed")
+    tally = dict.fromkeys(columns, 0)
     kept = work / "kept"
     folders = [(program.repository, kept / "repository"), (program.home, kept / "home")]
     for folder, copy in folders:
@@ -376,8 +387,9 @@ def faults(result):
     """What must not be."""
     found = []
     for case in ("flip", "cut"):
-        found += [f"{case}: {what}" for what in ("check silent", "restore silent", "wrong data") if result[case][what]]
+        found += [f"{case}: {what}" for what in ("check silent", "restore silent", "wrong data", "hung or crashed") if result[case][what]]
     kill = result["kill"]
+    found += ["kill: none came while a backup was at work"] if kill["tries"] and not kill["cases"] else []
     found += [f"kill: {what}" for what in ("check clean", "next backup works", "restore right") if kill[what] != kill["tries"]]
     found += [f"full: {what}: no" for what, holds in (result["full"] or {}).items() if not holds]
     return found
