@@ -157,7 +157,7 @@ impl Context {
         let backend = self.backend()?;
         let password = self.limited(password::existing(&self.global)?);
         let repository = match self.global.ignore_log_damage {
-            true => Repository::open_salvaged(backend, &password, environment())?,
+            true => Repository::open_ignoring_damage(backend, &password, environment())?,
             false => open(backend, &password, environment())?,
         };
         repository.live_in(self.memory(budget::USUAL));

@@ -253,7 +253,12 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
     }
     if report.is_damaged() {
         out.line("The repository is damaged: what is not listed as hit can be restored")?;
-        out.text("Next:    `strongroom repair --help` says what to do, in which order");
+        let is_damage = |finding: &&Damage| finding.is_damage;
+        let codes = report.findings.iter().filter(is_damage).map(|finding| finding.code);
+        out.text(match codes.into_iter().all(|code| matches!(code, "log-rolled-back" | "log-other-history")) {
+            true => "Next:    bring the newer log back from a copy of the repository; `strongroom repair objects` does where there is parity of it",
+            false => "Next:    `strongroom repair --help` says what to do, in which order",
+        });
     } else if !report.cancelled && !report.overtaken {
         out.text("No damage was found");
     }

@@ -107,7 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         ))?;
         context.output.line(format!("head: {} {}", fold.seq(), fold.head()))?;
     }
-    let is_whole = fold.lost_commits().next().is_none();
+    let is_whole = fold.lost_commits().next().is_none() && repository.lost_commits().is_empty();
     Ok(if is_whole || !args.verify { Exit::Ok } else { Exit::Damage })
 }
 

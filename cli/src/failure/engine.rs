@@ -49,7 +49,7 @@ impl From<RepositoryError> for Failure {
                  make a new one over it",
             ),
             RepositoryError::Exists { .. } => Self::new("repository-exists", message)
-                .hint("it is ready for use, or choose another place for a new one"),
+                .hint("`strongroom check` tells whether it is in order; or choose another place for a new one"),
             RepositoryError::Unfinished { .. } => Self::new("init-unfinished", message).exit(Exit::NoRepository).hint(
                 "`strongroom init` with the same password and all options that are wanted goes on with it. Nothing is stored yet, so the \
                  folder can also be removed",
@@ -61,7 +61,7 @@ impl From<RepositoryError> for Failure {
                 .exit(Exit::WrongPassword)
                 .hint(
                     "try again, or use the password of another keyslot; there is no way around it. Where it is certain to be right, compare the \
-                     file `config` with that of a copy of the repository: keyslots are bound to the id in it",
+                     folder `keys` and the file `config` with those of a copy of the repository: a keyslot may be missing, and all are bound to the id in `config`",
                 ),
             RepositoryError::DamagedConfig { .. } => Self::damage("config-damaged", message)
                 .hint("`strongroom repair objects`, with the same password, makes it good by its parity"),
@@ -71,8 +71,9 @@ impl From<RepositoryError> for Failure {
             RepositoryError::RemovedKeyslot(_) => {
                 Self::new("keyslot-removed", message).exit(Exit::WrongPassword)
             }
-            RepositoryError::NoKeyslot { .. } => Self::damage("no-keyslot", message)
-                .hint("`strongroom repair objects`, if there is parity; else copy the folder `keys` back from a copy of the repository"),
+            RepositoryError::NoKeyslot { .. } => Self::damage("no-keyslot", message).hint(
+                "copy the folder `keys` back from a copy of the repository: without one keyslot nothing can be opened, not even parity",
+            ),
             RepositoryError::NoLog { .. } => Self::damage("no-log", message)
                 .hint("copy the folder `log` back from a copy of the repository"),
             RepositoryError::AppendOnly(_) => Self::new("append-only", message).hint(
@@ -85,7 +86,7 @@ impl From<RepositoryError> for Failure {
             RepositoryError::OnlyReadable { .. } => Self::damage("log-damaged", message)
                 .hint("restore what you need, then back up into a new repository"),
             RepositoryError::LostEntry { seq } => Self::damage("log-rolled-back", message).hint(format!(
-                "`strongroom repair objects` puts back what it can. To go on without it: `strongroom repair log --accept-loss {seq}`"
+                "`strongroom repair objects` puts it back; where parity does not give it, `strongroom repair log --accept-loss {seq}` goes on without it"
             )),
             RepositoryError::AlteredEntry { .. } => {
                 Self::damage("log-damaged", message).hint("`strongroom repair objects` puts it right")
@@ -175,8 +176,9 @@ fn config(error: &ConfigError, message: String) -> Failure {
         ConfigError::Version(_) | ConfigError::Features(_) | ConfigError::Newer(_) => {
             Failure::new("newer-version", message).hint("nothing was changed")
         }
-        ConfigError::Record(_) => Failure::damage("config-damaged", message)
-            .hint("copy the file `config` back from a copy of the repository"),
+        ConfigError::Record(_) => Failure::damage("config-damaged", message).hint(
+            "`strongroom repair objects`, if there is parity; else copy the file `config` back from a copy of the repository",
+        ),
     }
 }
 
@@ -303,7 +305,10 @@ impl From<BrowseError> for Failure {
             BrowseError::Read(error) => error.into(),
             BrowseError::Tree { .. } | BrowseError::Rules { .. } => Self::damage("tree-damaged", error),
             BrowseError::NoPath { .. } | BrowseError::NotDirectory { .. } => Self::new("no-path", error)
-                .hint("`strongroom ls SNAPSHOT` shows what is there; paths begin at the root, as in latest:/etc"),
+                .hint(
+                    "`strongroom ls SNAPSHOT` shows what is there; paths begin at the root, as in latest:/etc. `latest` is the newest of all hosts and \
+                     paths: `strongroom snapshots --host NAME` lists those of one",
+                ),
         }
     }
 }
@@ -511,7 +516,10 @@ impl From<RepairError> for Failure {
                 "mount or copy what is missing; --allow-mass goes on without it if it is gone for good",
             ),
             RepairError::Foreign { .. } => Self::new("foreign-repository", message)
-                .hint("only a copy of the repository itself can help: its blobs have the same ids"),
+                .hint(
+                    "blobs can only be taken from a copy of the repository itself. From one that `strongroom copy` made, snapshots can be had back: `strongroom repair \
+                     packs`, then `strongroom repair snapshots --forget`, then `strongroom -r OTHER copy --to THIS`",
+                ),
             RepairError::Path { .. } => Self::new("source", message),
             RepairError::Itself { .. } => Self::usage("usage", message),
             RepairError::Read(error) | RepairError::Reach(ReachError::Read(error)) => {

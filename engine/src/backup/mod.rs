@@ -517,8 +517,9 @@ fn finish(
         lost_commits: Vec::new(),
     };
     if unchanged {
-        // What had to be stored again was lost or in doubt, whatever the tree says.
-        session.commit_blobs(assembler.writer())?;
+        // What had to be stored again was lost or in doubt, whatever the tree says; and what was taken over unread has to be there still.
+        let rests_on = RestsOn { roots: &[snapshot.tree], records: &[] };
+        session.commit_with(assembler.writer(), rests_on, &mut |_| Ok(Vec::new()))?;
         report.stored = session.packs_stored();
         tell_unsound(session, monitor);
         return Ok(report);

@@ -68,6 +68,10 @@ impl<'r> Session<'r> {
     /// # Errors
     /// [`RepositoryError`] where the ledger may be read the next time, which says what packs not to rely on.
     pub fn new(repository: &'r Repository, options: &BackupOptions) -> Result<Self, RepositoryError> {
+        if !options.dry_run {
+            // Before anything is stored that nothing will name.
+            repository.require_sound_log()?;
+        }
         let store_options = StoreOptions {
             verify: options.verify_blocks,
             dry_run: options.dry_run,

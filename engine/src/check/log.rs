@@ -185,7 +185,8 @@ impl Voids {
                     format!("it does not count, and its loss is on record: {reason}"),
                 );
             } else if *origin == Origin::Commit {
-                let what = "it was a commit, and what it said is lost: maybe a snapshot. `repair log` says what to do";
+                let what = "it was a commit, and what it said is lost: maybe a snapshot. \
+                            `repair objects` gives it back where there is parity of it, or copy its file back from a copy of the repository";
                 context.damage("log-damaged", &key, format!("it does not count: {reason}; {what}"));
             } else if *origin == Origin::Same || *seq < self.last_valid {
                 context.note("log-void", &key, format!("it does not count: {reason}"));
@@ -278,7 +279,18 @@ fn check_lost_end(context: &Context<'_>, fold: &Fold) {
     let repository = context.repository;
     let (backend, keys, id) = (&**repository.backend(), repository.keys(), repository.id());
     for seq in (fold.seq() + 1..).take(LOST_TOLD_MAX) {
-        match parity_beyond(backend, keys, &id, seq).unwrap_or(Beyond::Nothing) {
+        let look = || parity_beyond(backend, keys, &id, seq);
+        let found = match look().or_else(|_| look()) {
+            Ok(found) => found,
+            Err(error) => {
+                let message =
+                    format!("whether there is parity of a lost commit {seq} cannot be looked up: {error}");
+                // Nothing fails for parity that cannot be had.
+                context.note("parity-damaged", &ObjectKey::log(seq), message);
+                break;
+            }
+        };
+        match found {
             Beyond::Nothing => break,
             Beyond::Lost => {
                 let message =

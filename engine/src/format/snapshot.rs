@@ -58,6 +58,9 @@ pub struct Repaired {
     pub added: u64,
     /// Files and directories that could not be had: each directory counts once, whatever was in it.
     pub lost: u64,
+    /// The appender whose word the original was, if it was one's: it is believed no more for having been repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appender: Option<WriterId>,
 }
 
 /// Where a copy is from.
@@ -79,9 +82,10 @@ impl Snapshot {
     /// The tag of repaired snapshots, for those who choose by tags.
     pub const REPAIRED_TAG: &str = "repaired";
 
-    /// The appender whose word it is, given the one that added it here: that of the original, if it is a copy.
+    /// The appender whose word it is, given the one that added it here: that of the original, if it is a copy or was repaired.
     pub fn appender(&self, added_by: Option<WriterId>) -> Option<WriterId> {
-        added_by.or(self.origin.and_then(|origin| origin.appender))
+        let of_original = self.origin.and_then(|origin| origin.appender);
+        added_by.or(of_original).or(self.repaired.and_then(|repaired| repaired.appender))
     }
 
     /// What snapshots are ordered by, given the commit that added each: by that commit, but for repaired ones, which

@@ -14,7 +14,7 @@ use crate::format::snapshot::{self, Snapshot};
 use crate::format::state::{AppendedSegment, CondemnedPack, KeyslotEntry, LostEntry, SnapshotEntry, State};
 use crate::ids::{CommitHash, KeyslotId, LedgerId, PackId, SegmentId, SnapshotId, WriterId};
 use crate::log::capability;
-use crate::log::void::{LostCommit, Origin, VoidEntry};
+use crate::log::void::{Loss, LostCommit, Origin, VoidEntry};
 
 /// A verified commit does not fit what came before it.
 #[derive(Debug, thiserror::Error)]
@@ -221,8 +221,8 @@ impl Fold {
 
     /// Commits that are lost, or may be, and of which nobody has put on record that this is known, by number.
     pub fn lost_commits(&self) -> impl Iterator<Item = LostCommit> {
-        let lost = self.lost.keys().map(|seq| LostCommit { seq: *seq, is_certain: true });
-        let doubtful = self.doubtful.iter().map(|seq| LostCommit { seq: *seq, is_certain: false });
+        let lost = self.lost.keys().map(|seq| LostCommit { seq: *seq, how: Loss::Altered });
+        let doubtful = self.doubtful.iter().map(|seq| LostCommit { seq: *seq, how: Loss::Doubtful });
         let mut all: Vec<_> = lost.chain(doubtful).collect();
         all.sort_unstable_by_key(|entry| entry.seq);
         all.into_iter()

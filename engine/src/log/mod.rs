@@ -22,4 +22,4 @@ pub use read::{
     read_to, read_until,
 };
 pub use salvage::salvage;
-pub use void::{LostCommit, Origin, VoidEntry};
+pub use void::{Loss, LostCommit, Origin, VoidEntry};

@@ -68,20 +68,36 @@ impl Origin {
     }
 }
 
-/// A commit that is lost, or may be: an entry does not count that was one, or behind which there is none that passed over it.
+/// A commit that is lost, or may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostCommit {
     /// Its number.
     pub seq: u64,
-    /// Whether it was a commit for sure.
-    pub is_certain: bool,
+    /// How it was lost.
+    pub how: Loss,
+}
+
+/// How a commit was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// Its entry was altered.
+    Altered,
+    /// Its entry is gone from the end of the log, where parity of it is left.
+    Gone,
+    /// Its entry does not count, and none behind it has passed over it: nobody knows whether it was one.
+    Doubtful,
 }
 
 impl fmt::Display for LostCommit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.is_certain {
-            true => "was a commit and was altered: what it said is lost, maybe a snapshot",
-            false => "is none now, and may have been a commit: then what it said is lost, maybe a snapshot",
+        let what = match self.how {
+            Loss::Altered => "was a commit and was altered: what it said is lost, maybe a snapshot",
+            Loss::Gone => {
+                "was a commit and is gone from the end of the log: what it said is lost, maybe a snapshot"
+            }
+            Loss::Doubtful => {
+                "is none now, and may have been a commit: then what it said is lost, maybe a snapshot"
+            }
         };
         write!(f, "log entry {} {what}", self.seq)
     }

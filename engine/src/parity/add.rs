@@ -171,7 +171,7 @@ impl Work<'_> {
         let problem = match stored {
             Ok(stored) => {
                 if let (Some(Folder::Keys), Some(keyslot)) = (key.folder(), key.keyslot_id()) {
-                    self.repository.uncover_removed(&keyslot)?;
+                    self.repository.uncover_removed(&keyslot, matches!(stored, Stored::New(_)))?;
                 }
                 let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
                 match stored {

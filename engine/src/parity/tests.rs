@@ -204,6 +204,7 @@ fn a_state_that_cannot_be_read_is_named() {
 fn whichever_commit_cannot_be_read_is_covered_or_said_not_to_be() {
     let (world, repository) = world();
     drop(repository);
+    let (mut covered, mut named) = (0, 0);
     for n in 1.. {
         let storage = world.storage.snapshot();
         let backend = FaultBackend::new(storage.clone());
@@ -218,10 +219,19 @@ fn whichever_commit_cannot_be_read_is_covered_or_said_not_to_be() {
         match result {
             Ok(report) if report.damaged.is_empty() => {
                 all_covered(&open(storage.clone()), &storage);
+                covered += 1;
             }
-            _ => {}
+            Ok(report) => {
+                assert!(report.damaged.iter().all(|text| text.contains("log/")), "{n}: {report:?}");
+                named += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("log/"), "{n}: {error}");
+                named += 1;
+            }
         }
     }
+    assert!(covered > 0 && named > 0, "{covered} covered, {named} named");
 }
 
 #[test]
@@ -387,6 +397,33 @@ fn a_keyslot_that_is_removed_before_its_parity_is_made_keeps_none() {
         let parity = sidecar::key_of(&ObjectKey::keyslot(&id)).expect("it has one");
         assert!(world.storage.stat(&parity).expect_err("gone").is_not_found(), "before sidecar {moment}");
     }
+}
+
+/// Of a keyslot that is damaged its parity may be all that is left. That does not go because nobody can tell just then whether it is wanted.
+#[test]
+fn parity_of_a_damaged_keyslot_stays_where_the_log_cannot_be_read_on() {
+    let password = crate::crypto::Password::new(b"another".to_vec());
+    let (world, repository) = world();
+    let id = repository.add_keyslot(&password, "another", crate::testing::CHEAP).expect("added");
+    add(&repository, &options(30), &Silent).expect("added");
+    let key = ObjectKey::keyslot(&id);
+    world.storage.corrupt(&key, |bytes| bytes[100] ^= 1);
+    let mut failed = 0;
+    for n in 1.. {
+        let storage = world.storage.snapshot();
+        let backend = FaultBackend::new(storage.clone());
+        let faults = backend.faults();
+        let repository = open(backend);
+        faults.inject(Fault::nth_of(Operation::Read, n, ErrorKind::TimedOut).in_folder(Folder::Log));
+        failed += u32::from(add(&repository, &options(30), &Silent).is_err());
+        sidecar::mend(&storage, &key)
+            .and_then(|mending| mending.test())
+            .unwrap_or_else(|error| panic!("{n}: {error}"));
+        if faults.fired() == 0 {
+            break;
+        }
+    }
+    assert!(failed > 0, "the log is read on for keyslots");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::format::commit::Change;
 use crate::ids::ParityId;
 use crate::monitor::{Monitor, Problem, Silent};
 use crate::parity::{self, AddOptions};
+use crate::prune;
 use crate::repo::Repository;
 use crate::testing;
 
@@ -101,6 +102,68 @@ fn of_two_copies_that_were_found_damaged_both_stay() {
     assert_eq!(data_packs(&world), packs);
     let (id, files) = world.expected.first_key_value().expect("one is left");
     assert_restores(&world.open(), *id, files, world.source.path().as_os_str().as_encoded_bytes());
+}
+
+#[test]
+fn of_two_copies_neither_goes_where_one_was_found_damaged_and_the_other_is_cut_off() {
+    for damaged in 0..2 {
+        let (mut world, packs) = stored_twice(60_000);
+        world.storage.corrupt(&packs[damaged], |bytes| bytes[50_000] ^= 1);
+        assert!(recorded(&world).hit_files.is_empty());
+        world.storage.corrupt(&packs[1 - damaged], |bytes| bytes.truncate(bytes.len() - 30));
+        let id = *world.expected.keys().next().expect("two");
+        world.forget(&world.open(), id);
+        prune(&world.open(), &at_once());
+        // Parity may give either back.
+        assert_eq!(data_packs(&world), packs, "{damaged}");
+    }
+}
+
+/// A sound copy that came after the packs were listed is looked up. Where that fails, the damaged one is not all there is.
+#[test]
+fn a_pack_that_cannot_be_looked_up_just_now_does_not_pass_for_one_that_is_gone() {
+    let mut world = World::new();
+    for file in 0..4 {
+        world.write(&format!("f{file}"), &noise(file, 60_000));
+    }
+    world.back_up(&world.open());
+    world.storage.corrupt(&data_packs(&world)[0], |bytes| bytes[50_000] ^= 1);
+    assert!(recorded(&world).is_damaged());
+    let (files, root) = (files_of(world.source.path()), world.source.path().as_os_str().as_encoded_bytes());
+    let mut fired = 0;
+    for moment in 0.. {
+        let mut is_done = false;
+        for n in 1..4 {
+            let storage = world.storage.snapshot();
+            let hooked = Hooked::new(&storage);
+            let backend = FaultBackend::new(hooked.clone());
+            let faults = backend.faults();
+            let repository = open(backend);
+            for _ in 0..moment {
+                hooked.before_read(a_commit, || {});
+            }
+            let (inner, paths) = (storage.clone(), world.paths());
+            hooked.before_read(a_commit, move || {
+                backup::run(&open(inner), paths, &options(), &Silent).expect("a backup");
+            });
+            faults.inject(Fault::nth_of(Operation::Stat, n, ErrorKind::TimedOut).in_folder(Folder::Packs));
+            // It may fail.
+            let _ = prune::run(&repository, &at_once(), &Silent);
+            is_done = hooked.is_done();
+            if !is_done {
+                break;
+            }
+            fired += faults.fired();
+            let repository = open(storage);
+            for (id, _) in repository.snapshots().expect("readable") {
+                assert_restores(&repository, id, &files, root);
+            }
+        }
+        if !is_done {
+            break;
+        }
+    }
+    assert!(fired > 0, "what is not in the list is looked up");
 }
 
 #[test]

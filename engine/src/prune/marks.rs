@@ -62,15 +62,16 @@ impl Marks {
     }
 
     /// Marks everything needed so far: of each blob one entry, in the first segment that has it in a possible place of a stored
-    /// pack. Where it has none but in packs that are in doubt, all of these: nobody knows which of them is damaged just there. What
-    /// appenders say, which nobody has verified, is no reason to do without them.
+    /// pack. Where it has none but in packs that are in doubt, all of these: nobody knows which of them is damaged just there; and those
+    /// in packs that are not there, which parity or a copy may give back. What appenders say, which nobody has verified, is no
+    /// reason to do without them.
     ///
     /// # Errors
     /// [`PruneError::Missing`] where there is none, or where a segment or what was gathered cannot be read.
     pub fn finish(&mut self, monitor: &dyn Monitor) -> Result<(), PruneError> {
         let layouts: Vec<_> = self.segments.iter().map(|segment| segment.layout()).collect();
         let (bits, homes, known) = (&mut self.bits, &self.homes, self.known);
-        let mut doubtful = Vec::new();
+        let (mut doubtful, mut absent) = (Vec::new(), Vec::new());
         let mut join = Join::new(&self.segments);
         let mut missing: Option<(HalfId, u64)> = None;
         for (number, id) in (0u64..).zip(self.needed.finish().map_err(ReachError::from)?) {
@@ -82,9 +83,13 @@ impl Marks {
                 let home =
                     homes[segment].get(entry.pack as usize).filter(|_| entry.is_sane(&layouts[segment]));
                 let position = usize::try_from(position).expect("there are bits for all of them");
-                match home.copied().unwrap_or(Home::Absent) {
+                let Some(home) = home else { return false };
+                match home {
                     _ if segment >= known && !doubtful.is_empty() => false,
-                    Home::Absent => false,
+                    Home::Absent => {
+                        absent.push((segment, position));
+                        false
+                    }
                     Home::InDoubt => {
                         doubtful.push((segment, position));
                         false
@@ -95,13 +100,15 @@ impl Marks {
                     }
                 }
             })?;
-            let found_in_doubt = doubtful.len();
-            for place in doubtful.drain(..).filter(|_| !is_found) {
-                bits.set(place);
-            }
-            if !is_found && found_in_doubt == 0 {
+            if !is_found && doubtful.is_empty() {
                 missing.get_or_insert((id, 0)).1 += 1;
+            } else if !is_found {
+                for place in doubtful.iter().chain(&absent) {
+                    bits.set(*place);
+                }
             }
+            doubtful.clear();
+            absent.clear();
         }
         match missing {
             None => Ok(()),
@@ -158,7 +165,7 @@ mod tests {
     proptest! {
         /// The same as in a hash table of all entries, however little fits into memory.
         #[test]
-        fn each_needed_blob_is_marked_once_in_the_first_segment_that_has_it_in_a_sound_pack_or_in_all_that_are_in_doubt(
+        fn each_needed_blob_is_marked_once_in_the_first_segment_that_has_it_in_a_sound_pack_or_wherever_it_may_be(
             parts in prop::collection::vec(
                 (prop::collection::vec((0..60u32, 0..=PACKS), 0..120), prop::array::uniform3(home())),
                 0..5,
@@ -171,6 +178,7 @@ mod tests {
             let fixture = fixture();
             let (mut segments, mut homes) = (Vec::new(), Vec::new());
             let (mut sound, mut doubtful) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
+            let mut absent = HashMap::<_, Vec<_>>::new();
             for (number, (part, there)) in parts.iter().enumerate() {
                 let mut entries: Vec<_> = part.iter().map(|(n, pack)| entry(*n, *pack)).collect();
                 entries.sort_unstable();
@@ -181,7 +189,8 @@ mod tests {
                             sound.entry(entry.id).or_insert((number, position));
                         }
                         Some(Home::InDoubt) => doubtful.entry(entry.id).or_default().push((number, position)),
-                        _ => {}
+                        Some(Home::Absent) => absent.entry(entry.id).or_default().push((number, position)),
+                        None => {}
                     }
                 }
                 segments.push(fixture.segment(&entries, &fixture.packs(PACKS)));
@@ -190,7 +199,10 @@ mod tests {
             let ids: BTreeSet<BlobId> = needed.iter().map(|n| id(*n)).collect();
             let places = |id: &BlobId| match sound.get(id) {
                 Some(place) => vec![*place],
-                None => doubtful.get(id).cloned().unwrap_or_default(),
+                None => match doubtful.get(id) {
+                    Some(places) => places.iter().chain(absent.get(id).into_iter().flatten()).copied().collect(),
+                    None => Vec::new(),
+                },
             };
             let missing: Vec<_> = ids.iter().filter(|id| places(id).is_empty()).collect();
 

@@ -84,6 +84,7 @@ pub fn run(
         once(repository, options, monitor, &mut report, &mut useless)?;
         return Ok(report);
     }
+    repository.require_sound_log()?;
     let mut deed = |room: u64| {
         let mut options = options.clone();
         if room > 0 {
@@ -127,7 +128,6 @@ fn once(
         verified => verified?,
     };
     // What lost commits need would be taken for unneeded.
-    repository.check_tail()?;
     repository.require_all_commits(&repository.fold(), "Nothing was pruned")?;
     if !options.dry_run && !repository.index().appended().is_empty() {
         let before = footprint::of_segments(repository);

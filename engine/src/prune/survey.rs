@@ -119,9 +119,12 @@ impl Survey {
                 _ if is_condemned => false,
                 Some(size) => *size == pack.entry.size,
                 // Stored after the list was made, perhaps.
-                None => backend
-                    .stat(&ObjectKey::pack(&pack.entry.id))
-                    .is_ok_and(|info| info.size == pack.entry.size),
+                None => match backend.stat(&ObjectKey::pack(&pack.entry.id)) {
+                    Ok(info) => info.size == pack.entry.size,
+                    Err(error) if error.is_loss() => false,
+                    // It may be the only sound copy: it is not to go because nobody could look.
+                    Err(error) => return Err(error.into()),
+                },
             };
         }
         known.extend(fold.condemned().map(|(pack, _)| *pack));

@@ -228,7 +228,7 @@ impl Hooked {
         self.creates.lock().expect("whole").push_back((trigger, Box::new(action)));
     }
 
-    /// The same with reads of ranges.
+    /// The same with reads of whole objects and of ranges.
     pub fn before_read(&self, trigger: Trigger, action: impl FnOnce() + Send + 'static) {
         self.reads.lock().expect("whole").push_back((trigger, Box::new(action)));
     }
@@ -274,7 +274,12 @@ pub fn a_pack(key: &ObjectKey) -> bool {
 }
 
 impl Backend for Hooked {
-    forward_backend!(this => this.inner; location list stat read replace delete);
+    forward_backend!(this => this.inner; location list stat replace delete);
+
+    fn read(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, BackendError> {
+        Self::act(&self.reads, key);
+        self.inner.read(key, limit)
+    }
 
     fn read_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<(), BackendError> {
         Self::act(&self.reads, key);

@@ -23,7 +23,9 @@ pub fn accept_loss(repository: &Repository, seq: u64) -> Result<u64, RepairError
     match repository.lost_end() {
         Ok(Some((lost, false))) if lost == seq => return accept_lost_end(repository, seq),
         Ok(Some((lost, true))) if lost == seq => return Err(RepositoryError::LostEntry { seq }.into()),
-        _ => {}
+        Ok(_) => {}
+        // Whether parity gives the entry back has to be known before it is given up.
+        Err(error) => return Err(error.into()),
     }
     if seq == 0 || seq > last {
         return Err(RepairError::NoEntry { seq, last });

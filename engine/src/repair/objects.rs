@@ -125,10 +125,10 @@ impl Repair<'_> {
         }
         let mut fold = Fold::empty(known.config());
         let (keys, id) = (repository.keys(), repository.id());
-        // Where it breaks off all the same, more is known already.
+        // Where it breaks off all the same, or ends at a gap, more is known already.
         match log::read_from(self.backend, keys, &id, &mut fold, &mut |_| {}) {
-            Ok(()) => Arc::new(fold),
-            Err(_) => known,
+            Ok(()) if fold.seq() >= known.seq() => Arc::new(fold),
+            _ => known,
         }
     }
 
@@ -156,9 +156,16 @@ impl Repair<'_> {
         let mut absent = 0;
         for seq in 1.. {
             let key = ObjectKey::log(seq);
-            // A storage that fails altogether has no entries without end.
-            let is_known =
-                self.backend.stat(&key).is_ok() || sidecar::is_there(self.backend, &key).unwrap_or(false);
+            let is_known = match self.is_known(&key).or_else(|_| self.is_known(&key)) {
+                Ok(is_known) => is_known,
+                // A storage that fails altogether has no entries without end.
+                Err(error) if seq > last => {
+                    let problem = format!("whether there was such an entry cannot be looked up: {error}");
+                    self.tell(key.as_str(), Some(problem));
+                    break;
+                }
+                Err(_) => true,
+            };
             absent = if is_known { 0 } else { absent + 1 };
             // A stray name may have any number.
             if absent > 0 && (seq > last || absent > ABSENT_MAX) {
@@ -179,6 +186,15 @@ impl Repair<'_> {
             };
         }
         Ok(())
+    }
+
+    /// Whether an entry is there, or parity of it.
+    fn is_known(&self, key: &ObjectKey) -> Result<bool, BackendError> {
+        match self.backend.stat(key) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => sidecar::is_there(self.backend, key),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether these bytes are a commit of this number behind `before`; behind anything, where that is not known.

@@ -7,11 +7,12 @@ use crate::backend::testing::crash::Outcome;
 use crate::backend::testing::{CrashBackend, Fault, FaultBackend, Operation};
 use crate::backend::{Backend, Folder, MemoryBackend, ObjectKey};
 use crate::crypto::Password;
+use crate::log::{Loss, LostCommit};
 use crate::monitor::Silent;
 use crate::parity::{self, AddOptions};
 use crate::prune;
 use crate::prune::test_support::{Hooked, World, a_commit, at_once, options};
-use crate::repair::test_support::{all_packs, check_all, flip, plain, repair, thorough, world};
+use crate::repair::test_support::{all_packs, check_all, flip, packs_of, plain, repair, thorough, world};
 use crate::repair::{Fate, ObjectsReport, Sources, objects, packs};
 use crate::repo::{Repository, RepositoryError};
 use crate::testing;
@@ -78,7 +79,7 @@ fn packs_get_their_bytes_back() {
     let dry = repair(&repository, &crate::repair::PacksOptions { dry_run: true, ..thorough() });
     let mended = dry.packs.iter().filter(|pack| pack.fate == Fate::Mended).count();
     assert_eq!((mended, dry.packs.len()), (repairable, repairable), "{dry:#?}");
-    assert!(!dry.is_whole() && dry.lost_count == 0, "{dry:#?}");
+    assert!(dry.is_whole() && dry.damaged() > 0 && dry.lost_count == 0, "{dry:#?}");
     assert_eq!(world.storage.objects(), as_damaged, "a dry run writes nothing");
     let report = repair(&repository, &thorough());
     assert!(report.is_whole() && report.packs.iter().all(|pack| pack.fate == Fate::Mended), "{report:#?}");
@@ -90,7 +91,7 @@ fn packs_get_their_bytes_back() {
 #[test]
 fn more_damage_than_parity_can_do_is_for_the_other_ways() {
     let world = covered();
-    let key = crate::repair::test_support::packs_of(&world.storage, true).remove(0);
+    let key = packs_of(&world.storage, true).remove(0);
     let len = world.storage.stat(&key).expect("there").size;
     world.storage.corrupt(&key, |bytes| bytes[200..len as usize / 2].fill(0));
     let report = check_all(&open_damaged(&world.storage));
@@ -304,6 +305,23 @@ fn parity_of_another_object_is_not_believed() {
     assert_eq!(objects_of(&world.storage), before);
 }
 
+/// Nor is that of another pack.
+#[test]
+fn packs_are_not_mended_with_each_others_parity() {
+    let world = covered();
+    let packs = packs_of(&world.storage, true);
+    let sidecars = [&packs[0], &packs[1]].map(|pack| crate::sidecar::key_of(pack).expect("it has one"));
+    let bytes = sidecars.clone().map(|key| world.storage.read(&key, u64::MAX).expect("there"));
+    world.storage.plant(&sidecars[0], &bytes[1]);
+    world.storage.plant(&sidecars[1], &bytes[0]);
+    packs[..2].iter().for_each(|pack| flip(&world.storage, pack));
+    let report = repair(&world.open(), &thorough());
+    let fates: Vec<_> = report.packs.iter().map(|pack| (ObjectKey::pack(&pack.pack), pack.fate)).collect();
+    assert_eq!(fates.len(), 2, "{fates:?}");
+    assert!(packs[..2].iter().all(|pack| fates.contains(&(pack.clone(), Fate::Dropped))), "{fates:?}");
+    assert!(report.lost_count > 0, "{report:#?}");
+}
+
 #[test]
 fn damaged_parity_is_a_note_and_made_again() {
     let world = covered();
@@ -398,6 +416,11 @@ fn lost_ends_of_the_log_are_found_by_their_parity_and_kept_for_repair() {
         assert!(matches!(result, Err(RepositoryError::LostEntry { seq }) if seq == first), "{result:?}");
     };
     refused(set_overhead(&repository, 50));
+    // Nor does an older snapshot pass for the latest.
+    let gone = LostCommit { seq: first, how: Loss::Gone };
+    assert_eq!(repository.lost_commits(), [gone]);
+    let latest = repository.find_snapshot("latest");
+    assert!(matches!(latest, Err(RepositoryError::LostCommit { lost, .. }) if lost == gone), "{latest:?}");
     prune::run(&repository, &at_once(), &Silent).expect_err("refused");
     parity::drop_all(&repository, &Silent).expect_err("refused");
     prune::sweep(&repository).expect("swept");
@@ -431,6 +454,92 @@ fn the_loss_of_an_end_that_parity_does_not_give_back_can_be_accepted() {
     set_overhead(&world.open(), 50).expect("committed");
     assert_eq!(mend_objects(&world.storage, false).left(), 0);
     assert!(check_all(&world.open()).findings.iter().all(|finding| finding.code != "log-rolled-back"));
+}
+
+/// What parity gives back is not given up because that cannot be read for a moment.
+#[test]
+fn an_end_that_parity_gives_back_is_not_accepted_as_lost() {
+    let world = covered();
+    let lost = cut_log(&world.storage, 1).remove(0);
+    let seq = lost.sequence().expect("an entry");
+    for n in 1.. {
+        let storage = world.storage.snapshot();
+        let backend = FaultBackend::new(storage.clone());
+        let faults = backend.faults();
+        let repository = prune::test_support::open(backend);
+        // It takes two failures to read no parity.
+        faults.inject(Fault::nth(n, ErrorKind::TimedOut).in_folder(Folder::Parity));
+        faults.inject(Fault::nth(n + 1, ErrorKind::TimedOut).in_folder(Folder::Parity));
+        crate::repair::log::accept_loss(&repository, seq).expect_err("it is not lost");
+        let mending = crate::sidecar::mend(&storage, &lost).unwrap_or_else(|error| panic!("{n}: {error}"));
+        mending.test().expect("the entry");
+        if faults.fired() == 0 {
+            assert!(n > 2, "{n}");
+            break;
+        }
+    }
+}
+
+/// A log whose end is lost looks whole: who cannot look whether it is must not say so.
+#[test]
+fn a_lost_end_that_cannot_be_looked_up_does_not_pass_for_none() {
+    let world = covered();
+    let lost = cut_log(&world.storage, 1).remove(0);
+    for lasts in [false, true] {
+        for n in 1.. {
+            let backend = FaultBackend::new(world.storage.snapshot());
+            let faults = backend.faults();
+            let password = Password::new(testing::PASSWORD.to_vec());
+            let environment = testing::environment(4713);
+            let repository =
+                Repository::open_for_check(Arc::new(backend), &password, environment).expect("it opens");
+            let inject = || {
+                faults.clear();
+                let fault = Fault::nth_of(Operation::Stat, n, ErrorKind::TimedOut).in_folder(Folder::Parity);
+                faults.inject(if lasts { fault.lasting() } else { fault });
+            };
+            inject();
+            let report = check_all(&repository);
+            // Nothing fails for parity that cannot be had at all.
+            let is_told = report
+                .findings
+                .iter()
+                .any(|found| found.object == lost.as_str() && (found.is_damage || lasts));
+            assert!(is_told, "{lasts}, {n}: {:#?}", report.findings);
+            let fired = faults.fired();
+            inject();
+            let report = objects::run(&repository, true, &Silent).expect("looked at");
+            assert!(
+                report.objects.iter().any(|found| found.object == lost.as_str()),
+                "{lasts}, {n}: {report:?}"
+            );
+            if fired + faults.fired() == 0 {
+                assert!(n > 1, "{n}");
+                break;
+            }
+        }
+    }
+}
+
+/// What is known of entries behind one that is lost for good counts, too.
+#[test]
+fn a_keyslot_that_was_added_behind_a_lost_entry_gets_its_bytes_back() {
+    let world = covered();
+    let repository = world.open();
+    let lost = ObjectKey::log(set_overhead(&repository, 40).expect("committed"));
+    let password = Password::new(b"another".to_vec());
+    let id = repository.add_keyslot(&password, "another", testing::CHEAP).expect("added");
+    drop(repository);
+    let keyslot = ObjectKey::keyslot(&id);
+    let whole = world.storage.read(&keyslot, u64::MAX).expect("there");
+    world.storage.corrupt(&keyslot, |bytes| bytes[100] ^= 1);
+    let sidecar = crate::sidecar::key_of(&lost).expect("entries have parity");
+    [&lost, &sidecar].into_iter().for_each(|key| world.storage.delete(key).expect("deleted"));
+    let report = mend_objects(&world.storage, false);
+    let told: Vec<_> =
+        report.objects.iter().map(|found| (found.object.as_str(), found.problem.is_none())).collect();
+    assert_eq!(told, [(lost.as_str(), false), (keyslot.as_str(), true)], "{report:#?}");
+    assert_eq!(world.storage.read(&keyslot, u64::MAX).expect("there"), whole);
 }
 
 /// Disks that cannot read single entries, and headers that pass for another version's.

@@ -174,23 +174,23 @@ impl Repair<'_> {
                 return Err(RepairError::Cancelled);
             }
             let key = ObjectKey::pack(&entry.id);
-            let mending = match sidecar::mend(backend, &key) {
-                Ok(mending) => mending,
-                // It may be read the next time, and then the pack is not to be gone.
-                Err(MendError::Unreadable(error) | MendError::Backend(error)) if !error.is_loss() => {
-                    return Err(error.into());
-                }
-                // Whatever parity cannot do, the other ways may.
-                Err(_) => continue,
-            };
+            // Whatever parity cannot do, the other ways may.
+            let Some(mending) = sidecar::mend_if_possible(backend, &key)? else { continue };
             let mended = match self.options.dry_run {
-                _ if mending.is_intact() => continue,
+                _ if mending.is_intact() => Err(MendError::Changed),
                 true => mending.test(),
                 false => mending.replace(backend, &key),
             };
             match mended {
                 Ok(()) => {}
                 Err(MendError::Backend(error)) => return Err(error.into()),
+                Err(MendError::Changed) => {
+                    // Somebody has put it back, which no commit says: what it gives by now is not lost.
+                    if self.damage.missing.remove(&entry.id).is_some() {
+                        self.damage.suspect(entry, problem);
+                    }
+                    continue;
+                }
                 Err(_) => continue,
             }
             self.damage.missing.remove(&entry.id);
@@ -354,6 +354,8 @@ impl Repair<'_> {
             true => self.damage.to_release(),
             false => BTreeSet::new(),
         };
+        let absent: Vec<PackId> =
+            packs.iter().filter(|pack| self.damage.missing.contains_key(pack)).copied().collect();
         let mut change = Release::new(self.repository, packs);
         let (repository, base) = (self.repository, self.base);
         session.commit_with(&mut writers.trees, RestsOn::default(), &mut |fold| {
@@ -361,7 +363,16 @@ impl Repair<'_> {
             if repository.last_prune() > base {
                 return Err(RepositoryError::Conflict);
             }
-            change.changes(fold)
+            let changes = change.changes(fold)?;
+            // Nor does the log say that somebody has put a pack back. As late as can be.
+            for pack in &absent {
+                match repository.backend().stat(&ObjectKey::pack(pack)) {
+                    Ok(_) => return Err(RepositoryError::Conflict),
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(changes)
         })?;
         change.done()?;
         // This commit removed packs itself: what comes after it rests on it.

@@ -1,8 +1,9 @@
 //! A tree without what is lost: files whose content is not all there, directories whose trees cannot be read. Everything
 //! else stays as it is, in the same blobs where nothing below was lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::backend::{Backend, ObjectKey};
 use crate::backup::Session;
 use crate::browse::{self, BrowseError};
 use crate::check::trees::{self, Table};
@@ -17,6 +18,7 @@ use crate::ids::{BlobId, PackId};
 use crate::index::Location;
 use crate::monitor::{Monitor, Progress};
 use crate::repair::{LostEntry, LostKind, RepairError, RepairedSnapshot, is_lost};
+use crate::repo::{Repository, RepositoryError};
 use crate::store::{BlobWriter, put_tree};
 
 /// Counts of what is in a tree.
@@ -91,6 +93,33 @@ struct Known {
     lost_count: u64,
 }
 
+/// Why something was given up.
+#[derive(Default)]
+pub(super) struct Losses {
+    /// Packs that are not there, with the lengths that they are to have.
+    absent: BTreeMap<PackId, u64>,
+    /// Trees and lists of chunks that cannot be read.
+    unread: HashSet<BlobId>,
+}
+
+impl Losses {
+    /// Whether something of that is there by now: whoever puts a pack back, or mends one, commits nothing.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] where that cannot be looked up.
+    pub fn is_any_back(&self, repository: &Repository) -> Result<bool, RepositoryError> {
+        for (pack, size) in &self.absent {
+            match repository.backend().stat(&ObjectKey::pack(pack)) {
+                Ok(info) if info.size == *size => return Ok(true),
+                Ok(_) => {}
+                Err(error) if error.is_loss() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.unread.iter().any(|blob| repository.reader().read(BlobKind::Tree, blob).is_ok()))
+    }
+}
+
 /// Rewrites trees.
 pub(super) struct Rewriter<'a, 'r> {
     pub session: &'a Session<'r>,
@@ -99,12 +128,15 @@ pub(super) struct Rewriter<'a, 'r> {
     pub stored: BTreeMap<PackId, u64>,
     pub monitor: &'a dyn Monitor,
     known: HashMap<BlobId, Known>,
+    /// What was found lost.
+    pub losses: Losses,
     walked: u64,
 }
 
 impl<'a, 'r> Rewriter<'a, 'r> {
     pub fn new(session: &'a Session<'r>, stored: BTreeMap<PackId, u64>, monitor: &'a dyn Monitor) -> Self {
-        Self { session, writer: session.tree_writer(), stored, monitor, known: HashMap::new(), walked: 0 }
+        let (writer, known, losses) = (session.tree_writer(), HashMap::new(), Losses::default());
+        Self { session, writer, stored, monitor, known, losses, walked: 0 }
     }
 
     /// Rewrites everything below a root.
@@ -242,7 +274,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
 
     /// Gathers the entries of a directory from its parts, as far as they can be read.
     fn collect(
-        &self,
+        &mut self,
         tree: &BlobId,
         part: Option<&TreePart>,
         depth: usize,
@@ -256,9 +288,17 @@ impl<'a, 'r> Rewriter<'a, 'r> {
             Some(part) => browse::load_part(reader, part),
         };
         let tree = match loaded {
-            Ok(tree) => tree,
+            Ok(found) => {
+                self.losses.unread.remove(tree);
+                found
+            }
             Err(BrowseError::Read(error)) if !is_lost(&error) => return Err(RepairError::Read(error)),
-            Err(_) => return Ok(Collected::Nothing),
+            Err(error) => {
+                if matches!(error, BrowseError::Read(_)) {
+                    self.losses.unread.insert(*tree);
+                }
+                return Ok(Collected::Nothing);
+            }
         };
         match tree {
             Tree::Nodes(read) => {
@@ -292,7 +332,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         }
     }
 
-    fn is_hit(&self, content: &FileContent) -> Result<bool, RepairError> {
+    fn is_hit(&mut self, content: &FileContent) -> Result<bool, RepairError> {
         match trees::file_table(content) {
             Ok(table) => self.is_table_hit(content.depth, &table),
             Err(_) => Ok(true),
@@ -300,7 +340,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
     }
 
     /// Lists nest a few levels at most.
-    fn is_table_hit(&self, depth: u8, table: &Table) -> Result<bool, RepairError> {
+    fn is_table_hit(&mut self, depth: u8, table: &Table) -> Result<bool, RepairError> {
         match table {
             Table::Chunks(chunks) => {
                 for chunk in chunks {
@@ -320,10 +360,16 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         Ok(false)
     }
 
-    fn is_list_hit(&self, depth: u8, list: &ListRef) -> Result<bool, RepairError> {
+    fn is_list_hit(&mut self, depth: u8, list: &ListRef) -> Result<bool, RepairError> {
         let bytes = match self.session.repository.reader().read(BlobKind::Tree, &list.id) {
-            Ok(bytes) => bytes,
-            Err(error) if is_lost(&error) => return Ok(true),
+            Ok(bytes) => {
+                self.losses.unread.remove(&list.id);
+                bytes
+            }
+            Err(error) if is_lost(&error) => {
+                self.losses.unread.insert(list.id);
+                return Ok(true);
+            }
             Err(error) => return Err(RepairError::Read(error)),
         };
         let Ok(content) = record::decode::<ChunkList>(&bytes) else { return Ok(true) };
@@ -336,16 +382,19 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         }
     }
 
-    fn is_there(&self, chunk: &Chunk) -> Result<bool, RepairError> {
+    fn is_there(&mut self, chunk: &Chunk) -> Result<bool, RepairError> {
         let index = self.session.repository.index();
-        let is_home = |at: &Location| {
-            at.entry.len == chunk.len
-                && at.pack.header.kind == ObjectKind::DataPack
-                && self.stored.get(&at.pack.id) == Some(&at.pack.size)
-        };
-        Ok(match index.get(&chunk.id)? {
-            None => false,
-            Some(at) => is_home(&at) || index.get_all(&chunk.id)?.iter().any(is_home),
-        })
+        let fits = |at: &Location| at.entry.len == chunk.len && at.pack.header.kind == ObjectKind::DataPack;
+        let is_home = |at: &Location| fits(at) && self.stored.get(&at.pack.id) == Some(&at.pack.size);
+        let Some(at) = index.get(&chunk.id)? else { return Ok(false) };
+        if is_home(&at) {
+            return Ok(true);
+        }
+        let all = index.get_all(&chunk.id)?;
+        let is_there = all.iter().any(is_home);
+        if !is_there {
+            self.losses.absent.extend(all.iter().filter(|at| fits(at)).map(|at| (at.pack.id, at.pack.size)));
+        }
+        Ok(is_there)
     }
 }

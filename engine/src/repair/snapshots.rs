@@ -92,7 +92,11 @@ fn attempt(
         }
         if rewritten.lost_count > 0 {
             let (added, _) = original.position(entry.added);
-            let repaired = (entry.snapshot, original, added);
+            let appender = original.appender(entry.appender);
+            let repaired = (
+                original,
+                Repaired { original: entry.snapshot, added, lost: rewritten.lost_count, appender },
+            );
             candidates.push(candidate(repository, repaired, rewritten, entry.hold.clone()));
         }
     }
@@ -119,7 +123,7 @@ fn stored_packs(repository: &Repository) -> Result<BTreeMap<PackId, u64>, Repair
 
 fn candidate(
     repository: &Repository,
-    (id, original, added): (SnapshotId, Snapshot, u64),
+    (original, repaired): (Snapshot, Repaired),
     rewritten: Rewritten,
     hold: Option<String>,
 ) -> Candidate {
@@ -127,7 +131,7 @@ fn candidate(
     let record = rewritten.tree.map(|tree| {
         let mut repaired = Snapshot {
             tree,
-            repaired: Some(Repaired { original: id, added, lost: lost_count }),
+            repaired: Some(repaired),
             // It is not what it was copied from: that can be copied again.
             origin: None,
             program: repository.environment().program.clone(),
@@ -147,7 +151,7 @@ fn candidate(
         record::encode(&repaired)
     });
     let hit = RepairedSnapshot {
-        original: id,
+        original: repaired.original,
         repaired: None,
         lost: rewritten.lost,
         lost_count,
@@ -159,7 +163,7 @@ fn candidate(
 }
 
 /// Commits all of them at once. What was forgotten meanwhile needs no repair, and what is lost by the index that it was `judged` by may
-/// be found by a later one.
+/// be found by a later one, or be there again.
 fn commit(
     session: &Session<'_>,
     rewriter: &mut Rewriter<'_, '_>,
@@ -172,8 +176,10 @@ fn commit(
         candidates.iter().filter_map(|candidate| candidate.hit.repaired.map(|id| *id.blob())).collect();
     let rests_on = RestsOn { roots: &roots, records: &records };
     let mut is_any = false;
-    session.commit_with(&mut rewriter.writer, rests_on, &mut |fold| {
-        if !fold.segments().eq(judged.segments()) || !fold.condemned().eq(judged.condemned()) {
+    let Rewriter { writer, losses, .. } = rewriter;
+    session.commit_with(writer, rests_on, &mut |fold| {
+        let is_other = !fold.segments().eq(judged.segments()) || !fold.condemned().eq(judged.condemned());
+        if is_other || losses.is_any_back(session.repository)? {
             return Err(RepositoryError::Conflict);
         }
         let mut room = NOTES_LEN_MAX;

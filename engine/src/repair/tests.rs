@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::test_support::*;
 use super::*;
@@ -434,6 +435,54 @@ fn a_storage_that_does_not_answer_costs_nothing() {
     }
 }
 
+/// Whoever puts a pack back commits nothing: it stays in the index all the same.
+#[test]
+fn a_pack_that_is_put_back_while_packs_are_repaired_is_not_taken_out() {
+    let world = world();
+    let add = AddOptions { overhead: Overhead::from_tenths(300), threads: 1, ..AddOptions::default() };
+    let covered = world.storage.snapshot();
+    parity::add(&open(covered.clone()), &add, &Silent).expect("added");
+    let root = world.source.path().as_os_str().as_encoded_bytes();
+    type Hook = fn(&Hooked, Box<dyn FnOnce() + Send>);
+    let hooks: [Hook; 3] = [
+        // Once all was looked up, the log is asked for its end, and takes the entry.
+        |hooked, action| hooked.before_open(|key| !a_commit(key), action),
+        |hooked, action| hooked.before_read(|key| !a_commit(key), action),
+        |hooked, action| hooked.before_create(|key| !a_commit(key), action),
+    ];
+    let mut put_back = 0;
+    for whole in [&world.storage, &covered] {
+        let pack = packs_of(whole, true).remove(0);
+        for hook in hooks {
+            for moment in 0.. {
+                let storage = whole.snapshot();
+                let bytes = storage.read(&pack, u64::MAX).expect("there");
+                storage.delete(&pack).expect("deleted");
+                let hooked = Hooked::new(&storage);
+                let repository = open(hooked.clone());
+                let next = ObjectKey::log(repository.fold().seq() + 1);
+                (0..moment).for_each(|_| hook(&hooked, Box::new(|| {})));
+                let (inner, key, is_late) = (storage.clone(), pack.clone(), Arc::new(AtomicBool::new(false)));
+                let told = Arc::clone(&is_late);
+                let put = move || {
+                    told.store(inner.stat(&next).is_ok(), Ordering::Relaxed);
+                    inner.create(&key, &bytes).expect("stored");
+                };
+                hook(&hooked, Box::new(put));
+                let report = packs::run(&repository, &thorough(), &Sources::default(), &Silent);
+                let report = report.unwrap_or_else(|error| panic!("{moment}: {error}"));
+                if !hooked.is_done() || is_late.load(Ordering::Relaxed) {
+                    break;
+                }
+                put_back += 1;
+                assert!(report.is_whole(), "{moment}: {report:#?}");
+                verify(&storage, &world.expected, root);
+            }
+        }
+    }
+    assert!(put_back > 20, "{put_back}");
+}
+
 /// A sector that a disk does not give once is no loss beside what parity makes good.
 #[test]
 fn one_read_that_fails_does_not_keep_parity_from_mending() {
@@ -441,6 +490,7 @@ fn one_read_that_fails_does_not_keep_parity_from_mending() {
     let add = AddOptions { overhead: Overhead::from_tenths(300), threads: 1, ..AddOptions::default() };
     parity::add(&world.open(), &add, &Silent).expect("added");
     flip(&world.storage, &packs_of(&world.storage, true)[0]);
+    let mut coped = 0;
     for n in (1..).step_by(11) {
         let storage = world.storage.snapshot();
         let backend = FaultBackend::new(storage.clone());
@@ -450,11 +500,12 @@ fn one_read_that_fails_does_not_keep_parity_from_mending() {
         let Ok(report) = packs::run(&repository, &thorough(), &Sources::default(), &Silent) else {
             continue;
         };
+        coped += faults.fired();
         let is_mended = report.packs.iter().any(|pack| pack.fate == Fate::Mended);
         // The check at the end may be the one that meets it.
         assert!(report.lost_count == 0 && is_mended, "{n}: {report:?}");
         if faults.fired() == 0 {
-            assert!(report.is_whole() && n > 50, "{n}");
+            assert!(report.is_whole() && n > 50 && coped > 0, "{n}, {coped}");
             break;
         }
     }

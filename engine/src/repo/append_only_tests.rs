@@ -23,6 +23,7 @@ use crate::prune::test_support::{
     Hooked, World, a_commit, assert_restores, at_once, files_of, forget, later, noise, open, options, prune,
 };
 use crate::prune::{self, PruneError, PruneOptions};
+use crate::repair::{self, SnapshotsOptions};
 use crate::restore::{self, RestoreOptions};
 use crate::store::ReadError;
 use crate::testing;
@@ -75,6 +76,11 @@ pub(super) fn publish(repository: &Repository, changes: Vec<Change>) -> u64 {
     };
     log::publish(&*repository.backend, &commit, &repository.writer, &repository.sealer()).expect("stored");
     commit.seq
+}
+
+/// Whether a backup failed because its keyslot was removed.
+fn is_shut_out(error: &BackupError) -> bool {
+    matches!(error, BackupError::Repository(RepositoryError::RemovedKeyslot(_)))
 }
 
 /// Keeps all problems.
@@ -181,7 +187,7 @@ fn entries_out_of_its_capability_are_void_for_everybody() {
     let keyslot = KeyslotId::from_bytes([9; 32]);
     let reason = || "evil".to_owned();
     let mut repaired: Snapshot = record::decode(&record).expect("a record");
-    repaired.repaired = Some(snapshot::Repaired { original: snapshot, added: 1, lost: 1 });
+    repaired.repaired = Some(snapshot::Repaired { original: snapshot, added: 1, lost: 1, appender: None });
     let mut copied: Snapshot = record::decode(&record).expect("a record");
     let repository = RepositoryId::from_bytes([9; 16]);
     copied.origin = Some(snapshot::Origin { repository, snapshot, added: 1, appender: None });
@@ -261,7 +267,7 @@ fn replayed_entries_and_those_of_a_removed_keyslot_are_void_and_earlier_ones_sta
     // It was open all the time, and goes on.
     world.write("d/later", b"later");
     let refused = backup::run(&appender, world.paths(), &options(), &Silent).expect_err("shut out");
-    assert!(refused.to_string().contains("no keyslot in force holds"), "{refused}");
+    assert!(is_shut_out(&refused), "{refused}");
     let late = publish(&appender, vec![Change::SegmentsReplaced { added: Vec::new(), removed: Vec::new() }]);
     let repository = world.open();
     let told = repository.void_entries();
@@ -270,6 +276,69 @@ fn replayed_entries_and_those_of_a_removed_keyslot_are_void_and_earlier_ones_sta
     let entry = repository.fold().snapshot(&own).cloned().expect("what it added before stays");
     assert_eq!(entry.appender, Some(appender.writer_id()));
     world.verify_but_void(2);
+}
+
+/// What an appender said is believed no more for having been repaired.
+#[test]
+fn a_repaired_snapshot_of_an_appender_is_still_its_own() {
+    let mut world = shared();
+    let appender = append_to(&world);
+    let data_packs = |world: &World| {
+        let objects = world.storage.objects().into_iter();
+        let is_data = |(key, bytes): &(ObjectKey, Arc<[u8]>)| {
+            key.folder() == Some(Folder::Packs) && bytes[8] == ObjectKind::DataPack as u8
+        };
+        objects.filter(is_data).map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    let before = data_packs(&world);
+    world.write("d/new", &noise(77, 30_000));
+    let own = world.back_up(&appender);
+    for pack in data_packs(&world).into_iter().filter(|pack| !before.contains(pack)) {
+        world.storage.delete(&pack).expect("deleted");
+    }
+    let options = SnapshotsOptions { forget: true, threads: 1, ..SnapshotsOptions::default() };
+    let report = repair::snapshots::run(&world.open(), &options, &Silent).expect("repaired");
+    assert_eq!(report.snapshots.iter().map(|hit| hit.original).collect::<Vec<_>>(), [own], "{report:#?}");
+    let repository = world.open();
+    let id = report.snapshots[0].repaired.expect("something is left");
+    let (_, record) = repository.find_snapshot(&id.to_string()).expect("there");
+    let added_by = repository.fold().snapshot(&id).expect("there").appender;
+    assert_eq!((added_by, record.appender(added_by)), (None, Some(appender.writer_id())));
+}
+
+/// Having been able to do everything is no right to do anything.
+#[test]
+fn a_full_writer_whose_keyslot_was_removed_is_shut_out() {
+    let mut world = shared();
+    let password = Password::new(b"second".to_vec());
+    let keyslot = world.open().add_keyslot(&password, "second", testing::CHEAP).expect("added");
+    let environment = testing::environment(SEEDS.fetch_add(1, Ordering::Relaxed));
+    let second = Repository::open(Arc::new(world.storage.clone()), &password, environment).expect("it opens");
+    let own = world.back_up(&second);
+    world.open().remove_keyslot(&keyslot.to_string()).expect("removed");
+    world.write("d/later", b"later");
+    let refused = backup::run(&second, world.paths(), &options(), &Silent).expect_err("shut out");
+    assert!(is_shut_out(&refused), "{refused}");
+    let refused = prune::run(&second, &at_once(), &Silent).expect_err("shut out");
+    assert!(
+        matches!(refused, PruneError::Repository(RepositoryError::RemovedKeyslot(id)) if id == keyslot),
+        "{refused}"
+    );
+    let before = world.open().fold();
+    let packs: Vec<PackId> = world.storage.objects().iter().filter_map(|(key, _)| key.pack_id()).collect();
+    let late = publish(
+        &second,
+        vec![
+            Change::SnapshotForgotten { snapshot: own, reason: "spite".into() },
+            Change::PacksCondemned { packs },
+        ],
+    );
+    let repository = world.open();
+    let told = repository.void_entries();
+    assert!(told.len() == 1 && told[0].contains(&format!("entry {late} ")), "{told:?}");
+    let after = repository.fold();
+    assert!(after.snapshots().eq(before.snapshots()) && after.condemned().count() == 0);
+    world.verify_but_void(1);
 }
 
 #[test]

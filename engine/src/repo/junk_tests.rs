@@ -8,6 +8,7 @@ use crate::backend::{Folder, MemoryBackend, ObjectKey};
 use crate::check::{self, CheckOptions, CheckReport};
 use crate::format::commit::Change;
 use crate::format::parity::{Overhead, SIDECAR_LEN_MAX};
+use crate::log::Loss;
 use crate::monitor::Silent;
 use crate::parity::{self, AddOptions};
 use crate::prune::test_support::{World, at_once, noise, prune};
@@ -103,7 +104,7 @@ fn junk_at_the_end_of_the_log_passes_for_no_lost_commit() {
             world.storage.plant(&ObjectKey::log(seq), junk);
         }
         let repository = world.open();
-        assert!(repository.lost_commits().iter().all(|lost| !lost.is_certain), "junk {n}");
+        assert!(repository.lost_commits().iter().all(|lost| lost.how == Loss::Doubtful), "junk {n}");
         world.write("f", b"behind it");
         let latest = world.back_up(&repository);
         let repository = world.open();

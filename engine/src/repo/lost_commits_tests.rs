@@ -6,14 +6,16 @@ use crate::backend::{Folder, MemoryBackend, ObjectKey};
 use crate::backup;
 use crate::check::fixture::store_state;
 use crate::copy::{self, CopyOptions};
+use crate::crypto::Password;
 use crate::forget::policy::GroupBy;
 use crate::forget::{self, ForgetOptions, Guards, Selection, Wish};
 use crate::format::header::HEADER_LEN;
+use crate::log::Loss;
 use crate::monitor::Silent;
 use crate::prune::test_support::{World, assert_restores, at_once, later, noise, options, prune};
 use crate::prune::{self, PruneError};
 use crate::repair;
-use crate::testing::NoCalendar;
+use crate::testing::{self, NoCalendar};
 
 /// A repository with three snapshots, of which the first is forgotten, so that a prune finds something to do. The last commit is that of
 /// the last one: so few segments are not merged.
@@ -87,7 +89,7 @@ fn a_lost_commit_is_not_made_final_but_by_who_says_so() {
             let at = at.min(bytes.len() - 1);
             bytes[at] ^= 4;
         });
-        let lost = LostCommit { seq: key.sequence().expect("an entry"), is_certain: true };
+        let lost = LostCommit { seq: key.sequence().expect("an entry"), how: Loss::Altered };
         let older = ids[1];
         world.expected.retain(|id, _| *id == older);
         assert_guarded(&world, older, false, lost);
@@ -148,15 +150,66 @@ fn what_may_have_been_a_commit_stands_in_the_way_until_a_commit_goes_over_it() {
     let (world, ids) = world();
     let seq = world.open().fold().seq() + 1;
     world.storage.plant(&ObjectKey::log(seq), &noise(5, 700));
-    assert_guarded(&world, ids[1], false, LostCommit { seq, is_certain: false });
+    assert_guarded(&world, ids[1], false, LostCommit { seq, how: Loss::Doubtful });
     let repository = world.open();
     // Also where another one has gone over it while the backup was at work.
     forget::hold(&world.open(), ids[1], "kept").expect("held");
     world.write("changing", &noise(40, 50_000));
     let report = backup::run(&repository, world.paths(), &options(), &Silent).expect("backups go on");
-    assert_eq!(report.lost_commits, [LostCommit { seq, is_certain: false }]);
+    assert_eq!(report.lost_commits, [LostCommit { seq, how: Loss::Doubtful }]);
     let repository = world.open();
     assert_eq!(repository.lost_commits(), []);
     prune(&repository, &at_once());
     repository.find_snapshot("latest").expect("known");
+}
+
+/// Who reads a log as far as it goes changes nothing, be it damaged or not: neither packs that no snapshot would name, nor states, which
+/// then would not fit.
+#[test]
+fn who_ignores_damage_writes_nothing_unless_there_is_none() {
+    let (world, _) = world();
+    store_state(&world.open());
+    let password = Password::new(testing::PASSWORD.to_vec());
+    let whole = world.storage.objects();
+    let backend = || Arc::new(world.storage.clone());
+    let salvaged =
+        Repository::open_salvaged(backend(), &password, testing::environment(8100)).expect("it opens");
+    let is_refusal = |error: &RepositoryError| matches!(error, RepositoryError::OnlyReadable { .. });
+    world.write("changing", &noise(30, 50_000));
+    let refused = backup::run(&salvaged, world.paths(), &options(), &Silent).expect_err("refused");
+    assert!(matches!(&refused, backup::BackupError::Repository(error) if is_refusal(error)), "{refused}");
+    let refused = prune::run(&salvaged, &at_once(), &Silent).expect_err("refused");
+    assert!(matches!(&refused, PruneError::Repository(error) if is_refusal(error)), "{refused}");
+    assert!(world.storage.objects() == whole, "something was changed");
+    let sound = Repository::open_ignoring_damage(backend(), &password, testing::environment(8101));
+    backup::run(&sound.expect("it opens"), world.paths(), &options(), &Silent).expect("nothing is damaged");
+    let key = last_entry(&world.storage);
+    world.storage.corrupt(&key, |bytes| bytes[100] ^= 4);
+    let damaged = Repository::open_ignoring_damage(backend(), &password, testing::environment(8102));
+    let damaged = damaged.expect("it opens");
+    assert!(damaged.is_salvaged());
+    damaged.find_snapshot("latest").expect("as far as it goes");
+}
+
+/// An old copy of the folder `keys` may be all that is left of it.
+#[test]
+fn a_removed_keyslot_gives_the_data_back_only_where_none_in_force_is_left() {
+    let (world, _) = world();
+    let password = Password::new(b"second".to_vec());
+    let id = world.open().add_keyslot(&password, "second", testing::CHEAP).expect("added");
+    let key = ObjectKey::keyslot(&id);
+    let object = world.storage.read(&key, u64::MAX).expect("there");
+    world.open().remove_keyslot(&id.to_string()).expect("removed");
+    world.storage.plant(&key, &object);
+    let open = |seed| {
+        let environment = testing::environment(seed);
+        Repository::open_ignoring_damage(Arc::new(world.storage.clone()), &password, environment)
+    };
+    assert!(matches!(open(8200), Err(RepositoryError::RemovedKeyslot(removed)) if removed == id));
+    for slot in world.open().keyslots() {
+        world.storage.delete(&ObjectKey::keyslot(&slot.entry.keyslot)).expect("deleted");
+    }
+    let repository = open(8201).expect("it opens");
+    assert!(repository.is_salvaged());
+    repository.find_snapshot("latest").expect("one");
 }

@@ -521,24 +521,39 @@ impl Repository {
     }
 
     /// Commits that are lost, and those that may have been when they were read, whoever has passed over them since; but none of which
-    /// somebody has put on record that the loss is known.
+    /// somebody has put on record that the loss is known. Of those that are gone from the end of the log, the first one.
     pub fn lost_commits(&self) -> Vec<LostCommit> {
-        self.view.lost_commits()
+        let mut lost = self.view.lost_commits();
+        lost.extend(self.gone_from_end());
+        lost
     }
 
     /// Makes sure that no commit is lost, as far as the log tells, before something is taken away: what it said may be that a snapshot
     /// was added.
     ///
     /// # Errors
-    /// [`RepositoryError::LostCommit`] with the `consequence`; [`RepositoryError::AlteredEntry`] where parity gives the entry back.
+    /// [`RepositoryError::LostCommit`] with the `consequence`; [`RepositoryError::AlteredEntry`] where parity gives the entry back, or
+    /// [`RepositoryError::LostEntry`] where it is gone from the end of the log.
     pub(crate) fn require_all_commits(
         &self,
         fold: &Fold,
         consequence: &'static str,
     ) -> Result<(), RepositoryError> {
-        let Some(lost) = fold.lost_commits().next() else { return Ok(()) };
         self.check_tail()?;
-        Err(RepositoryError::LostCommit { lost, consequence })
+        fold.lost_commits()
+            .next()
+            .map_or(Ok(()), |lost| Err(RepositoryError::LostCommit { lost, consequence }))
+    }
+
+    /// Makes sure that something can be written: that the log was not read as far as it goes because it is damaged.
+    ///
+    /// # Errors
+    /// [`RepositoryError::OnlyReadable`].
+    pub(crate) fn require_sound_log(&self) -> Result<(), RepositoryError> {
+        match self.is_salvaged() {
+            true => Err(RepositoryError::OnlyReadable { location: self.location() }),
+            false => Ok(()),
+        }
     }
 
     /// Makes sure that a snapshot can pass for the latest: that no commit behind the one that added it is lost.
@@ -552,7 +567,7 @@ impl Repository {
         }
         let fold = self.fold();
         let added = snapshot.and_then(|id| fold.snapshot(id)).map_or(0, |entry| entry.added);
-        match fold.lost_commits().find(|lost| lost.seq > added) {
+        match fold.lost_commits().find(|lost| lost.seq > added).or_else(|| self.gone_from_end()) {
             Some(lost) => Err(RepositoryError::LostCommit { lost, consequence: UNKNOWN_LATEST }),
             None => Ok(()),
         }

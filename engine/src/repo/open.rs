@@ -209,6 +209,33 @@ impl Repository {
         }
     }
 
+    /// Opens a repository whatever is wrong with its log: where something is, or something of it is lost, as by
+    /// [`Repository::open_salvaged`]. A keyslot that was removed opens it where none in force is left: then it is all that gives the
+    /// data back.
+    ///
+    /// # Errors
+    /// As [`Repository::open_salvaged`]; [`RepositoryError::RemovedKeyslot`].
+    pub fn open_ignoring_damage(
+        backend: Arc<dyn Backend>,
+        password: &Password,
+        environment: Environment,
+    ) -> Result<Self, RepositoryError> {
+        match Self::open(Arc::clone(&backend), password, environment.clone()) {
+            Ok(repository) if repository.lost_commits().is_empty() => Ok(repository),
+            Err(removed @ RepositoryError::RemovedKeyslot(_)) => {
+                let repository = Self::open_salvaged(backend, password, environment)?;
+                for slot in repository.fold().keyslots() {
+                    match repository.backend.stat(&ObjectKey::keyslot(&slot.keyslot)) {
+                        Err(error) if error.is_loss() => {}
+                        _ => return Err(removed),
+                    }
+                }
+                Ok(repository)
+            }
+            _ => Self::open_salvaged(backend, password, environment),
+        }
+    }
+
     /// Opens a repository whose log is damaged, as far as it can be read: [`Repository::void_entries`] says what is
     /// wrong with it. Nothing can be written, and what others commit meanwhile is not seen. A state helps where there
     /// is one, whether it fits the log or not; segments that the readable part of the log does not know are used, too.

@@ -16,6 +16,7 @@ use crate::crypto::KeySet;
 use crate::format::commit::Commit;
 use crate::format::record::RECORD_OBJECT_LEN_MAX;
 use crate::ids::{ParityId, RepositoryId, WriterId};
+use crate::log::{Loss, LostCommit};
 use crate::repo::{Repository, RepositoryError};
 use crate::sidecar::{self, MendError, Mending};
 
@@ -28,18 +29,11 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::LostEntry`] or [`RepositoryError::AlteredEntry`]: objects are to be repaired first.
     pub fn check_tail(&self) -> Result<(), RepositoryError> {
-        // What fails is tried again: it may be had the next time, and what is lost by this commit is lost for good.
         // In this order: what is read on in between counts, and nothing is wrong with it.
         let last_valid = self.head().map_or(0, |head| head.seq);
         let last = self.fold().seq();
-        let beyond = || parity_beyond(&*self.backend, &self.keys, &self.id, last + 1);
-        match beyond().or_else(|error| if error.is_loss() { Err(error) } else { beyond() }) {
-            Ok(Beyond::Nothing | Beyond::Junk) => {}
-            Ok(Beyond::Lost) => return Err(RepositoryError::LostEntry { seq: last + 1 }),
-            // Nothing ever fails for parity that cannot be had.
-            Err(error) => self.note_parity_trouble(format!(
-                "whether there is parity of lost commits cannot be looked up: {error}"
-            )),
+        if self.is_lost(last + 1) {
+            return Err(RepositoryError::LostEntry { seq: last + 1 });
         }
         for seq in last_valid + 1..=last {
             let key = ObjectKey::log(seq);
@@ -54,6 +48,28 @@ impl Repository {
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry that is not there was: what fails is tried again, for it may be had the next time, and what is lost by a commit in
+    /// its place is lost for good.
+    fn is_lost(&self, seq: u64) -> bool {
+        let look = || parity_beyond(&*self.backend, &self.keys, &self.id, seq);
+        match look().or_else(|error| if error.is_loss() { Err(error) } else { look() }) {
+            Ok(found) => found == Beyond::Lost,
+            // Nothing ever fails for parity that cannot be had.
+            Err(error) => {
+                self.note_parity_trouble(format!(
+                    "whether there is parity of lost commits cannot be looked up: {error}"
+                ));
+                false
+            }
+        }
+    }
+
+    /// The first commit that is gone from the end of the log.
+    pub(super) fn gone_from_end(&self) -> Option<LostCommit> {
+        let seq = self.fold().seq() + 1;
+        self.is_lost(seq).then_some(LostCommit { seq, how: Loss::Gone })
     }
 
     /// A commit that parity gives, if somebody made it who may write: others must not be able to stop everybody.
@@ -73,7 +89,7 @@ impl Repository {
         if parity_beyond(&*self.backend, &self.keys, &self.id, seq)? != Beyond::Lost {
             return Ok(None);
         }
-        let mended = sidecar::mend(&*self.backend, &ObjectKey::log(seq)).ok();
+        let mended = sidecar::mend_if_possible(&*self.backend, &ObjectKey::log(seq))?;
         let commit = mended.and_then(|mending| self.mended_commit(seq, &mending));
         Ok(Some((seq, commit.is_some_and(|(commit, _)| commit.previous == fold.head()))))
     }

@@ -14,7 +14,7 @@ use crate::format::record;
 use crate::format::state::State;
 use crate::ids::{PackId, RepositoryId, SegmentId, WriterId};
 use crate::index::{self, Index, IndexError, Segment};
-use crate::log::{self, Fold, Head, Junk, LogError, LostCommit, VoidEntry};
+use crate::log::{self, Fold, Head, Junk, LogError, Loss, LostCommit, VoidEntry};
 use crate::repo::RepositoryError;
 use crate::store::Catalog;
 
@@ -180,9 +180,9 @@ impl View {
         // In the order in which a refresh takes both.
         let fold = lock(&self.fold);
         let doubtful = lock(&self.doubtful);
-        let doubtful = doubtful.iter().map(|seq| LostCommit { seq: *seq, is_certain: false });
+        let doubtful = doubtful.iter().map(|seq| LostCommit { seq: *seq, how: Loss::Doubtful });
         let mut lost: Vec<_> = fold.lost_commits().chain(doubtful).collect();
-        lost.sort_unstable_by_key(|lost| (lost.seq, !lost.is_certain));
+        lost.sort_unstable_by_key(|lost| (lost.seq, lost.how));
         lost.dedup_by_key(|lost| lost.seq);
         lost
     }

@@ -11,7 +11,7 @@ use crate::format::record;
 use crate::format::segment::{Layout, PackEntry};
 use crate::ids::{CommitHash, KeyslotId, PackId, SegmentId};
 use crate::index::{self, IndexError, Segment};
-use crate::log::{self, Fold, PublishError};
+use crate::log::{self, Fold, FoldError, PublishError};
 use crate::repo::{Repository, RepositoryError};
 use crate::sidecar;
 use crate::store::{PackStore, StoreOptions};
@@ -58,9 +58,7 @@ impl Repository {
         &self,
         decide: &mut dyn FnMut(&Fold) -> Result<Vec<Change>, E>,
     ) -> Result<u64, E> {
-        if self.is_salvaged() {
-            return Err(RepositoryError::OnlyReadable { location: self.location() }.into());
-        }
+        self.require_sound_log()?;
         loop {
             let fold = self.fold();
             let changes = decide(&fold)?;
@@ -84,7 +82,11 @@ impl Repository {
             // So would taking the place of lost entries, or going over an altered one.
             self.check_tail()?;
             // What no reader would accept must not be published: it would be void.
-            fold.check(&commit, self.writer.id()).map_err(RepositoryError::from)?;
+            fold.check(&commit, self.writer.id()).map_err(|error| match error {
+                // It opened the repository, and was removed since.
+                FoldError::Writer { .. } => RepositoryError::RemovedKeyslot(self.keyslot),
+                error => error.into(),
+            })?;
             match log::publish(&*self.backend, &commit, &self.writer, &self.sealer()) {
                 Ok(hash) => {
                     // It is made, whether its consequences can be read now or not.
@@ -118,19 +120,24 @@ impl Repository {
         cover.object_of(backend, &ObjectKey::config(), self.fold().config().as_bytes());
         let key = ObjectKey::keyslot(keyslot);
         cover.object(backend, &key);
-        if let Err(error) = self.uncover_removed(keyslot) {
+        if let Err(error) = self.uncover_removed(keyslot, true) {
             self.troubles.note(format!("whether {key} is to have parity is not known: {error}"));
         }
     }
 
-    /// Deletes the parity that was just made of a keyslot, if that was removed meanwhile: it would open what it opened. Whoever removes
+    /// Deletes the parity of a keyslot that was removed meanwhile: it would open what that opened. Whoever removes
     /// one deletes its parity once the log says so: that is still to come, or the log says so now.
     ///
     /// # Errors
-    /// [`RepositoryError`] where the log cannot be read on; the parity is deleted then, too. Or where the storage fails.
-    pub fn uncover_removed(&self, keyslot: &KeyslotId) -> Result<(), RepositoryError> {
+    /// [`RepositoryError`] where the log cannot be read on. Parity that was just made (`is_new`), of a keyslot that is whole, is deleted then,
+    /// too; any other may be all that is left of one. Or where the storage fails.
+    pub fn uncover_removed(&self, keyslot: &KeyslotId, is_new: bool) -> Result<(), RepositoryError> {
         let read = self.refresh();
-        if read.is_err() || self.fold().keyslot(keyslot).is_none() {
+        let is_unwanted = match &read {
+            Ok(_) => self.fold().keyslot(keyslot).is_none(),
+            Err(_) => is_new,
+        };
+        if is_unwanted {
             self.delete_parity_of(keyslot)?;
         }
         read

@@ -80,6 +80,18 @@ pub fn mend(backend: &dyn Backend, object: &ObjectKey) -> Result<Mending, MendEr
     Ok(Mending { reader, is_absent, decoded, hash, len })
 }
 
+/// As [`mend`], for what is given up where parity cannot do anything: none then.
+///
+/// # Errors
+/// [`BackendError`] where it may go well the next time.
+pub fn mend_if_possible(backend: &dyn Backend, object: &ObjectKey) -> Result<Option<Mending>, BackendError> {
+    match mend(backend, object) {
+        Ok(mending) => Ok(Some(mending)),
+        Err(MendError::Unreadable(error) | MendError::Backend(error)) if !error.is_loss() => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Opens an object, some times if need be.
 fn open(backend: &dyn Backend, object: &ObjectKey) -> Result<Box<dyn ObjectReader>, BackendError> {
     let is_answered = |opened: &Result<_, BackendError>| match opened {

@@ -8,7 +8,7 @@
 pub mod code;
 mod mend;
 
-pub use mend::{MendError, Mending, mend};
+pub use mend::{MendError, Mending, mend, mend_if_possible};
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -175,21 +175,23 @@ fn sidecar_max(object: &ObjectKey) -> u64 {
     covered_max(object) + (SIDECAR_LEN_MAX - COVERED_LEN_MAX)
 }
 
-/// Reads the sidecar of an object. What a disk does not give of it is zeros, and as good as any other damage.
+/// Reads the sidecar of an object. What a disk has lost of it is zeros, and as good as any other damage.
 ///
 /// # Errors
-/// [`BackendError`] where it is not there or cannot be opened.
+/// [`BackendError`] where it is not there, cannot be opened, or cannot be read for a reason that may pass.
 fn read(backend: &dyn Backend, object: &ObjectKey, sidecar: &ObjectKey) -> Result<Vec<u8>, BackendError> {
     let limit = sidecar_max(object);
     match backend.read(sidecar, limit) {
-        Err(BackendError::Io { .. }) => {}
+        Err(error @ BackendError::Io { .. }) if error.is_loss() => {}
         read => return read,
     }
     let reader = backend.open(sidecar, limit)?;
     let mut bytes = vec![0; usize::try_from(reader.size()).expect("within the limit")];
     for (number, sector) in bytes.chunks_mut(4096).enumerate() {
-        if reader.read_at(number as u64 * 4096, sector).is_err() {
-            sector.fill(0);
+        match reader.read_at(number as u64 * 4096, sector) {
+            Ok(()) => {}
+            Err(error) if error.is_loss() => sector.fill(0),
+            Err(error) => return Err(error),
         }
     }
     Ok(bytes)

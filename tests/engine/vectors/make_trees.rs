@@ -331,7 +331,7 @@ fn snapshots() -> Vec<Vector> {
         ..plain.clone()
     };
     let repaired = Snapshot {
-        repaired: Some(Repaired { original: SnapshotId::new(blob(7)), added: 12, lost: 3 }),
+        repaired: Some(Repaired { original: SnapshotId::new(blob(7)), added: 12, lost: 3, appender: None }),
         tags: vec![Snapshot::REPAIRED_TAG.into()],
         ..plain.clone()
     };

@@ -160,14 +160,15 @@ fn json_lines(report: &PacksReport, elapsed: Duration, context: &Context) {
 
 fn text(report: &PacksReport, elapsed: Duration, context: &Context) -> Result<(), Failure> {
     let out = &context.output;
+    let would = if report.dry_run { "would be " } else { "" };
     for pack in &report.packs {
         let id = pack.pack;
         out.line(match pack.fate {
             Fate::Sound => format!("sound: pack {id}"),
             Fate::Mended => {
-                format!("mended by its parity: pack {id}: {}", visible(pack.problem.as_bytes()))
+                format!("{would}mended by its parity: pack {id}: {}", visible(pack.problem.as_bytes()))
             }
-            Fate::Copied => format!("copied: pack {id}: {}", pack.problem),
+            Fate::Copied => format!("{would}copied: pack {id}: {}", pack.problem),
             Fate::Dropped => format!(
                 "damaged: pack {id}: {}; {} of {} cannot be read",
                 visible(pack.problem.as_bytes()),
@@ -184,7 +185,6 @@ fn text(report: &PacksReport, elapsed: Duration, context: &Context) -> Result<()
     if report.damaged() == 0 {
         out.text("No pack is damaged");
     }
-    let would = if report.dry_run { "would be " } else { "" };
     if report.salvaged > 0 {
         out.text(format!(
             "Salvaged: {} of damaged packs {would}written anew",
@@ -210,7 +210,10 @@ fn text(report: &PacksReport, elapsed: Duration, context: &Context) -> Result<()
              `strongroom backup --force` stores again what is still there; then `strongroom repair snapshots`",
         );
     } else if report.is_whole() {
-        out.text("Nothing that a snapshot needs is lost");
+        out.text(format!(
+            "Nothing that a snapshot needs {}lost",
+            if report.dry_run { "would be " } else { "is " }
+        ));
     } else if let Some(after) = &report.after {
         for finding in after.findings.iter().filter(|finding| finding.is_damage) {
             out.line(format!("damage: {}: {}", finding.object, visible(finding.message.as_bytes())))?;

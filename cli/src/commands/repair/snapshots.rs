@@ -161,8 +161,10 @@ fn text(report: &SnapshotsReport, elapsed: Duration, context: &Context) -> Resul
         out.text(
             "Next:    repair packs --from and --from-source, if there is a copy; else without --dry-run",
         );
-    } else if report.left() > 0 {
+    } else if report.snapshots.iter().any(|hit| !hit.forgotten && hit.hold.is_none()) {
         out.text("Next:    --forget forgets the originals that are left, unless they are held");
+    } else if report.left() > 0 {
+        out.text("Next:    `strongroom snapshot release ID` of the originals that are held, once they may go; then --forget");
     }
     Ok(())
 }

@@ -174,7 +174,10 @@ pub fn free(repository: &Repository, wanted: u64, context: &Context) -> Outcome 
             units::size(freed),
             units::size(wanted)
         ))?;
-        context.output.note("the last complete one of each host and its paths stays, and those held");
+        context.output.note(
+            "the last complete one of each host and its paths stays, and those held. What is forgotten already is not among it: `strongroom prune --dry-run` \
+             tells how much that is",
+        );
         return Ok(Exit::Ok);
     }
     for usage in &snapshots {
@@ -184,6 +187,8 @@ pub fn free(repository: &Repository, wanted: u64, context: &Context) -> Outcome 
     let oldest = if snapshots.len() == 1 { "this, the oldest one" } else { "these, the oldest ones" };
     context.output.text(format!("Without {oldest} that can go, about {} would be free", units::size(freed)));
     let mass = if is_mass { " --allow-mass" } else { "" };
-    context.output.note(&format!("`strongroom forget{mass} ID…` and `strongroom prune` do it"));
+    context.output.note(&format!(
+        "`strongroom forget{mass} ID…` does it, and then `strongroom prune`: after its grace period, or at once with --grace 0s"
+    ));
     Ok(Exit::Ok)
 }

@@ -1,7 +1,9 @@
 //! What is taken over from the snapshot before, and that the tree depends on the source only.
 
 use super::*;
+use crate::check::{self, CheckOptions, ReadData};
 use crate::prune::test_support::{Hooked, a_pack, forget};
+use crate::repair::{self, PacksOptions, Sources};
 
 #[test]
 fn an_unchanged_backup_opens_no_file_reads_no_data_and_writes_only_a_commit() {
@@ -228,6 +230,32 @@ fn a_snapshot_that_was_forgotten_meanwhile_is_not_as_good_as_a_new_one() {
     assert!(repository.fold().snapshot(&report.snapshot.expect("a new one")).is_some());
     let report = run(&repository, paths(folder.path()), &skipping, &Silent).unwrap();
     assert_eq!(report.snapshot, None);
+}
+
+/// What was taken over unread is looked up where something was given up for lost meanwhile.
+#[test]
+fn a_snapshot_that_lost_something_meanwhile_is_not_as_good_as_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("f"), noise(1, 200_000)).unwrap();
+    let storage = MemoryBackend::new();
+    let other = testing::init(Arc::new(storage.clone()), 1);
+    back_up(&other, folder.path());
+    let packs = storage.objects().into_iter().filter(|(key, bytes)| a_pack(key) && bytes.len() > 100_000);
+    let pack = packs.map(|(key, _)| key).next().unwrap();
+    storage.corrupt(&pack, |bytes| bytes[1000] ^= 1);
+    let hooked = Hooked::new(&storage);
+    hooked.before_read(a_pack, move || {
+        let thorough = PacksOptions { read_data: true, threads: 1, ..PacksOptions::default() };
+        let report = repair::packs::run(&other, &thorough, &Sources::default(), &Silent).unwrap();
+        assert!(report.lost_count > 0);
+    });
+    let repository = testing::open(Arc::new(hooked.clone()), 2).unwrap();
+    let skipping = BackupOptions { skip_if_unchanged: true, ..options() };
+    run(&repository, paths(folder.path()), &skipping, &Silent).unwrap();
+    assert!(hooked.is_done());
+    let check = CheckOptions { read_data: ReadData::All, threads: 1, ..CheckOptions::default() };
+    let report = check::run(&repository, &check, &Silent).unwrap();
+    assert!(!report.is_damaged(), "{:#?}", report.findings);
 }
 
 #[test]

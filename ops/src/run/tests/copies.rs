@@ -35,7 +35,7 @@ fn a_warning_skips_no_copy_and_no_repository_holds_up_another() {
 #[test]
 fn a_lost_commit_of_a_repository_is_told_by_every_run_into_it() {
     let mut stage = Stage::new("[[domain]]\nname = 'x'\npaths = ['DIR']\n");
-    stage.vault.lost_commits = vec![LostCommit { seq: 7, is_certain: true }];
+    stage.vault.lost_commits = vec![LostCommit { seq: 7, how: Loss::Altered }];
     let report = stage.run().remove(0);
     assert_eq!(report.outcome, Outcome::Partial);
     assert!(report.why().is_some_and(|why| why.contains("log entry 7 was a commit")), "{report:?}");

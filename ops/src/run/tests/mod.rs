@@ -26,7 +26,7 @@ use strongroom::forget::{ForgetOptions, Wish};
 use strongroom::format::note::DrillNote;
 use strongroom::format::snapshot::{Snapshot, SnapshotSummary};
 use strongroom::ids::SnapshotId;
-use strongroom::log::LostCommit;
+use strongroom::log::{Loss, LostCommit};
 use tempfile::TempDir;
 
 /// Commands that only say that they were run: `fail …` fails, `print WORDS` prints, `dump` and `moody` have an output, `cancel`
