@@ -20,7 +20,11 @@ smoke_one() {
         echo "fuzz target $target failed; its input is in $scratch"
         return 1
     fi
-    echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log") runs"
+    local runs
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log")
+    echo "$target: ${runs:-no} runs"
+    # Of each input in the corpus there is one at least.
+    [ "${runs:-0}" -ge "$(find "fuzz/corpus/$target" -type f | wc -l)" ] || return 1
     rm -r "$scratch"
 }
 export -f smoke_one binary_of length_of

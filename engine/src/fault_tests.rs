@@ -111,7 +111,7 @@ fn in_memory(deed: &Deed, (_, fault): &Way, n: u64) -> Attempt {
 fn on_disk(deed: &Deed, way: &DiskWay, n: u64) -> Attempt {
     let folder = deed.folder();
     let injected = Injected::begin(folder.path(), way.1, n);
-    let result = deed.act_in(folder.path());
+    let result = deed.act_in(folder.path(), false);
     let failed = (injected.end() > 0).then(String::new);
     (result, failed, deeds::in_memory(&read_tree(folder.path())))
 }

@@ -28,10 +28,14 @@ use crate::testing::{self, CHEAP, PASSWORD};
 const STATES: usize = 5_000;
 /// One in so many repositories is backed up to and pruned after the cut, and all its snapshots are restored.
 const GO_ON_EVERY: u8 = 16;
+/// In one deed of so many objects get their names by links.
+const LINKS_EVERY: u64 = 4;
 
 /// What a deed did to a disk step by step.
 struct Told<'d> {
     deed: &'d Deed,
+    /// How it published objects.
+    with_links: bool,
     story: Story,
     /// Its snapshots in the end.
     after: BTreeSet<SnapshotId>,
@@ -50,30 +54,33 @@ fn write_tree(tree: &Tree) -> TempDir {
 }
 
 /// Does something on disk and writes down how.
-fn tell(deed: &Deed) -> Told<'_> {
+fn tell(deed: &Deed, with_links: bool) -> Told<'_> {
     let folder = deed.folder();
     let before = read_tree(folder.path());
     let journal = Journal::begin(folder.path());
-    deed.act_in(folder.path()).unwrap_or_else(|error| panic!("{}: {error}", deed.name));
+    deed.act_in(folder.path(), with_links).unwrap_or_else(|error| panic!("{}: {error}", deed.name));
     let story = Story::new(before, journal.end());
     assert!(story.len() >= 5, "{}: {} steps were recorded", deed.name, story.len());
+    assert_eq!(story.has_links(), with_links, "{}", deed.name);
+    // What was done and not written down would be looked at by nobody.
+    assert!(story.tree_after(Cut::none(story.len())) == read_tree(folder.path()), "{}", deed.name);
     let snapshots = deed.open_in(folder.path()).expect("it opens").snapshots().expect("readable");
-    Told { deed, story, after: snapshots.into_iter().map(|(id, _)| id).collect() }
+    Told { deed, with_links, story, after: snapshots.into_iter().map(|(id, _)| id).collect() }
 }
 
 /// Opens what is there after the cut, and makes sure that everything is right that was told to be.
 fn survives(told: &Told<'_>, cut: Cut, tree: &Tree, goes_on: bool) {
-    let Told { deed, story, after } = told;
+    let Told { deed, with_links, story, after } = told;
     let folder = write_tree(tree);
     let is_done = cut.after == story.len();
     if deed.is_damaged && !is_done {
-        deed.act_in(folder.path()).expect("again");
+        deed.act_in(folder.path(), *with_links).expect("again");
     }
     let repository = match opened(deed, folder.path(), is_done, goes_on) {
         Some(repository) => repository,
         // Before its config is there no repository is; making it again then works.
         None => {
-            deed.act_in(folder.path()).expect("it is made again");
+            deed.act_in(folder.path(), *with_links).expect("it is made again");
             opened(deed, folder.path(), true, goes_on).expect("it is there")
         }
     };
@@ -126,8 +133,8 @@ fn opened(deed: &Deed, folder: &Path, is_done: bool, thoroughly: bool) -> Option
 }
 
 /// Goes through all cuts of a deed on all processors; equal states are looked at once.
-fn go_through(deed: &Deed, seed: u64) -> (usize, usize) {
-    let told = tell(deed);
+fn go_through(deed: &Deed, with_links: bool, seed: u64) -> (usize, usize) {
+    let told = tell(deed, with_links);
     let cuts = told.story.cuts();
     let (next, distinct) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let seen: Mutex<HashSet<(bool, blake3::Hash)>> = Mutex::default();
@@ -182,8 +189,11 @@ fn power_cuts_at_every_step_lose_nothing() {
     let first = number("STRONGROOM_POWER_SEED").unwrap_or(1) as u64;
     let (mut states, mut distinct, mut seed) = (0, 0, first);
     while states < wanted {
+        let mut number = seed;
         history(seed, &mut |deed| {
-            let (more, new) = go_through(deed, seed);
+            // Another deed in each seed.
+            number += 1;
+            let (more, new) = go_through(deed, number.is_multiple_of(LINKS_EVERY), seed);
             (states, distinct) = (states + more, distinct + new);
         });
         seed += 1;

@@ -49,12 +49,16 @@ impl Deed {
         if self.is_init { scratch() } else { on_disk(&self.storage) }
     }
 
-    /// Does it to a repository in a folder.
-    pub fn act_in(&self, folder: &Path) -> Result<(), String> {
+    /// Does it to a repository in a folder: with links, as where files cannot be renamed without replacing others, or with renames.
+    pub fn act_in(&self, folder: &Path, with_links: bool) -> Result<(), String> {
         if self.is_init {
             LocalBackend::create_repository(folder).map_err(|error| error.to_string())?;
         }
-        self.act(backend(folder))
+        let backend = LocalBackend::open(folder).expect("a folder");
+        if with_links {
+            backend.publish_with_links();
+        }
+        self.act(Arc::new(backend))
     }
 
     /// Opens the one in a folder.

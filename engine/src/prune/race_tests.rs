@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::test_support::*;
 use super::*;
 use crate::backend::{Backend, Folder, MemoryBackend};
-use crate::backup;
+use crate::backup::{self, BackupOptions, SnapshotLabels};
 use crate::browse;
 use crate::check::{self, CheckOptions, CheckReport, ReadData};
 use crate::diff;
@@ -15,6 +15,7 @@ use crate::format::tree::NodeKind;
 use crate::ids::{PackId, SnapshotId};
 use crate::log::{self, Fold};
 use crate::monitor::Silent;
+use crate::repo::Repository;
 
 /// A repository with one snapshot of the source as it is now, forgotten already: its packs are dead, but still in the
 /// index, so that a backup deduplicates against them.
@@ -36,6 +37,22 @@ fn back_up_hooked(world: &mut World, hooked: &Hooked) -> SnapshotId {
     id
 }
 
+/// How often packs were rescued.
+fn rescued(repository: &Repository) -> usize {
+    let mut rescued = 0;
+    let mut fold = Fold::empty(repository.fold().config());
+    let visit = &mut |entry: Result<log::LogEntry, _>| {
+        for change in entry.expect("none is void").commit.changes {
+            if let Change::PacksRescued { packs } = change {
+                rescued += packs.len();
+            }
+        }
+    };
+    log::read_from(&**repository.backend(), repository.keys(), &repository.id(), &mut fold, visit)
+        .expect("read");
+    rescued
+}
+
 #[test]
 fn a_pack_condemned_while_a_backup_relied_on_it_is_rescued() {
     let mut world = forgotten();
@@ -48,18 +65,7 @@ fn a_pack_condemned_while_a_backup_relied_on_it_is_rescued() {
     back_up_hooked(&mut world, &hooked);
     world.verify();
     let repository = world.open();
-    let mut rescued = 0;
-    let mut fold = Fold::empty(repository.fold().config());
-    let visit = &mut |entry: Result<log::LogEntry, _>| {
-        for change in entry.expect("none is void").commit.changes {
-            if let Change::PacksRescued { packs } = change {
-                rescued += packs.len();
-            }
-        }
-    };
-    log::read_from(&**repository.backend(), repository.keys(), &repository.id(), &mut fold, visit)
-        .expect("read");
-    assert!(rescued > 0);
+    assert!(rescued(&repository) > 0);
     prune(&repository, &at_once());
     prune(&repository, &at_once());
     world.verify();
@@ -160,8 +166,6 @@ fn a_backup_that_is_robbed_again_and_again_is_robbed_once() {
     assert_eq!(stored, listed, "nobody is waited for any more");
 }
 
-/// Duplicacy's first fossil schedule: a snapshot made while chunks turn into fossils refers to them; they have to come back.
-/// The second: one that began before the fossils were collected and ends after the next collection.
 #[test]
 fn a_backup_that_loses_the_race_for_its_commit_again_and_again_searches_once() {
     let mut world = forgotten();
@@ -189,6 +193,8 @@ fn a_backup_that_loses_the_race_for_its_commit_again_and_again_searches_once() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Duplicacy's first fossil schedule: a snapshot made while chunks turn into fossils refers to them; they have to come back.
+/// The second: one that began before the fossils were collected and ends after the next collection.
 #[test]
 fn duplicacy_fossil_schedules_end_without_a_dangling_snapshot() {
     // Condemned and removed by two runs, both between the backup's first look and its commit.
@@ -196,7 +202,7 @@ fn duplicacy_fossil_schedules_end_without_a_dangling_snapshot() {
     let hooked = Hooked::new(&world.storage);
     let storage = world.storage.clone();
     hooked.before_create(a_pack, move || {
-        prune(&open(storage), &later());
+        assert!(prune(&open(storage), &later()).packs_condemned > 0);
     });
     let storage = world.storage.clone();
     hooked.before_create(a_commit, move || {
@@ -210,17 +216,27 @@ fn duplicacy_fossil_schedules_end_without_a_dangling_snapshot() {
     let mut world = forgotten();
     world.write("d/new", b"new");
     let hooked = Hooked::new(&world.storage);
-    let (storage, paths) = (world.storage.clone(), world.paths());
+    let first: Arc<Mutex<Option<SnapshotId>>> = Arc::default();
+    let (storage, paths, id) = (world.storage.clone(), world.paths(), Arc::clone(&first));
     hooked.before_create(a_commit, move || {
         let other = Hooked::new(&storage);
         let inner = storage.clone();
         other.before_create(a_commit, move || {
-            prune(&open(inner), &later());
+            assert!(prune(&open(inner), &later()).packs_condemned > 0);
         });
-        backup::run(&open(other), paths, &options(), &Silent).expect("a backup");
+        // Two snapshots with the same record would be one.
+        let labels = SnapshotLabels { tags: vec!["first".into()], ..SnapshotLabels::default() };
+        let options = BackupOptions { labels, ..options() };
+        let report = backup::run(&open(other.clone()), paths, &options, &Silent).expect("a backup");
+        assert!(other.is_done());
+        *id.lock().expect("whole") = report.snapshot;
     });
     back_up_hooked(&mut world, &hooked);
+    let first = first.lock().expect("whole").expect("a snapshot");
+    world.expected.insert(first, files_of(world.source.path()));
+    assert_eq!(world.expected.len(), 2);
     world.verify();
+    assert!(rescued(&world.open()) > 0);
     prune(&world.open(), &at_once());
     world.verify();
 }

@@ -7,10 +7,10 @@ use super::*;
 use crate::backend::testing::CrashBackend;
 use crate::backend::testing::crash::Outcome as Crash;
 use crate::backend::{Backend, Folder, MemoryBackend, ObjectKey};
-use crate::backup;
+use crate::backup::{self, BackupOptions, SnapshotLabels};
 use crate::browse;
 use crate::format::chunk_list;
-use crate::format::tree::NodeKind;
+use crate::format::tree::{NodeKind, Timestamp};
 use crate::ids::PackId;
 use crate::monitor::Silent;
 
@@ -30,6 +30,22 @@ pub(super) fn three_snapshots() -> (World, Vec<crate::ids::SnapshotId>) {
         ids.push(world.back_up(&repository));
     }
     (world, ids)
+}
+
+/// Clocks say nothing of what came last.
+#[test]
+fn the_latest_snapshot_is_the_one_committed_last_whatever_its_time() {
+    let mut world = World::new();
+    world.write("f", b"first");
+    let now = world.back_up(&world.open());
+    assert_eq!(world.open().find_snapshot("latest").expect("one").0, now);
+    world.write("f", b"second");
+    let labels =
+        SnapshotLabels { time: Some(Timestamp { seconds: 5, nanos: 0 }), ..SnapshotLabels::default() };
+    let report = backup::run(&world.open(), world.paths(), &BackupOptions { labels, ..options() }, &Silent);
+    let old = report.expect("a backup").snapshot.expect("a snapshot");
+    let (latest, record) = world.open().find_snapshot("latest").expect("two");
+    assert_eq!((latest, record.time.seconds, record.parent), (old, 5, Some(now)));
 }
 
 #[test]
@@ -384,7 +400,7 @@ fn kopia_1949_no_clock_makes_prune_take_what_is_needed() {
         world.forget(&world.open(), ids[0]);
         prune(&world.open(), &later());
         let mut environment = crate::testing::environment(5);
-        environment.now = std::sync::Arc::new(move || crate::format::tree::Timestamp { seconds, nanos: 0 });
+        environment.now = std::sync::Arc::new(move || Timestamp { seconds, nanos: 0 });
         let password = crate::crypto::Password::new(crate::testing::PASSWORD.to_vec());
         let storage = std::sync::Arc::new(world.storage.clone());
         let repository = Repository::open(storage, &password, environment).expect("it opens");

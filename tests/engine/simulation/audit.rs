@@ -12,6 +12,7 @@ use strongroom::log;
 use strongroom::parity;
 use strongroom::repo::Repository;
 
+use super::events;
 use super::told::Told;
 use super::world::{self, Who, back_up, check, prune, restore};
 use super::{copies, passwords, upkeep};
@@ -170,6 +171,9 @@ fn forgotten_as_asked(repository: &Repository, told: &Told) -> Result<(), String
     log::read_all(backend, keys, &repository.id(), config, &mut |entry| {
         let Ok(entry) = entry else { return };
         for change in entry.commit.changes {
+            if entry.commit.seq > told.begun_at {
+                events::saw_change(&change);
+            }
             let Change::SnapshotForgotten { snapshot, reason } = change else { continue };
             gone.insert(snapshot);
             let is_asked = told.forgotten.contains(&snapshot)

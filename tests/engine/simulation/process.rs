@@ -156,12 +156,13 @@ impl Process {
 
     fn made(&self, result: Result<BackupReport, BackupError>) -> Result<(), Failed> {
         match result {
-            Ok(report) => {
-                if let Some(id) = report.snapshot {
+            Ok(report) => match report.snapshot {
+                Some(id) => {
                     self.told().is_made(id);
+                    Ok(())
                 }
-                Ok(())
-            }
+                None => Err(Failed::Unexpected(format!("no snapshot was made: {report:?}"))),
+            },
             Err(error @ BackupError::Repository(RepositoryError::Conflict)) => {
                 Err(Failed::Conflict(error.to_string()))
             }

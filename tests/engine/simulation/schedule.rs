@@ -15,6 +15,7 @@ use std::time::Duration;
 use strongroom::backend::testing::Operation;
 use strongroom::backend::{Backend, MemoryBackend, ObjectKey};
 
+use super::events;
 use super::random::Random;
 
 /// Longest real time that a process is waited for: far more than any operation takes.
@@ -58,6 +59,13 @@ pub struct Turn {
     operation: Operation,
     key: Option<ObjectKey>,
     fate: Fate,
+}
+
+impl Turn {
+    /// What became of it.
+    pub fn fate(&self) -> Fate {
+        self.fate
+    }
 }
 
 impl fmt::Display for Turn {
@@ -257,6 +265,7 @@ impl Schedule {
         state.delayed = later;
         let due: Vec<(u64, Delayed)> = due;
         for (_, delayed) in due {
+            events::saw("late and in effect");
             match delayed {
                 Delayed::Create(key, bytes) => {
                     self.storage.create(&key, &bytes).expect("memory takes everything");

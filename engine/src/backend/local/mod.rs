@@ -82,6 +82,12 @@ impl LocalBackend {
         })
     }
 
+    /// Publishes as on a file system that cannot rename a file without replacing another.
+    #[cfg(test)]
+    pub(crate) fn publish_with_links(&self) {
+        self.publication.force_links();
+    }
+
     /// The first name in the folder, in byte order, that no repository has there; none in a folder that is empty, or in which
     /// somebody began to make a repository. `lost+found`, which a new file system has, does not count.
     ///

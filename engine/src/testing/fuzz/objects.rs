@@ -12,7 +12,7 @@ use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError};
 use crate::format::padme;
 use crate::format::record;
 
-const KINDS: [ObjectKind; 7] = [
+const KINDS: [ObjectKind; 8] = [
     ObjectKind::Config,
     ObjectKind::Keyslot,
     ObjectKind::Log,
@@ -20,6 +20,7 @@ const KINDS: [ObjectKind; 7] = [
     ObjectKind::DataPack,
     ObjectKind::MetadataPack,
     ObjectKind::Segment,
+    ObjectKind::Ledger,
 ];
 
 /// Headers: bytes are a header of one kind at most, and an accepted header is those bytes.

@@ -229,6 +229,11 @@ impl Story {
         cuts
     }
 
+    /// Whether a file got a name by a link.
+    pub fn has_links(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Link { .. }))
+    }
+
     /// What is on disk when power returns.
     pub fn tree_after(&self, cut: Cut) -> Tree {
         let mut disk = Disk::new(&self.before);
