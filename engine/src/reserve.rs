@@ -142,11 +142,7 @@ pub fn lacking(repository: &Repository) -> Result<u64, BackendError> {
 
 /// Length of the object; none where there is none.
 fn stored(repository: &Repository) -> Result<Option<u64>, BackendError> {
-    match repository.backend().stat(&ObjectKey::reserve()) {
-        Ok(info) => Ok(Some(info.size)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    backend::size_of(&**repository.backend(), &ObjectKey::reserve())
 }
 
 /// Keeps so many bytes free from now on, whatever was kept before; more, where a prune [needs](needed) more.

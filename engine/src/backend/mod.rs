@@ -189,6 +189,26 @@ fn check_range(key: &ObjectKey, size: u64, start: u64, length: usize) -> Result<
     Ok(())
 }
 
+/// Length of an object; none where there is none.
+///
+/// # Errors
+/// [`BackendError`] where nobody can tell.
+pub fn size_of(backend: &dyn Backend, key: &ObjectKey) -> Result<Option<u64>, BackendError> {
+    match backend.stat(key) {
+        Ok(info) => Ok(Some(info.size)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`size_of`], and none where the disk cannot give it either: for what is given up then.
+///
+/// # Errors
+/// [`BackendError`] where it may be there the next time.
+pub fn size_if_readable(backend: &dyn Backend, key: &ObjectKey) -> Result<Option<u64>, BackendError> {
+    size_of(backend, key).or_else(|error| if error.is_loss() { Ok(None) } else { Err(error) })
+}
+
 /// A place that keeps objects. The module's opening lists its guarantees.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// What to call this place in messages: a path or a URL.

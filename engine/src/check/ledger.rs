@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::backend::{Created, Folder, ObjectKey};
+use crate::backend::{self, Created, Folder, ObjectKey};
 use crate::check::context::Context;
 use crate::check::segments::KnownPack;
 use crate::format::commit::Change;
@@ -98,8 +98,7 @@ impl Verified {
             return;
         }
         // One that is stored can be put back into the index.
-        strangers
-            .retain(|pack| backend.stat(&ObjectKey::pack(pack)).is_err_and(|error| error.is_not_found()));
+        strangers.retain(|pack| matches!(backend::size_of(backend, &ObjectKey::pack(pack)), Ok(None)));
         let Some(first) = strangers.first() else { return };
         let more = match strangers.len() - 1 {
             0 => String::new(),

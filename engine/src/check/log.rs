@@ -279,8 +279,7 @@ fn check_lost_end(context: &Context<'_>, fold: &Fold) {
     let repository = context.repository;
     let (backend, keys, id) = (&**repository.backend(), repository.keys(), repository.id());
     for seq in (fold.seq() + 1..).take(LOST_TOLD_MAX) {
-        let look = || parity_beyond(backend, keys, &id, seq);
-        let found = match look().or_else(|_| look()) {
+        let found = match parity_beyond(backend, keys, &id, seq) {
             Ok(found) => found,
             Err(error) => {
                 let message =

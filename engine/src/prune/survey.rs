@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::{Folder, ObjectKey};
+use crate::backend::{self, Folder, ObjectKey};
 use crate::budget;
 use crate::format::chunk_list::Chunk;
 use crate::format::header::{HEADER_LEN, Header, ObjectKind};
@@ -118,13 +118,11 @@ impl Survey {
             pack.stored = match stored_packs.get(&pack.entry.id) {
                 _ if is_condemned => false,
                 Some(size) => *size == pack.entry.size,
-                // Stored after the list was made, perhaps.
-                None => match backend.stat(&ObjectKey::pack(&pack.entry.id)) {
-                    Ok(info) => info.size == pack.entry.size,
-                    Err(error) if error.is_loss() => false,
-                    // It may be the only sound copy: it is not to go because nobody could look.
-                    Err(error) => return Err(error.into()),
-                },
+                // Stored after the list was made, perhaps. It may be the only sound copy: it is not to go because nobody could look.
+                None => {
+                    backend::size_if_readable(backend, &ObjectKey::pack(&pack.entry.id))?
+                        == Some(pack.entry.size)
+                }
             };
         }
         known.extend(fold.condemned().map(|(pack, _)| *pack));

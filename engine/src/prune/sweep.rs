@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use crate::backend::{Folder, ObjectKey};
+use crate::backend::{self, Folder, ObjectKey};
 use crate::ids::ParityId;
 use crate::repo::{Repository, RepositoryError, tail};
 use crate::sidecar;
@@ -40,14 +40,10 @@ pub(super) fn of_packs(repository: &Repository) -> Result<Swept, RepositoryError
     })?;
     let mut swept = Swept::default();
     for key in sidecars {
-        match backend.stat(&key) {
-            Ok(info) => {
-                backend.delete(&key)?;
-                swept.sidecars += 1;
-                swept.bytes += info.size;
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+        if let Some(size) = backend::size_of(backend, &key)? {
+            backend.delete(&key)?;
+            swept.sidecars += 1;
+            swept.bytes += size;
         }
     }
     Ok(swept)

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::backend::{self, Backend, BackendError, Folder, ObjectKey};
 use crate::format::commit::{self, Commit};
 use crate::format::header::ObjectKind;
 use crate::format::record::{self, RECORD_OBJECT_LEN_MAX};
@@ -190,11 +190,7 @@ impl Repair<'_> {
 
     /// Whether an entry is there, or parity of it.
     fn is_known(&self, key: &ObjectKey) -> Result<bool, BackendError> {
-        match self.backend.stat(key) {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => sidecar::is_there(self.backend, key),
-            Err(error) => Err(error),
-        }
+        Ok(backend::size_of(self.backend, key)?.is_some() || sidecar::is_there(self.backend, key)?)
     }
 
     /// Whether these bytes are a commit of this number behind `before`; behind anything, where that is not known.
@@ -257,7 +253,7 @@ impl Repair<'_> {
         }
         match sidecar::mend(self.backend, &key).and_then(|mending| mending.bytes(RECORD_OBJECT_LEN_MAX)) {
             Ok(object) => named(object).map_or(Follower::Unknown, Follower::Of),
-            Err(MendError::None) if self.backend.stat(&key).is_err_and(|error| error.is_not_found()) => {
+            Err(MendError::None) if matches!(backend::size_of(self.backend, &key), Ok(None)) => {
                 Follower::None
             }
             Err(_) => Follower::Unknown,

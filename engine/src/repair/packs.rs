@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::backend::{Backend, Created, ObjectKey};
+use crate::backend::{self, Backend, Created, ObjectKey};
 use crate::backup::{self, BackupOptions, RestsOn, Session};
 use crate::check::{self, CheckOptions};
 use crate::crypto::keys::BlobKind;
@@ -366,10 +366,8 @@ impl Repair<'_> {
             let changes = change.changes(fold)?;
             // Nor does the log say that somebody has put a pack back. As late as can be.
             for pack in &absent {
-                match repository.backend().stat(&ObjectKey::pack(pack)) {
-                    Ok(_) => return Err(RepositoryError::Conflict),
-                    Err(error) if error.is_not_found() => {}
-                    Err(error) => return Err(error.into()),
+                if backend::size_of(&**repository.backend(), &ObjectKey::pack(pack))?.is_some() {
+                    return Err(RepositoryError::Conflict);
                 }
             }
             Ok(changes)

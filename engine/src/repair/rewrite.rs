@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::backend::{Backend, ObjectKey};
+use crate::backend::{self, ObjectKey};
 use crate::backup::Session;
 use crate::browse::{self, BrowseError};
 use crate::check::trees::{self, Table};
@@ -109,11 +109,9 @@ impl Losses {
     /// [`RepositoryError`] where that cannot be looked up.
     pub fn is_any_back(&self, repository: &Repository) -> Result<bool, RepositoryError> {
         for (pack, size) in &self.absent {
-            match repository.backend().stat(&ObjectKey::pack(pack)) {
-                Ok(info) if info.size == *size => return Ok(true),
-                Ok(_) => {}
-                Err(error) if error.is_loss() => {}
-                Err(error) => return Err(error.into()),
+            let found = backend::size_if_readable(&**repository.backend(), &ObjectKey::pack(pack))?;
+            if found == Some(*size) {
+                return Ok(true);
             }
         }
         Ok(self.unread.iter().any(|blob| repository.reader().read(BlobKind::Tree, blob).is_ok()))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::backend::ObjectKey;
+use crate::backend::{self, ObjectKey};
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{AppendKeys, KdfParams, Password, random};
 use crate::format::commit::{Change, WriterKey};
@@ -171,11 +171,8 @@ impl Repository {
     /// Whether a keyslot is there, or its parity.
     fn is_left(&self, keyslot: &KeyslotId) -> Result<bool, RepositoryError> {
         let key = ObjectKey::keyslot(keyslot);
-        match self.backend.stat(&key) {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(sidecar::is_there(&*self.backend, &key)?),
-            Err(error) => Err(error.into()),
-        }
+        let backend = &*self.backend;
+        Ok(backend::size_of(backend, &key)?.is_some() || sidecar::is_there(backend, &key)?)
     }
 
     /// Its parity is as good as a copy, and goes first: nobody is told that a password is removed while that stays.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Created, Folder, ObjectKey};
+use crate::backend::{self, Backend, Created, Folder, ObjectKey};
 use crate::crypto::keys::SecretKey;
 use crate::crypto::{KdfParams, Password, RootSecret, random};
 use crate::format::commit::{Change, WriterKey};
@@ -154,15 +154,13 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::Absent`], or [`RepositoryError::NoConfig`] where only that is missing.
     pub fn find(backend: &dyn Backend) -> Result<(), RepositoryError> {
-        match backend.stat(&ObjectKey::config()) {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => match absent(backend)? {
-                RepositoryError::NoConfig { .. } if sidecar::is_there(backend, &ObjectKey::config())? => {
-                    Ok(())
-                }
-                error => Err(error),
-            },
-            Err(error) => Err(error.into()),
+        let config = ObjectKey::config();
+        if backend::size_of(backend, &config)?.is_some() {
+            return Ok(());
+        }
+        match absent(backend)? {
+            RepositoryError::NoConfig { .. } if sidecar::is_there(backend, &config)? => Ok(()),
+            error => Err(error),
         }
     }
 
@@ -225,9 +223,9 @@ impl Repository {
             Err(removed @ RepositoryError::RemovedKeyslot(_)) => {
                 let repository = Self::open_salvaged(backend, password, environment)?;
                 for slot in repository.fold().keyslots() {
-                    match repository.backend.stat(&ObjectKey::keyslot(&slot.keyslot)) {
-                        Err(error) if error.is_loss() => {}
-                        _ => return Err(removed),
+                    let key = ObjectKey::keyslot(&slot.keyslot);
+                    if !matches!(backend::size_if_readable(&*repository.backend, &key), Ok(None)) {
+                        return Err(removed);
                     }
                 }
                 Ok(repository)

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::backend::{self, Backend, BackendError, Folder, ObjectKey};
 use crate::crypto::KeySet;
 use crate::format::commit::Commit;
 use crate::format::record::RECORD_OBJECT_LEN_MAX;
@@ -38,11 +38,8 @@ impl Repository {
         for seq in last_valid + 1..=last {
             let key = ObjectKey::log(seq);
             // What parity cannot give back is to be lived with. Noise has none, or that of itself.
-            let mend = || sidecar::mend(&*self.backend, &key);
-            let Ok(mending) = mend().or_else(|error| if error.may_pass() { mend() } else { Err(error) })
-            else {
-                continue;
-            };
+            let mend = || sidecar::mend_if_possible(&*self.backend, &key);
+            let Ok(Some(mending)) = mend().or_else(|_| mend()) else { continue };
             if !mending.is_intact() && self.mended_commit(seq, &mending).is_some() {
                 return Err(RepositoryError::AlteredEntry { seq });
             }
@@ -50,11 +47,9 @@ impl Repository {
         Ok(())
     }
 
-    /// Whether an entry that is not there was: what fails is tried again, for it may be had the next time, and what is lost by a commit in
-    /// its place is lost for good.
+    /// Whether an entry that is not there was.
     fn is_lost(&self, seq: u64) -> bool {
-        let look = || parity_beyond(&*self.backend, &self.keys, &self.id, seq);
-        match look().or_else(|error| if error.is_loss() { Err(error) } else { look() }) {
+        match parity_beyond(&*self.backend, &self.keys, &self.id, seq) {
             Ok(found) => found == Beyond::Lost,
             // Nothing ever fails for parity that cannot be had.
             Err(error) => {
@@ -106,8 +101,19 @@ pub(crate) enum Beyond {
     Junk,
 }
 
-/// What the parity of a log entry says of one that is not there. It has no seal: what it gives has.
+/// What the parity of a log entry says of one that is not there. It has no seal: what it gives has. What fails is tried again: it may be
+/// had the next time, and what is lost by a commit in its place is lost for good.
 pub(crate) fn parity_beyond(
+    backend: &dyn Backend,
+    keys: &KeySet,
+    repository: &RepositoryId,
+    seq: u64,
+) -> Result<Beyond, BackendError> {
+    let look = || look_beyond(backend, keys, repository, seq);
+    look().or_else(|error| if error.is_loss() { Err(error) } else { look() })
+}
+
+fn look_beyond(
     backend: &dyn Backend,
     keys: &KeySet,
     repository: &RepositoryId,
@@ -118,10 +124,8 @@ pub(crate) fn parity_beyond(
     if !sidecar::is_there(backend, &key)? {
         return Ok(Beyond::Nothing);
     }
-    match backend.stat(&key) {
-        Ok(_) => return Ok(Beyond::Nothing),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
+    if backend::size_of(backend, &key)?.is_some() {
+        return Ok(Beyond::Nothing);
     }
     match sidecar::mend(backend, &key) {
         Ok(mending) => Ok(match mending.bytes(RECORD_OBJECT_LEN_MAX) {

@@ -37,13 +37,6 @@ pub enum MendError {
     Backend(#[from] BackendError),
 }
 
-impl MendError {
-    /// Whether it may go well the next time.
-    pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreadable(error) | Self::Backend(error) if !error.is_loss())
-    }
-}
-
 /// An object of which what was lost is known again. Whether that is the object, the hash of the whole has to say.
 #[derive(Debug)]
 pub struct Mending {

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::backend::{Backend, BackendError, Created, Folder, ObjectKey};
+use crate::backend::{self, Backend, BackendError, Created, Folder, ObjectKey};
 use crate::format::parity::{
     self, COVERED_LEN_MAX, HEAD_LEN, Head, Overhead, SIDECAR_LEN_MAX, Shape, Sidecar,
 };
@@ -66,11 +66,7 @@ pub fn can_cover(object: &ObjectKey, size: u64) -> bool {
 /// [`BackendError`] where the storage fails.
 pub fn is_there(backend: &dyn Backend, object: &ObjectKey) -> Result<bool, BackendError> {
     let Some(sidecar) = key_of(object) else { return Ok(false) };
-    match backend.stat(&sidecar) {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(backend::size_of(backend, &sidecar)?.is_some())
 }
 
 /// What became of a sidecar that was to be stored.
