@@ -24,6 +24,8 @@
 mod damage;
 mod heal;
 pub mod log;
+#[cfg(test)]
+mod log_end_tests;
 pub mod lost;
 pub mod objects;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_bytes::ByteBuf;
 
 use super::*;
-use crate::backend::{Created, Folder, MemoryBackend, ObjectKey};
+use crate::backend::{Folder, MemoryBackend, ObjectKey};
 use crate::backup::{self, BackupError, BackupOptions, ParentChoice};
 use crate::crypto::keys::BlobKind;
 use crate::crypto::{Password, SealError};
@@ -28,7 +28,7 @@ use crate::restore::{self, RestoreOptions};
 use crate::store::ReadError;
 use crate::testing;
 
-static SEEDS: AtomicU64 = AtomicU64::new(9_000_000);
+pub(super) static SEEDS: AtomicU64 = AtomicU64::new(9_000_000);
 
 fn appender_password() -> Password {
     Password::new(b"may only add".to_vec())
@@ -76,11 +76,6 @@ pub(super) fn publish(repository: &Repository, changes: Vec<Change>) -> u64 {
     };
     log::publish(&*repository.backend, &commit, &repository.writer, &repository.sealer()).expect("stored");
     commit.seq
-}
-
-/// Whether a backup failed because its keyslot was removed.
-fn is_shut_out(error: &BackupError) -> bool {
-    matches!(error, BackupError::Repository(RepositoryError::RemovedKeyslot(_)))
 }
 
 /// Keeps all problems.
@@ -242,7 +237,7 @@ fn entries_out_of_its_capability_are_void_for_everybody() {
 
 impl World {
     /// Everything restores, though the log has entries that do not count.
-    fn verify_but_void(&self, count: usize) {
+    pub(super) fn verify_but_void(&self, count: usize) {
         let repository = self.open();
         assert_eq!(repository.void_entries().len(), count);
         let root = std::os::unix::ffi::OsStrExt::as_bytes(self.source.path().as_os_str());
@@ -250,32 +245,6 @@ impl World {
             assert_restores(&repository, *id, files, root);
         }
     }
-}
-
-#[test]
-fn replayed_entries_and_those_of_a_removed_keyslot_are_void_and_earlier_ones_stay() {
-    let mut world = shared();
-    let appender = append_to(&world);
-    let own = world.back_up(&appender);
-    let seq = appender.fold().seq();
-    let replayed = world.storage.read(&ObjectKey::log(seq), 1 << 20).expect("an entry");
-    assert!(matches!(world.storage.create(&ObjectKey::log(seq + 1), &replayed), Ok(Created::New)));
-    let keyslot = appender.keyslot;
-    let repository = world.open();
-    repository.remove_keyslot(&keyslot.to_string()).expect("removed");
-    assert!(matches!(try_append(world.storage.clone()), Err(RepositoryError::WrongPassword { .. })));
-    // It was open all the time, and goes on.
-    world.write("d/later", b"later");
-    let refused = backup::run(&appender, world.paths(), &options(), &Silent).expect_err("shut out");
-    assert!(is_shut_out(&refused), "{refused}");
-    let late = publish(&appender, vec![Change::SegmentsReplaced { added: Vec::new(), removed: Vec::new() }]);
-    let repository = world.open();
-    let told = repository.void_entries();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains(&format!("entry {} ", seq + 1)) && told[1].contains(&format!("entry {late} ")));
-    let entry = repository.fold().snapshot(&own).cloned().expect("what it added before stays");
-    assert_eq!(entry.appender, Some(appender.writer_id()));
-    world.verify_but_void(2);
 }
 
 /// What an appender said is believed no more for having been repaired.
@@ -304,41 +273,6 @@ fn a_repaired_snapshot_of_an_appender_is_still_its_own() {
     let (_, record) = repository.find_snapshot(&id.to_string()).expect("there");
     let added_by = repository.fold().snapshot(&id).expect("there").appender;
     assert_eq!((added_by, record.appender(added_by)), (None, Some(appender.writer_id())));
-}
-
-/// Having been able to do everything is no right to do anything.
-#[test]
-fn a_full_writer_whose_keyslot_was_removed_is_shut_out() {
-    let mut world = shared();
-    let password = Password::new(b"second".to_vec());
-    let keyslot = world.open().add_keyslot(&password, "second", testing::CHEAP).expect("added");
-    let environment = testing::environment(SEEDS.fetch_add(1, Ordering::Relaxed));
-    let second = Repository::open(Arc::new(world.storage.clone()), &password, environment).expect("it opens");
-    let own = world.back_up(&second);
-    world.open().remove_keyslot(&keyslot.to_string()).expect("removed");
-    world.write("d/later", b"later");
-    let refused = backup::run(&second, world.paths(), &options(), &Silent).expect_err("shut out");
-    assert!(is_shut_out(&refused), "{refused}");
-    let refused = prune::run(&second, &at_once(), &Silent).expect_err("shut out");
-    assert!(
-        matches!(refused, PruneError::Repository(RepositoryError::RemovedKeyslot(id)) if id == keyslot),
-        "{refused}"
-    );
-    let before = world.open().fold();
-    let packs: Vec<PackId> = world.storage.objects().iter().filter_map(|(key, _)| key.pack_id()).collect();
-    let late = publish(
-        &second,
-        vec![
-            Change::SnapshotForgotten { snapshot: own, reason: "spite".into() },
-            Change::PacksCondemned { packs },
-        ],
-    );
-    let repository = world.open();
-    let told = repository.void_entries();
-    assert!(told.len() == 1 && told[0].contains(&format!("entry {late} ")), "{told:?}");
-    let after = repository.fold();
-    assert!(after.snapshots().eq(before.snapshots()) && after.condemned().count() == 0);
-    world.verify_but_void(1);
 }
 
 #[test]

@@ -30,6 +30,8 @@ mod open_tests;
 #[cfg(test)]
 mod refresh_tests;
 #[cfg(test)]
+mod removed_writer_tests;
+#[cfg(test)]
 mod snapshots_tests;
 pub(crate) mod tail;
 mod unlock;

@@ -12,6 +12,7 @@ use crate::format::keyslot::{KEYSLOT_LEN, Keyslot, KeyslotError};
 use crate::format::padme;
 use crate::format::record;
 
+/// All but parity: what stands in front of that is no header of this form.
 const KINDS: [ObjectKind; 8] = [
     ObjectKind::Config,
     ObjectKind::Keyslot,
