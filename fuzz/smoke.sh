@@ -23,8 +23,12 @@ smoke_one() {
     local runs
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log")
     echo "$target: ${runs:-no} runs"
-    # Of each input in the corpus there is one at least.
-    [ "${runs:-0}" -ge "$(find "fuzz/corpus/$target" -type f | wc -l)" ] || return 1
+    local inputs
+    inputs=$(find "fuzz/corpus/$target" -type f | wc -l)
+    if [ "${runs:-0}" -lt "$inputs" ]; then
+        echo "fuzz target $target did not come through its corpus: ${runs:-no} runs of $inputs inputs; its log is $scratch/log"
+        return 1
+    fi
     rm -r "$scratch"
 }
 export -f smoke_one binary_of length_of

@@ -254,8 +254,8 @@ fn text(report: &CheckReport, elapsed: Duration, context: &Context) -> Result<()
     if report.is_damaged() {
         out.line("The repository is damaged: what is not listed as hit can be restored")?;
         let is_damage = |finding: &&Damage| finding.is_damage;
-        let codes = report.findings.iter().filter(is_damage).map(|finding| finding.code);
-        out.text(match codes.into_iter().all(|code| matches!(code, "log-rolled-back" | "log-other-history")) {
+        let mut codes = report.findings.iter().filter(is_damage).map(|finding| finding.code);
+        out.text(match codes.all(|code| code == "log-rolled-back") {
             true => "Next:    bring the newer log back from a copy of the repository; `strongroom repair objects` does where there is parity of it",
             false => "Next:    `strongroom repair --help` says what to do, in which order",
         });
