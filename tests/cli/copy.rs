@@ -146,6 +146,7 @@ fn what_cannot_be_is_refused() {
     bench.write("wrong", "not it");
     let wrong = bench.run(["copy", "--to", "other", "--to-password-file", "wrong"]).expect(12);
     assert!(wrong.message().contains("--to other"), "{wrong:?}");
+    assert!(wrong.stderr.contains("--to-password-file gives"), "{wrong:?}");
     bench.run(["copy", "--to", "other"]).expect(12);
     bench.run(["copy", "--to", "nowhere"]).expect(10);
     bench.run(["copy"]).expect(2);

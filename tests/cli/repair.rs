@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::{Bench, assert_same, noise, overwrite};
+use crate::support::{Bench, CHEAP, assert_same, noise, overwrite};
 
 /// A repository with two snapshots of a source: a large file, and small ones that changed.
 fn backed_up() -> Bench {
@@ -149,7 +149,13 @@ fn bad_input_is_refused_by_name() {
     assert!(run.message().contains("other secrets"), "{run:?}");
     let run = from(bench.repository().to_str().expect("text")).expect(2);
     assert!(run.message().contains("is to be repaired"), "{run:?}");
-    from(bench.path("nowhere").to_str().expect("text")).expect(10);
+    let run = from(bench.path("nowhere").to_str().expect("text")).expect(10);
+    assert!(run.message().starts_with("--from "), "{run:?}");
+    bench.write("other-password", "quite another\n");
+    let init = ["-r", "other", "--password-file", "other-password", "init"];
+    bench.run(init.into_iter().chain(CHEAP)).expect(0);
+    let run = from("other").expect(12);
+    assert!(run.stderr.contains("--from-password-file gives"), "{run:?}");
     bench.run(["repair", "packs", "3f"]).expect(2);
     bench.run(["repair", "packs", "--from-password-file", "x"]).expect(2);
     bench.run(["repair", "packs", "--from-source", "nowhere"]).expect(1);

@@ -86,10 +86,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let named = if let Choice::Named(ids) = &choice { ids.len() } else { 0 };
     let target = context
         .open_target(&args.to, args.to_password_file.as_deref(), args.to_password_command.as_ref())
-        .map_err(|mut failure| {
-            failure.message = format!("--to {}: {}", args.to.display(), failure.message);
-            failure
-        })?;
+        .map_err(|failure| failure.of_second("--to", &args.to))?;
     let default = CopyOptions::default();
     let options = CopyOptions {
         choice,

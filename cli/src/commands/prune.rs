@@ -15,8 +15,9 @@ use crate::{signals, units};
 
 const AFTER_HELP: &str = "\
 A run condemns packs, and a later one deletes them: by default once they were condemned for 24
-hours, so that readers at work finish in peace. With --grace 0s both happen in one run. Backups go
-on meanwhile: what they need of condemned packs they rescue.
+hours, so that readers at work finish in peace. With --grace 0s both happen in one run; what no
+commit names, as a backup leaves it that was killed, still waits for the next one. Backups go on
+meanwhile: what they need of condemned packs they rescue.
 
 --dry-run tells what a run with the same options would do, to the byte: what is to be freed counts
 packs, the index and parity, less what is written anew. Where packs would be rewritten in part, that

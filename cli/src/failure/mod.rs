@@ -4,6 +4,8 @@ mod engine;
 
 pub use engine::{Origin, absent, after_loss, refused_group, unexpected_head};
 
+use std::ffi::OsStr;
+
 use crate::exit::Exit;
 use crate::output::Object;
 
@@ -60,6 +62,16 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl ToString) -> Self {
         self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The same, said of a second repository, which the `option` names; its password is that of the first one, unless told.
+    #[must_use]
+    pub fn of_second(mut self, option: &str, place: &OsStr) -> Self {
+        self.message = format!("{option} {}: {}", place.display(), self.message);
+        if self.code == "wrong-password" {
+            self.hint = Some(format!("{option}-password-file gives this repository a password of its own"));
+        }
         self
     }
 }

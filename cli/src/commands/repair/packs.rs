@@ -71,7 +71,10 @@ fn parse_pack(text: &str) -> Result<PackId, String> {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let repository = context.open()?;
     let other = match &args.from {
-        Some(location) => Some(context.open_other(location, args.from_password_file.as_deref())?),
+        Some(location) => {
+            let opened = context.open_other(location, args.from_password_file.as_deref());
+            Some(opened.map_err(|failure| failure.of_second("--from", location))?)
+        }
         None => None,
     };
     let default = PacksOptions::default();
