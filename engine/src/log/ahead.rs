@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use crate::backend::{Backend, BackendError, Folder, ObjectKey};
+use crate::backend::{self, Backend, BackendError, Folder, ObjectKey};
 use crate::crypto::KeySet;
 use crate::format::commit::{Commit, CommitError};
 use crate::format::header::ObjectKind;
@@ -58,11 +58,9 @@ pub fn ahead(
     if beyond.is_empty() {
         return Ok(Vec::new());
     }
-    match backend.stat(&ObjectKey::log(next)) {
+    if backend::size_of(backend, &ObjectKey::log(next))?.is_some() {
         // Just written by somebody else.
-        Ok(_) => return Ok(Vec::new()),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
+        return Ok(Vec::new());
     }
     let mut look = Look { backend, keys, repository, next, headers: Headers::default(), read: 0 };
     let mut found = Vec::new();
