@@ -10,7 +10,7 @@ use strongroom::repo::{Repository, RepositoryError};
 use strongroom::testing::CHEAP;
 
 use super::process::{Failed, Process};
-use super::world;
+use super::world::{self, Who};
 
 /// What processes have been told of passwords. Each has a name of its own, and at any time one process at most does away with it.
 #[derive(Debug, Clone, Default)]
@@ -91,7 +91,7 @@ impl Process {
     }
 }
 
-/// Makes sure that passwords open the repository which are said to, and no others.
+/// Makes sure that passwords open the repository which are said to, and no others, and that those of which nobody knows can be done away with.
 pub fn audit(storage: &MemoryBackend, passwords: &Passwords) -> Result<(), String> {
     let open = |name: &str, process| {
         Repository::open(Arc::new(storage.clone()), &password(name), world::environment(8, process, 0))
@@ -102,11 +102,21 @@ pub fn audit(storage: &MemoryBackend, passwords: &Passwords) -> Result<(), Strin
             return Err(format!("{name} opens less than it should"));
         }
     }
+    let is_shut_out = |name: &str, process| match open(name, process) {
+        Ok(_) => Err(format!("{name} was removed and opens")),
+        Err(RepositoryError::WrongPassword { .. } | RepositoryError::RemovedKeyslot(_)) => Ok(()),
+        Err(error) => Err(format!("{name} was removed: {error}")),
+    };
     for (process, name) in (970..).zip(&passwords.removed) {
-        match open(name, process) {
-            Ok(_) => return Err(format!("{name} was removed and opens")),
-            Err(RepositoryError::WrongPassword { .. } | RepositoryError::RemovedKeyslot(_)) => {}
-            Err(error) => return Err(format!("{name} was removed: {error}")),
+        is_shut_out(name, process)?;
+    }
+    // Who was killed behind the commit has left a keyslot, and its parity. The next try finishes that.
+    for (process, (name, id)) in (990..).zip(&passwords.doubtful) {
+        let repository = world::open(Arc::new(storage.clone()), world::environment(8, process, 0), Who::Full)
+            .map_err(|error| format!("open: {error}"))?;
+        match repository.remove_keyslot(&id.to_string()) {
+            Ok(_) | Err(RepositoryError::UnknownKeyslot(_)) => is_shut_out(name, process)?,
+            Err(error) => return Err(format!("{name} cannot be removed: {error}")),
         }
     }
     Ok(())
