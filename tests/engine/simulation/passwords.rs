@@ -53,11 +53,24 @@ impl Process {
         Ok(())
     }
 
+    /// One to do away with, which is added first where there is none; none where somebody else has come first.
+    fn take_password(
+        &self,
+        repository: &Repository,
+        which: u64,
+    ) -> Result<Option<(String, KeyslotId)>, Failed> {
+        if self.told().passwords.opening.is_empty() {
+            self.add_password(repository)?;
+        }
+        Ok(self.told().passwords.take(which))
+    }
+
     pub fn remove_password(&self, repository: &Repository, which: u64) -> Result<(), Failed> {
-        let taken = self.told().passwords.doubtful.pop_first();
         // Who does not know whether one was removed tries again.
-        let is_again = taken.is_some();
-        let Some((name, id)) = taken.or_else(|| self.told().passwords.take(which)) else { return Ok(()) };
+        let doubtful = self.told().passwords.doubtful.pop_first();
+        let is_again = doubtful.is_some();
+        let taken = if is_again { doubtful } else { self.take_password(repository, which)? };
+        let Some((name, id)) = taken else { return Ok(()) };
         match repository.remove_keyslot(&id.to_string()) {
             Ok(_) => {}
             Err(RepositoryError::UnknownKeyslot(_)) if is_again => {}
@@ -70,8 +83,8 @@ impl Process {
         Ok(())
     }
 
-    pub fn change_password(&self, attempt: u32, which: u64) -> Result<(), Failed> {
-        let Some((old, id)) = self.told().passwords.take(which) else { return Ok(()) };
+    pub fn change_password(&self, repository: &Repository, attempt: u32, which: u64) -> Result<(), Failed> {
+        let Some((old, id)) = self.take_password(repository, which)? else { return Ok(()) };
         let new = self.told().passwords.name();
         let (wire, environment) = (Arc::new(self.wire.clone()), self.environment(attempt));
         let changed = Repository::open(wire, &password(&old), environment)

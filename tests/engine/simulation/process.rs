@@ -150,7 +150,7 @@ impl Process {
             Command::CopyOut => self.copy_out(repository),
             Command::AddPassword => self.add_password(repository),
             Command::RemovePassword(which) => self.remove_password(repository, which),
-            Command::ChangePassword(which) => self.change_password(attempt, which),
+            Command::ChangePassword(which) => self.change_password(repository, attempt, which),
         }
     }
 
