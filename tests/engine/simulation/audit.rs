@@ -155,7 +155,8 @@ fn whole(repository: &Repository, told: &Told) -> Result<(), String> {
     // Somebody who had begun before may have copied it once more, and ended before hearing of it.
     let is_back = |id: &SnapshotId| live.iter().any(|(live, record)| live == id && record.origin.is_none());
     if let Some(id) = told.gone.iter().find(|id| is_back(id)) {
-        return Err(format!("snapshot {id} was forgotten and is there"));
+        let added = fold.snapshot(id).map_or(0, |entry| entry.added);
+        return Err(format!("snapshot {id} was forgotten and is there, added by entry {added}"));
     }
     for (id, snapshot) in &live {
         restore(repository, snapshot).map_err(|error| format!("restore of {id}: {error}"))?;

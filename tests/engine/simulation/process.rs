@@ -173,10 +173,10 @@ impl Process {
     fn forget(&self, repository: &Repository, which: u64) -> Result<(), Failed> {
         let snapshots = snapshots(repository)?;
         let Some((id, _)) = snapshots.get(which as usize % snapshots.len().max(1)) else { return Ok(()) };
-        let held = {
+        let (held, begun) = {
             let mut told = self.told();
             told.forgotten.insert(*id);
-            told.holds.state(id)
+            (told.holds.state(id), told.begin_to_forget())
         };
         let result = world::forget(repository, *id);
         let mut told = self.told();
@@ -185,7 +185,7 @@ impl Process {
                 Err(Failed::Unexpected(format!("{id} is held, and was forgotten")))
             }
             Ok(()) => {
-                told.gone.insert(*id);
+                told.is_forgotten(*id, begun);
                 Ok(())
             }
             // As it should be.

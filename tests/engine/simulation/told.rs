@@ -15,6 +15,9 @@ pub struct Told {
     pub with_upkeep: bool,
     /// Snapshots that were made, copied, or added again.
     pub made: BTreeSet<SnapshotId>,
+    /// How often somebody was told so, and the number of the last time for each.
+    pub makings: u64,
+    pub last_made: BTreeMap<SnapshotId, u64>,
     /// Snapshots that somebody has begun to forget by name.
     pub forgotten: BTreeSet<SnapshotId>,
     /// Those of which somebody was told that they are forgotten.
@@ -29,8 +32,23 @@ impl Told {
     /// Somebody is told that there is a snapshot.
     pub fn is_made(&mut self, snapshot: SnapshotId) {
         self.made.insert(snapshot);
+        self.makings += 1;
+        self.last_made.insert(snapshot, self.makings);
         // Who had begun before it was forgotten may come to its end after that. The commit of a snapshot says that it is wanted.
         self.gone.remove(&snapshot);
+    }
+
+    /// Somebody begins to forget; what is returned is wanted again in the end.
+    pub fn begin_to_forget(&self) -> u64 {
+        self.makings
+    }
+
+    /// Somebody is told that the snapshot is forgotten. Of one that was made since this had begun nobody knows which came first: of two
+    /// backups with the same clock the second one adds what the first one has added.
+    pub fn is_forgotten(&mut self, snapshot: SnapshotId, begun: u64) {
+        if self.last_made.get(&snapshot).is_none_or(|made| *made <= begun) {
+            self.gone.insert(snapshot);
+        }
     }
 }
 

@@ -126,10 +126,11 @@ impl Process {
     }
 
     pub fn forget_by_policy(&self, repository: &Repository) -> Result<(), Failed> {
-        let before: Vec<_> = {
+        let (before, begun): (Vec<_>, _) = {
             let mut told = self.told();
             told.policies = true;
-            told.holds.certain().iter().map(|id| (*id, told.holds.state(id))).collect()
+            let held = told.holds.certain().iter().map(|id| (*id, told.holds.state(id))).collect();
+            (held, told.begin_to_forget())
         };
         let report = forget_by_policy(repository).map_err(|error| Failed::Unexpected(error.to_string()))?;
         let verdicts = report.groups.iter().flat_map(|group| &group.verdicts);
@@ -141,7 +142,7 @@ impl Process {
                 return Err(Failed::Unexpected(format!("{id} is held, and was forgotten by a policy")));
             }
         }
-        told.gone.extend(gone);
+        gone.into_iter().for_each(|id| told.is_forgotten(id, begun));
         Ok(())
     }
 
