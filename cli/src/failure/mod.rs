@@ -69,8 +69,9 @@ impl Failure {
     #[must_use]
     pub fn of_second(mut self, option: &str, place: &OsStr) -> Self {
         self.message = format!("{option} {}: {}", place.display(), self.message);
-        if self.code == "wrong-password" {
-            self.hint = Some(format!("{option}-password-file gives this repository a password of its own"));
+        if let ("wrong-password", Some(hint)) = (self.code, &mut self.hint) {
+            *hint =
+                format!("{option}-password-file gives this repository a password of its own; else {hint}");
         }
         self
     }
