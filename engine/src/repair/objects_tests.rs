@@ -25,7 +25,7 @@ pub(super) fn covered() -> World {
 }
 
 /// A handle on a repository whose log and index may be damaged.
-pub(super) fn open_damaged(storage: &MemoryBackend) -> Repository {
+fn open_damaged(storage: &MemoryBackend) -> Repository {
     let password = Password::new(testing::PASSWORD.to_vec());
     Repository::open_for_check(Arc::new(storage.clone()), &password, testing::environment(4712))
         .expect("it opens as far as it can be read")

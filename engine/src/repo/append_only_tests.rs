@@ -28,7 +28,7 @@ use crate::restore::{self, RestoreOptions};
 use crate::store::ReadError;
 use crate::testing;
 
-pub(super) static SEEDS: AtomicU64 = AtomicU64::new(9_000_000);
+static SEEDS: AtomicU64 = AtomicU64::new(9_000_000);
 
 fn appender_password() -> Password {
     Password::new(b"may only add".to_vec())
@@ -40,8 +40,16 @@ pub(super) fn admit(world: &World) -> KeyslotId {
 }
 
 pub(super) fn try_append(backend: impl Backend + 'static) -> Result<Repository, RepositoryError> {
+    open_with(backend, &appender_password())
+}
+
+/// Opens the repository with a password.
+pub(super) fn open_with(
+    backend: impl Backend + 'static,
+    password: &Password,
+) -> Result<Repository, RepositoryError> {
     let environment = testing::environment(SEEDS.fetch_add(1, Ordering::Relaxed));
-    Repository::open(Arc::new(backend), &appender_password(), environment)
+    Repository::open(Arc::new(backend), password, environment)
 }
 
 /// Opens the repository with it.

@@ -1,9 +1,6 @@
 //! Writers whose keyslot was removed: what they said before stays, and nothing that they say later counts.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use super::append_only_tests::{SEEDS, append_to, publish, shared, try_append};
+use super::append_only_tests::{append_to, open_with, publish, shared, try_append};
 use super::*;
 use crate::backend::{Created, ObjectKey};
 use crate::backup::{self, BackupError};
@@ -51,8 +48,7 @@ fn a_full_writer_whose_keyslot_was_removed_is_shut_out() {
     let mut world = shared();
     let password = Password::new(b"second".to_vec());
     let keyslot = world.open().add_keyslot(&password, "second", testing::CHEAP).expect("added");
-    let environment = testing::environment(SEEDS.fetch_add(1, Ordering::Relaxed));
-    let second = Repository::open(Arc::new(world.storage.clone()), &password, environment).expect("it opens");
+    let second = open_with(world.storage.clone(), &password).expect("it opens");
     let own = world.back_up(&second);
     world.open().remove_keyslot(&keyslot.to_string()).expect("removed");
     world.write("d/later", b"later");
