@@ -61,7 +61,10 @@ fn tell(deed: &Deed, with_links: bool) -> Told<'_> {
     deed.act_in(folder.path(), with_links).unwrap_or_else(|error| panic!("{}: {error}", deed.name));
     let story = Story::new(before, journal.end());
     assert!(story.len() >= 5, "{}: {} steps were recorded", deed.name, story.len());
-    assert_eq!(story.has_links(), with_links, "{}", deed.name);
+    // Some deeds only put objects in place of others; the reserve gets its name by a rename in any case.
+    let (renames, links) = story.published();
+    let is_as_asked = if with_links { links > 0 || renames == 0 } else { links == 0 };
+    assert!(is_as_asked, "{}: {renames} names by renames, {links} by links", deed.name);
     // What was done and not written down would be looked at by nobody.
     assert!(story.tree_after(Cut::none(story.len())) == read_tree(folder.path()), "{}", deed.name);
     let snapshots = deed.open_in(folder.path()).expect("it opens").snapshots().expect("readable");

@@ -4,7 +4,7 @@
 //! once its folder was. Until then each step may have reached the disk or not, whatever became of those before and after it, and of
 //! bytes that were being written any number of sectors.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -229,9 +229,27 @@ impl Story {
         cuts
     }
 
-    /// Whether a file got a name by a link.
-    pub fn has_links(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Link { .. }))
+    /// How many files got a name that was free by a rename, and how many by a link.
+    pub fn published(&self) -> (usize, usize) {
+        let (mut renames, mut links) = (0, 0);
+        let mut names: HashSet<&Path> = self.before.keys().map(PathBuf::as_path).collect();
+        for step in &self.steps {
+            match step {
+                Step::Rename { from, to } => {
+                    names.remove(from.as_path());
+                    renames += usize::from(names.insert(to));
+                }
+                Step::Link { to, .. } => links += usize::from(names.insert(to)),
+                Step::Create { path, .. } | Step::MakeFolder { path } => {
+                    names.insert(path);
+                }
+                Step::Remove { path } => {
+                    names.remove(path.as_path());
+                }
+                Step::Append { .. } | Step::SyncFile { .. } | Step::SyncFolder { .. } => {}
+            }
+        }
+        (renames, links)
     }
 
     /// What is on disk when power returns.
